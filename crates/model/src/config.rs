@@ -1,0 +1,123 @@
+//! [`Config`]: the whole desired state in one document, for `config save`, `restore` and `show`, and for
+//! the copy that a node keeps by itself. The document says which version it is; one of a newer version
+//! is refused, never half understood.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::client::Client;
+use crate::error::ApiError;
+use crate::lu::Lu;
+use crate::mapping::Mapping;
+use crate::name::{ClientName, LuName};
+
+/// The version of the document that this program writes.
+pub const CONFIG_VERSION: u32 = 1;
+
+/// Everything that is wanted, each list in the order of its names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub version: u32,
+    /// Rises with every change; what a change was based on.
+    #[serde(default)]
+    pub revision: u64,
+    #[serde(default)]
+    pub lus: Vec<Lu>,
+    #[serde(default)]
+    pub clients: Vec<Client>,
+    #[serde(default)]
+    pub mappings: Vec<Mapping>,
+}
+
+/// `config restore`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigRestore {
+    pub config: Config,
+    /// Remove LUs that the document does not have, with their data.
+    #[serde(default)]
+    pub prune: bool,
+}
+
+/// What `config restore` did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RestoreOutcome {
+    pub revision: u64,
+    pub added: u32,
+    pub changed: u32,
+    pub removed: u32,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            version: CONFIG_VERSION,
+            revision: 0,
+            lus: Vec::new(),
+            clients: Vec::new(),
+            mappings: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    pub fn lu(&self, name: &LuName) -> Option<&Lu> {
+        self.lus.iter().find(|lu| lu.name == *name)
+    }
+
+    pub fn client(&self, name: &ClientName) -> Option<&Client> {
+        self.clients.iter().find(|client| client.name == *name)
+    }
+
+    pub fn mappings_of_lu<'a>(&'a self, name: &'a LuName) -> impl Iterator<Item = &'a Mapping> {
+        self.mappings.iter().filter(move |mapping| mapping.lu == *name)
+    }
+
+    pub fn mappings_of_client<'a>(
+        &'a self,
+        name: &'a ClientName,
+    ) -> impl Iterator<Item = &'a Mapping> {
+        self.mappings.iter().filter(move |mapping| mapping.client == *name)
+    }
+
+    /// Puts every list into its order.
+    pub fn sort(&mut self) {
+        self.lus.sort_by(|a, b| a.name.cmp(&b.name));
+        self.clients.sort_by(|a, b| a.name.cmp(&b.name));
+        let key = |m: &Mapping| (m.client.clone(), m.slot, m.lun);
+        self.mappings.sort_by_key(key);
+    }
+
+    /// Refuses a document that this program does not understand.
+    pub fn check_version(version: u32) -> Result<(), ApiError> {
+        match version {
+            1..=CONFIG_VERSION => Ok(()),
+            _ => Err(ApiError::usage(format!(
+                "the configuration document has version {version}; this program knows versions 1 \
+                 to {CONFIG_VERSION}"
+            ))
+            .then("use the release of viaduct that wrote it, or a later one")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_document_is_refused() {
+        assert!(Config::check_version(1).is_ok());
+        let error = Config::check_version(2).unwrap_err();
+        assert!(error.message.contains("version 2"));
+        assert!(Config::check_version(0).is_err());
+    }
+
+    #[test]
+    fn a_document_without_a_version_is_refused() {
+        assert!(serde_json::from_str::<Config>("{}").is_err());
+        let config: Config = serde_json::from_str(r#"{"version":1}"#).unwrap();
+        assert_eq!(config, Config::default());
+    }
+}

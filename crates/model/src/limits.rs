@@ -1,0 +1,56 @@
+//! Every limit of the control plane in one table, so that it can be read, documented and reviewed as
+//! one. The data path's limits stand beside the rings and queues they bound.
+
+/// Longest name of an LU or a client. Names become parts of file names and of socket paths, which end
+/// at [`SOCKET_PATH_BYTES_MAX`].
+pub const NAME_BYTES_MAX: usize = 63;
+
+/// Longest iSCSI name (RFC 7143 4.2.7.2) and NVMe qualified name (NVMe Base 4.7).
+pub const QUALIFIED_NAME_BYTES_MAX: usize = 223;
+
+/// Longest path that fits `sockaddr_un` with its closing zero.
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// LUs of a cluster.
+pub const LUS_MAX: usize = 16_384;
+
+/// Clients of a cluster.
+pub const CLIENTS_MAX: usize = 4_096;
+
+/// Mappings of a cluster.
+pub const MAPPINGS_MAX: usize = 65_536;
+
+/// Virtual slots of a client, the reserved ones among them.
+pub const SLOTS_PER_CLIENT_MAX: u16 = 256;
+
+/// Slots below this one are reserved.
+pub const SLOTS_RESERVED: u16 = 2;
+
+/// Names of one kind (IQN or NQN) that one client may have.
+pub const QUALIFIED_NAMES_PER_CLIENT_MAX: usize = 64;
+
+/// Smallest and largest LU. The upper end keeps every byte offset within a signed 64-bit file offset
+/// with room to spare.
+pub const LU_SIZE_MIN: u64 = 4096;
+pub const LU_SIZE_MAX: u64 = 1 << 60;
+
+/// A memory LU lives in the node's own memory; more than this is a typing error.
+pub const MEMORY_LU_SIZE_MAX: u64 = 1 << 40;
+
+/// virtio-blk's GET_ID answers 20 bytes, the shortest serial of all transports.
+pub const SERIAL_BYTES_MAX: usize = 20;
+
+/// Longest path of an adopted image.
+pub const PATH_BYTES_MAX: usize = 4096;
+
+/// Events that a node keeps; the oldest go first.
+pub const EVENTS_KEPT_MAX: usize = 10_000;
+
+/// Events in one answer of the API.
+pub const EVENTS_PER_PAGE_MAX: usize = 1_000;
+
+/// Longest wait of one request for news (`events?wait_s=`).
+pub const WAIT_SECONDS_MAX: u32 = 60;
+
+/// Largest request body: a configuration at the limits above, with room to spare.
+pub const BODY_BYTES_MAX: usize = 64 << 20;

@@ -1,0 +1,342 @@
+//! [`Lu`]: a virtual disk, as it is wanted; and the requests that make and change one.
+//!
+//! The UUID is the LU's identity for life and the serial follows from it unless one is given. What may
+//! change later (size, cache, read-only, shareable) and what may not (UUID, block size, backing) is a
+//! rule of `node::state`; here a value is only valid by itself.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::error::{ApiError, ErrorKind};
+use crate::limits::{
+    LU_SIZE_MAX, LU_SIZE_MIN, MEMORY_LU_SIZE_MAX, PATH_BYTES_MAX, SERIAL_BYTES_MAX,
+};
+use crate::name::LuName;
+use crate::schema::schema_as;
+use crate::size::Size;
+
+/// A logical unit, as it is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Lu {
+    pub name: LuName,
+    pub uuid: Uuid,
+    pub size: Size,
+    #[serde(default)]
+    pub block_size: BlockSize,
+    /// What a guest reads as the disk's serial number.
+    pub serial: String,
+    /// May be mapped to several clients at once.
+    #[serde(default)]
+    pub shareable: bool,
+    #[serde(default)]
+    pub cache: Cache,
+    #[serde(default)]
+    pub removable: bool,
+    #[serde(default)]
+    pub read_only: bool,
+    pub backing: Backing,
+}
+
+/// Logical block size in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub enum BlockSize {
+    #[default]
+    B512,
+    B4096,
+}
+
+schema_as!(BlockSize, u32);
+
+impl BlockSize {
+    pub const fn bytes(self) -> u32 {
+        match self {
+            BlockSize::B512 => 512,
+            BlockSize::B4096 => 4096,
+        }
+    }
+}
+
+impl TryFrom<u32> for BlockSize {
+    type Error = String;
+    fn try_from(bytes: u32) -> Result<BlockSize, String> {
+        match bytes {
+            512 => Ok(BlockSize::B512),
+            4096 => Ok(BlockSize::B4096),
+            other => Err(format!("block size {other} is not supported; use 512 or 4096")),
+        }
+    }
+}
+
+impl From<BlockSize> for u32 {
+    fn from(size: BlockSize) -> u32 {
+        size.bytes()
+    }
+}
+
+impl std::str::FromStr for BlockSize {
+    type Err = String;
+    fn from_str(text: &str) -> Result<BlockSize, String> {
+        match text.parse::<u32>() {
+            Ok(bytes) => BlockSize::try_from(bytes),
+            Err(_) => Err(format!("'{text}' is not a block size; use 512 or 4096")),
+        }
+    }
+}
+
+impl fmt::Display for BlockSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.bytes().to_string())
+    }
+}
+
+/// What a guest may assume about a write that was answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Cache {
+    /// An answered write is stable after the next flush.
+    #[default]
+    Writeback,
+    /// An answered write is stable.
+    Writethrough,
+}
+
+impl fmt::Display for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Cache::Writeback => "writeback",
+            Cache::Writethrough => "writethrough",
+        })
+    }
+}
+
+/// Where an LU's blocks are.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Backing {
+    /// A sparse file in the node's data directory.
+    File,
+    /// A raw image or block device that was there before; it stays when the LU goes.
+    Adopted { path: String },
+    /// The node's memory: gone when the node stops.
+    Memory,
+    /// Nowhere: reads answer at once with unspecified data, writes are dropped. For measurements.
+    Null,
+}
+
+impl Backing {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Backing::File => "file",
+            Backing::Adopted { .. } => "adopted",
+            Backing::Memory => "memory",
+            Backing::Null => "null",
+        }
+    }
+}
+
+impl fmt::Display for Backing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Backing::Adopted { path } => f.pad(&format!("adopted {path}")),
+            other => f.pad(other.kind()),
+        }
+    }
+}
+
+/// Backings that `lu create` can make; an adopted one comes from `lu adopt`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NewBacking {
+    #[default]
+    File,
+    Memory,
+    Null,
+}
+
+impl From<NewBacking> for Backing {
+    fn from(new: NewBacking) -> Backing {
+        match new {
+            NewBacking::File => Backing::File,
+            NewBacking::Memory => Backing::Memory,
+            NewBacking::Null => Backing::Null,
+        }
+    }
+}
+
+/// `lu create`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LuCreate {
+    pub name: LuName,
+    pub size: Size,
+    #[serde(default)]
+    pub block_size: BlockSize,
+    #[serde(default)]
+    pub serial: Option<String>,
+    #[serde(default)]
+    pub shareable: bool,
+    #[serde(default)]
+    pub cache: Cache,
+    #[serde(default)]
+    pub removable: bool,
+    #[serde(default)]
+    pub backing: NewBacking,
+}
+
+/// `lu adopt`: an LU over a raw image or a block device that holds data already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LuAdopt {
+    /// From the file's name when absent.
+    #[serde(default)]
+    pub name: Option<LuName>,
+    /// Absolute path on the node.
+    pub path: String,
+    #[serde(default)]
+    pub block_size: BlockSize,
+    #[serde(default)]
+    pub serial: Option<String>,
+    #[serde(default)]
+    pub shareable: bool,
+    #[serde(default)]
+    pub cache: Cache,
+    #[serde(default)]
+    pub removable: bool,
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// `lu resize`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LuResize {
+    /// The new size. Absent for an adopted LU: take over what the file or device has now.
+    #[serde(default)]
+    pub size: Option<Size>,
+    /// Allow the LU to become smaller, which cuts off what lies behind the new end.
+    #[serde(default)]
+    pub shrink: bool,
+}
+
+impl Lu {
+    /// Checks what can be checked about an LU by itself.
+    pub fn validate(&self) -> Result<(), ApiError> {
+        let usage = |text: String| Err(ApiError::new(ErrorKind::Usage, text));
+        let name = &self.name;
+        let (size, block) = (self.size, u64::from(self.block_size.bytes()));
+        if !size.is_multiple_of(block) {
+            let next = Size((size.bytes() / block + 1) * block);
+            return usage(format!(
+                "the size of LU '{name}', {size}, is not a multiple of its block size {block}; \
+                 {next} would be"
+            ));
+        }
+        let max = match self.backing {
+            Backing::Memory => MEMORY_LU_SIZE_MAX,
+            _ => LU_SIZE_MAX,
+        };
+        if size.bytes() < LU_SIZE_MIN || size.bytes() > max {
+            return usage(format!(
+                "the size of LU '{name}', {size}, must lie between {} and {}",
+                Size(LU_SIZE_MIN),
+                Size(max)
+            ));
+        }
+        if let Err(why) = check_serial(&self.serial) {
+            return usage(format!("the serial of LU '{name}' {why}"));
+        }
+        if let Backing::Adopted { path } = &self.backing
+            && (!path.starts_with('/') || path.len() > PATH_BYTES_MAX || path.contains('\0'))
+        {
+            return usage(format!("the path of LU '{name}' must be absolute, not '{path}'"));
+        }
+        Ok(())
+    }
+}
+
+/// The serial that an LU has unless another is given: as much of its UUID as every transport carries.
+pub fn serial_of(uuid: Uuid) -> String {
+    let mut serial = uuid.simple().to_string();
+    serial.truncate(SERIAL_BYTES_MAX);
+    serial
+}
+
+fn check_serial(serial: &str) -> Result<(), String> {
+    if serial.is_empty() || serial.len() > SERIAL_BYTES_MAX {
+        return Err(format!("has {} bytes; it must have 1 to {SERIAL_BYTES_MAX}", serial.len()));
+    }
+    // QEMU and udev make file names and command lines of it.
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    match serial.chars().find(|c| !is_plain(*c)) {
+        Some(c) => Err(format!("has {c:?} in it; use only letters, digits, '.', '_' and '-'")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lu() -> Lu {
+        let uuid = Uuid::from_u128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
+        Lu {
+            name: "web1".parse().unwrap(),
+            uuid,
+            size: Size::gib(1),
+            block_size: BlockSize::B512,
+            serial: serial_of(uuid),
+            shareable: false,
+            cache: Cache::Writeback,
+            removable: false,
+            read_only: false,
+            backing: Backing::File,
+        }
+    }
+
+    fn refusal(change: impl Fn(&mut Lu)) -> String {
+        let mut lu = lu();
+        change(&mut lu);
+        lu.validate().unwrap_err().message
+    }
+
+    #[test]
+    fn an_lu_is_checked_by_itself() {
+        assert_eq!(lu().validate(), Ok(()));
+        assert_eq!(
+            refusal(|lu| lu.size = Size(4097)),
+            "the size of LU 'web1', 4097B, is not a multiple of its block size 512; 4.5KiB would be"
+        );
+        assert!(refusal(|lu| lu.size = Size(512)).contains("between 4KiB and 1EiB"));
+        assert!(refusal(|lu| lu.size = Size(1 << 61)).contains("between 4KiB and 1EiB"));
+        assert!(refusal(|lu| lu.serial = "x".repeat(21)).contains("has 21 bytes"));
+        assert!(refusal(|lu| lu.serial = "a,b".into()).contains("','"));
+        assert!(
+            refusal(|lu| lu.backing = Backing::Adopted { path: "x.img".into() })
+                .contains("must be absolute")
+        );
+    }
+
+    #[test]
+    fn the_serial_follows_from_the_uuid() {
+        assert_eq!(lu().serial, "0123456789abcdef0123");
+    }
+
+    #[test]
+    fn json_is_plain_and_refuses_what_it_does_not_know() {
+        let text = serde_json::to_string(&lu()).unwrap();
+        assert!(text.contains(r#""size":1073741824,"block_size":512"#), "{text}");
+        assert!(text.contains(r#""backing":{"kind":"file"}"#), "{text}");
+        assert_eq!(serde_json::from_str::<Lu>(&text).unwrap(), lu());
+        let typo = text.replace("shareable", "sharable");
+        assert!(serde_json::from_str::<Lu>(&typo).unwrap_err().to_string().contains("sharable"));
+        assert!(serde_json::from_str::<BlockSize>("1024").is_err());
+        let short = r#"{"name":"a","size":"1GiB"}"#;
+        let create: LuCreate = serde_json::from_str(short).unwrap();
+        assert_eq!((create.size, create.backing), (Size::gib(1), NewBacking::File));
+    }
+}

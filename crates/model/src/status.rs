@@ -1,0 +1,217 @@
+//! What is, as opposed to what is wanted: the node, its devices, its adapters and the sessions on them.
+//! The `View` types join a wanted object with its state; they are what listings show.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::client::Client;
+use crate::event::Subject;
+use crate::lu::Lu;
+use crate::mapping::{AdapterId, Mapping};
+use crate::name::LuName;
+use crate::size::Size;
+
+/// Something that is not as it should be, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    pub subject: Subject,
+    pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Where a node is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// The devices of the last run are being brought back.
+    Starting,
+    Running,
+    /// Draining; no change is taken.
+    Stopping,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Phase::Starting => "starting",
+            Phase::Running => "running",
+            Phase::Stopping => "stopping",
+        })
+    }
+}
+
+/// A node at a glance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeStatus {
+    pub node: Uuid,
+    pub version: String,
+    pub pid: u32,
+    pub data: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
+    #[schema(value_type = String, format = DateTime)]
+    pub started: Timestamp,
+    pub uptime_s: u64,
+    pub phase: Phase,
+    /// Revision of the desired state.
+    pub revision: u64,
+    /// Steps that lie between what is wanted and what is.
+    pub steps_pending: u64,
+    pub cores: u32,
+    pub lus: u64,
+    pub clients: u64,
+    pub mappings: u64,
+    /// Adapters with a client on them now.
+    pub sessions: u64,
+    pub problems: Vec<Problem>,
+}
+
+/// State of the device behind an LU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LuState {
+    /// Being brought up.
+    Pending,
+    Online,
+    /// It could not be opened; the problem says why. It is tried again.
+    Failed,
+}
+
+impl fmt::Display for LuState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            LuState::Pending => "pending",
+            LuState::Online => "online",
+            LuState::Failed => "failed",
+        })
+    }
+}
+
+/// State of one adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AdapterState {
+    /// Being brought up, or waiting for its LU.
+    Pending,
+    /// Waiting for its client.
+    Listening,
+    /// A client is there, its rings are not running.
+    Connected,
+    /// A client is there and its rings are running.
+    Running,
+    /// The client did something that cannot be served; the problem says what.
+    Broken,
+    /// The adapter could not be opened; the problem says why. It is tried again.
+    Failed,
+}
+
+impl AdapterState {
+    pub fn has_session(self) -> bool {
+        matches!(self, AdapterState::Connected | AdapterState::Running | AdapterState::Broken)
+    }
+}
+
+impl fmt::Display for AdapterState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            AdapterState::Pending => "pending",
+            AdapterState::Listening => "listening",
+            AdapterState::Connected => "connected",
+            AdapterState::Running => "running",
+            AdapterState::Broken => "broken",
+            AdapterState::Failed => "failed",
+        })
+    }
+}
+
+/// A client's connection to an adapter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Session {
+    /// Process at the other end of the socket, where the kernel says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_pid: Option<u32>,
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+    /// Features that both sides agreed on, by their names.
+    pub features: Vec<String>,
+    pub queues_running: u16,
+    pub memory_regions: u16,
+    /// Requests survive a death of the node.
+    pub inflight_tracking: bool,
+    /// A migration is logging dirty pages.
+    pub logging: bool,
+}
+
+/// An LU with its state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LuView {
+    #[serde(flatten)]
+    pub lu: Lu,
+    pub state: LuState,
+    /// Where the blocks are, when that is a path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Bytes that the backing takes, where that can be said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocated: Option<Size>,
+    pub mapped_to: Vec<AdapterId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+}
+
+/// A mapping with the state of its adapter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MappingView {
+    #[serde(flatten)]
+    pub mapping: Mapping,
+    pub state: AdapterState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Session>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+}
+
+/// A client with its mappings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ClientView {
+    #[serde(flatten)]
+    pub client: Client,
+    pub mappings: Vec<MappingView>,
+}
+
+/// Which tool a connection is printed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConnectFor {
+    Qemu,
+    Libvirt,
+}
+
+/// What to run on the client's side, ready to paste.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Connection {
+    /// Lines for the tool that was asked for.
+    pub text: String,
+    /// What else to know or do, a paragraph each.
+    pub notes: Vec<String>,
+    pub adapters: Vec<ConnectionAdapter>,
+}
+
+/// The facts behind a [`Connection`], for programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ConnectionAdapter {
+    pub adapter: AdapterId,
+    pub lu: LuName,
+    pub socket: String,
+    pub queues: u16,
+    pub block_size: u32,
+    pub read_only: bool,
+    pub serial: String,
+}
