@@ -1,5 +1,5 @@
-//! [`Client`]: who uses storage. Its identities (IQN, host NQN) say which connections are its own; its
-//! socket owner says which user may connect to its vhost-user sockets.
+//! [`Client`]: who uses storage. Its identities (IQN, host NQN) say which connections are its own;
+//! its socket owner says which user may connect to its vhost-user sockets.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,6 +1,6 @@
-//! [`Config`]: the whole desired state in one document, for `config save`, `restore` and `show`, and for
-//! the copy that a node keeps by itself. The document says which version it is; one of a newer version
-//! is refused, never half understood.
+//! [`Config`]: the whole desired state in one document, for `config save`, `restore` and `show`,
+//! and for the copy that a node keeps by itself. The document says which version it is; one of a
+//! newer version is refused, never half understood.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

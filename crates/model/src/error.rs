@@ -1,6 +1,6 @@
-//! [`ApiError`]: what went wrong, for whom, and what to do next, in one shape for API and command line.
-//! The kind decides the HTTP status and the exit code: one table, so that a script sees the same whether
-//! it calls the program or the API.
+//! [`ApiError`]: what went wrong, for whom, and what to do next, in one shape for API and command
+//! line. The kind decides the HTTP status and the exit code: one table, so that a script sees the
+//! same whether it calls the program or the API.
 
 use std::fmt;
 

@@ -1,4 +1,5 @@
-//! [`Event`]: something happened. An event names its subject and, where there is something to do, what.
+//! [`Event`]: something happened. An event names its subject and, where there is something to do,
+//! what.
 
 use std::fmt;
 use std::str::FromStr;

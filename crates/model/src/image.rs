@@ -1,9 +1,9 @@
-//! What a file on disk says about itself: image formats that are not raw, by their first bytes, and the
-//! bytes that QEMU locks in an image it uses.
+//! What a file on disk says about itself: image formats that are not raw, by their first bytes, and
+//! the bytes that QEMU locks in an image it uses.
 //!
-//! Serving a qcow2 file as if it were raw would show a guest the file's metadata as its disk and let the
-//! guest overwrite it, so such files are refused by name. Locking happens in `store`, through `rt`; here
-//! are only the rules, as pure functions.
+//! Serving a qcow2 file as if it were raw would show a guest the file's metadata as its disk and
+//! let the guest overwrite it, so such files are refused by name. Locking happens in `store`,
+//! through `rt`; here are only the rules, as pure functions.
 
 /// An image format that must not be served as raw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,8 +70,8 @@ const USED_BASE: u64 = 100;
 /// A locked byte at `UNSHARED_BASE + n` says: nobody else may use permission n.
 const UNSHARED_BASE: u64 = 200;
 
-/// What we do with an image, and what others may do with it meanwhile. All locks are shared (read) OFD
-/// locks of one byte; whether someone else holds a byte is found by asking for an exclusive one
+/// What we do with an image, and what others may do with it meanwhile. All locks are shared (read)
+/// OFD locks of one byte; whether someone else holds a byte is found by asking for an exclusive one
 /// (`F_OFD_GETLK`) without taking it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageUse {
@@ -103,8 +103,8 @@ impl ImageUse {
             .collect()
     }
 
-    /// The bytes that nobody else may hold: what we use and they do not share, what they use and we do
-    /// not share.
+    /// The bytes that nobody else may hold: what we use and they do not share, what they use and we
+    /// do not share.
     pub fn conflicts(self) -> Vec<u64> {
         let unshared = Permissions::ALL.without(self.shares);
         self.uses

@@ -1,5 +1,5 @@
-//! The nouns of Viaduct as plain serde types: what `kv` stores, what the REST API speaks and what the
-//! command line prints are the same structs, so that a word means one thing everywhere.
+//! The nouns of Viaduct as plain serde types: what `kv` stores, what the REST API speaks and what
+//! the command line prints are the same structs, so that a word means one thing everywhere.
 //!
 //! | module | nouns |
 //! |---|---|
@@ -16,8 +16,8 @@
 //! | [`image`] | image formats that are not raw, and QEMU's lock bytes |
 //! | [`error`] | [`ApiError`]: kind → exit code and HTTP status |
 //!
-//! There is no behaviour here beyond parsing, validation of one value by itself, and printing. Rules
-//! that span objects (is this slot free?) are in `node::state`.
+//! There is no behaviour here beyond parsing, validation of one value by itself, and printing.
+//! Rules that span objects (is this slot free?) are in `node::state`.
 
 pub mod client;
 pub mod config;

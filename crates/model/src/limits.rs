@@ -1,8 +1,8 @@
-//! Every limit of the control plane in one table, so that it can be read, documented and reviewed as
-//! one. The data path's limits stand beside the rings and queues they bound.
+//! Every limit of the control plane in one table, so that it can be read, documented and reviewed
+//! as one. The data path's limits stand beside the rings and queues they bound.
 
-/// Longest name of an LU or a client. Names become parts of file names and of socket paths, which end
-/// at [`SOCKET_PATH_BYTES_MAX`].
+/// Longest name of an LU or a client. Names become parts of file names and of socket paths, which
+/// end at [`SOCKET_PATH_BYTES_MAX`].
 pub const NAME_BYTES_MAX: usize = 63;
 
 /// Longest iSCSI name (RFC 7143 4.2.7.2) and NVMe qualified name (NVMe Base 4.7).
@@ -29,8 +29,8 @@ pub const SLOTS_RESERVED: u16 = 2;
 /// Names of one kind (IQN or NQN) that one client may have.
 pub const QUALIFIED_NAMES_PER_CLIENT_MAX: usize = 64;
 
-/// Smallest and largest LU. The upper end keeps every byte offset within a signed 64-bit file offset
-/// with room to spare.
+/// Smallest and largest LU. The upper end keeps every byte offset within a signed 64-bit file
+/// offset with room to spare.
 pub const LU_SIZE_MIN: u64 = 4096;
 pub const LU_SIZE_MAX: u64 = 1 << 60;
 

@@ -1,8 +1,8 @@
 //! [`Lu`]: a virtual disk, as it is wanted; and the requests that make and change one.
 //!
-//! The UUID is the LU's identity for life and the serial follows from it unless one is given. What may
-//! change later (size, cache, read-only, shareable) and what may not (UUID, block size, backing) is a
-//! rule of `node::state`; here a value is only valid by itself.
+//! The UUID is the LU's identity for life and the serial follows from it unless one is given. What
+//! may change later (size, cache, read-only, shareable) and what may not (UUID, block size,
+//! backing) is a rule of `node::state`; here a value is only valid by itself.
 
 use std::fmt;
 
@@ -259,7 +259,8 @@ impl Lu {
     }
 }
 
-/// The serial that an LU has unless another is given: as much of its UUID as every transport carries.
+/// The serial that an LU has unless another is given: as much of its UUID as every transport
+/// carries.
 pub fn serial_of(uuid: Uuid) -> String {
     let mut serial = uuid.simple().to_string();
     serial.truncate(SERIAL_BYTES_MAX);

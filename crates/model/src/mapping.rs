@@ -1,6 +1,6 @@
-//! [`Mapping`]: which LU a client sees, through which adapter. The adapter is numbered by a [`Slot`]
-//! of its client: 0 and 1 are reserved, 2 to 255 may be used, a slot holds one adapter, and the lowest
-//! free one is offered.
+//! [`Mapping`]: which LU a client sees, through which adapter. The adapter is numbered by a
+//! [`Slot`] of its client: 0 and 1 are reserved, 2 to 255 may be used, a slot holds one adapter,
+//! and the lowest free one is offered.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -1,9 +1,9 @@
-//! Names: parsed once at the edge, valid ever after. Each kind is a type of its own, so that an LU is
-//! never mapped to an LU.
+//! Names: parsed once at the edge, valid ever after. Each kind is a type of its own, so that an LU
+//! is never mapped to an LU.
 //!
-//! An LU's name is for people and file names: letters, digits, `.`, `_` and `-`. A client's name also
-//! becomes the last part of its iSCSI target name, and there only lower-case letters, digits, `.` and
-//! `-` exist (RFC 3722), so a client's name is held to that from the start.
+//! An LU's name is for people and file names: letters, digits, `.`, `_` and `-`. A client's name
+//! also becomes the last part of its iSCSI target name, and there only lower-case letters, digits,
+//! `.` and `-` exist (RFC 3722), so a client's name is held to that from the start.
 
 use std::borrow::Borrow;
 use std::fmt;

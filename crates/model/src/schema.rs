@@ -1,5 +1,5 @@
-//! Gives a type that is written as another one (a text, a number) that one's OpenAPI schema; the derive
-//! can do this for newtypes only.
+//! Gives a type that is written as another one (a text, a number) that one's OpenAPI schema; the
+//! derive can do this for newtypes only.
 
 macro_rules! schema_as {
     ($type:ty, $written_as:ty) => {

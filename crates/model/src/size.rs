@@ -1,8 +1,8 @@
 //! [`Size`]: a count of bytes that people type as `10G` or `10GiB` and read back the same way.
 //!
-//! Units are binary. `10GB` is refused, not guessed at: half of the tools mean 10^9 by it and half mean
-//! 2^30, and a disk that is 7 % too small is found out late. What is printed is exact and parses back
-//! to the same number. In JSON a size is the number of bytes; a text is taken too.
+//! Units are binary. `10GB` is refused, not guessed at: half of the tools mean 10^9 by it and half
+//! mean 2^30, and a disk that is 7 % too small is found out late. What is printed is exact and
+//! parses back to the same number. In JSON a size is the number of bytes; a text is taken too.
 
 use std::fmt;
 use std::str::FromStr;

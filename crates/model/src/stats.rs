@@ -1,7 +1,8 @@
 //! Counters and latency histograms of one device, as the engine reports and `/metrics` shows them.
 //!
-//! The histogram's buckets double from 1024 ns to 8.6 s. Powers of two, because the data path finds the
-//! bucket with one count of leading zeros; the same for every device, because they can then be added up.
+//! The histogram's buckets double from 1024 ns to 8.6 s. Powers of two, because the data path finds
+//! the bucket with one count of leading zeros; the same for every device, because they can then be
+//! added up.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

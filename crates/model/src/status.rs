@@ -1,5 +1,5 @@
-//! What is, as opposed to what is wanted: the node, its devices, its adapters and the sessions on them.
-//! The `View` types join a wanted object with its state; they are what listings show.
+//! What is, as opposed to what is wanted: the node, its devices, its adapters and the sessions on
+//! them. The `View` types join a wanted object with its state; they are what listings show.
 
 use std::fmt;
 
