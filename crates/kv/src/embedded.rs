@@ -47,9 +47,15 @@ const CACHE_BYTES: usize = 8 << 20;
 /// create revision, mod revision, lease or 0, value
 type KeyRow = (u64, u64, u64, &'static [u8]);
 
+/// revision and index in it
+type LogKey = (u64, u32);
+
+/// key, and value unless it was deleted
+type LogRow = (&'static str, Option<&'static [u8]>);
+
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const KEYS: TableDefinition<&str, KeyRow> = TableDefinition::new("keys");
-const LOG: TableDefinition<(u64, u32), (&str, Option<&[u8]>)> = TableDefinition::new("log");
+const LOG: TableDefinition<LogKey, LogRow> = TableDefinition::new("log");
 const LEASES: TableDefinition<u64, u64> = TableDefinition::new("leases");
 const LEASE_KEYS: TableDefinition<(u64, &str), ()> = TableDefinition::new("lease_keys");
 
@@ -319,7 +325,7 @@ struct Changes<'t> {
     revision: Revision,
     count: u32,
     keys: redb::Table<'t, &'static str, KeyRow>,
-    log: redb::Table<'t, (u64, u32), (&'static str, Option<&'static [u8]>)>,
+    log: redb::Table<'t, LogKey, LogRow>,
     lease_keys: redb::Table<'t, (u64, &'static str), ()>,
     write: &'t WriteTransaction,
 }
