@@ -1,0 +1,397 @@
+//! The real machine under test: every test runs a core on the test's own thread.
+
+use std::cell::{Cell, RefCell};
+use std::io::Write as _;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use block::completion::Waiting;
+use block::{Buffer, Completion, Outcome, Sink};
+use io_uring::opcode;
+
+use super::event::{EventFd, EventWatch};
+use super::ring::Submitted;
+use super::socket::{Listener, Stream};
+use super::*;
+use crate::{Allocate, Config, Core, FileHandle, OpenOptions, Poller, PollerId, Remote, Spin};
+
+fn run<T: 'static, F: Future<Output = T> + 'static>(f: impl FnOnce(Core) -> F) -> T {
+    Core::block_on(&Config::new("test"), f).unwrap()
+}
+
+fn temp_file() -> (std::path::PathBuf, FileHandle) {
+    let path = std::env::temp_dir().join(format!("viaduct-rt-{:x}", random()));
+    let options = OpenOptions { create_new: true, ..OpenOptions::write() };
+    let file = FileHandle::open(&path, options).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    (path, file)
+}
+
+async fn outcome(ask: impl FnOnce(Completion)) -> Outcome {
+    let (waiting, done) = Waiting::new();
+    ask(done);
+    waiting.outcome().await
+}
+
+#[test]
+fn sleeps_end_in_order_and_timeouts_cut() {
+    let order = run(|core| async move {
+        let order = Rc::new(RefCell::new(Vec::new()));
+        for millis in [20, 5, 10] {
+            let (core, order, handle) = (core.clone(), order.clone(), core.clone());
+            handle.spawn(async move {
+                core.sleep(Duration::from_millis(millis)).await;
+                order.borrow_mut().push(millis);
+            });
+        }
+        let never = core.timeout(Duration::from_millis(30), std::future::pending::<()>()).await;
+        assert!(never.is_none());
+        order.take()
+    });
+    assert_eq!(order, [5, 10, 20]);
+}
+
+#[test]
+fn tasks_give_results_and_can_be_cancelled() {
+    run(|core| async move {
+        let other = core.clone();
+        let task = core.spawn_task(async move {
+            other.yield_now().await;
+            7
+        });
+        assert_eq!(task.await, 7);
+        let held = Rc::new(());
+        let kept = held.clone();
+        let task = core.spawn_task(async move {
+            std::future::pending::<()>().await;
+            drop(kept);
+        });
+        core.yield_now().await;
+        task.cancel();
+        core.yield_now().await;
+        assert_eq!(Rc::strong_count(&held), 1);
+    });
+}
+
+#[test]
+fn file_transfers_of_every_shape_and_short_files() {
+    run(|core| async move {
+        let (_, handle) = temp_file();
+        handle.set_len(1 << 20).unwrap();
+        let file = handle.on(&core);
+        let bytes: Vec<u8> = (0..10_000u32).map(|n| n as u8).collect();
+        let buffer = Buffer::from_bytes(&bytes);
+        let write = outcome(|done| file.write(100, &buffer.sgl().slice(0, 10_000), true, done));
+        assert_eq!(write.await, Ok(10_000));
+        assert_eq!(outcome(|done| file.sync(done)).await, Ok(0));
+        let back = Buffer::zeroed(10_000);
+        let read = outcome(|done| file.read(100, &back.sgl(), done)).await;
+        assert_eq!((read, back.to_vec()), (Ok(10_000), bytes));
+        let punch = outcome(|done| file.allocate(Allocate::PunchHole, 0, 8192, done)).await;
+        assert_eq!(punch, Ok(0));
+        outcome(|done| file.read(100, &back.sgl(), done)).await.unwrap();
+        assert!(back.to_vec()[..8092].iter().all(|byte| *byte == 0));
+        let beyond = outcome(|done| file.read((1 << 20) - 512, &back.sgl(), done)).await;
+        assert_eq!(beyond.unwrap_err().kind(), block::ErrorKind::Medium);
+        assert_eq!(core.stats().in_flight, 0);
+    });
+}
+
+#[test]
+fn lists_longer_than_one_call_takes_are_moved_whole() {
+    run(|core| async move {
+        let (_, handle) = temp_file();
+        let file = handle.on(&core);
+        let buffer = Buffer::zeroed(3000 * 8);
+        let bytes: Vec<u8> = (0..24_000u32).map(|n| (n / 7) as u8).collect();
+        buffer.write(0, &bytes);
+        let whole = buffer.sgl();
+        let base = whole.single().unwrap();
+        let parts: Vec<block::Part> =
+            (0..3000).map(|n| block::Part::new(base.at().wrapping_add(n * 8), 8)).collect();
+        // SAFETY: the parts lie in `buffer`, whose pin is given.
+        let list = unsafe { block::Sgl::new(&parts, whole.pin().unwrap()) };
+        assert_eq!(outcome(|done| file.write(0, &list, false, done)).await, Ok(24_000));
+        let back = Buffer::zeroed(24_000);
+        outcome(|done| file.read(0, &back.sgl(), done)).await.unwrap();
+        assert_eq!(back.to_vec(), bytes);
+    });
+}
+
+/// Counts answers; stands for a front end.
+#[derive(Default)]
+struct Count {
+    answers: Cell<u32>,
+    errors: Cell<u32>,
+}
+
+impl Sink for Count {
+    fn complete(&self, _: u64, outcome: Outcome) {
+        self.answers.set(self.answers.get() + 1);
+        self.errors.set(self.errors.get() + u32::from(outcome.is_err()));
+    }
+}
+
+#[test]
+fn a_submission_queue_that_is_exactly_full_goes_on() {
+    for count in [7u32, 8, 9, 16, 17, 1000] {
+        let config = Config { submissions: 8, ..Config::new("full") };
+        let answers = Core::block_on(&config, |core| async move {
+            let (_, handle) = temp_file();
+            handle.set_len(4096).unwrap();
+            let file = handle.on(&core);
+            let sink = Rc::new(Count::default());
+            let buffer = Buffer::zeroed(512);
+            for tag in 0..count {
+                let done = Completion::new(sink.clone(), u64::from(tag));
+                file.read(0, &buffer.sgl(), done);
+            }
+            while sink.answers.get() < count {
+                core.sleep(Duration::from_micros(100)).await;
+            }
+            assert_eq!(sink.errors.get(), 0);
+            sink.answers.get()
+        });
+        assert_eq!(answers.unwrap(), count);
+    }
+}
+
+#[test]
+fn a_dropped_future_keeps_its_memory_until_the_kernel_is_done() {
+    run(|core| async move {
+        let (reader, mut writer) = UnixStream::pair().unwrap();
+        let kept = Rc::new(Cell::new([0u8; 8]));
+        let at = kept.as_ptr().cast();
+        let entry = opcode::Read::new(io_uring::types::Fd(reader.as_raw_fd()), at, 8).build();
+        let mut read = Box::pin(Submitted::new(&core, entry, Some(kept.clone())));
+        assert!(core.timeout(Duration::from_millis(5), &mut read).await.is_none());
+        drop(read);
+        assert!(Rc::strong_count(&kept) == 2, "the kernel may still write there");
+        while Rc::strong_count(&kept) == 2 {
+            core.sleep(Duration::from_micros(100)).await;
+        }
+        writer.write_all(b"too late").unwrap();
+        core.sleep(Duration::from_millis(1)).await;
+        assert_eq!(kept.get(), [0; 8]);
+    });
+}
+
+#[test]
+fn a_core_that_ends_gives_back_what_is_in_flight() {
+    let kept = Rc::new(Cell::new([0u8; 8]));
+    let (inside, (reader, _writer)) = (kept.clone(), UnixStream::pair().unwrap());
+    run(|core| async move {
+        let at = inside.as_ptr().cast();
+        let entry = opcode::Read::new(io_uring::types::Fd(reader.as_raw_fd()), at, 8).build();
+        let mut read = Box::pin(Submitted::new(&core, entry, Some(inside)));
+        assert!(core.timeout(Duration::from_millis(1), &mut read).await.is_none());
+        core.spawn(async move {
+            let _ = read.await;
+        });
+    });
+    assert_eq!(Rc::strong_count(&kept), 1);
+}
+
+#[test]
+fn an_idle_core_uses_exactly_no_cpu() {
+    let cpu_of =
+        |remote: &Remote| remote.call(|_| async { thread::cpu_time_nanos() }).wait().unwrap();
+    let remote = start(Config::new("idle")).unwrap();
+    // Some life first: files and timers.
+    remote
+        .call(|core| async move {
+            let (_, handle) = temp_file();
+            let buffer = Buffer::zeroed(512);
+            let file = handle.on(&core);
+            outcome(|done| file.write(0, &buffer.sgl(), false, done)).await.unwrap();
+            core.sleep(Duration::from_millis(2)).await;
+        })
+        .wait()
+        .unwrap();
+    let sleeps_of =
+        |remote: &Remote| remote.call(|core| async move { core.stats().sleeps }).wait().unwrap();
+    let (before, sleeps) = (cpu_of(&remote), sleeps_of(&remote));
+    std::thread::sleep(Duration::from_millis(300));
+    let (after, sleeps_after) = (cpu_of(&remote), sleeps_of(&remote));
+    // The questions themselves cost something; a core that looked once in a while would have slept
+    // more often than it was asked.
+    assert!(sleeps_after - sleeps <= 2, "woken {} times while idle", sleeps_after - sleeps);
+    assert!(after - before < 2_000_000, "{} ns of CPU while idle", after - before);
+    remote.send(Core::stop);
+}
+
+#[test]
+fn a_storm_of_messages_between_cores_loses_none() {
+    const EACH: u64 = 20_000;
+    let cores: Vec<Remote> =
+        (0..3).map(|n| start(Config::new(format!("storm{n}"))).unwrap()).collect();
+    let arrived = Arc::new(AtomicU64::new(0));
+    let (tell, told) = mpsc::channel();
+    for from in &cores {
+        let (to, arrived, tell) = (cores.clone(), arrived.clone(), tell.clone());
+        from.send(move |core| {
+            let core = core.clone();
+            core.clone().spawn(async move {
+                for number in 0..EACH {
+                    let (arrived, tell) = (arrived.clone(), tell.clone());
+                    to[(number % 3) as usize].send(move |_| {
+                        if arrived.fetch_add(1, Ordering::Relaxed) + 1 == 3 * EACH {
+                            tell.send(()).unwrap();
+                        }
+                    });
+                    if number % 7 == 0 {
+                        core.sleep(Duration::from_micros(1)).await;
+                    }
+                }
+            });
+        });
+    }
+    told.recv_timeout(Duration::from_secs(60)).expect("every message arrives");
+    assert!(cores.iter().all(|core| core.send(Core::stop)));
+}
+
+#[test]
+fn a_waker_works_from_any_thread_and_a_dead_core_answers_nobody() {
+    let remote = start(Config::new("wakers")).unwrap();
+    let (answer, reply) = crate::sync::reply();
+    let waiting = remote.call(|_| reply);
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(5));
+        answer.give("from a thread");
+    });
+    assert_eq!(waiting.wait(), Some(Some("from a thread")));
+    let never = remote.call(|_| std::future::pending::<()>());
+    remote.send(Core::stop);
+    assert_eq!(never.wait(), None);
+    assert_eq!(remote.call(|_| async {}).wait(), None, "sent to a core that has ended");
+}
+
+#[test]
+fn messages_carry_descriptors_and_survive_small_reads() {
+    run(|core| async move {
+        let path = std::env::temp_dir().join(format!("viaduct-sock-{:x}", random()));
+        let listener = Listener::bind(&core, &path).unwrap();
+        let client = Stream::connect(&core, &path).unwrap();
+        let server = listener.accept().await.unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(server.peer().unwrap().pid, std::process::id() as i32);
+        let event = EventFd::new().unwrap();
+        client.send(b"hello", &[event.as_raw_fd()]).await.unwrap();
+        let (mut fds, mut bytes) = (Vec::new(), [0; 3]);
+        assert_eq!(server.recv(&mut bytes, &mut fds).await.unwrap(), 3);
+        assert_eq!(fds.len(), 1);
+        assert_eq!(server.recv(&mut bytes, &mut fds).await.unwrap(), 2);
+        assert_eq!(&bytes[..2], b"lo");
+        drop(client);
+        assert_eq!(server.recv(&mut bytes, &mut fds).await.unwrap(), 0);
+        let heard = Rc::new(crate::sync::Notify::new());
+        let tell = heard.clone();
+        let watch = EventWatch::call(&core, fds.remove(0).into(), move || tell.notify());
+        for _ in 0..3 {
+            event.signal();
+            heard.notified().await;
+        }
+        drop(watch);
+    });
+}
+
+/// A poller over a counter that a client raises.
+struct Ring {
+    left: Cell<u32>,
+    done: Cell<u32>,
+    armed: Cell<bool>,
+}
+
+impl Poller for Ring {
+    fn turn(&self) -> bool {
+        assert!(!self.armed.get(), "an armed ring is not looked at");
+        let found = self.left.get() > 0;
+        if found {
+            self.left.set(self.left.get() - 1);
+            self.done.set(self.done.get() + 1);
+        }
+        found
+    }
+
+    fn publish(&self) {}
+
+    fn arm(&self) -> bool {
+        self.armed.set(true);
+        self.left.get() > 0
+    }
+
+    fn disarm(&self) {
+        self.armed.set(false);
+    }
+}
+
+#[test]
+fn a_ring_is_looked_at_when_its_client_notifies_and_not_before() {
+    run(|core| async move {
+        let ring =
+            Rc::new(Ring { left: Cell::new(3), done: Cell::new(0), armed: Cell::new(false) });
+        let id: PollerId = core.add_poller(ring.clone());
+        let kick = EventFd::new().unwrap();
+        let watch = EventWatch::activate(&core, kick.try_clone().unwrap(), id);
+        core.sleep(Duration::from_millis(5)).await;
+        assert_eq!((ring.done.get(), ring.armed.get()), (3, true));
+        ring.left.set(2);
+        core.sleep(Duration::from_millis(2)).await;
+        assert_eq!(ring.done.get(), 3, "nobody notified");
+        kick.signal();
+        core.sleep(Duration::from_millis(5)).await;
+        assert_eq!((ring.done.get(), ring.armed.get()), (5, true));
+        core.remove_poller(id);
+        ring.left.set(1);
+        kick.signal();
+        core.sleep(Duration::from_millis(2)).await;
+        assert_eq!(ring.done.get(), 5);
+        drop(watch);
+    });
+}
+
+#[test]
+fn spinning_can_be_switched_off() {
+    let config = Config { spin: Spin { bound: Duration::ZERO }, ..Config::new("nospin") };
+    let sleeps = Core::block_on(&config, |core| async move {
+        for _ in 0..50 {
+            core.sleep(Duration::from_micros(300)).await;
+        }
+        core.stats().sleeps
+    });
+    assert!(sleeps.unwrap() >= 45);
+}
+
+#[test]
+fn locks_of_other_descriptions_are_seen() {
+    let (_, first) = temp_file();
+    first.set_len(4096).unwrap();
+    let path = format!("/proc/self/fd/{}", first_fd(&first));
+    let second = FileHandle::open(path.as_ref(), OpenOptions::write()).unwrap();
+    first.try_lock(100..101, true).unwrap();
+    assert!(second.is_locked(100..101).unwrap());
+    let error = second.try_lock(100..101, false).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    second.try_lock(101..200, true).unwrap();
+    first.unlock(100..101).unwrap();
+    second.try_lock(100..101, false).unwrap();
+}
+
+fn first_fd(file: &FileHandle) -> i32 {
+    // The newest descriptor of a deleted file with this name.
+    let name = file.path().file_name().unwrap().to_string_lossy().into_owned();
+    std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let target = std::fs::read_link(entry.path()).ok()?;
+            let matches = target.to_string_lossy().contains(&name);
+            matches.then(|| entry.file_name().to_string_lossy().parse::<i32>().ok()).flatten()
+        })
+        .next()
+        .unwrap()
+}

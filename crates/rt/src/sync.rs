@@ -1,0 +1,123 @@
+//! Small things to wait on: within a core ([`Notify`]), and across threads ([`reply`]).
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// Wakes everyone who waits; a notification that nobody waits for is kept for the next who does.
+#[derive(Default)]
+pub struct Notify {
+    pending: Cell<bool>,
+    waiting: RefCell<Vec<Waker>>,
+}
+
+impl Notify {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn notify(&self) {
+        self.pending.set(true);
+        for waker in self.waiting.take() {
+            waker.wake();
+        }
+    }
+
+    pub async fn notified(&self) {
+        std::future::poll_fn(|cx| {
+            if self.pending.replace(false) {
+                return Poll::Ready(());
+            }
+            self.waiting.borrow_mut().push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// A pair for one answer across threads. Whoever waits may be a task or a plain thread.
+pub fn reply<T>() -> (Answer<T>, Reply<T>) {
+    let state = Arc::new(ReplyState { inner: Mutex::default(), given: Condvar::new() });
+    (Answer { state: state.clone() }, Reply { state })
+}
+
+struct ReplyState<T> {
+    inner: Mutex<ReplyInner<T>>,
+    given: Condvar,
+}
+
+struct ReplyInner<T> {
+    value: Option<T>,
+    gone: bool,
+    waker: Option<Waker>,
+}
+
+impl<T> Default for ReplyInner<T> {
+    fn default() -> Self {
+        Self { value: None, gone: false, waker: None }
+    }
+}
+
+impl<T> ReplyState<T> {
+    fn lock(&self) -> MutexGuard<'_, ReplyInner<T>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The duty to answer; dropping it unanswered tells the other side that nothing will come.
+pub struct Answer<T> {
+    state: Arc<ReplyState<T>>,
+}
+
+impl<T> Answer<T> {
+    pub fn give(self, value: T) {
+        self.state.lock().value = Some(value);
+    }
+}
+
+impl<T> Drop for Answer<T> {
+    fn drop(&mut self) {
+        let waker = {
+            let mut inner = self.state.lock();
+            inner.gone = true;
+            inner.waker.take()
+        };
+        self.state.given.notify_all();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// The answer to come: a future, or [`Reply::wait`] for a plain thread. None: it will never come,
+/// because the core that owed it has ended.
+#[must_use = "an answer is waited for"]
+pub struct Reply<T> {
+    state: Arc<ReplyState<T>>,
+}
+
+impl<T> Reply<T> {
+    /// Blocks the calling thread; never to be called on a core.
+    pub fn wait(self) -> Option<T> {
+        let mut inner = self.state.lock();
+        while inner.value.is_none() && !inner.gone {
+            inner = self.state.given.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+        inner.value.take()
+    }
+}
+
+impl<T> Future for Reply<T> {
+    type Output = Option<T>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        let mut inner = self.state.lock();
+        if inner.value.is_some() || inner.gone {
+            return Poll::Ready(inner.value.take());
+        }
+        inner.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
