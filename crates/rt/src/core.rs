@@ -359,7 +359,7 @@ impl Remote {
         self.post.id
     }
 
-    /// Runs `f` on that core. False: the core has ended and `f` was dropped.
+    /// Runs `f` on that core. False: the core has ended, and `f` may have been dropped.
     pub fn send(&self, f: impl FnOnce(&Core) + Send + 'static) -> bool {
         self.post.send(Letter::Run(Box::new(f)))
     }
