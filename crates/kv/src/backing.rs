@@ -16,6 +16,28 @@ pub trait Backing: Send + Sync + 'static {
     fn sync(&self) -> io::Result<()>;
 }
 
+impl Backing for rt::FileHandle {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.info()?.size)
+    }
+
+    fn resize(&self, size: u64) -> io::Result<()> {
+        self.set_len(size)
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        rt::FileHandle::read_at(self, out, offset)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        rt::FileHandle::write_at(self, data, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        rt::FileHandle::sync(self)
+    }
+}
+
 /// Bytes that survive or vanish together when power is lost.
 const SECTOR_BYTES: usize = 512;
 

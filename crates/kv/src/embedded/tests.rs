@@ -74,6 +74,20 @@ fn state_revision_and_leases_survive_a_restart() {
 }
 
 #[test]
+fn it_lives_in_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("kv.redb");
+    let options = rt::OpenOptions { create_new: true, ..rt::OpenOptions::write() };
+    let file = rt::FileHandle::open(&path, options).unwrap();
+    let kv = Embedded::create(file, frozen()).unwrap();
+    kv.transact(&Transaction::new().put("a", "1")).unwrap();
+    drop(kv);
+    let file = rt::FileHandle::open(&path, rt::OpenOptions::write()).unwrap();
+    let kv = Embedded::open(file, frozen()).unwrap();
+    assert_eq!(kv.get("a").unwrap().unwrap().value, b"1");
+}
+
+#[test]
 fn a_newer_format_is_refused_and_left_alone() {
     let (disk, kv) = create();
     kv.transact(&Transaction::new().put("a", "1")).unwrap();

@@ -1,0 +1,102 @@
+//! [`Actual`]: what a node runs now, as far as it knows. It changes in one way only, by steps that
+//! succeeded, so that what the planner believes and what was done cannot drift apart.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use model::AdapterId;
+use uuid::Uuid;
+
+use crate::desired::{AdapterSpec, DeviceSpec};
+use crate::plan::{Plan, Step};
+
+/// What a step works on. Two steps on one part never run at the same time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// A device and the file under it.
+    Device(Uuid),
+    Adapter(AdapterId),
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Part::Device(uuid) => write!(f, "device {uuid}"),
+            Part::Adapter(id) => write!(f, "adapter {id}"),
+        }
+    }
+}
+
+/// What a node runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Actual {
+    /// LUs whose file in the data directory was made. Kept durably: a file that was made once and
+    /// is gone is never made anew, because an empty disk is worse than none.
+    pub made: BTreeSet<Uuid>,
+    /// LUs that were removed and whose file is still to be deleted. Kept durably: a file that no
+    /// record names is never deleted.
+    pub leftovers: BTreeSet<Uuid>,
+    pub devices: BTreeMap<Uuid, DeviceSpec>,
+    pub adapters: BTreeMap<AdapterId, AdapterSpec>,
+    /// Steps under way, by the part they work on.
+    pub busy: BTreeMap<Part, Step>,
+    /// Parts whose last step failed, and when they are tried again.
+    pub failed: BTreeMap<Part, Duration>,
+}
+
+impl Actual {
+    /// Marks a step as under way.
+    pub fn begin(&mut self, step: &Step) {
+        self.busy.insert(step.part(), step.clone());
+    }
+
+    /// Takes note that a step was done.
+    pub fn apply(&mut self, step: &Step) {
+        self.busy.remove(&step.part());
+        self.failed.remove(&step.part());
+        match step {
+            Step::CreateBacking { device } => {
+                self.made.insert(device.uuid);
+            }
+            Step::OpenDevice { device } => {
+                self.devices.insert(device.uuid, device.clone());
+            }
+            Step::Resize { uuid, to, .. } => {
+                if let Some(device) = self.devices.get_mut(uuid) {
+                    device.size = *to;
+                }
+            }
+            Step::SetCache { uuid, to, .. } => {
+                if let Some(device) = self.devices.get_mut(uuid) {
+                    device.cache = *to;
+                }
+            }
+            Step::CloseDevice { uuid, .. } => {
+                self.devices.remove(uuid);
+            }
+            Step::RemoveBacking { uuid } => {
+                self.made.remove(uuid);
+                self.leftovers.remove(uuid);
+            }
+            Step::OpenAdapter { adapter, .. } => {
+                self.adapters.insert(adapter.id.clone(), adapter.clone());
+            }
+            Step::CloseAdapter { id, .. } => {
+                self.adapters.remove(id);
+            }
+        }
+    }
+
+    /// Takes note that a step failed and when to try again.
+    pub fn fail(&mut self, step: &Step, retry_at: Duration) {
+        self.busy.remove(&step.part());
+        self.failed.insert(step.part(), retry_at);
+    }
+
+    /// Forgets failures of parts that a plan has nothing to do for any more.
+    pub fn prune(&mut self, plan: &Plan) {
+        let planned: BTreeSet<Part> = plan.steps.iter().map(|p| p.step.part()).collect();
+        self.failed.retain(|part, _| planned.contains(part));
+    }
+}

@@ -1,0 +1,282 @@
+//! [`plan()`]: from what is wanted and what is to the steps between them.
+//!
+//! The steps come in the order in which they can be done: adapters close before their devices,
+//! devices before their files are deleted; files are made before devices open, devices before their
+//! adapters. A step that cannot begin yet says what it waits for. What is under way is not planned
+//! again, and what failed waits for its time; both are reasons to wait, never reasons to forget.
+//!
+//! ```text
+//!   close adapter → close device → remove backing
+//!                                  create backing → open device → resize, set cache → open adapter
+//! ```
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use model::{AdapterId, Backing, Cache, LuName, Size};
+use uuid::Uuid;
+
+use crate::actual::{Actual, Part};
+use crate::desired::{AdapterSpec, Desired, DeviceSpec};
+
+/// One thing to do. Doing it twice is as good as doing it once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    CloseAdapter { id: AdapterId, device: Uuid },
+    CloseDevice { uuid: Uuid, name: LuName },
+    RemoveBacking { uuid: Uuid },
+    CreateBacking { device: DeviceSpec },
+    OpenDevice { device: DeviceSpec },
+    Resize { uuid: Uuid, name: LuName, from: Size, to: Size },
+    SetCache { uuid: Uuid, name: LuName, to: Cache },
+    OpenAdapter { adapter: AdapterSpec, lu: LuName },
+}
+
+/// Why a step cannot begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wait {
+    /// A step on the same part is under way.
+    Busy(Part),
+    /// It failed, and is tried again at this time.
+    Retry(Duration),
+    /// An earlier step of this plan must be done.
+    Earlier(Part),
+}
+
+/// A step with the reason why it cannot begin, if there is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    pub step: Step,
+    pub wait: Option<Wait>,
+}
+
+/// The steps from what is to what is wanted. Empty when there is nothing left to do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The revision of the desired state that this leads to.
+    pub revision: u64,
+    pub steps: Vec<Planned>,
+}
+
+impl Plan {
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// The steps that can begin now.
+    pub fn ready(&self) -> impl Iterator<Item = &Step> {
+        self.steps.iter().filter(|planned| planned.wait.is_none()).map(|planned| &planned.step)
+    }
+
+    /// When the first of the failed steps is to be tried again.
+    pub fn retry_at(&self) -> Option<Duration> {
+        let times = self.steps.iter().filter_map(|planned| match planned.wait {
+            Some(Wait::Retry(at)) => Some(at),
+            _ => None,
+        });
+        times.min()
+    }
+}
+
+/// What leads from `actual` to `desired` at the time `now`.
+pub fn plan(desired: &Desired, actual: &Actual, now: Duration) -> Plan {
+    let mut planner = Planner { desired, actual, now, steps: Vec::new() };
+    planner.close_adapters();
+    planner.close_devices();
+    planner.remove_backings();
+    planner.open_devices();
+    planner.open_adapters();
+    Plan { revision: desired.revision, steps: planner.steps }
+}
+
+struct Planner<'a> {
+    desired: &'a Desired,
+    actual: &'a Actual,
+    now: Duration,
+    steps: Vec<Planned>,
+}
+
+impl Planner<'_> {
+    fn close_adapters(&mut self) {
+        let (desired, actual) = (self.desired, self.actual);
+        for (id, adapter) in &actual.adapters {
+            let stays = desired.adapters.get(id) == Some(adapter);
+            if stays && !self.device_closes(adapter.device) {
+                continue;
+            }
+            self.push(Step::CloseAdapter { id: id.clone(), device: adapter.device }, None);
+        }
+    }
+
+    fn close_devices(&mut self) {
+        let actual = self.actual;
+        // An adapter that is just being opened holds its device too.
+        let opening = actual.busy.values().filter_map(|step| match step {
+            Step::OpenAdapter { adapter, .. } => Some((&adapter.id, adapter.device)),
+            _ => None,
+        });
+        let open = actual.adapters.iter().map(|(id, adapter)| (id, adapter.device));
+        let users: Vec<(&AdapterId, Uuid)> = open.chain(opening).collect();
+        for (uuid, device) in &actual.devices {
+            if !self.device_closes(*uuid) {
+                continue;
+            }
+            let user = users.iter().find(|(_, device)| device == uuid);
+            let wait = user.map(|(id, _)| Wait::Earlier(Part::Adapter((*id).clone())));
+            self.push(Step::CloseDevice { uuid: *uuid, name: device.name.clone() }, wait);
+        }
+    }
+
+    fn remove_backings(&mut self) {
+        let actual = self.actual;
+        for uuid in &actual.leftovers {
+            let is_open = actual.devices.contains_key(uuid);
+            let wait = is_open.then_some(Wait::Earlier(Part::Device(*uuid)));
+            self.push(Step::RemoveBacking { uuid: *uuid }, wait);
+        }
+    }
+
+    fn open_devices(&mut self) {
+        let (desired, actual) = (self.desired, self.actual);
+        for (uuid, device) in &desired.devices {
+            let open = actual.devices.get(uuid).filter(|_| !self.device_closes(*uuid));
+            if let Some(open) = open {
+                self.change_device(device, open);
+                continue;
+            }
+            let earlier = Wait::Earlier(Part::Device(*uuid));
+            let closes = actual.devices.contains_key(uuid).then(|| earlier.clone());
+            let is_unmade = device.backing == Backing::File && !actual.made.contains(uuid);
+            if is_unmade {
+                self.push(Step::CreateBacking { device: device.clone() }, closes.clone());
+            }
+            let wait = closes.or(is_unmade.then_some(earlier));
+            self.push(Step::OpenDevice { device: device.clone() }, wait);
+        }
+    }
+
+    fn change_device(&mut self, device: &DeviceSpec, open: &DeviceSpec) {
+        let (uuid, name) = (device.uuid, device.name.clone());
+        let resizes = device.size != open.size;
+        if resizes {
+            let (from, to) = (open.size, device.size);
+            self.push(Step::Resize { uuid, name: name.clone(), from, to }, None);
+        }
+        if device.cache != open.cache {
+            let wait = resizes.then_some(Wait::Earlier(Part::Device(uuid)));
+            self.push(Step::SetCache { uuid, name, to: device.cache }, wait);
+        }
+    }
+
+    fn open_adapters(&mut self) {
+        let (desired, actual) = (self.desired, self.actual);
+        // Whatever is still to be done to a device, or is being done, comes before its adapters.
+        let planned = self.steps.iter().map(|planned| planned.step.part());
+        let busy = actual.busy.keys().filter(|part| matches!(part, Part::Device(_)));
+        let unsettled: BTreeSet<Part> = planned.chain(busy.cloned()).collect();
+        for (id, adapter) in &desired.adapters {
+            let Some(device) = desired.devices.get(&adapter.device) else { continue };
+            let (own, below) = (Part::Adapter(id.clone()), Part::Device(adapter.device));
+            let closes = unsettled.contains(&own);
+            if actual.adapters.contains_key(id) && !closes {
+                continue;
+            }
+            let is_open = actual.devices.contains_key(&adapter.device);
+            let wait = if closes {
+                Some(Wait::Earlier(own))
+            } else if !is_open || unsettled.contains(&below) {
+                Some(Wait::Earlier(below))
+            } else {
+                None
+            };
+            self.push(
+                Step::OpenAdapter { adapter: adapter.clone(), lu: device.name.clone() },
+                wait,
+            );
+        }
+    }
+
+    /// Whether an open device is to be closed: for good, or to be opened in another way.
+    fn device_closes(&self, uuid: Uuid) -> bool {
+        let Some(open) = self.actual.devices.get(&uuid) else { return false };
+        match self.desired.devices.get(&uuid) {
+            Some(wanted) => !wanted.is_change_in_place(open),
+            None => true,
+        }
+    }
+
+    fn push(&mut self, step: Step, wait: Option<Wait>) {
+        let part = step.part();
+        let busy = self.actual.busy.contains_key(&part).then(|| Wait::Busy(part.clone()));
+        let retry = self.actual.failed.get(&part).filter(|at| **at > self.now);
+        let wait = busy.or(wait).or(retry.map(|at| Wait::Retry(*at)));
+        self.steps.push(Planned { step, wait });
+    }
+}
+
+impl Step {
+    /// What the step works on.
+    pub fn part(&self) -> Part {
+        match self {
+            Step::CloseAdapter { id, .. } => Part::Adapter(id.clone()),
+            Step::OpenAdapter { adapter, .. } => Part::Adapter(adapter.id.clone()),
+            Step::CloseDevice { uuid, .. }
+            | Step::RemoveBacking { uuid }
+            | Step::Resize { uuid, .. }
+            | Step::SetCache { uuid, .. } => Part::Device(*uuid),
+            Step::CreateBacking { device } | Step::OpenDevice { device } => {
+                Part::Device(device.uuid)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::CloseAdapter { id, .. } => write!(f, "close adapter {id}"),
+            Step::CloseDevice { name, .. } => write!(f, "close device {name}"),
+            Step::RemoveBacking { uuid } => write!(f, "delete the file of removed LU {uuid}"),
+            Step::CreateBacking { device } => {
+                write!(f, "make the file of {} ({})", device.name, device.size)
+            }
+            Step::OpenDevice { device } => {
+                write!(f, "open device {} ({})", device.name, device.backing)
+            }
+            Step::Resize { name, from, to, .. } => {
+                write!(f, "resize device {name} from {from} to {to}")
+            }
+            Step::SetCache { name, to, .. } => write!(f, "set the cache of device {name} to {to}"),
+            Step::OpenAdapter { adapter, lu } => {
+                write!(f, "open {} adapter {} on {lu}", adapter.via, adapter.id)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Wait::Busy(part) => write!(f, "a step on {part} is under way"),
+            Wait::Retry(at) => write!(f, "tried again at {:.1} s", at.as_secs_f64()),
+            Wait::Earlier(part) => write!(f, "waits for {part}"),
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "revision {}: {} steps", self.revision, self.steps.len())?;
+        for Planned { step, wait } in &self.steps {
+            write!(f, "\n  {step}")?;
+            if let Some(wait) = wait {
+                write!(f, " ({wait})")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
