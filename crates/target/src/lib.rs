@@ -5,3 +5,5 @@
 //! in this crate waits, and nothing in it touches memory that a client can change.
 
 #![forbid(unsafe_code)]
+
+pub mod virtio_blk;
