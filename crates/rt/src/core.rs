@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::mailbox::Mailbox;
 use crate::os;
+use crate::placed::Places;
 use crate::poller::{Poller, PollerId, Pollers};
 use crate::task::{TaskRef, Tasks};
 use crate::timer::{Sleep, Time, Timers};
@@ -35,6 +36,7 @@ pub(crate) struct Inner {
     pub(crate) tasks: Tasks,
     pub(crate) timers: Timers,
     pub(crate) pollers: Pollers,
+    pub(crate) places: Places,
     pub(crate) post: Arc<Post>,
     pub(crate) driver: Driver,
     pub(crate) stopping: Cell<bool>,
@@ -78,6 +80,7 @@ impl Core {
             tasks: Tasks::new(id.0),
             timers: Timers::default(),
             pollers: Pollers::default(),
+            places: Places::default(),
             post,
             driver,
             stopping: Cell::new(false),
@@ -275,6 +278,7 @@ impl Core {
     /// Drops what is left: tasks, letters, the place in the registry.
     pub(crate) fn end(&self) {
         self.0.tasks.clear();
+        self.0.places.clear();
         self.0.post.close();
         let mut registry = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner);
         registry[self.0.id.0 as usize] = None;

@@ -18,6 +18,7 @@
 mod core;
 mod file;
 mod mailbox;
+mod placed;
 mod poller;
 mod task;
 mod timer;
@@ -27,6 +28,7 @@ pub mod sync;
 
 pub use crate::core::{Core, CoreId, Remote, Task};
 pub use crate::file::{Allocate, File, FileHandle, FileInfo, FileKind, OpenOptions};
+pub use crate::placed::Placed;
 pub use crate::poller::{Poller, PollerId};
 pub use crate::timer::Time;
 pub use os::config::{Config, Spin};
