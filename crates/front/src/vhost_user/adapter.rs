@@ -1,0 +1,223 @@
+//! One adapter: one socket, one client, one LU; one session at a time.
+//!
+//! A second front end on the socket is refused and reported: two of them on one disk is a mistake
+//! that nobody wants to find out about later. One that comes back while its predecessor's requests
+//! are still being drained waits for its turn.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use block::Device;
+use model::stats::OpStats;
+use rt::os::socket::{Listener, Peer, Stream};
+use rt::sync::{Notify, Reply};
+use rt::{Core, Placed, Remote, Task};
+use target::virtio_blk::Id;
+
+use super::ring::Fault;
+use super::session::Session;
+
+/// Opens the LU on a core; handles of one core may be one and the same.
+pub type Open = Box<dyn Fn(&Core) -> Rc<dyn Device> + Send + Sync>;
+
+/// What an adapter serves, and how.
+pub struct Spec {
+    /// Names the adapter in notices: client and slot.
+    pub name: String,
+    pub queues: u16,
+    pub read_only: bool,
+    pub writeback: bool,
+    pub id: Id,
+    /// Cores for the queues, in turn, from the adapter's own on.
+    pub cores: Vec<Remote>,
+    pub open: Open,
+    pub observer: Arc<dyn Observer>,
+}
+
+/// Who is told what happens on an adapter.
+pub trait Observer: Send + Sync {
+    fn notice(&self, adapter: &str, notice: Notice);
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Notice {
+    Connected {
+        pid: i32,
+    },
+    Disconnected {
+        pid: i32,
+    },
+    /// A second front end while the first is there.
+    Refused {
+        pid: i32,
+        holder: i32,
+    },
+    /// The front end broke the protocol or cannot be served; the session has ended.
+    Broken {
+        why: String,
+    },
+    /// Something the front end asked for cannot be done, and why.
+    Failed {
+        why: String,
+    },
+    /// The driver broke its ring.
+    Fault {
+        queue: u16,
+        fault: Fault,
+    },
+    /// A request failed in the store.
+    Store {
+        queue: u16,
+        error: block::Error,
+    },
+    /// A stopping queue waits for its store.
+    Waiting {
+        queue: u16,
+        in_flight: u32,
+        seconds: u64,
+    },
+}
+
+/// What an adapter is doing, for listings.
+#[derive(Clone, Debug, Default)]
+pub struct Info {
+    pub peer: Option<i32>,
+    pub features: u64,
+    pub queues: Vec<QueueInfo>,
+}
+
+#[derive(Clone, Debug)]
+pub struct QueueInfo {
+    pub index: u16,
+    pub core: rt::CoreId,
+    pub in_flight: u32,
+    pub stats: Vec<OpStats>,
+}
+
+/// A serving adapter; dropping it ends it without waiting.
+pub struct Adapter {
+    server: Placed<Server>,
+}
+
+impl Adapter {
+    /// Serves on a listening socket, at home on this core.
+    pub fn start(home: &Remote, socket: UnixListener, spec: Spec) -> Reply<io::Result<Adapter>> {
+        home.call(move |core| async move {
+            let listener = Listener::new(&core, socket)?;
+            let server = Rc::new(Server {
+                core: core.clone(),
+                spec: Arc::new(spec),
+                current: RefCell::new(None),
+                accepting: RefCell::new(None),
+            });
+            let accepting = core.spawn_task(accept(Rc::downgrade(&server), listener));
+            *server.accepting.borrow_mut() = Some(accepting);
+            Ok(Adapter { server: Placed::new(&core, server) })
+        })
+    }
+
+    /// Takes no more connections, lets everything in flight be answered, ends the session.
+    pub fn close(&self) -> Reply<()> {
+        self.server.call(|server| async move {
+            if let Some(accepting) = server.accepting.take() {
+                accepting.cancel();
+            }
+            let current = server.current.borrow().clone();
+            if let Some(current) = current {
+                current.session.close().await;
+                current.ended().await;
+            }
+        })
+    }
+
+    pub fn info(&self) -> Reply<Info> {
+        self.server.call(|server| async move {
+            let current = server.current.borrow().clone();
+            let Some(current) = current else { return Info::default() };
+            let mut info = current.session.info().await;
+            info.peer = Some(current.peer.pid);
+            info
+        })
+    }
+}
+
+struct Server {
+    core: Core,
+    spec: Arc<Spec>,
+    current: RefCell<Option<Rc<Connection>>>,
+    accepting: RefCell<Option<Task<()>>>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(accepting) = self.accepting.take() {
+            accepting.cancel();
+        }
+    }
+}
+
+struct Connection {
+    peer: Peer,
+    session: Rc<Session>,
+    over: Cell<bool>,
+    ended: Notify,
+}
+
+impl Connection {
+    async fn ended(&self) {
+        self.ended.until(|| self.over.get()).await;
+    }
+}
+
+async fn accept(server: std::rc::Weak<Server>, listener: Listener) {
+    loop {
+        let Ok(stream) = listener.accept().await else { return };
+        let Some(server) = server.upgrade() else { return };
+        let peer = stream.peer().unwrap_or(Peer { pid: 0, uid: 0, gid: 0 });
+        let current = server.current.borrow().clone();
+        if let Some(current) = current {
+            if !current.session.is_ending() {
+                let (pid, holder) = (peer.pid, current.peer.pid);
+                server.notice(Notice::Refused { pid, holder });
+                continue;
+            }
+            current.ended().await;
+        }
+        server.serve(stream, peer);
+    }
+}
+
+impl Server {
+    fn notice(&self, notice: Notice) {
+        self.spec.observer.notice(&self.spec.name, notice);
+    }
+
+    fn serve(self: &Rc<Self>, stream: Stream, peer: Peer) {
+        let session = Session::new(&self.core, self.spec.clone(), stream);
+        let connection = Rc::new(Connection {
+            peer,
+            session: session.clone(),
+            over: Cell::new(false),
+            ended: Notify::new(),
+        });
+        *self.current.borrow_mut() = Some(connection.clone());
+        self.notice(Notice::Connected { pid: peer.pid });
+        let server = Rc::downgrade(self);
+        let spec = self.spec.clone();
+        self.core.spawn(async move {
+            if let Err(why) = session.run().await {
+                spec.observer.notice(&spec.name, Notice::Broken { why });
+            }
+            spec.observer.notice(&spec.name, Notice::Disconnected { pid: peer.pid });
+            if let Some(server) = server.upgrade() {
+                *server.current.borrow_mut() = None;
+            }
+            connection.over.set(true);
+            connection.ended.notify();
+        });
+    }
+}

@@ -1,0 +1,20 @@
+//! vhost-user: virtual machines, through rings in memory that they share with us.
+//!
+//! | what | where |
+//! |---|---|
+//! | one socket of one client: accepts, one session at a time | `adapter` |
+//! | one connection: what the front end asks, done | `session` |
+//! | one queue on one core: **the hot path** | `queue` |
+//! | rings in client memory, and every raw address | `ring` |
+//!
+//! The session runs on the adapter's home core; its queues are spread over all cores. A request
+//! never leaves the core of its queue.
+
+mod adapter;
+mod channel;
+mod meter;
+mod queue;
+pub mod ring;
+mod session;
+
+pub use adapter::{Adapter, Info, Notice, Observer, Open, QueueInfo, Spec};

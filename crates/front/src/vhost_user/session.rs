@@ -1,0 +1,575 @@
+//! One connection of a front end: what it asks is done here, one request after the other.
+//!
+//! The machine in `proto` has checked every request before it comes here; what is left is to map
+//! memory, to start and stop queues on their cores, and to answer. A request that stops a ring is
+//! answered when the ring has drained, however long its store takes; past a limit the operator is
+//! told which one.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use block::Device;
+use proto::vhost_user::{
+    BackEnd, Inbound, InflightArea, Kick, LogArea, MemoryRegion, Offer, PROTOCOL_FEATURES, Reply,
+    Request, RingSet,
+};
+use rt::os::event::EventFd;
+use rt::os::memory::{Mapping, anonymous_file};
+use rt::os::socket::Stream;
+use rt::sync::Notify;
+use rt::{Core, Placed, Task};
+use target::virtio_blk::{Disk, Settings};
+use wire::vhost_user::{protocol_feature, queue_region_split_bytes};
+use wire::virtio::feature;
+use zerocopy::IntoBytes;
+
+use super::adapter::{Info, Notice, QueueInfo, Spec};
+use super::channel::{Channel, raw};
+use super::queue::{Queue, Report, Setup};
+use super::ring::{Fault, Inflight, Log, MapError, Memory, Placement, Region, Split, View};
+
+/// Largest ring.
+pub const RING_SIZE_MAX: u16 = 1024;
+/// Memory regions of one client.
+pub const MEM_SLOTS_MAX: usize = 64;
+/// Most data segments of a request: a full ring's chain less header and status.
+const SEG_MAX: u32 = 254;
+/// Longest data segment: drivers merge up to 64 KiB by themselves and expect no less.
+const SIZE_MAX: u32 = 1 << 22;
+/// A drain that takes longer is reported; its answer is still held.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// Bytes read from the socket at once: the longest message.
+const READ_BYTES: usize = 4096;
+
+pub(super) struct Session {
+    core: Core,
+    spec: Arc<Spec>,
+    stream: Stream,
+    device: Rc<dyn Device>,
+    disk: RefCell<Disk>,
+    rings: RefCell<BTreeMap<u16, Ring>>,
+    memory: RefCell<Arc<Memory>>,
+    inflight: RefCell<Option<(Arc<Mapping>, InflightArea)>>,
+    channel: RefCell<Option<Rc<Channel>>>,
+    helpers: RefCell<Vec<Task<()>>>,
+    features: Cell<u64>,
+    ending: Cell<bool>,
+    close: Notify,
+}
+
+/// What a ring has, whether it runs or not.
+#[derive(Default)]
+struct Ring {
+    queue: Option<Rc<Placed<Queue>>>,
+    kick: Option<EventFd>,
+    call: Option<EventFd>,
+    error: Option<EventFd>,
+}
+
+impl Session {
+    pub(super) fn new(core: &Core, spec: Arc<Spec>, stream: Stream) -> Rc<Self> {
+        let device = (spec.open)(core);
+        let settings = Settings {
+            queue_count: spec.queues,
+            seg_max: SEG_MAX,
+            size_max: SIZE_MAX,
+            read_only: spec.read_only,
+            writeback: spec.writeback,
+            id: spec.id,
+        };
+        let disk = Disk::new(settings, device.geometry());
+        Rc::new(Self {
+            core: core.clone(),
+            spec,
+            stream,
+            device,
+            disk: RefCell::new(disk),
+            rings: RefCell::default(),
+            memory: RefCell::default(),
+            inflight: RefCell::default(),
+            channel: RefCell::default(),
+            helpers: RefCell::default(),
+            features: Cell::new(0),
+            ending: Cell::new(false),
+            close: Notify::new(),
+        })
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.get()
+    }
+
+    /// Ends the session from our side.
+    pub(super) async fn close(&self) {
+        self.ending.set(true);
+        self.close.notify();
+    }
+
+    /// Serves until the front end goes. An error says what it did wrong.
+    pub(super) async fn run(self: &Rc<Self>) -> Result<(), String> {
+        let watching = self.core.spawn_task(watch(Rc::downgrade(self), self.device.clone()));
+        let result = self.talk().await;
+        self.ending.set(true);
+        watching.cancel();
+        for helper in self.helpers.take() {
+            helper.cancel();
+        }
+        let all: Vec<u16> = self.rings.borrow().keys().copied().collect();
+        for ring in all {
+            self.stop(ring).await;
+        }
+        result
+    }
+
+    async fn talk(self: &Rc<Self>) -> Result<(), String> {
+        let mut machine = BackEnd::new(Offer {
+            features: self.disk.borrow().features()
+                | feature::VERSION_1
+                | feature::RING_INDIRECT_DESC
+                | feature::RING_EVENT_IDX,
+            protocol_features: PROTOCOL_FEATURES,
+            ring_count: self.spec.queues,
+            ring_size_max: RING_SIZE_MAX,
+            mem_slots_max: MEM_SLOTS_MAX,
+        });
+        let (mut bytes, mut fds) = (vec![0; READ_BYTES], Vec::new());
+        loop {
+            while machine.poll_discarded().is_some() {}
+            if self.send(&mut machine).await? {
+                continue;
+            }
+            if let Some(inbound) = machine.poll_request().map_err(|error| error.to_string())? {
+                self.answer(&mut machine, inbound).await;
+                continue;
+            }
+            let wanted = machine.wanted().min(bytes.len());
+            let got = {
+                let receive = self.stream.recv(&mut bytes[..wanted], &mut fds);
+                either(receive, self.close.until(|| self.ending.get())).await
+            };
+            match got {
+                None => return Ok(()),
+                Some(Ok(0)) => {
+                    return machine.handle_end_of_stream().map_err(|error| error.to_string());
+                }
+                Some(Ok(got)) => machine.handle_input(&bytes[..got], fds.drain(..)),
+                // A front end that is killed resets the connection.
+                Some(Err(_)) => return Ok(()),
+            }
+        }
+    }
+
+    /// True: something was sent.
+    async fn send(&self, machine: &mut BackEnd<OwnedFd>) -> Result<bool, String> {
+        let Some(message) = machine.transmit() else { return Ok(false) };
+        let sent = message.bytes.len();
+        let result = self.stream.send(message.bytes, &raw(message.fds)).await;
+        result.map_err(|error| format!("an answer could not be sent: {error}"))?;
+        machine.handle_transmitted(sent);
+        Ok(true)
+    }
+
+    async fn answer(self: &Rc<Self>, machine: &mut BackEnd<OwnedFd>, inbound: Inbound<OwnedFd>) {
+        let Inbound { ticket, request, starts, stops } = inbound;
+        self.features.set(machine.features());
+        let stopping = if let Request::GetVringBase { ring } = request { Some(ring) } else { None };
+        let mut base = stopping.map(|ring| machine.rings()[usize::from(ring)].base);
+        for ring in stops.iter() {
+            let stopped = self.stop(ring).await;
+            if stopping == Some(ring) {
+                base = stopped.or(base);
+            }
+        }
+        let done = self.perform(machine, request).await;
+        let done = match done {
+            Ok(done) => self.start_all(machine, starts).await.map(|()| done),
+            Err(why) => Err(why),
+        };
+        if let Some(channel) = &*self.channel.borrow() {
+            channel.set_suspended(!machine.rings().iter().any(proto::vhost_user::Ring::runs));
+        }
+        match done {
+            Ok(Done::Plain) => match base {
+                Some(base) => machine.reply(ticket, Reply::VringBase(base)),
+                None => machine.reply(ticket, Reply::Done),
+            },
+            Ok(Done::Config) => {
+                let config = self.disk.borrow().config();
+                machine.reply(ticket, Reply::Config(config.as_bytes()));
+            }
+            Ok(Done::Inflight(area, fd)) => machine.reply(ticket, Reply::Inflight(area, fd)),
+            Err(why) => {
+                self.notice(Notice::Failed { why });
+                machine.reply(ticket, Reply::Failed);
+            }
+        }
+    }
+
+    /// Does what a request asks beside starting and stopping rings.
+    async fn perform(
+        self: &Rc<Self>,
+        machine: &BackEnd<OwnedFd>,
+        request: Request<OwnedFd>,
+    ) -> Result<Done, String> {
+        match request {
+            Request::SetFeatures(features) => {
+                self.disk.borrow_mut().set_features(features);
+                self.tell_rules().await;
+                let logging = machine.is_logging();
+                self.each_queue(move |queue| queue.set_logging(logging)).await;
+            }
+            Request::ResetOwner | Request::ResetDevice => {
+                self.disk.borrow_mut().reset();
+                *self.inflight.borrow_mut() = None;
+            }
+            Request::SetMemTable(table) => self.set_regions(&table).await?,
+            Request::AddMemReg(region, fd) => self.add_region(&region, &fd).await?,
+            Request::RemMemReg(region) => self.remove_region(&region).await?,
+            Request::SetLogBase(area, fd) => self.set_log(&area, &fd).await?,
+            Request::SetVringAddr { ring, addresses } => {
+                let placed = self.queue(ring);
+                if let Some(queue) = placed {
+                    let found = queue
+                        .call(move |queue| async move { queue.set_addresses(addresses) })
+                        .await;
+                    if found == Some(false) {
+                        return Err(format!("ring {ring} does not lie in the shared memory"));
+                    }
+                }
+            }
+            Request::SetVringKick { ring, fd } => self.set_kick(ring, fd).await?,
+            Request::SetVringCall { ring, fd } => self.set_call(ring, fd).await?,
+            Request::SetVringErr { ring, fd } => self.set_error(ring, fd).await?,
+            Request::GetConfig { .. } => return Ok(Done::Config),
+            Request::SetConfig { offset, bytes, .. } => {
+                let written = self.disk.borrow_mut().write_config(offset, &bytes);
+                written.map_err(|error| format!("the front end wrote to {error}"))?;
+                self.tell_rules().await;
+            }
+            Request::SetBackendReqFd(fd) => self.open_channel(machine, fd)?,
+            Request::GetInflightFd(area) => return make_inflight(area),
+            Request::SetInflightFd(area, fd) => {
+                let bytes = area.mmap_size.checked_add(area.mmap_offset);
+                let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok());
+                let bytes = bytes.ok_or("the in-flight area is too large")?;
+                let mapping = Mapping::shared(&fd, 0, bytes)
+                    .map_err(|error| format!("the in-flight area cannot be mapped: {error}"))?;
+                *self.inflight.borrow_mut() = Some((Arc::new(mapping), area));
+            }
+            // The state of rings is the machine's; the log's descriptor is not needed, because
+            // the front end reads the log itself.
+            _ => {}
+        }
+        Ok(Done::Plain)
+    }
+
+    // ---- memory -------------------------------------------------------------------------------
+
+    async fn set_regions(&self, table: &[(MemoryRegion, OwnedFd)]) -> Result<(), String> {
+        let regions: Result<Vec<_>, MapError> =
+            table.iter().map(|(region, fd)| Region::map(region, fd).map(Arc::new)).collect();
+        let log = self.memory.borrow().log().cloned();
+        self.set_memory(Memory::new(regions.map_err(|error| error.to_string())?, log)).await
+    }
+
+    async fn add_region(&self, region: &MemoryRegion, fd: &OwnedFd) -> Result<(), String> {
+        let region = Region::map(region, fd).map_err(|error| error.to_string())?;
+        let memory = self.memory.borrow().clone();
+        let mut regions = memory.regions().to_vec();
+        regions.push(Arc::new(region));
+        self.set_memory(Memory::new(regions, memory.log().cloned())).await
+    }
+
+    async fn remove_region(&self, gone: &MemoryRegion) -> Result<(), String> {
+        let memory = self.memory.borrow().clone();
+        let is_gone = |region: &Arc<Region>| {
+            (region.guest(), region.user()) == (gone.guest_address, gone.user_address)
+        };
+        let regions = memory.regions().iter().filter(|region| !is_gone(region)).cloned().collect();
+        self.set_memory(Memory::new(regions, memory.log().cloned())).await
+    }
+
+    async fn set_log(&self, area: &LogArea, fd: &OwnedFd) -> Result<(), String> {
+        let log = Log::map(area, fd).map_err(|error| error.to_string())?;
+        let regions = self.memory.borrow().regions().to_vec();
+        self.set_memory(Memory::new(regions, Some(Arc::new(log)))).await
+    }
+
+    /// Replaces the memory whole; answered when every queue has gone over.
+    async fn set_memory(&self, memory: Memory) -> Result<(), String> {
+        let memory = Arc::new(memory);
+        *self.memory.borrow_mut() = memory.clone();
+        let queues = self.queues();
+        for (ring, queue) in queues {
+            let memory = memory.clone();
+            let moved = queue.call(move |queue| async move { queue.set_view(View::new(memory)) });
+            if moved.await == Some(false) {
+                return Err(format!("ring {ring} does not lie in the new memory"));
+            }
+        }
+        Ok(())
+    }
+
+    // ---- rings --------------------------------------------------------------------------------
+
+    async fn start_all(
+        self: &Rc<Self>,
+        machine: &BackEnd<OwnedFd>,
+        starts: RingSet,
+    ) -> Result<(), String> {
+        for ring in starts.iter() {
+            let started = self.start(machine, ring).await;
+            started.map_err(|why| format!("queue {ring} cannot be started: {why}"))?;
+        }
+        Ok(())
+    }
+
+    async fn start(self: &Rc<Self>, machine: &BackEnd<OwnedFd>, index: u16) -> Result<(), String> {
+        let declared = machine.rings()[usize::from(index)];
+        let addresses = declared.addresses.ok_or("it has no addresses")?;
+        let features = machine.features();
+        let placement = Placement {
+            size: declared.num,
+            addresses,
+            event_idx: features & feature::RING_EVENT_IDX != 0,
+            indirect: features & feature::RING_INDIRECT_DESC != 0,
+            logging: machine.is_logging(),
+        };
+        let (kick, call, error) = {
+            let rings = self.rings.borrow();
+            let ring = rings.get(&index);
+            let clone = |fd: Option<&EventFd>| fd.map(EventFd::try_clone).transpose();
+            let fds = (
+                clone(ring.and_then(|ring| ring.kick.as_ref())),
+                clone(ring.and_then(|ring| ring.call.as_ref())),
+                clone(ring.and_then(|ring| ring.error.as_ref())),
+            );
+            let why = |error: std::io::Error| error.to_string();
+            (fds.0.map_err(why)?, fds.1.map_err(why)?, fds.2.map_err(why)?)
+        };
+        let polled = declared.kick == Some(Kick::Poll);
+        let inflight = self.inflight.borrow().clone();
+        let (memory, spec) = (self.memory.borrow().clone(), self.spec.clone());
+        let rules = self.disk.borrow().rules();
+        let home = self.spec.cores.iter().position(|core| core.id() == self.core.id());
+        let turn = home.unwrap_or(0) + usize::from(index);
+        let remote = self.spec.cores[turn % self.spec.cores.len()].clone();
+        let started = remote.call(move |core| async move {
+            let ring = Split::new(View::new(memory), placement, declared.base)
+                .ok_or("it does not lie in the shared memory, or its size is not a power of 2")?;
+            let inflight = inflight
+                .map(|(mapping, area)| open_inflight(mapping, &area, index, declared.num))
+                .transpose()?;
+            let queue = Queue::start(
+                &core,
+                Setup {
+                    index,
+                    ring,
+                    inflight,
+                    device: (spec.open)(&core),
+                    rules,
+                    id: spec.id,
+                    kick,
+                    call,
+                    error,
+                    polled,
+                    report: Arc::new(Reporter { spec }),
+                },
+            );
+            Ok::<_, String>(Placed::new(&core, queue))
+        });
+        let placed = started.await.ok_or("its core has ended")??;
+        self.rings.borrow_mut().entry(index).or_default().queue = Some(Rc::new(placed));
+        Ok(())
+    }
+
+    /// Stops a ring, if it runs, and waits until it has drained; then says where it stands.
+    async fn stop(&self, index: u16) -> Option<u16> {
+        let queue = self.rings.borrow_mut().get_mut(&index)?.queue.take()?;
+        let stopping = queue.call(|queue| async move { queue.stop().await });
+        let mut stopping = std::pin::pin!(stopping);
+        let mut waited = Duration::ZERO;
+        loop {
+            if let Some(base) = self.core.timeout(DRAIN_LIMIT, stopping.as_mut()).await {
+                return base;
+            }
+            waited += DRAIN_LIMIT;
+            let in_flight = queue.call(|queue| async move { queue.in_flight() }).await;
+            self.notice(Notice::Waiting {
+                queue: index,
+                in_flight: in_flight.unwrap_or(0),
+                seconds: waited.as_secs(),
+            });
+        }
+    }
+
+    fn queue(&self, ring: u16) -> Option<Rc<Placed<Queue>>> {
+        self.rings.borrow().get(&ring)?.queue.clone()
+    }
+
+    fn queues(&self) -> Vec<(u16, Rc<Placed<Queue>>)> {
+        let rings = self.rings.borrow();
+        rings.iter().filter_map(|(index, ring)| Some((*index, ring.queue.clone()?))).collect()
+    }
+
+    /// Does something with every running queue, on its core.
+    async fn each_queue(&self, f: impl Fn(&Queue) + Clone + Send + 'static) {
+        for (_, queue) in self.queues() {
+            let f = f.clone();
+            queue.call(move |queue| async move { f(&queue) }).await;
+        }
+    }
+
+    async fn tell_rules(&self) {
+        let rules = self.disk.borrow().rules();
+        self.each_queue(move |queue| queue.set_rules(rules)).await;
+    }
+
+    async fn set_kick(&self, ring: u16, fd: Option<OwnedFd>) -> Result<(), String> {
+        let fd = fd.map(EventFd::from);
+        let copy = clone_fd(&fd)?;
+        self.rings.borrow_mut().entry(ring).or_default().kick = fd;
+        if let Some(queue) = self.queue(ring) {
+            queue.call(move |queue| async move { queue.set_kick(copy) }).await;
+        }
+        Ok(())
+    }
+
+    async fn set_call(&self, ring: u16, fd: Option<OwnedFd>) -> Result<(), String> {
+        let fd = fd.map(EventFd::from);
+        let copy = clone_fd(&fd)?;
+        self.rings.borrow_mut().entry(ring).or_default().call = fd;
+        if let Some(queue) = self.queue(ring) {
+            queue.call(move |queue| async move { queue.set_call(copy) }).await;
+        }
+        Ok(())
+    }
+
+    async fn set_error(&self, ring: u16, fd: Option<OwnedFd>) -> Result<(), String> {
+        let fd = fd.map(EventFd::from);
+        let copy = clone_fd(&fd)?;
+        self.rings.borrow_mut().entry(ring).or_default().error = fd;
+        if let Some(queue) = self.queue(ring) {
+            queue.call(move |queue| async move { queue.set_error(copy) }).await;
+        }
+        Ok(())
+    }
+
+    // ---- the rest -----------------------------------------------------------------------------
+
+    fn open_channel(&self, machine: &BackEnd<OwnedFd>, fd: OwnedFd) -> Result<(), String> {
+        let stream = Stream::from_fd(&self.core, fd)
+            .map_err(|error| format!("the back-end channel is not usable: {error}"))?;
+        let reply_ack = machine.protocol_features() & protocol_feature::REPLY_ACK != 0;
+        let channel = Rc::new(Channel::new(stream, reply_ack));
+        let (sender, receiver) = (channel.clone(), channel.clone());
+        // A channel that breaks is of no further use; the session goes on without it.
+        let tasks = [
+            self.core.spawn_task(async move { drop(sender.send().await) }),
+            self.core.spawn_task(async move { drop(receiver.receive().await) }),
+        ];
+        self.helpers.borrow_mut().extend(tasks);
+        *self.channel.borrow_mut() = Some(channel);
+        Ok(())
+    }
+
+    /// The device has changed: takes its geometry and tells the front end.
+    async fn device_changed(&self) {
+        let changed = self.disk.borrow_mut().set_geometry(self.device.geometry());
+        self.tell_rules().await;
+        if changed && let Some(channel) = &*self.channel.borrow() {
+            channel.config_changed();
+        }
+    }
+
+    pub(super) async fn info(&self) -> Info {
+        let mut info = Info { features: self.features.get(), ..Info::default() };
+        for (index, queue) in self.queues() {
+            let core = queue.remote().id();
+            let read = queue.call(|queue| async move { (queue.in_flight(), queue.stats()) }).await;
+            if let Some((in_flight, stats)) = read {
+                info.queues.push(QueueInfo { index, core, in_flight, stats });
+            }
+        }
+        info
+    }
+
+    fn notice(&self, notice: Notice) {
+        self.spec.observer.notice(&self.spec.name, notice);
+    }
+}
+
+/// How a request was done.
+enum Done {
+    Plain,
+    Config,
+    Inflight(InflightArea, OwnedFd),
+}
+
+/// Queues report from their own cores.
+struct Reporter {
+    spec: Arc<Spec>,
+}
+
+impl Report for Reporter {
+    fn faulted(&self, queue: u16, fault: Fault) {
+        self.spec.observer.notice(&self.spec.name, Notice::Fault { queue, fault });
+    }
+
+    fn failed(&self, queue: u16, error: &block::Error) {
+        let error = error.clone();
+        self.spec.observer.notice(&self.spec.name, Notice::Store { queue, error });
+    }
+}
+
+async fn watch(session: std::rc::Weak<Session>, device: Rc<dyn Device>) {
+    let mut seen = device.watch().version();
+    loop {
+        seen = device.watch().changed(seen).await;
+        let Some(session) = session.upgrade() else { return };
+        session.device_changed().await;
+    }
+}
+
+fn make_inflight(mut area: InflightArea) -> Result<Done, String> {
+    if area.queue_size == 0 || area.queue_size > RING_SIZE_MAX {
+        return Err(format!("an in-flight area for rings of {} entries", area.queue_size));
+    }
+    area.mmap_size = queue_region_split_bytes(area.queue_size) * u64::from(area.num_queues);
+    area.mmap_offset = 0;
+    let fd = anonymous_file(c"viaduct-inflight", area.mmap_size)
+        .map_err(|error| format!("no memory for the in-flight area: {error}"))?;
+    Ok(Done::Inflight(area, fd))
+}
+
+fn open_inflight(
+    mapping: Arc<Mapping>,
+    area: &InflightArea,
+    index: u16,
+    size: u16,
+) -> Result<Inflight, String> {
+    let opened = Inflight::open(mapping, area.mmap_offset as usize, index, area.queue_size, size);
+    let why = || format!("the in-flight area has no valid region for a ring of {size} entries");
+    opened.ok_or_else(why)
+}
+
+fn clone_fd(fd: &Option<EventFd>) -> Result<Option<EventFd>, String> {
+    let cloned = fd.as_ref().map(EventFd::try_clone).transpose();
+    cloned.map_err(|error| format!("no file descriptor is left: {error}"))
+}
+
+/// The first future's result, or None when the second one is done before it.
+async fn either<T>(first: impl Future<Output = T>, second: impl Future<Output = ()>) -> Option<T> {
+    let (mut first, mut second) = (std::pin::pin!(first), std::pin::pin!(second));
+    std::future::poll_fn(|cx| {
+        if let std::task::Poll::Ready(result) = first.as_mut().poll(cx) {
+            return std::task::Poll::Ready(Some(result));
+        }
+        second.as_mut().poll(cx).map(|()| None)
+    })
+    .await
+}
