@@ -15,6 +15,7 @@
 //! A [`Host`] stands for the machine: files are opened and cores are started through it. Which
 //! machine it is, the real one or a simulated one, is decided when it is made, never by a feature.
 
+mod answer;
 mod core;
 mod file;
 mod mailbox;

@@ -1,0 +1,416 @@
+//! A device in memory of the node, for tests and measurements: sparse, and gone with the process.
+//!
+//! Memory comes in chunks when they are first written and goes when they are discarded. Chunks lie
+//! behind one short lock each, and a request that spans several lets go of a chunk only once it has
+//! the next one: overlapping requests cannot pass each other, so a compare-and-write is one step
+//! against writes of any length, from every core. Everything is answered in place, so a discard of
+//! very much keeps its core for as long as it takes to free it.
+//!
+//! Each handle has its own list of segments, so no request meets a lock that all of them share.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use block::extent::{self, EXTENT_BYTES, Extent, ExtentState};
+use block::{
+    Completion, Device, Error, ErrorKind, Geometry, Op, OpSet, Outcome, Request, Sgl, Watch,
+};
+use rt::Core;
+
+use crate::null::check_size;
+use crate::roster::{HandleId, Member, each};
+use crate::{Boxed, Store};
+
+/// What is allocated and locked as one: a few microseconds of copying.
+const CHUNK_BYTES: usize = 64 << 10;
+/// Chunks whose table is made as one.
+const SEGMENT_CHUNKS: usize = 4096;
+const SEGMENT_BYTES: u64 = (CHUNK_BYTES * SEGMENT_CHUNKS) as u64;
+/// Largest device: more could only be a mistake, and its list of segments would be long.
+pub const SIZE_MAX: u64 = 64 << 40;
+/// Chunks that one status request looks at: a shorter answer than asked for is normal.
+const STATUS_LOOKS_MAX: u32 = 4096;
+/// Longest compare-and-write.
+const COMPARE_MAX: u32 = CHUNK_BYTES as u32;
+
+/// None reads zero.
+type Chunk = Mutex<Option<Box<[u8]>>>;
+
+#[derive(Default)]
+struct Segment {
+    chunks: OnceLock<Box<[Chunk]>>,
+}
+
+impl Segment {
+    fn made(&self) -> &[Chunk] {
+        self.chunks.get_or_init(|| (0..SEGMENT_CHUNKS).map(|_| Chunk::default()).collect())
+    }
+}
+
+pub struct MemoryStore {
+    block_size: u32,
+    state: Mutex<State>,
+}
+
+struct State {
+    size: u64,
+    resizing: bool,
+    segments: Vec<Arc<Segment>>,
+    members: Vec<Member>,
+}
+
+impl MemoryStore {
+    /// The size must be a multiple of the block size, and at most [`SIZE_MAX`].
+    pub fn new(size: u64, block_size: u32) -> Result<Arc<Self>, Error> {
+        let mut state = State { size, resizing: false, segments: Vec::new(), members: Vec::new() };
+        check(size, block_size)?;
+        state.lay_out(size);
+        Ok(Arc::new(Self { block_size, state: Mutex::new(state) }))
+    }
+
+    /// Bytes of memory that hold data now.
+    pub fn allocated(&self) -> u64 {
+        let segments = self.state().segments.clone();
+        let chunks = segments.iter().filter_map(|segment| segment.chunks.get()).flatten();
+        chunks.filter(|chunk| lock(chunk).is_some()).count() as u64 * CHUNK_BYTES as u64
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn resize_to(&self, size: u64) -> Result<(), Error> {
+        check(size, self.block_size)?;
+        let (members, old) = {
+            let mut state = self.state();
+            if std::mem::replace(&mut state.resizing, true) {
+                return Err(Error::new(ErrorKind::Busy).note("another resize is under way"));
+            }
+            let old = std::mem::replace(&mut state.size, size);
+            if size > old {
+                state.lay_out(size);
+            }
+            (state.members.clone(), old)
+        };
+        each(members, move |device: Rc<Memory>| async move { device.look() }).await;
+        if size < old {
+            // Every request is over within its `begin`, so nobody is beyond the new end any more.
+            let segments = self.state().segments.clone();
+            clear(&segments, size, old - size);
+            // A later growth must give every handle the same new segments.
+            let members = {
+                let mut state = self.state();
+                state.lay_out(size);
+                state.members.clone()
+            };
+            each(members, move |device: Rc<Memory>| async move { device.look() }).await;
+        }
+        self.state().resizing = false;
+        Ok(())
+    }
+}
+
+fn check(size: u64, block_size: u32) -> Result<(), Error> {
+    check_size(size, block_size)?;
+    if size <= SIZE_MAX {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Invalid).note(format!("memory devices end at {SIZE_MAX} bytes")))
+}
+
+impl State {
+    fn lay_out(&mut self, size: u64) {
+        self.segments.resize_with(size.div_ceil(SEGMENT_BYTES) as usize, Arc::default);
+    }
+}
+
+impl Store for MemoryStore {
+    fn device(self: Arc<Self>, core: &Core) -> Rc<dyn Device> {
+        let id = HandleId::fresh();
+        let mut state = self.state();
+        let geometry = Geometry {
+            discard_granularity: CHUNK_BYTES as u32,
+            compare_max: COMPARE_MAX,
+            ops: OpSet::COMPARE_AND_WRITE
+                | OpSet::DISCARD
+                | OpSet::WRITE_ZEROES
+                | OpSet::STATUS
+                | OpSet::COPY,
+            volatile_cache: false,
+            ..Geometry::plain(state.size, self.block_size)
+        };
+        let device = Rc::new(Memory {
+            store: self.clone(),
+            id,
+            geometry: RefCell::new(geometry),
+            segments: RefCell::new(state.segments.clone()),
+            watch: Watch::new(),
+        });
+        state.members.push(Member::new(core, id, &device));
+        drop(state);
+        device
+    }
+
+    fn size(&self) -> u64 {
+        self.state().size
+    }
+
+    fn resize<'a>(self: Arc<Self>, core: &'a Core, size: u64) -> Boxed<'a, Result<(), Error>> {
+        // A task of its own: it must not stop half-way when nobody waits any more.
+        Box::pin(core.spawn_task(async move { self.resize_to(size).await }))
+    }
+}
+
+struct Memory {
+    store: Arc<MemoryStore>,
+    id: HandleId,
+    geometry: RefCell<Geometry>,
+    segments: RefCell<Vec<Arc<Segment>>>,
+    watch: Watch,
+}
+
+impl Memory {
+    /// The store has changed.
+    fn look(&self) {
+        let state = self.store.state();
+        self.segments.replace(state.segments.clone());
+        self.geometry.borrow_mut().size = state.size;
+        drop(state);
+        self.watch.notify();
+    }
+}
+
+impl Device for Memory {
+    fn geometry(&self) -> Geometry {
+        *self.geometry.borrow()
+    }
+
+    #[inline]
+    fn begin(&self, request: &Request<'_>, done: Completion) -> Option<Outcome> {
+        if let Err(error) = self.geometry.borrow().check(request) {
+            return done.now(Err(error));
+        }
+        let segments = self.segments.borrow();
+        let &Request { op, offset, len, data } = request;
+        let outcome = match op {
+            Op::Read => {
+                read(&segments, offset, &data);
+                Ok(len)
+            }
+            Op::Write { .. } => write(&segments, offset, &data).map(|()| len),
+            Op::CompareAndWrite { .. } => compare_and_write(&segments, offset, &data).map(|()| 0),
+            Op::Discard | Op::WriteZeroes { .. } => {
+                clear(&segments, offset, len);
+                Ok(0)
+            }
+            Op::Copy { from } => copy(&segments, from, offset, len).map(|()| 0),
+            Op::Status => Ok(status(&segments, offset, len, &data)),
+            Op::Flush => Ok(0),
+        };
+        done.now(outcome)
+    }
+
+    fn watch(&self) -> &Watch {
+        &self.watch
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.id.forget();
+        self.store.state().members.retain(|member| member.id() != self.id);
+    }
+}
+
+type Held<'a> = MutexGuard<'a, Option<Box<[u8]>>>;
+
+fn lock(chunk: &Chunk) -> Held<'_> {
+    // A panic while a chunk was held leaves bytes, and any bytes are valid.
+    chunk.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The chunk's place, what of it belongs to the range, and where that begins in the range.
+struct Piece {
+    segment: usize,
+    chunk: usize,
+    within: Range<usize>,
+    at: usize,
+}
+
+fn pieces(offset: u64, len: u64) -> impl Iterator<Item = Piece> {
+    let mut at = 0u64;
+    std::iter::from_fn(move || {
+        let position = offset + at;
+        let start = (position % CHUNK_BYTES as u64) as usize;
+        let count = (len - at).min((CHUNK_BYTES - start) as u64) as usize;
+        let piece = Piece {
+            segment: (position / SEGMENT_BYTES) as usize,
+            chunk: (position % SEGMENT_BYTES) as usize / CHUNK_BYTES,
+            within: start..start + count,
+            at: at as usize,
+        };
+        at += count as u64;
+        (count > 0).then_some(piece)
+    })
+}
+
+/// Calls `f` with each chunk of the range in order. The next chunk is locked before the last one is
+/// let go.
+#[inline]
+fn walk(
+    segments: &[Arc<Segment>],
+    offset: u64,
+    len: u64,
+    mut f: impl FnMut(&mut Option<Box<[u8]>>, Range<usize>, usize) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut held: Option<Held<'_>> = None;
+    for Piece { segment, chunk, within, at } in pieces(offset, len) {
+        let next = lock(&segments[segment].made()[chunk]);
+        // The one before is let go only here.
+        f(held.insert(next), within, at)?;
+    }
+    Ok(())
+}
+
+fn read(segments: &[Arc<Segment>], offset: u64, data: &Sgl<'_>) {
+    for Piece { segment, chunk, within, at } in pieces(offset, data.len() as u64) {
+        let held = segments[segment].chunks.get().map(|chunks| lock(&chunks[chunk]));
+        match held.as_ref().and_then(|chunk| chunk.as_ref()) {
+            Some(bytes) => data.copy_in(at, &bytes[within]),
+            None => data.slice(at, within.len()).fill_zero(),
+        }
+    }
+}
+
+fn write(segments: &[Arc<Segment>], offset: u64, data: &Sgl<'_>) -> Result<(), Error> {
+    walk(segments, offset, data.len() as u64, |chunk, within, at| {
+        data.copy_out(at, &mut filled(chunk)?[within]);
+        Ok(())
+    })
+}
+
+/// The chunk's memory, made if it has none.
+#[inline]
+fn filled(chunk: &mut Option<Box<[u8]>>) -> Result<&mut [u8], Error> {
+    if chunk.is_none() {
+        *chunk = Some(fresh()?);
+    }
+    Ok(chunk.as_deref_mut().expect("just made"))
+}
+
+#[cold]
+fn fresh() -> Result<Box<[u8]>, Error> {
+    let mut bytes = Vec::new();
+    bytes
+        .try_reserve_exact(CHUNK_BYTES)
+        .map_err(|_| Error::new(ErrorKind::NoSpace).note("the node has no memory left"))?;
+    bytes.resize(CHUNK_BYTES, 0);
+    Ok(bytes.into_boxed_slice())
+}
+
+fn zero(chunk: &mut Option<Box<[u8]>>, within: Range<usize>) {
+    if within.len() == CHUNK_BYTES {
+        *chunk = None;
+    } else if let Some(bytes) = chunk {
+        bytes[within].fill(0);
+    }
+}
+
+fn clear(segments: &[Arc<Segment>], offset: u64, len: u64) {
+    let mut at = offset;
+    while at < offset + len {
+        let end = (at / SEGMENT_BYTES + 1) * SEGMENT_BYTES;
+        let end = end.min(offset + len);
+        // A segment that holds nothing is not made for this.
+        if let Some(chunks) = segments[(at / SEGMENT_BYTES) as usize].chunks.get() {
+            let mut held: Option<Held<'_>> = None;
+            for Piece { chunk, within, .. } in pieces(at, end - at) {
+                zero(held.insert(lock(&chunks[chunk])), within);
+            }
+        }
+        at = end;
+    }
+}
+
+fn compare_and_write(segments: &[Arc<Segment>], offset: u64, data: &Sgl<'_>) -> Result<(), Error> {
+    let len = data.len() / 2;
+    // Both halves are read once: the client may change them at any time.
+    let mut bytes = vec![0; data.len()];
+    data.copy_out(0, &mut bytes);
+    let (expected, new) = bytes.split_at(len);
+    let mut held: Vec<_> = pieces(offset, len as u64)
+        .map(|piece| (lock(&segments[piece.segment].made()[piece.chunk]), piece.within, piece.at))
+        .collect();
+    for (chunk, within, at) in &held {
+        let wanted = &expected[*at..*at + within.len()];
+        let first = match chunk.as_ref() {
+            Some(found) => found[within.clone()].iter().zip(wanted).position(|(a, b)| a != b),
+            None => wanted.iter().position(|byte| *byte != 0),
+        };
+        if let Some(first) = first {
+            return Err(ErrorKind::Miscompare { at: (*at + first) as u32 }.into());
+        }
+    }
+    for (chunk, within, at) in &mut held {
+        filled(chunk)?[within.clone()].copy_from_slice(&new[*at..*at + within.len()]);
+    }
+    Ok(())
+}
+
+/// Through a buffer, in an order that suits ranges that overlap.
+fn copy(segments: &[Arc<Segment>], from: u64, to: u64, len: u64) -> Result<(), Error> {
+    let mut bytes = vec![0u8; len.min(CHUNK_BYTES as u64) as usize];
+    let steps = len.div_ceil(CHUNK_BYTES as u64);
+    for step in 0..steps {
+        let step = if from < to { steps - 1 - step } else { step };
+        let at = step * CHUNK_BYTES as u64;
+        let count = (len - at).min(CHUNK_BYTES as u64);
+        walk(segments, from + at, count, |chunk, within, at| {
+            let dest = &mut bytes[at..at + within.len()];
+            match chunk {
+                Some(source) => dest.copy_from_slice(&source[within]),
+                None => dest.fill(0),
+            }
+            Ok(())
+        })?;
+        walk(segments, to + at, count, |chunk, within, at| {
+            let source = &bytes[at..at + within.len()];
+            filled(chunk)?[within].copy_from_slice(source);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn status(segments: &[Arc<Segment>], offset: u64, len: u64, data: &Sgl<'_>) -> u64 {
+    let room = data.len() / EXTENT_BYTES;
+    let mut extents: Vec<Extent> = Vec::new();
+    let mut at = offset;
+    let end = offset + len;
+    let mut looks = 0;
+    while at < end && looks < STATUS_LOOKS_MAX {
+        let (state, until) = state_at(segments, at);
+        let len = until.min(end) - at;
+        let full = extents.len() == room;
+        match extents.last_mut() {
+            Some(last) if last.state == state => last.len += len,
+            _ if full => break,
+            _ => extents.push(Extent { len, state }),
+        }
+        at += len;
+        looks += 1;
+    }
+    extent::store(&extents, data) as u64
+}
+
+/// What lies at this byte, and where something else may begin.
+fn state_at(segments: &[Arc<Segment>], at: u64) -> (ExtentState, u64) {
+    let Some(chunks) = segments[(at / SEGMENT_BYTES) as usize].chunks.get() else {
+        return (ExtentState::Hole, (at / SEGMENT_BYTES + 1) * SEGMENT_BYTES);
+    };
+    let chunk = &chunks[(at % SEGMENT_BYTES) as usize / CHUNK_BYTES];
+    let state = if lock(chunk).is_some() { ExtentState::Data } else { ExtentState::Hole };
+    (state, (at / CHUNK_BYTES as u64 + 1) * CHUNK_BYTES as u64)
+}
