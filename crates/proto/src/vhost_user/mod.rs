@@ -20,6 +20,8 @@ mod declared;
 mod error;
 mod framing;
 mod front_end;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod memory;
 mod request;
 mod ring;

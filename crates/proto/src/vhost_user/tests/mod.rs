@@ -1,9 +1,8 @@
-//! Tests of the vhost-user machines: front end against back end in memory (`pair`), a back end
-//! against hand-made messages (`violations`), random input (`random`), and the `vhost` crate over
-//! real sockets (`oracle`). Here: what they share.
+//! Tests of the vhost-user machines in memory: front end against back end (`pair`), a back end
+//! against hand-made messages (`violations`), the back-end channel, and random input. The `vhost`
+//! crate over real sockets is in the crate's `tests` folder. Here: what these share.
 
 mod channel;
-mod oracle;
 mod pair;
 mod random;
 mod violations;
