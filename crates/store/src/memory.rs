@@ -58,7 +58,7 @@ struct State {
     size: u64,
     resizing: bool,
     segments: Vec<Arc<Segment>>,
-    members: Vec<Member>,
+    members: Vec<Member<Memory>>,
 }
 
 impl MemoryStore {
@@ -219,7 +219,6 @@ impl Device for Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        self.id.forget();
         self.store.state().members.retain(|member| member.id() != self.id);
     }
 }

@@ -20,7 +20,7 @@ pub struct NullStore {
 
 struct State {
     size: u64,
-    members: Vec<Member>,
+    members: Vec<Member<Null>>,
 }
 
 impl NullStore {
@@ -119,7 +119,6 @@ impl Device for Null {
 
 impl Drop for Null {
     fn drop(&mut self) {
-        self.id.forget();
         self.store.state().members.retain(|member| member.id() != self.id);
     }
 }

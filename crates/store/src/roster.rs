@@ -1,27 +1,19 @@
 //! The handles of one LU on their cores, and how a store reaches each of them.
 //!
-//! A handle is an `Rc` that never leaves its thread; others know it by a number and reach it with a
-//! message to its core, which looks the number up in its thread's table. The list of a store's
-//! members lies in the store, under the store's own lock, because what else must change together
-//! with it differs from store to store.
+//! A handle never leaves its core; the store holds its address and asks it to do something there.
+//! The list of members lies in the store under the store's own lock, because what else must change
+//! together with it differs from store to store. A member does not keep its handle alive.
 
-use std::any::Any;
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rt::sync::Reply;
-use rt::{Core, Remote};
-
-thread_local! {
-    static HANDLES: RefCell<BTreeMap<HandleId, Weak<dyn Any>>> =
-        const { RefCell::new(BTreeMap::new()) };
-}
+use rt::{Core, Placed};
 
 /// Names a handle in the whole process, for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HandleId(u64);
 
 impl HandleId {
@@ -29,49 +21,41 @@ impl HandleId {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
-
-    /// The handle, on its own thread.
-    pub(crate) fn find<H: 'static>(self) -> Option<Rc<H>> {
-        let found = HANDLES.try_with(|handles| handles.borrow().get(&self)?.upgrade());
-        found.ok().flatten()?.downcast().ok()
-    }
-
-    /// Called when the handle goes.
-    pub(crate) fn forget(self) {
-        // At thread exit the table may be gone before the last handle is.
-        let _ = HANDLES.try_with(|handles| handles.borrow_mut().remove(&self));
-    }
 }
 
 /// The address of a handle.
-#[derive(Clone)]
-pub(crate) struct Member {
+pub(crate) struct Member<H> {
     id: HandleId,
-    remote: Remote,
+    placed: Arc<Placed<Weak<H>>>,
 }
 
-impl Member {
-    /// Makes a handle known to its thread.
-    pub(crate) fn new<H: 'static>(core: &Core, id: HandleId, handle: &Rc<H>) -> Self {
-        let handle: Weak<H> = Rc::downgrade(handle);
-        HANDLES.with(|handles| handles.borrow_mut().insert(id, handle));
-        Self { id, remote: core.remote() }
+impl<H> Clone for Member<H> {
+    fn clone(&self) -> Self {
+        Self { id: self.id, placed: self.placed.clone() }
+    }
+}
+
+impl<H: 'static> Member<H> {
+    pub(crate) fn new(core: &Core, id: HandleId, handle: &Rc<H>) -> Self {
+        Self { id, placed: Arc::new(Placed::new(core, Rc::new(Rc::downgrade(handle)))) }
     }
 
     pub(crate) fn id(&self) -> HandleId {
         self.id
     }
 
-    /// Runs `f` with the handle on its core. The reply is None where handle or core are gone.
-    pub(crate) fn call<H, F>(&self, f: impl FnOnce(Rc<H>) -> F + Send + 'static) -> Reply<()>
+    /// Calls `f` with the handle on its core, in the order of these calls, and then runs what it
+    /// returned. The reply is None where handle or core are gone.
+    pub(crate) fn call<F>(&self, f: impl FnOnce(Rc<H>) -> F + Send + 'static) -> Reply<()>
     where
-        H: 'static,
         F: Future<Output = ()> + 'static,
     {
-        let id = self.id;
-        self.remote.call(move |_| async move {
-            if let Some(handle) = id.find::<H>() {
-                f(handle).await;
+        self.placed.call(move |handle| {
+            let work = handle.upgrade().map(f);
+            async move {
+                if let Some(work) = work {
+                    work.await;
+                }
             }
         })
     }
@@ -79,7 +63,7 @@ impl Member {
 
 /// Runs `f` with every handle and waits until each has done it.
 pub(crate) async fn each<H, F>(
-    members: Vec<Member>,
+    members: Vec<Member<H>>,
     f: impl Fn(Rc<H>) -> F + Clone + Send + 'static,
 ) where
     H: 'static,
