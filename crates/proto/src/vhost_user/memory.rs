@@ -157,4 +157,12 @@ mod tests {
         table.remove(MemoryRegion { mmap_offset: 77, ..region(0, 0x1000) }).unwrap();
         assert!(table.regions().is_empty());
     }
+
+    #[test]
+    fn a_new_table_replaces_the_old_one() {
+        let mut table = MemoryTable::new(2);
+        table.replace([region(0, 0x1000), region(0x1000, 0x1000)].into_iter()).unwrap();
+        table.replace([region(0x800, 0x1000)].into_iter()).unwrap();
+        assert_eq!(table.regions(), [region(0x800, 0x1000)]);
+    }
 }

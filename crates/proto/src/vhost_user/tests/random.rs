@@ -35,7 +35,7 @@ fn random_scripts_reach_the_owner_with_most_requests() {
         (state >> 56) as u8
     };
     let mut kinds = HashSet::new();
-    for _ in 0..20_000 {
+    for _ in 0..8000 {
         let script: Vec<u8> = (0..400).map(|_| byte()).collect();
         kinds.extend(fuzz::back_end(&script).iter().map(discriminant::<Request<()>>));
     }
