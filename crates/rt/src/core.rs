@@ -239,6 +239,13 @@ impl Core {
         }
     }
 
+    /// Asks the kernel for nothing: what an operation costs besides its work, for measurements.
+    pub fn nop(&self, done: block::Completion) {
+        match &self.0.driver {
+            Driver::Os(driver) => driver.nop(done),
+        }
+    }
+
     pub fn remote(&self) -> Remote {
         Remote { post: self.0.post.clone() }
     }

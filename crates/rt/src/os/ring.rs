@@ -95,7 +95,7 @@ enum What {
     /// Anything with one answer and no data: sync, allocate.
     Plain {
         done: Completion,
-        _file: Rc<OsFile>,
+        _file: Option<Rc<OsFile>>,
     },
     /// A task waits for the raw result.
     Future(Waited),
@@ -209,7 +209,16 @@ impl Driver {
 
     /// An operation on a file that answers with zero or an error.
     pub(crate) fn plain(&self, file: &Rc<OsFile>, entry: squeue::Entry, done: Completion) {
-        let index = self.ops.borrow_mut().take(What::Plain { done, _file: file.clone() });
+        self.plain_on(Some(file.clone()), entry, done);
+    }
+
+    /// Nothing, to the kernel and back: for measurements of everything around an operation.
+    pub(crate) fn nop(&self, done: Completion) {
+        self.plain_on(None, opcode::Nop::new().build(), done);
+    }
+
+    fn plain_on(&self, file: Option<Rc<OsFile>>, entry: squeue::Entry, done: Completion) {
+        let index = self.ops.borrow_mut().take(What::Plain { done, _file: file });
         self.push(entry.user_data(u64::from(index)));
         self.in_flight.set(self.in_flight.get() + 1);
     }
