@@ -49,7 +49,8 @@ pub struct Inbound<F> {
     /// Rings that run from now on. If they cannot, the answer is [`Reply::Failed`].
     pub starts: RingSet,
     /// Rings that ran until now: nothing more is taken from them. Before the answer to
-    /// GET_VRING_BASE and RESET_DEVICE their requests must also have ended.
+    /// GET_VRING_BASE and RESET_DEVICE their requests must also have ended. How far each of them
+    /// got is to be said with [`BackEnd::ring_stopped`].
     pub stops: RingSet,
 }
 
@@ -137,6 +138,21 @@ impl<F> BackEnd<F> {
     /// Then call the `poll_*` methods.
     pub fn handle_transmitted(&mut self, count: usize) {
         self.sender.handle_transmitted(count, &mut self.discarded);
+    }
+
+    /// A ring of [`Inbound::stops`] has stopped, and this is its next available index: where it goes
+    /// on when it is enabled again, and what GET_VRING_BASE returns when it comes later. Front ends
+    /// do both: they disable a ring before they ask for its base.
+    pub fn ring_stopped(&mut self, ring: u16, base: u16) {
+        let index = usize::from(ring);
+        if let Some(asked) = &mut self.asked {
+            asked.before.rings[index].base = base;
+        }
+        // A ring that RESET_DEVICE has emptied starts anew.
+        let declared = &mut self.declared.rings[index];
+        if declared.num > 0 {
+            declared.base = base;
+        }
     }
 
     /// Answers a request. Then call [`transmit`](Self::transmit) and the `poll_*` methods.

@@ -177,6 +177,7 @@ fn answer(back: &mut BackEnd<Fd>, inbound: Inbound<Fd>, refuse: bool, origin: &F
     }
     for ring in inbound.stops.iter() {
         assert!(!back.rings()[usize::from(ring)].runs());
+        back.ring_stopped(ring, 77);
     }
     let reply = match inbound.request {
         _ if refuse => Reply::Failed,

@@ -357,6 +357,35 @@ fn reset_owner_disables_and_reset_device_forgets() {
     assert_eq!(pair.back.protocol_features(), PROTOCOL_FEATURES);
 }
 
+/// QEMU disables a ring before it asks for its base; others disable and enable it to pause.
+#[test]
+fn a_paused_ring_remembers_how_far_it_got() {
+    let mut pair = Pair::negotiated(64);
+    pair.done(Request::SetFeatures(virtio_feature::PROTOCOL_FEATURES));
+    set_up_ring(&mut pair, 0);
+    pair.done(Request::SetVringKick { ring: 0, fd: Some(1) });
+    pair.done(Request::SetVringEnable { ring: 0, enable: true });
+    for (stop, reply, response, base) in [
+        (Request::SetVringEnable { ring: 0, enable: false }, Reply::Done, Response::Done, 900),
+        (Request::SetVringEnable { ring: 0, enable: false }, Reply::Failed, Response::Refused, 901),
+        (Request::ResetDevice, Reply::Done, Response::Done, 0),
+    ] {
+        pair.front.send(stop);
+        pair.carry();
+        let inbound = pair.back.poll_request().unwrap().expect("a request");
+        assert_eq!(members(inbound.stops), [0]);
+        pair.back.ring_stopped(0, if base == 0 { 902 } else { base });
+        pair.back.reply(inbound.ticket, reply);
+        pair.carry();
+        assert_eq!(pair.front.poll_response(), Ok(Some(response)));
+        assert_eq!(pair.back.rings()[0].base, base);
+        if base != 0 {
+            pair.done(Request::SetVringEnable { ring: 0, enable: true });
+            assert_eq!(pair.back.rings()[0].base, base);
+        }
+    }
+}
+
 #[test]
 fn logging_is_switched_under_running_rings_and_nothing_else_is() {
     let mut pair = Pair::negotiated(64);
