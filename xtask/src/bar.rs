@@ -1,0 +1,49 @@
+//! `xtask bar`: the long loops, of which `xtask test` runs a sample.
+//!
+//! A loop is a system test that repeats what it shows as often as `VIADUCT_LOOPS` says, and a few
+//! times without it; a row of the table says how often is enough.
+
+use clap::Args;
+
+use crate::workspace::must;
+use crate::{Result, guest, test};
+
+/// One long loop.
+struct Bar {
+    name: &'static str,
+    shows: &'static str,
+    /// The system test, by its full name.
+    test: &'static str,
+    loops: u32,
+}
+
+const BARS: [Bar; 1] = [Bar {
+    name: "harness-migration",
+    shows: "the harness moves a guest between two QEMUs on qemu-storage-daemon, data verified",
+    test: "a_guest_moves_with_its_load",
+    loops: 20,
+}];
+
+#[derive(Args)]
+pub struct Arguments {
+    name: Option<String>,
+    /// How often, instead of what the table says
+    #[arg(long)]
+    loops: Option<u32>,
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let Some(name) = &arguments.name else {
+        for Bar { name, shows, loops, .. } in &BARS {
+            println!("{name:24} {loops:4} x  {shows}");
+        }
+        return Ok(());
+    };
+    let bar = BARS.iter().find(|bar| bar.name == name);
+    let bar = bar.ok_or_else(|| format!("no bar {name}: `cargo xtask bar` lists them"))?;
+    guest::prepare(false)?;
+    let loops = arguments.loops.unwrap_or(bar.loops);
+    must(test::system_tests(Some(bar.test))?.env("VIADUCT_LOOPS", loops.to_string()))?;
+    println!("{}: {loops} times: {}", bar.name, bar.shows);
+    Ok(())
+}

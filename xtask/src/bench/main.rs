@@ -1,0 +1,49 @@
+//! The benchmarks behind `cargo xtask bench`: a program of its own, so that it is built for release
+//! and everyday verbs do not have to build what it is made of.
+//!
+//! Two kinds: what runs inside this process (`executor`, `ring`), and servers with clients in
+//! processes of their own, pinned to different CPUs (`vhost-blk`, `scaling`, `idle`, `allocations`,
+//! `counts`). Every bar stands in one table, `report::BARS`; each verb ends with the rows that it
+//! has measured. What is not here: correctness, which is the tests' business.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod callgrind;
+mod executor;
+mod numbers;
+mod report;
+mod ring;
+
+/// What goes wrong is a sentence for whoever ran the command.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", about = "Measurements, each with the bar it must reach")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// The executor alone, against a bare io_uring loop
+    Executor(executor::Arguments),
+    /// Ring access alone, against `virtio-queue`
+    Ring(ring::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().verb {
+        Verb::Executor(arguments) => executor::run(&arguments),
+        Verb::Ring(arguments) => ring::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

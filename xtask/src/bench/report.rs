@@ -1,0 +1,150 @@
+//! The bars, and what a run says about them.
+//!
+//! A verb measures, prints its own table, and gives each measure that has a bar to its [`Report`],
+//! which prints them together and writes a JSON file beside the build.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::Result;
+use crate::numbers::{columns, short};
+
+/// Which side of the limit is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Better {
+    AtMost,
+    AtLeast,
+}
+
+/// One thing that must hold.
+#[derive(Debug, Serialize)]
+pub struct Bar {
+    pub name: &'static str,
+    pub measure: &'static str,
+    pub better: Better,
+    pub limit: f64,
+}
+
+const fn at_most(name: &'static str, limit: f64, measure: &'static str) -> Bar {
+    Bar { name, measure, better: Better::AtMost, limit }
+}
+
+const fn at_least(name: &'static str, limit: f64, measure: &'static str) -> Bar {
+    Bar { name, measure, better: Better::AtLeast, limit }
+}
+
+/// Every bar of every verb.
+pub const BARS: [Bar; 4] = [
+    at_most("executor-nop-32", 2.2, "io_uring NOP by a task, depth 32: × the bare loop"),
+    at_most("executor-at-once", 45.0, "answered at once, by a task: ns where the bare NOP takes 90"),
+    at_most("executor-begin", 12.0, "answered at once, begin first: ns where the bare NOP takes 90"),
+    at_most("ring-batch-32", 0.25, "3 descriptors, batches of 32: × virtio-queue"),
+];
+
+impl Bar {
+    pub fn of_name(name: &str) -> &'static Self {
+        BARS.iter().find(|bar| bar.name == name).expect("verbs name bars of the table")
+    }
+
+    pub fn is_met(&self, value: f64) -> bool {
+        match self.better {
+            Better::AtMost => value <= self.limit,
+            Better::AtLeast => value >= self.limit,
+        }
+    }
+
+    /// The limit as one writes it.
+    pub fn limit_text(&self) -> String {
+        let sign = match self.better {
+            Better::AtMost => "≤",
+            Better::AtLeast => "≥",
+        };
+        format!("{sign} {}", short(self.limit))
+    }
+}
+
+/// A measure held against its bar.
+#[derive(Debug, Serialize)]
+pub struct Verdict {
+    #[serde(flatten)]
+    pub bar: &'static Bar,
+    pub value: f64,
+    pub is_met: bool,
+    /// What makes this value doubtful.
+    pub doubts: Vec<String>,
+}
+
+/// What one verb has found.
+#[derive(Debug, Serialize)]
+pub struct Report<T> {
+    pub name: &'static str,
+    pub figures: T,
+    pub verdicts: Vec<Verdict>,
+}
+
+impl<T: Serialize> Report<T> {
+    pub fn new(name: &'static str, figures: T) -> Self {
+        Self { name, figures, verdicts: Vec::new() }
+    }
+
+    pub fn judge(&mut self, bar: &str, value: f64, doubts: Vec<String>) {
+        let bar = Bar::of_name(bar);
+        self.verdicts.push(Verdict { bar, value, is_met: bar.is_met(value), doubts });
+    }
+
+    /// Prints the verdicts and writes everything down.
+    pub fn finish(&self) -> Result<()> {
+        let mut lines = Vec::new();
+        for Verdict { bar, value, is_met, .. } in &self.verdicts {
+            let verdict = if *is_met { "met" } else { "MISSED" };
+            let (measure, limit) = (bar.measure.to_owned(), bar.limit_text());
+            lines.push(vec![measure, short(*value), limit, verdict.to_owned()]);
+        }
+        println!("\n{}", columns(&lines));
+        for Verdict { bar, doubts, .. } in &self.verdicts {
+            for doubt in doubts {
+                println!("doubtful: {}: {doubt}", bar.name);
+            }
+        }
+        let path = result_file(self.name)?;
+        std::fs::write(&path, serde_json::to_string_pretty(self)?)?;
+        println!("written to {}", path.display());
+        Ok(())
+    }
+}
+
+/// Where results lie: in the build directory, found from this program's own place in it.
+pub fn results_dir() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let target = program.parent().and_then(Path::parent).unwrap_or(Path::new("target"));
+    let dir = target.join("bench");
+    std::fs::create_dir_all(&dir)?;
+    Ok(dir)
+}
+
+fn result_file(name: &str) -> Result<PathBuf> {
+    Ok(results_dir()?.join(format!("{name}.json")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bar_has_its_own_name() {
+        for (index, bar) in BARS.iter().enumerate() {
+            assert!(BARS[..index].iter().all(|other| other.name != bar.name), "{}", bar.name);
+            assert!(bar.is_met(bar.limit));
+        }
+    }
+
+    #[test]
+    fn limits_have_a_good_side() {
+        let most = at_most("a", 2.0, "");
+        let least = at_least("b", 2.0, "");
+        assert!(most.is_met(1.0) && !most.is_met(2.1));
+        assert!(least.is_met(2.1) && !least.is_met(1.9));
+        assert_eq!((most.limit_text(), least.limit_text()), ("≤ 2.00".into(), "≥ 2.00".into()));
+    }
+}

@@ -1,0 +1,119 @@
+//! `xtask test`: the stages in order, each with its time.
+//!
+//! The checks that are quick to fail come first. Tests and their harness are built in the dev
+//! profile, and only the server that system tests drive is built for release; so nothing is
+//! compiled for both but what both need.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+
+use crate::workspace::{cargo, has_program, must, target_dir};
+use crate::{Result, guest, packages, tidy};
+
+/// Guests are emulated, each on one busy core.
+const GUESTS_AT_ONCE: &str = "2";
+
+#[derive(Args)]
+pub struct Arguments {
+    /// Only these stages
+    #[arg(long, value_delimiter = ',', value_enum)]
+    only: Vec<Stage>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Stage {
+    /// Install missing Debian packages
+    Packages,
+    /// The house rules
+    Tidy,
+    Fmt,
+    Clippy,
+    /// Tests beside the code, conformance, documentation examples
+    Unit,
+    /// The release binary
+    Build,
+    /// Fetch and build what guests are made of
+    Guest,
+    /// Real guests and clients against the release binary
+    System,
+}
+
+impl Stage {
+    fn run(self) -> Result<()> {
+        match self {
+            Self::Packages => packages::ensure(&packages::FOR_TESTS),
+            Self::Tidy => tidy::run(),
+            Self::Fmt => must(&mut cargo(&["fmt", "--all", "--check"])),
+            Self::Clippy => {
+                let deny = ["--", "-D", "warnings"];
+                must(cargo(&["clippy", "--workspace", "--all-targets"]).args(deny))
+            }
+            Self::Unit => unit_tests(),
+            Self::Build => must(&mut cargo(&["build", "--release", "--bin", "viaduct"])),
+            Self::Guest => guest::prepare(false),
+            Self::System => must(&mut system_tests(None)?),
+        }
+    }
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let is_wanted = |stage: &&Stage| arguments.only.is_empty() || arguments.only.contains(stage);
+    let mut times: Vec<(Stage, Duration)> = Vec::new();
+    let mut result = Ok(());
+    for stage in Stage::value_variants().iter().filter(is_wanted) {
+        println!("=== {stage:?}");
+        let begin = Instant::now();
+        result = stage.run().map_err(|error| format!("{stage:?}: {error}").into());
+        times.push((*stage, begin.elapsed()));
+        if result.is_err() {
+            break;
+        }
+    }
+    let total: Duration = times.iter().map(|(_, time)| *time).sum();
+    println!("=== Times");
+    for (stage, time) in &times {
+        println!("{:10} {:7.1} s", format!("{stage:?}"), time.as_secs_f64());
+    }
+    println!("{:10} {:7.1} s", "total", total.as_secs_f64());
+    result
+}
+
+fn unit_tests() -> Result<()> {
+    if has_nextest() {
+        let unit = "not (package(viaduct-system-tests) and kind(test))";
+        must(&mut cargo(&["nextest", "run", "--workspace", "-E", unit]))?;
+    } else {
+        let all_but_guests = ["--workspace", "--exclude", "viaduct-system-tests"];
+        must(cargo(&["test", "--all-targets"]).args(all_but_guests))?;
+        must(&mut cargo(&["test", "-p", "viaduct-system-tests", "--lib", "--bins"]))?;
+    }
+    must(&mut cargo(&["test", "--doc", "--workspace", "--quiet"]))
+}
+
+/// The system tests, or one of them, against the release binary.
+pub fn system_tests(only: Option<&str>) -> Result<Command> {
+    let mut command = if has_nextest() {
+        let mut command = cargo(&["nextest", "run", "-p", "viaduct-system-tests"]);
+        let filter = only.map_or("kind(test)".to_owned(), |test| format!("test(={test})"));
+        command.args(["--test-threads", GUESTS_AT_ONCE, "-E", &filter]);
+        if only.is_some() {
+            command.args(["--success-output", "immediate"]);
+        }
+        command
+    } else {
+        let mut command = cargo(&["test", "-p", "viaduct-system-tests", "--test", "*", "--"]);
+        command.args(["--test-threads", GUESTS_AT_ONCE]);
+        if let Some(test) = only {
+            command.args(["--exact", test, "--nocapture"]);
+        }
+        command
+    };
+    command.env("VIADUCT_BIN", target_dir()?.join("release/viaduct"));
+    Ok(command)
+}
+
+fn has_nextest() -> bool {
+    has_program("cargo-nextest")
+}
