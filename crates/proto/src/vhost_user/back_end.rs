@@ -140,9 +140,9 @@ impl<F> BackEnd<F> {
         self.sender.handle_transmitted(count, &mut self.discarded);
     }
 
-    /// A ring of [`Inbound::stops`] has stopped, and this is its next available index: where it goes
-    /// on when it is enabled again, and what GET_VRING_BASE returns when it comes later. Front ends
-    /// do both: they disable a ring before they ask for its base.
+    /// A ring of [`Inbound::stops`] has stopped, and this is its next available index: where it
+    /// goes on when it is enabled again, and what GET_VRING_BASE returns when it comes later. Front
+    /// ends do both: they disable a ring before they ask for its base.
     pub fn ring_stopped(&mut self, ring: u16, base: u16) {
         let index = usize::from(ring);
         if let Some(asked) = &mut self.asked {

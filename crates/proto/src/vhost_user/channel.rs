@@ -1,11 +1,11 @@
 //! The back-end channel: the socket, handed over with SET_BACKEND_REQ_FD, on which the back end is
-//! the one that asks ("Back-end communication"). Of what it may ask, only CONFIG_CHANGE_MSG is here:
-//! it is how a change of capacity reaches a running guest.
+//! the one that asks ("Back-end communication"). Of what it may ask, only CONFIG_CHANGE_MSG is
+//! here: it is how a change of capacity reaches a running guest.
 //!
-//! Changes coalesce: the front end reads the configuration when it is told, so one message after the
-//! last change is enough, and a front end that does not answer cannot make us hold more than that.
-//! A device whose rings are all stopped must stay silent ("Suspended device state"); QEMU would
-//! ignore the message then. It is kept until a ring runs again.
+//! Changes coalesce: the front end reads the configuration when it is told, so one message after
+//! the last change is enough, and a front end that does not answer cannot make us hold more than
+//! that. A device whose rings are all stopped must stay silent ("Suspended device state"); QEMU
+//! would ignore the message then. It is kept until a ring runs again.
 
 use super::error::{Error, Subject, Violation};
 use super::framing::{Received, Receiver, Sender, Transmit, check_flags};

@@ -2,8 +2,8 @@
 //! descriptors, and a [`Sender`] that gives one away.
 //!
 //! Why the receiver says how much it wants: file descriptors belong to a byte of the stream, and
-//! the kernel hands them over with whatever piece of it was read. Only when a read cannot reach past
-//! the end of a message is it certain whose they are. So the owner never reads more than
+//! the kernel hands them over with whatever piece of it was read. Only when a read cannot reach
+//! past the end of a message is it certain whose they are. So the owner never reads more than
 //! `Receiver::wanted`: a header first, then exactly the payload it announces.
 
 use super::error::Violation;

@@ -1,8 +1,9 @@
-//! The front end's side of the vhost-user socket: what a VMM does, for tests and for our own client.
+//! The front end's side of the vhost-user socket: what a VMM does, for tests and for our own
+//! client.
 //!
 //! One request is under way at a time; each ends in exactly one [`Response`]. Requests that have no
-//! answer of their own ask for an acknowledgement once REPLY_ACK is negotiated; before that they are
-//! done when they are sent, and nobody knows how they went.
+//! answer of their own ask for an acknowledgement once REPLY_ACK is negotiated; before that they
+//! are done when they are sent, and nobody knows how they went.
 
 use super::error::{Error, Subject, Violation};
 use super::framing::{Received, Receiver, Sender, Transmit, check_flags};

@@ -1,5 +1,5 @@
-//! Requests of a front end as a closed enum, read from and written to bytes. What is checked here is
-//! what a message says about itself; whether it fits what was declared before is `declared`'s.
+//! Requests of a front end as a closed enum, read from and written to bytes. What is checked here
+//! is what a message says about itself; whether it fits what was declared before is `declared`'s.
 
 use super::error::Violation;
 use super::memory::MemoryRegion;

@@ -1,6 +1,6 @@
 //! Every request that a front end may send us, as a table: its payload, how many file descriptors
-//! come with it, what must have been offered or negotiated, what it demands of the rings, and how it
-//! is answered. A request that is not in the table is not supported.
+//! come with it, what must have been offered or negotiated, what it demands of the rings, and how
+//! it is answered. A request that is not in the table is not supported.
 
 use wire::vhost_user::{
     CONFIG_BYTES_MAX, ConfigHeader, FrontEndRequest, INFLIGHT_PACKED_BYTES, Inflight, Log,
@@ -67,8 +67,12 @@ pub(super) enum Answer {
     Log,
 }
 
+const CHANNEL: u64 = protocol_feature::BACKEND_REQ;
 const CONFIG: u64 = protocol_feature::CONFIG;
-const INFLIGHT: u64 = protocol_feature::INFLIGHT_SHMFD;
+const AREA: u64 = protocol_feature::INFLIGHT_SHMFD;
+const LOG: u64 = protocol_feature::LOG_SHMFD;
+const MQ: u64 = protocol_feature::MQ;
+const RESET: u64 = protocol_feature::RESET_DEVICE;
 const SLOTS: u64 = protocol_feature::CONFIGURE_MEM_SLOTS;
 
 const NO_FD: (usize, usize) = (0, 0);
@@ -87,7 +91,7 @@ const ROWS: &[Row] = &[
     row(Code::SET_OWNER, Payload::None, NO_FD, Nothing, Any, Ack),
     row(Code::RESET_OWNER, Payload::None, NO_FD, Nothing, Any, Ack),
     row(Code::SET_MEM_TABLE, Payload::MemTable, (0, MEM_TABLE_REGIONS_MAX), Nothing, Any, Ack),
-    row(Code::SET_LOG_BASE, Payload::Log, ONE_FD, Negotiated(protocol_feature::LOG_SHMFD), Any, Answer::Log),
+    row(Code::SET_LOG_BASE, Payload::Log, ONE_FD, Negotiated(LOG), Any, Answer::Log),
     row(Code::SET_LOG_FD, Payload::None, ONE_FD, Nothing, Any, Ack),
     row(Code::SET_VRING_NUM, Payload::VringState, NO_FD, Nothing, ThisIdle, Ack),
     row(Code::SET_VRING_ADDR, Payload::VringAddr, NO_FD, Nothing, Any, Ack),
@@ -100,14 +104,14 @@ const ROWS: &[Row] = &[
     // not need to be acknowledged by SET_FEATURES".
     row(Code::GET_PROTOCOL_FEATURES, Payload::None, NO_FD, Nothing, Any, Answer::U64),
     row(Code::SET_PROTOCOL_FEATURES, Payload::U64, NO_FD, Nothing, Any, Ack),
-    row(Code::GET_QUEUE_NUM, Payload::None, NO_FD, Offered(protocol_feature::MQ), Any, Answer::U64),
+    row(Code::GET_QUEUE_NUM, Payload::None, NO_FD, Offered(MQ), Any, Answer::U64),
     row(Code::SET_VRING_ENABLE, Payload::VringState, NO_FD, Nothing, Any, Ack),
-    row(Code::SET_BACKEND_REQ_FD, Payload::None, ONE_FD, Offered(protocol_feature::BACKEND_REQ), Any, Ack),
+    row(Code::SET_BACKEND_REQ_FD, Payload::None, ONE_FD, Offered(CHANNEL), Any, Ack),
     row(Code::GET_CONFIG, Payload::Config, NO_FD, Negotiated(CONFIG), Any, Answer::Config),
     row(Code::SET_CONFIG, Payload::Config, NO_FD, Negotiated(CONFIG), Any, Ack),
-    row(Code::GET_INFLIGHT_FD, Payload::Inflight, NO_FD, Negotiated(INFLIGHT), Any, Answer::Inflight),
-    row(Code::SET_INFLIGHT_FD, Payload::Inflight, ONE_FD, Negotiated(INFLIGHT), AllIdle, Ack),
-    row(Code::RESET_DEVICE, Payload::None, NO_FD, Offered(protocol_feature::RESET_DEVICE), Any, Ack),
+    row(Code::GET_INFLIGHT_FD, Payload::Inflight, NO_FD, Negotiated(AREA), Any, Answer::Inflight),
+    row(Code::SET_INFLIGHT_FD, Payload::Inflight, ONE_FD, Negotiated(AREA), AllIdle, Ack),
+    row(Code::RESET_DEVICE, Payload::None, NO_FD, Offered(RESET), Any, Ack),
     row(Code::GET_MAX_MEM_SLOTS, Payload::None, NO_FD, Negotiated(SLOTS), Any, Answer::U64),
     row(Code::ADD_MEM_REG, Payload::SingleMemRegion, ONE_FD, Negotiated(SLOTS), Any, Ack),
     // A descriptor here is the mistake of older front ends that the protocol tells us to bear.

@@ -1,5 +1,5 @@
-//! Our side of the back-end channel against the `vhost` crate's front end. (Its back end cannot send
-//! a configuration change, so our front end's side has no oracle here.)
+//! Our side of the back-end channel against the `vhost` crate's front end. (Its back end cannot
+//! send a configuration change, so our front end's side has no oracle here.)
 
 use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};

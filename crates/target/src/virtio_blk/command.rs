@@ -215,20 +215,26 @@ mod tests {
         }
     }
 
+    fn lengths(special: u64) -> impl Strategy<Value = u64> {
+        prop_oneof![Just(0), Just(special), (0_u64..64).prop_map(|n| n * 512), any::<u64>()]
+    }
+
     proptest! {
-        /// Whatever a driver writes, what comes out is whole sectors and a write only where allowed.
+        /// Whatever a driver writes, what comes out is whole sectors and a write only where
+        /// allowed.
         #[test]
         fn no_header_slips_through(
             request in prop_oneof![0_u32..16, any::<u32>()],
             sector in prop_oneof![0_u64..1 << 20, any::<u64>()],
-            readable in prop_oneof![Just(0_u64), Just(16), (0_u64..64).prop_map(|n| n * 512), any::<u64>()],
-            writable in prop_oneof![Just(0_u64), Just(20), (0_u64..64).prop_map(|n| n * 512), any::<u64>()],
+            readable in lengths(16),
+            writable in lengths(20),
             raw in any::<(u64, u32, u32)>(),
             read_only: bool,
             fua: bool,
         ) {
             let rules = Rules { read_only, fua, ..RULES };
-            let mut command = rules.command(&header(RequestType(request), sector), readable, writable);
+            let header = header(RequestType(request), sector);
+            let mut command = rules.command(&header, readable, writable);
             if let Ok(Command::Range(kind)) = command {
                 command = rules.range(kind, &segment(raw.0, raw.1, raw.2));
             }

@@ -3,8 +3,8 @@
 use block::ErrorKind;
 use wire::virtio::blk::Status;
 
-/// The status byte of a request (5.2.6). The protocol knows no finer word for a failure; what really
-/// happened is in the node's log and events.
+/// The status byte of a request (5.2.6). The protocol knows no finer word for a failure; what
+/// really happened is in the node's log and events.
 #[inline]
 pub fn status(outcome: &block::Outcome) -> Status {
     match outcome {

@@ -433,7 +433,8 @@ fn configuration_past_the_end_is_refused() {
     }
 }
 
-/// rust-vmm's front ends ask at 0x100 for the start of the space, and check that the answer says so.
+/// rust-vmm's front ends ask at 0x100 for the start of the space, and check that the answer says
+/// so.
 #[test]
 fn the_mmio_offset_means_the_start_of_the_space() {
     let mut back = negotiated();
