@@ -267,6 +267,21 @@ fn negotiate(client: &mut Client) {
     assert_eq!(client.number(Request::GetMaxMemSlots), 509);
 }
 
+/// The life of ring 7.
+fn ring(client: &mut Client, kick: OwnedFd) {
+    let addresses =
+        RingAddresses { descriptor: 0x1000, used: 0x3000, available: 0x2000, log: Some(0x9000) };
+    client.done(Request::SetVringNum { ring: 7, num: 128 });
+    client.done(Request::SetVringAddr { ring: 7, addresses });
+    client.done(Request::SetVringBase { ring: 7, base: 5 });
+    client.done(Request::SetVringCall { ring: 7, fd: None });
+    client.done(Request::SetVringErr { ring: 7, fd: None });
+    client.done(Request::SetVringKick { ring: 7, fd: Some(kick) });
+    client.done(Request::SetVringEnable { ring: 7, enable: true });
+    let stop = client.ask(Request::GetVringBase { ring: 7 });
+    assert!(matches!(stop, Response::VringBase(0xfffe)));
+}
+
 #[test]
 fn every_request_is_understood() {
     let (made, inflight_inode) = socket::file("inflight");
@@ -280,8 +295,6 @@ fn every_request_is_understood() {
         user_address: 0x7000_0000,
         mmap_offset: 0x2000,
     };
-    let addresses =
-        RingAddresses { descriptor: 0x1000, used: 0x3000, available: 0x2000, log: Some(0x9000) };
     let recorder = Recorder { inflight: Some(made.into()), ..Recorder::default() };
     let seen = session(recorder, |client| {
         negotiate(client);
@@ -297,15 +310,7 @@ fn every_request_is_understood() {
         assert_eq!((area.mmap_size, area.mmap_offset), (0x9000, 0x1000));
         assert_eq!(socket::inode(&fd), inflight_inode);
         client.done(Request::SetInflightFd(area, fd));
-        client.done(Request::SetVringNum { ring: 7, num: 128 });
-        client.done(Request::SetVringAddr { ring: 7, addresses });
-        client.done(Request::SetVringBase { ring: 7, base: 5 });
-        client.done(Request::SetVringCall { ring: 7, fd: None });
-        client.done(Request::SetVringErr { ring: 7, fd: None });
-        client.done(Request::SetVringKick { ring: 7, fd: Some(kick) });
-        client.done(Request::SetVringEnable { ring: 7, enable: true });
-        let stop = client.ask(Request::GetVringBase { ring: 7 });
-        assert!(matches!(stop, Response::VringBase(0xfffe)));
+        ring(client, kick);
         let get = client.ask(Request::GetConfig { offset: 3, size: 5, flags: 1 });
         assert!(matches!(get, Response::Config(bytes) if bytes == [3, 4, 5, 6, 7]));
         client.done(Request::SetConfig { offset: 32, flags: 0, bytes: vec![1, 2] });
