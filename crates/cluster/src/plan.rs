@@ -131,6 +131,10 @@ impl Planner<'_> {
     fn remove_backings(&mut self) {
         let actual = self.actual;
         for uuid in &actual.leftovers {
+            // Never, whatever the notes say, the file of an LU that is wanted.
+            if self.desired.devices.contains_key(uuid) {
+                continue;
+            }
             let is_open = actual.devices.contains_key(uuid);
             let wait = is_open.then_some(Wait::Earlier(Part::Device(*uuid)));
             self.push(Step::RemoveBacking { uuid: *uuid }, wait);
