@@ -18,19 +18,20 @@ use proto::vhost_user::{
     Request, RingSet,
 };
 use rt::os::event::EventFd;
-use rt::os::memory::{Mapping, anonymous_file};
 use rt::os::socket::Stream;
 use rt::sync::Notify;
 use rt::{Core, Placed, Task};
 use target::virtio_blk::{Disk, Settings};
-use wire::vhost_user::{protocol_feature, queue_region_split_bytes};
+use wire::vhost_user::protocol_feature;
 use wire::virtio::feature;
 use zerocopy::IntoBytes;
 
 use super::adapter::{Info, Notice, QueueInfo, Spec};
 use super::channel::{Channel, raw};
 use super::queue::{Queue, Report, Setup};
-use super::ring::{Fault, Inflight, Log, MapError, Memory, Placement, Region, Split, View};
+use super::ring::{
+    Fault, Inflight, InflightMemory, Log, MapError, Memory, Placement, Region, Split, View,
+};
 
 /// Largest ring.
 pub const RING_SIZE_MAX: u16 = 1024;
@@ -53,7 +54,7 @@ pub(super) struct Session {
     disk: RefCell<Disk>,
     rings: RefCell<BTreeMap<u16, Ring>>,
     memory: RefCell<Arc<Memory>>,
-    inflight: RefCell<Option<(Arc<Mapping>, InflightArea)>>,
+    inflight: RefCell<Option<Arc<InflightMemory>>>,
     channel: RefCell<Option<Rc<Channel>>>,
     helpers: RefCell<Vec<Task<()>>>,
     features: Cell<u64>,
@@ -146,6 +147,9 @@ impl Session {
                 self.answer(&mut machine, inbound).await;
                 continue;
             }
+            if machine.transmit().is_some() {
+                continue;
+            }
             let wanted = machine.wanted().min(bytes.len());
             let got = {
                 let receive = self.stream.recv(&mut bytes[..wanted], &mut fds);
@@ -176,12 +180,10 @@ impl Session {
     async fn answer(self: &Rc<Self>, machine: &mut BackEnd<OwnedFd>, inbound: Inbound<OwnedFd>) {
         let Inbound { ticket, request, starts, stops } = inbound;
         self.features.set(machine.features());
-        let stopping = if let Request::GetVringBase { ring } = request { Some(ring) } else { None };
-        let mut base = stopping.map(|ring| machine.rings()[usize::from(ring)].base);
+        let asked = if let Request::GetVringBase { ring } = request { Some(ring) } else { None };
         for ring in stops.iter() {
-            let stopped = self.stop(ring).await;
-            if stopping == Some(ring) {
-                base = stopped.or(base);
+            if let Some(base) = self.stop(ring).await {
+                machine.ring_stopped(ring, base);
             }
         }
         let done = self.perform(machine, request).await;
@@ -193,10 +195,10 @@ impl Session {
             channel.set_suspended(!machine.rings().iter().any(proto::vhost_user::Ring::runs));
         }
         match done {
-            Ok(Done::Plain) => match base {
-                Some(base) => machine.reply(ticket, Reply::VringBase(base)),
-                None => machine.reply(ticket, Reply::Done),
-            },
+            Ok(Done::Plain) => {
+                let base = asked.map(|ring| machine.rings()[usize::from(ring)].base);
+                machine.reply(ticket, base.map_or(Reply::Done, Reply::VringBase));
+            }
             Ok(Done::Config) => {
                 let config = self.disk.borrow().config();
                 machine.reply(ticket, Reply::Config(config.as_bytes()));
@@ -222,7 +224,7 @@ impl Session {
                 let logging = machine.is_logging();
                 self.each_queue(move |queue| queue.set_logging(logging)).await;
             }
-            Request::ResetOwner | Request::ResetDevice => {
+            Request::ResetDevice => {
                 self.disk.borrow_mut().reset();
                 *self.inflight.borrow_mut() = None;
             }
@@ -248,17 +250,23 @@ impl Session {
             Request::SetConfig { offset, bytes, .. } => {
                 let written = self.disk.borrow_mut().write_config(offset, &bytes);
                 written.map_err(|error| format!("the front end wrote to {error}"))?;
+                if let Some(memory) = &*self.inflight.borrow() {
+                    memory.set_writeback(self.disk.borrow().chosen_writeback());
+                }
                 self.tell_rules().await;
             }
             Request::SetBackendReqFd(fd) => self.open_channel(machine, fd)?,
-            Request::GetInflightFd(area) => return make_inflight(area),
+            Request::GetInflightFd(area) => {
+                let writeback = self.disk.borrow().chosen_writeback();
+                let (area, fd) = InflightMemory::create(area, RING_SIZE_MAX, writeback)?;
+                return Ok(Done::Inflight(area, fd));
+            }
             Request::SetInflightFd(area, fd) => {
-                let bytes = area.mmap_size.checked_add(area.mmap_offset);
-                let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok());
-                let bytes = bytes.ok_or("the in-flight area is too large")?;
-                let mapping = Mapping::shared(&fd, 0, bytes)
-                    .map_err(|error| format!("the in-flight area cannot be mapped: {error}"))?;
-                *self.inflight.borrow_mut() = Some((Arc::new(mapping), area));
+                let memory = InflightMemory::map(area, &fd)?;
+                if let Some(writeback) = memory.writeback() {
+                    self.disk.borrow_mut().set_writeback(writeback);
+                }
+                *self.inflight.borrow_mut() = Some(Arc::new(memory));
             }
             // The state of rings is the machine's; the log's descriptor is not needed, because
             // the front end reads the log itself.
@@ -302,9 +310,19 @@ impl Session {
     /// Replaces the memory whole; answered when every queue has gone over.
     async fn set_memory(&self, memory: Memory) -> Result<(), String> {
         let memory = Arc::new(memory);
-        *self.memory.borrow_mut() = memory.clone();
-        let queues = self.queues();
-        for (ring, queue) in queues {
+        let result = self.move_queues(&memory).await;
+        if result.is_ok() {
+            *self.memory.borrow_mut() = memory;
+        } else {
+            // Refused, and as if never asked.
+            let before = self.memory.borrow().clone();
+            self.move_queues(&before).await?;
+        }
+        result
+    }
+
+    async fn move_queues(&self, memory: &Arc<Memory>) -> Result<(), String> {
+        for (ring, queue) in self.queues() {
             let memory = memory.clone();
             let moved = queue.call(move |queue| async move { queue.set_view(View::new(memory)) });
             if moved.await == Some(false) {
@@ -361,9 +379,8 @@ impl Session {
         let started = remote.call(move |core| async move {
             let ring = Split::new(View::new(memory), placement, declared.base)
                 .ok_or("it does not lie in the shared memory, or its size is not a power of 2")?;
-            let inflight = inflight
-                .map(|(mapping, area)| open_inflight(mapping, &area, index, declared.num))
-                .transpose()?;
+            let inflight =
+                inflight.map(|memory| Inflight::open(memory, index, declared.num)).transpose()?;
             let queue = Queue::start(
                 &core,
                 Setup {
@@ -533,28 +550,6 @@ async fn watch(session: std::rc::Weak<Session>, device: Rc<dyn Device>) {
         let Some(session) = session.upgrade() else { return };
         session.device_changed().await;
     }
-}
-
-fn make_inflight(mut area: InflightArea) -> Result<Done, String> {
-    if area.queue_size == 0 || area.queue_size > RING_SIZE_MAX {
-        return Err(format!("an in-flight area for rings of {} entries", area.queue_size));
-    }
-    area.mmap_size = queue_region_split_bytes(area.queue_size) * u64::from(area.num_queues);
-    area.mmap_offset = 0;
-    let fd = anonymous_file(c"viaduct-inflight", area.mmap_size)
-        .map_err(|error| format!("no memory for the in-flight area: {error}"))?;
-    Ok(Done::Inflight(area, fd))
-}
-
-fn open_inflight(
-    mapping: Arc<Mapping>,
-    area: &InflightArea,
-    index: u16,
-    size: u16,
-) -> Result<Inflight, String> {
-    let opened = Inflight::open(mapping, area.mmap_offset as usize, index, area.queue_size, size);
-    let why = || format!("the in-flight area has no valid region for a ring of {size} entries");
-    opened.ok_or_else(why)
 }
 
 fn clone_fd(fd: &Option<EventFd>) -> Result<Option<EventFd>, String> {

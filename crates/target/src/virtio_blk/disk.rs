@@ -121,6 +121,17 @@ impl Disk {
         Ok(())
     }
 
+    /// The mode that the driver chose, whether or not it takes effect with the features it has
+    /// accepted: what a later session takes up.
+    pub fn chosen_writeback(&self) -> bool {
+        self.writeback
+    }
+
+    /// Takes up the mode that the driver chose in an earlier session.
+    pub fn set_writeback(&mut self, writeback: bool) {
+        self.writeback = writeback;
+    }
+
     /// The block device's own features to offer; those of the rings are the transport's.
     pub fn features(&self) -> u64 {
         let mut features = feature::SIZE_MAX

@@ -5,17 +5,96 @@
 //! Per request it costs two writes when taken and two when answered. The order of the writes is the
 //! whole point: x86 keeps it, the fences keep the compiler and other machines to it.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering, fence};
 
-use rt::os::memory::Mapping;
+use proto::vhost_user::InflightArea;
+use rt::os::memory::{Mapping, anonymous_file};
 use wire::vhost_user::{
     DescStateSplit, INFLIGHT_VERSION, QueueRegionSplit, queue_region_split_bytes,
 };
 
-/// The region of one queue, mapped.
+/// The area of all queues of a device. Behind the queues' regions we keep a word of our own, because
+/// the area is exactly what one session hands to the next: the cache mode that the driver chose,
+/// which no front end says again.
+pub struct InflightMemory {
+    mapping: Mapping,
+    area: InflightArea,
+}
+
+/// Our word: this tag in the upper half, the mode in the lowest bit.
+const MODE_TAG: u64 = 0x7669_6164 << 32;
+const MODE_WRITEBACK: u64 = 1;
+const MODE_BYTES: u64 = 8;
+
+impl InflightMemory {
+    /// Makes an area for the front end to keep.
+    pub fn create(
+        mut area: InflightArea,
+        ring_size_max: u16,
+        writeback: bool,
+    ) -> Result<(InflightArea, OwnedFd), String> {
+        if area.queue_size == 0 || area.queue_size > ring_size_max {
+            return Err(format!("an in-flight area for rings of {} entries", area.queue_size));
+        }
+        area.mmap_size = regions_bytes(&area) + MODE_BYTES;
+        area.mmap_offset = 0;
+        let fd = anonymous_file(c"viaduct-inflight", area.mmap_size)
+            .map_err(|error| format!("no memory for the in-flight area: {error}"))?;
+        let memory = Self::map(area, &fd)?;
+        memory.mode().expect("just made with it").store(MODE_TAG, Ordering::Relaxed);
+        memory.set_writeback(writeback);
+        Ok((area, fd))
+    }
+
+    pub fn map(area: InflightArea, fd: &OwnedFd) -> Result<Self, String> {
+        let bytes = area.mmap_size.checked_add(area.mmap_offset);
+        let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok());
+        let bytes = bytes.ok_or("the in-flight area is too large")?;
+        if area.mmap_size < regions_bytes(&area) || !area.mmap_offset.is_multiple_of(8) {
+            return Err(format!(
+                "an in-flight area of {} bytes for {} queues of {} entries",
+                area.mmap_size, area.num_queues, area.queue_size
+            ));
+        }
+        let mapping = Mapping::shared(fd, 0, bytes)
+            .map_err(|error| format!("the in-flight area cannot be mapped: {error}"))?;
+        Ok(Self { mapping, area })
+    }
+
+    fn mode(&self) -> Option<&AtomicU64> {
+        let offset = regions_bytes(&self.area);
+        if self.area.mmap_size < offset + MODE_BYTES {
+            return None;
+        }
+        let at = self.mapping.at().wrapping_add((self.area.mmap_offset + offset) as usize);
+        // SAFETY: within the mapping, aligned to eight as the regions are.
+        Some(unsafe { AtomicU64::from_ptr(at.cast()) })
+    }
+
+    /// The cache mode of the session before; None where another program made the area.
+    pub fn writeback(&self) -> Option<bool> {
+        let word = self.mode()?.load(Ordering::Relaxed);
+        (word & !MODE_WRITEBACK == MODE_TAG).then_some(word & MODE_WRITEBACK != 0)
+    }
+
+    pub fn set_writeback(&self, writeback: bool) {
+        if let Some(mode) = self.mode()
+            && self.writeback().is_some()
+        {
+            mode.store(MODE_TAG | u64::from(writeback), Ordering::Relaxed);
+        }
+    }
+}
+
+fn regions_bytes(area: &InflightArea) -> u64 {
+    queue_region_split_bytes(area.queue_size) * u64::from(area.num_queues)
+}
+
+/// The region of one queue.
 pub struct Inflight {
-    _mapping: Arc<Mapping>,
+    _memory: Arc<InflightMemory>,
     base: *mut u8,
     size: u16,
     counter: u64,
@@ -34,34 +113,26 @@ const NEXT: usize = std::mem::offset_of!(DescStateSplit, next);
 const COUNTER: usize = std::mem::offset_of!(DescStateSplit, counter);
 
 impl Inflight {
-    /// The region of queue `index` in an area for queues of `area_size`, for a queue of `size`.
-    /// None where it does not fit or was left by a queue of another size.
-    pub fn open(
-        mapping: Arc<Mapping>,
-        offset: usize,
-        index: u16,
-        area_size: u16,
-        size: u16,
-    ) -> Option<Self> {
-        let stride = queue_region_split_bytes(area_size) as usize;
-        let start = stride.checked_mul(usize::from(index))?.checked_add(offset)?;
-        let fits = start.checked_add(stride)? <= mapping.len() && size <= area_size;
-        let base = mapping.at().wrapping_add(start);
-        if !fits || !base.addr().is_multiple_of(8) {
-            return None;
+    /// The region of queue `index`, whose ring has `size` entries.
+    pub fn open(memory: Arc<InflightMemory>, index: u16, size: u16) -> Result<Self, String> {
+        let area = memory.area;
+        if index >= area.num_queues || size > area.queue_size {
+            return Err(format!(
+                "the in-flight area is for {} queues of {} entries, queue {index} has {size}",
+                area.num_queues, area.queue_size
+            ));
         }
-        let region = Self { _mapping: mapping, base, size, counter: 0, batch: Vec::new() };
+        let stride = queue_region_split_bytes(area.queue_size);
+        let start = area.mmap_offset + stride * u64::from(index);
+        let base = memory.mapping.at().wrapping_add(start as usize);
+        let region = Self { _memory: memory, base, size, counter: 0, batch: Vec::new() };
         match region.u16(VERSION).load(Ordering::Acquire) {
-            0 => {
-                region.u16(DESC_NUM).store(size, Ordering::Relaxed);
-                region.u16(VERSION).store(INFLIGHT_VERSION, Ordering::Release);
-            }
-            INFLIGHT_VERSION if region.u16(DESC_NUM).load(Ordering::Relaxed) == size => {}
-            // Some front ends make the area for the largest size and say so.
-            INFLIGHT_VERSION => region.u16(DESC_NUM).store(size, Ordering::Relaxed),
-            _ => return None,
+            0 => region.u16(VERSION).store(INFLIGHT_VERSION, Ordering::Release),
+            INFLIGHT_VERSION => {}
+            other => return Err(format!("the in-flight area has version {other}, not 1")),
         }
-        Some(region)
+        region.u16(DESC_NUM).store(size, Ordering::Relaxed);
+        Ok(region)
     }
 
     /// Heads that were taken and not answered by whoever served the queue before, oldest first.

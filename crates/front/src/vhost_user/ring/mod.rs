@@ -19,7 +19,7 @@ mod memory;
 mod split;
 
 pub use buffers::{Buffers, Spot};
-pub use inflight::Inflight;
+pub use inflight::{Inflight, InflightMemory};
 pub use memory::{Log, MapError, Memory, Region, View};
 pub use split::{Chain, Placement, Split};
 
