@@ -1,7 +1,7 @@
 //! A real front end without a guest: the `blkio` crate drives an adapter over a memory store.
 //! Its interface takes raw addresses, hence the `unsafe` in a test.
 
-#![allow(unsafe_code)]
+#![allow(unsafe_code, clippy::unwrap_used)]
 
 use std::mem::MaybeUninit;
 use std::os::unix::net::UnixListener;
