@@ -1,14 +1,15 @@
 //! The one door of the workspace: what a developer runs, and what CI runs.
 //!
 //! Each verb is a module. `test` is everything that must hold before a change lands; `bar` runs one
-//! of its long loops in full; `tidy` is the house rules; `guest` makes and shows what system tests
-//! run in.
+//! of its long loops in full; `bench` measures; `tidy` is the house rules; `guest` makes and shows
+//! what system tests run in.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 mod bar;
+mod bench;
 mod guest;
 mod packages;
 mod test;
@@ -31,6 +32,8 @@ enum Verb {
     Test(test::Arguments),
     /// Run one long loop in full; without a name, list them
     Bar(bar::Arguments),
+    /// Measure, against bars and peers
+    Bench(bench::Arguments),
     /// Check the house rules that neither rustfmt nor clippy knows
     Tidy,
     /// The guests of the system tests
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Bar(arguments) => bar::run(&arguments),
+        Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Tidy => tidy::run(),
         Verb::Guest(verb) => guest::run(&verb),
     };

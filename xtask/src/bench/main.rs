@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod callgrind;
+mod cpu;
 mod executor;
 mod numbers;
 mod report;

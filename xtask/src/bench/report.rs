@@ -37,8 +37,16 @@ const fn at_least(name: &'static str, limit: f64, measure: &'static str) -> Bar 
 /// Every bar of every verb.
 pub const BARS: [Bar; 4] = [
     at_most("executor-nop-32", 2.2, "io_uring NOP by a task, depth 32: × the bare loop"),
-    at_most("executor-at-once", 45.0, "answered at once, by a task: ns where the bare NOP takes 90"),
-    at_most("executor-begin", 12.0, "answered at once, begin first: ns where the bare NOP takes 90"),
+    at_most(
+        "executor-at-once",
+        45.0,
+        "answered at once, by a task: ns where the bare NOP takes 90",
+    ),
+    at_most(
+        "executor-begin",
+        12.0,
+        "answered at once, begin first: ns where the bare NOP takes 90",
+    ),
     at_most("ring-batch-32", 0.25, "3 descriptors, batches of 32: × virtio-queue"),
 ];
 
