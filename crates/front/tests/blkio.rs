@@ -52,7 +52,7 @@ impl Server {
             name: "client-2".into(),
             queues,
             read_only: false,
-            writeback: true,
+            writeback: Arc::new(true.into()),
             id: Id::new("serial-of-the-lu"),
             cores: cores.clone(),
             open: Box::new(move |core| lu.clone().device(core)),
@@ -140,7 +140,8 @@ fn what_is_written_is_read_on_every_queue() {
         }
     }
     let info = server.adapter.as_ref().unwrap().info().wait().unwrap();
-    assert_eq!(info.queues.len(), 4);
+    let info = info.session.unwrap();
+    assert_eq!((info.queues.len(), info.peer), (4, std::process::id() as i32));
     for queue in &info.queues {
         let requests: u64 = queue.stats.iter().map(|stats| stats.requests).sum();
         assert_eq!((requests, queue.in_flight), (20 * 64, 0));

@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use block::Device;
 use model::stats::OpStats;
@@ -29,7 +30,8 @@ pub struct Spec {
     pub name: String,
     pub queues: u16,
     pub read_only: bool,
-    pub writeback: bool,
+    /// The cache mode that a client starts with; taken when it connects.
+    pub writeback: Arc<AtomicBool>,
     pub id: Id,
     /// Cores for the queues, in turn, from the adapter's own on.
     pub cores: Vec<Remote>,
@@ -85,8 +87,19 @@ pub enum Notice {
 /// What an adapter is doing, for listings.
 #[derive(Clone, Debug, Default)]
 pub struct Info {
-    pub peer: Option<i32>,
-    pub features: u64,
+    pub session: Option<SessionInfo>,
+    /// Counts of queues that are no more.
+    pub past: Vec<OpStats>,
+}
+
+#[derive(Clone, Debug)]
+pub struct SessionInfo {
+    pub peer: i32,
+    /// Negotiated features, by name.
+    pub features: Vec<&'static str>,
+    pub memory_regions: usize,
+    pub inflight_tracking: bool,
+    pub logging: bool,
     pub queues: Vec<QueueInfo>,
 }
 
@@ -112,6 +125,7 @@ impl Adapter {
                 core: core.clone(),
                 spec: Arc::new(spec),
                 current: RefCell::new(None),
+                past: Rc::default(),
                 accepting: RefCell::new(None),
             });
             let accepting = core.spawn_task(accept(Rc::downgrade(&server), listener));
@@ -137,10 +151,11 @@ impl Adapter {
     pub fn info(&self) -> Reply<Info> {
         self.server.call(|server| async move {
             let current = server.current.borrow().clone();
-            let Some(current) = current else { return Info::default() };
-            let mut info = current.session.info().await;
-            info.peer = Some(current.peer.pid);
-            info
+            let session = match &current {
+                Some(current) => Some(current.session.info(current.peer.pid).await),
+                None => None,
+            };
+            Info { session, past: server.past.borrow().clone() }
         })
     }
 }
@@ -149,6 +164,7 @@ struct Server {
     core: Core,
     spec: Arc<Spec>,
     current: RefCell<Option<Rc<Connection>>>,
+    past: Rc<RefCell<Vec<OpStats>>>,
     accepting: RefCell<Option<Task<()>>>,
 }
 
@@ -197,7 +213,7 @@ impl Server {
     }
 
     fn serve(self: &Rc<Self>, stream: Stream, peer: Peer) {
-        let session = Session::new(&self.core, self.spec.clone(), stream);
+        let session = Session::new(&self.core, self.spec.clone(), stream, self.past.clone());
         let connection = Rc::new(Connection {
             peer,
             session: session.clone(),

@@ -50,6 +50,23 @@ impl Meter {
     }
 }
 
+/// Adds counts of another queue, which come in the same order.
+pub fn add_stats(sum: &mut Vec<OpStats>, more: &[OpStats]) {
+    if sum.is_empty() {
+        sum.extend_from_slice(more);
+        return;
+    }
+    for (sum, more) in sum.iter_mut().zip(more) {
+        sum.requests += more.requests;
+        sum.bytes += more.bytes;
+        sum.errors += more.errors;
+        sum.latency_sum_ns += more.latency_sum_ns;
+        for (sum, more) in sum.latency_counts.iter_mut().zip(&more.latency_counts) {
+            *sum += more;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

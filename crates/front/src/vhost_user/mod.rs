@@ -17,4 +17,5 @@ mod queue;
 pub mod ring;
 mod session;
 
-pub use adapter::{Adapter, Info, Notice, Observer, Open, QueueInfo, Spec};
+pub use adapter::{Adapter, Info, Notice, Observer, Open, QueueInfo, SessionInfo, Spec};
+pub use meter::add_stats;

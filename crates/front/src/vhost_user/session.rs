@@ -10,9 +10,11 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use block::Device;
+use model::stats::OpStats;
 use proto::vhost_user::{
     BackEnd, Inbound, InflightArea, Kick, LogArea, MemoryRegion, Offer, PROTOCOL_FEATURES, Reply,
     Request, RingSet,
@@ -22,12 +24,13 @@ use rt::os::socket::Stream;
 use rt::sync::Notify;
 use rt::{Core, Placed, Task};
 use target::virtio_blk::{Disk, Settings};
-use wire::vhost_user::protocol_feature;
-use wire::virtio::feature;
+use wire::vhost_user::{protocol_feature, virtio_feature};
+use wire::virtio::{blk, feature};
 use zerocopy::IntoBytes;
 
-use super::adapter::{Info, Notice, QueueInfo, Spec};
+use super::adapter::{Notice, QueueInfo, SessionInfo, Spec};
 use super::channel::{Channel, raw};
+use super::meter::add_stats;
 use super::queue::{Queue, Report, Setup};
 use super::ring::{
     Fault, Inflight, InflightMemory, Log, MapError, Memory, Placement, Region, Split, View,
@@ -57,6 +60,8 @@ pub(super) struct Session {
     inflight: RefCell<Option<Arc<InflightMemory>>>,
     channel: RefCell<Option<Rc<Channel>>>,
     helpers: RefCell<Vec<Task<()>>>,
+    /// Counts of queues that are no more.
+    past: Rc<RefCell<Vec<OpStats>>>,
     features: Cell<u64>,
     ending: Cell<bool>,
     close: Notify,
@@ -72,14 +77,19 @@ struct Ring {
 }
 
 impl Session {
-    pub(super) fn new(core: &Core, spec: Arc<Spec>, stream: Stream) -> Rc<Self> {
+    pub(super) fn new(
+        core: &Core,
+        spec: Arc<Spec>,
+        stream: Stream,
+        past: Rc<RefCell<Vec<OpStats>>>,
+    ) -> Rc<Self> {
         let device = (spec.open)(core);
         let settings = Settings {
             queue_count: spec.queues,
             seg_max: SEG_MAX,
             size_max: SIZE_MAX,
             read_only: spec.read_only,
-            writeback: spec.writeback,
+            writeback: spec.writeback.load(Ordering::Relaxed),
             id: spec.id,
         };
         let disk = Disk::new(settings, device.geometry());
@@ -94,6 +104,7 @@ impl Session {
             inflight: RefCell::default(),
             channel: RefCell::default(),
             helpers: RefCell::default(),
+            past,
             features: Cell::new(0),
             ending: Cell::new(false),
             close: Notify::new(),
@@ -407,12 +418,14 @@ impl Session {
     /// Stops a ring, if it runs, and waits until it has drained; then says where it stands.
     async fn stop(&self, index: u16) -> Option<u16> {
         let queue = self.rings.borrow_mut().get_mut(&index)?.queue.take()?;
-        let stopping = queue.call(|queue| async move { queue.stop().await });
+        let stopping = queue.call(|queue| async move { (queue.stop().await, queue.stats()) });
         let mut stopping = std::pin::pin!(stopping);
         let mut waited = Duration::ZERO;
         loop {
-            if let Some(base) = self.core.timeout(DRAIN_LIMIT, stopping.as_mut()).await {
-                return base;
+            if let Some(stopped) = self.core.timeout(DRAIN_LIMIT, stopping.as_mut()).await {
+                let (base, stats) = stopped?;
+                add_stats(&mut self.past.borrow_mut(), &stats);
+                return Some(base);
             }
             waited += DRAIN_LIMIT;
             let in_flight = queue.call(|queue| async move { queue.in_flight() }).await;
@@ -503,8 +516,17 @@ impl Session {
         }
     }
 
-    pub(super) async fn info(&self) -> Info {
-        let mut info = Info { features: self.features.get(), ..Info::default() };
+    pub(super) async fn info(&self, peer: i32) -> SessionInfo {
+        let features = self.features.get();
+        let names = FEATURE_NAMES.iter().filter(|(bit, _)| features & bit != 0);
+        let mut info = SessionInfo {
+            peer,
+            features: names.map(|(_, name)| *name).collect(),
+            memory_regions: self.memory.borrow().regions().len(),
+            inflight_tracking: self.inflight.borrow().is_some(),
+            logging: features & virtio_feature::LOG_ALL != 0,
+            queues: Vec::new(),
+        };
         for (index, queue) in self.queues() {
             let core = queue.remote().id();
             let read = queue.call(|queue| async move { (queue.in_flight(), queue.stats()) }).await;
@@ -519,6 +541,20 @@ impl Session {
         self.spec.observer.notice(&self.spec.name, notice);
     }
 }
+
+/// Features by the names that listings show.
+const FEATURE_NAMES: &[(u64, &str)] = &[
+    (feature::VERSION_1, "version-1"),
+    (feature::RING_INDIRECT_DESC, "indirect-desc"),
+    (feature::RING_EVENT_IDX, "event-idx"),
+    (blk::feature::MQ, "mq"),
+    (blk::feature::FLUSH, "flush"),
+    (blk::feature::CONFIG_WCE, "config-wce"),
+    (blk::feature::DISCARD, "discard"),
+    (blk::feature::WRITE_ZEROES, "write-zeroes"),
+    (blk::feature::RO, "read-only"),
+    (virtio_feature::LOG_ALL, "log-all"),
+];
 
 /// How a request was done.
 enum Done {
