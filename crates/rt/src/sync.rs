@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// Wakes everyone who waits; a notification that nobody waits for is kept for the next who does.
+/// Wakes everyone who waits.
 #[derive(Default)]
 pub struct Notify {
     pending: Cell<bool>,
@@ -25,6 +25,20 @@ impl Notify {
         }
     }
 
+    /// Waits until a condition holds that is looked at again with every notification; any number may
+    /// wait like this.
+    pub async fn until(&self, condition: impl Fn() -> bool) {
+        std::future::poll_fn(|cx| {
+            if condition() {
+                return Poll::Ready(());
+            }
+            self.waiting.borrow_mut().push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Waits for the next notification, or takes the one that nobody has waited for: for one waiter.
     pub async fn notified(&self) {
         std::future::poll_fn(|cx| {
             if self.pending.replace(false) {
