@@ -74,7 +74,7 @@ fn dropped(sink: &dyn Sink, tag: u64) {
     debug_assert!(std::thread::panicking(), "request {tag} dropped unanswered");
 }
 
-impl dyn Device {
+impl dyn Device + '_ {
     /// The async face of [`Device::begin`]. Dropping the future abandons the answer, not the work:
     /// the device goes on and the memory stays pinned until it has ended.
     pub fn io<'a>(&'a self, request: &'a Request<'a>) -> Io<'a> {

@@ -7,6 +7,7 @@
 //! here does I/O, reads a clock or starts a thread.
 
 pub mod completion;
+pub mod conformance;
 pub mod device;
 pub mod error;
 pub mod extent;

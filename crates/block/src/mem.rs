@@ -12,7 +12,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
@@ -238,6 +238,12 @@ impl SglBuf {
     pub fn sgl(&self) -> Sgl<'_> {
         Sgl { parts: &self.parts, skip: 0, len: self.len, pin: self.pin.as_ref() }
     }
+
+    /// What a device must not do; the conformance suite shows that it catches one that does.
+    #[cfg(test)]
+    pub(crate) fn forget_pin(&mut self) {
+        self.pin = None;
+    }
 }
 
 /// Lists longer than this are given back to the allocator, not kept for the next request.
@@ -350,6 +356,18 @@ impl Buffer {
     pub fn sgl(&self) -> Sgl<'_> {
         let len = self.part.len;
         Sgl { parts: std::slice::from_ref(&self.part), skip: 0, len, pin: Some(&self.pin) }
+    }
+
+    /// A list over stretches of this memory, in any order and of any length. Panics where a stretch
+    /// is not within it.
+    pub fn scattered(&self, stretches: impl IntoIterator<Item = Range<usize>>) -> SglBuf {
+        let mut parts = PartVec::new();
+        parts.extend(stretches.into_iter().map(|Range { start, end }| {
+            assert!(start <= end && end <= self.part.len, "a stretch of this buffer");
+            Part { at: self.part.at.wrapping_add(start), len: end - start }
+        }));
+        let len = parts.iter().map(|part| part.len).sum();
+        SglBuf { parts, len, pin: Some(self.pin.clone()) }
     }
 
     /// Whether nobody else holds this memory: no clone, no request in flight.
@@ -488,6 +506,24 @@ mod tests {
         let mut out = [0; 4];
         kept.sgl().copy_out(0, &mut out);
         assert_eq!(&out, b"stay");
+    }
+
+    #[test]
+    fn stretches_of_a_buffer_come_in_any_order() {
+        let buffer = Buffer::from_bytes(b"0123456789");
+        let list = buffer.scattered([7..9, 3..3, 0..4, 9..10]);
+        let mut out = [0; 7];
+        list.sgl().copy_out(0, &mut out);
+        assert_eq!(&out, b"7801239");
+        assert!(!buffer.is_unshared());
+        drop(list);
+        assert!(buffer.is_unshared());
+    }
+
+    #[test]
+    #[should_panic(expected = "a stretch of this buffer")]
+    fn a_stretch_beyond_the_buffer_is_our_own_bug() {
+        let _ = Buffer::zeroed(8).scattered([0..1, 4..9]);
     }
 
     #[test]

@@ -14,6 +14,9 @@ mod memory;
 mod null;
 mod roster;
 
+#[cfg(test)]
+mod tests;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
