@@ -1,0 +1,136 @@
+//! REST: what the command line, the web and other programs speak.
+//!
+//! | module | holds |
+//! |---|---|
+//! | here | [`Api`]: what a handler may ask for, and how long it waits |
+//! | [`routes`] | the routes and their handlers |
+//! | [`document`] | the OpenAPI document, generated from the handlers |
+//! | [`listen`] | the Unix socket, TCP, and the thread that serves both |
+//!
+//! On the Unix socket the kernel says who is calling, and root and the node's own user may do
+//! everything. On TCP there is no such word, so until there is TLS with tokens only reading is
+//! served there.
+
+pub mod document;
+pub mod listen;
+pub mod routes;
+
+use std::path::PathBuf;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use model::ApiError;
+use model::image::ImageUse;
+use model::stats::DeviceStats;
+use tokio::sync::{Notify, oneshot};
+use uuid::Uuid;
+
+use crate::control::{Change, Changed, Message};
+use crate::engine::{Done, Engine, Snapshot};
+use crate::events::Events;
+use crate::probe::Probe;
+use crate::view::{Picture, Published};
+use crate::world::World;
+
+/// How long a change may take to be in effect before the caller is told that it is still under way.
+pub const CHANGE_WAIT: Duration = Duration::from_secs(30);
+
+/// How long the data plane may take to say what runs.
+pub const SNAPSHOT_WAIT: Duration = Duration::from_secs(2);
+
+/// How long a look at an image may take.
+pub const PROBE_WAIT: Duration = Duration::from_secs(20);
+
+/// What is fixed while a node runs.
+#[derive(Debug, Clone)]
+pub struct Info {
+    pub node: Uuid,
+    pub version: &'static str,
+    pub data: PathBuf,
+    pub lus: PathBuf,
+    pub run: PathBuf,
+    pub http: Option<String>,
+    pub started: Timestamp,
+    /// The same moment on the clock that never goes back.
+    pub started_at: Duration,
+}
+
+/// What handlers work with. Clones are the same.
+#[derive(Clone)]
+pub struct Api {
+    pub info: Arc<Info>,
+    pub world: Arc<dyn World>,
+    pub engine: Arc<dyn Engine>,
+    pub events: Events,
+    pub published: Arc<RwLock<Arc<Published>>>,
+    pub control: Sender<Message>,
+    /// Wakes those who wait for events.
+    pub news: Arc<Notify>,
+}
+
+impl Api {
+    /// Makes a change and waits until it is in effect.
+    pub async fn change(&self, change: Change) -> Result<Changed, ApiError> {
+        let (answer, waits) = oneshot::channel();
+        let reply = Box::new(move |result| {
+            // A caller who hung up does not want to know.
+            let _ = answer.send(result);
+        });
+        self.control.send(Message::Change(change, reply)).map_err(|_| gone())?;
+        match tokio::time::timeout(CHANGE_WAIT, waits).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(gone()),
+            Err(_) => Err(ApiError::not_now(format!(
+                "the change is kept, but is not in effect after {} s",
+                CHANGE_WAIT.as_secs()
+            ))
+            .then("viaduct status shows what it waits for")),
+        }
+    }
+
+    pub async fn snapshot(&self) -> Result<Snapshot, ApiError> {
+        self.ask(SNAPSHOT_WAIT, |done| self.engine.snapshot(done)).await
+    }
+
+    pub async fn stats(&self) -> Result<Vec<DeviceStats>, ApiError> {
+        self.ask(SNAPSHOT_WAIT, |done| self.engine.stats(done)).await
+    }
+
+    pub async fn probe(&self, path: &str, usage: ImageUse) -> Result<Probe, ApiError> {
+        self.ask(PROBE_WAIT, |done| self.engine.probe(path, usage, done)).await
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        wait: Duration,
+        begin: impl FnOnce(Done<T>),
+    ) -> Result<T, ApiError> {
+        let (answer, waits) = oneshot::channel();
+        begin(Done::new(move |result| {
+            let _ = answer.send(result);
+        }));
+        match tokio::time::timeout(wait, waits).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(gone()),
+            Err(_) => Err(ApiError::not_now(format!(
+                "the data plane did not answer within {} s",
+                wait.as_secs()
+            ))
+            .then("look for a store that hangs: viaduct event ls")),
+        }
+    }
+
+    pub fn published(&self) -> Arc<Published> {
+        Arc::clone(&self.published.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn picture<'a>(&'a self, published: &'a Published, snapshot: &'a Snapshot) -> Picture<'a> {
+        Picture { published, snapshot, lus: &self.info.lus, run: &self.info.run }
+    }
+}
+
+fn gone() -> ApiError {
+    ApiError::not_now("the node is stopping").then("run the command again when it is back")
+}

@@ -1,0 +1,71 @@
+//! The OpenAPI document, generated from the handlers. A copy is checked in as `docs/openapi.json`,
+//! so that a change of the API shows in review; a test compares the two.
+
+use utoipa::OpenApi;
+
+use super::routes;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Viaduct",
+        description = "The REST API of a Viaduct node. Everything is served on the Unix socket \
+                       DIR/run/api.sock to root and the node's own user; over TCP only reading.",
+        license(name = "MIT OR Apache-2.0"),
+        version = "1"
+    ),
+    components(schemas(model::status::ConnectFor)),
+    paths(
+        routes::status,
+        routes::lu_list,
+        routes::lu_show,
+        routes::lu_create,
+        routes::lu_adopt,
+        routes::lu_resize,
+        routes::lu_remove,
+        routes::client_list,
+        routes::client_show,
+        routes::client_create,
+        routes::client_remove,
+        routes::connection,
+        routes::mapping_list,
+        routes::map,
+        routes::unmap,
+        routes::events,
+        routes::config_show,
+        routes::config_restore,
+        routes::openapi,
+        routes::prometheus,
+    )
+)]
+struct Document;
+
+/// The document as JSON.
+pub fn text() -> String {
+    let mut text = Document::openapi().to_pretty_json().unwrap_or_else(|error| error.to_string());
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect_file;
+
+    use super::*;
+
+    /// UPDATE_EXPECT=1 writes the document anew.
+    #[test]
+    fn the_copy_that_is_checked_in_is_the_same() {
+        expect_file!["../../../../docs/openapi.json"].assert_eq(&text());
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let text = text();
+        let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+        for rest in text.split("\"#/components/schemas/").skip(1) {
+            let name = rest.split('"').next().unwrap();
+            assert!(document["components"]["schemas"][name].is_object(), "{name}");
+        }
+    }
+}

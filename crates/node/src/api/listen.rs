@@ -1,0 +1,259 @@
+//! Where the API listens: the Unix socket of the data directory, and TCP when it is not switched
+//! off. Both are bound before the node says that it is up, and served by one thread with its own
+//! tokio.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::extract::connect_info::{ConnectInfo, Connected};
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::serve::IncomingStream;
+use model::ApiError;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::{Api, routes};
+use crate::api::routes::Refusal;
+use crate::owner::Ownership;
+use crate::socket::{self, SocketSpec};
+use crate::world::{self, JoinHandle, TcpListener, UnixListener};
+
+/// Only root and the owner; the peer's credentials are looked at as well.
+const API_SOCKET_MODE: u32 = 0o600;
+
+/// The sockets of the API, bound and not yet served.
+pub struct Listeners {
+    unix: UnixListener,
+    tcp: Option<TcpListener>,
+}
+
+/// The API being served.
+pub struct Serving {
+    stop: watch::Sender<bool>,
+    thread: JoinHandle<()>,
+}
+
+/// Told of SIGTERM and SIGINT.
+pub type OnSignal = Box<dyn Fn(&'static str) + Send>;
+
+impl Listeners {
+    /// Binds both sockets, or says who has the port.
+    pub fn bind(socket: PathBuf, http: Option<SocketAddr>) -> Result<Listeners, ApiError> {
+        let spec =
+            SocketSpec { path: socket, mode: API_SOCKET_MODE, ownership: Ownership::default() };
+        let unix = socket::bind(&spec)?;
+        let tcp = http.map(bind_tcp).transpose()?;
+        Ok(Listeners { unix, tcp })
+    }
+
+    /// The address that TCP got, where it was asked for.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok())
+    }
+
+    /// Serves until told to stop.
+    pub fn serve(self, api: Api, on_signal: OnSignal) -> Result<Serving, ApiError> {
+        let news = Arc::clone(&api.news);
+        api.events.listen(Arc::new(move || news.notify_waiters()));
+        let (stop, stopped) = watch::channel(false);
+        let thread = world::spawn("viaduct-api", move || run(self, api, stopped, on_signal))
+            .map_err(|error| ApiError::failed(format!("cannot start a thread: {error}")))?;
+        Ok(Serving { stop, thread })
+    }
+}
+
+impl Serving {
+    /// Answers what was asked, takes nothing more, and ends.
+    pub fn stop(self) {
+        let _ = self.stop.send(true);
+        if self.thread.join().is_err() {
+            tracing::error!("the API thread panicked");
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> Result<TcpListener, ApiError> {
+    world::bind_tcp(address).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            let holder = holder_of(address.port())
+                .map_or("another process".to_owned(), |holder| holder.to_string());
+            ApiError::conflict(format!("port {} is in use by {holder}", address.port()))
+                .then("viaduct up --http ADDR:PORT takes another one, --http off none")
+        }
+        _ => ApiError::failed(format!("cannot listen on {address}: {error}"))
+            .then("viaduct up --http ADDR:PORT takes another address, --http off none"),
+    })
+}
+
+fn run(listeners: Listeners, api: Api, stopped: watch::Receiver<bool>, on_signal: OnSignal) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return tracing::error!(%error, "the API cannot be served"),
+    };
+    runtime.block_on(async move {
+        let unix = serve_unix(listeners.unix, api.clone(), stopped.clone());
+        let tcp = serve_tcp(listeners.tcp, api, stopped.clone());
+        let signals = watch_signals(on_signal, stopped);
+        let (unix, tcp, signals) = tokio::join!(unix, tcp, signals);
+        for result in [unix, tcp, signals] {
+            if let Err(error) = result {
+                tracing::error!(%error, "the API ended with an error");
+            }
+        }
+    });
+}
+
+async fn told_to_stop(mut stopped: watch::Receiver<bool>) {
+    // An error means that nobody can tell any more, which is as good as being told.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+async fn serve_unix(
+    listener: UnixListener,
+    api: Api,
+    stopped: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    let own_uid = world::own_uid();
+    let router = routes::all(api).layer(middleware::from_fn_with_state(own_uid, check_peer));
+    let service = router.into_make_service_with_connect_info::<Peer>();
+    axum::serve(listener, service).with_graceful_shutdown(told_to_stop(stopped)).await
+}
+
+async fn serve_tcp(
+    listener: Option<TcpListener>,
+    api: Api,
+    stopped: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    let Some(listener) = listener else { return Ok(()) };
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let service = routes::reading(api).into_make_service();
+    axum::serve(listener, service).with_graceful_shutdown(told_to_stop(stopped)).await
+}
+
+async fn watch_signals(on_signal: OnSignal, stopped: watch::Receiver<bool>) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = told_to_stop(stopped);
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => on_signal("SIGTERM"),
+            _ = interrupt.recv() => on_signal("SIGINT"),
+            () = &mut stop => return Ok(()),
+        }
+    }
+}
+
+/// Who is at the other end of the Unix socket.
+#[derive(Debug, Clone, Copy)]
+struct Peer {
+    uid: Option<u32>,
+}
+
+impl Connected<IncomingStream<'_, tokio::net::UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, tokio::net::UnixListener>) -> Peer {
+        Peer { uid: stream.io().peer_cred().ok().map(|credentials| credentials.uid()) }
+    }
+}
+
+async fn check_peer(
+    State(own_uid): State<u32>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match peer.uid {
+        Some(uid) if uid == 0 || uid == own_uid => next.run(request).await,
+        uid => {
+            let who =
+                uid.map_or("a user that is not known".to_owned(), |uid| format!("user {uid}"));
+            let error = ApiError::forbidden(format!("{who} may not use this node"));
+            let next = format!("run the command as root or as user {own_uid}");
+            Refusal::from(error.then(next)).into_response()
+        }
+    }
+}
+
+/// A process that has a port.
+#[derive(Debug, PartialEq, Eq)]
+struct Holder {
+    pid: u32,
+    name: String,
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "process {} ({})", self.pid, self.name)
+    }
+}
+
+/// Who listens on a TCP port, as far as /proc lets us see.
+fn holder_of(port: u16) -> Option<Holder> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
+    let inodes: Vec<String> = tables
+        .iter()
+        .filter_map(|table| world::read_text(Path::new(table)).ok().flatten())
+        .flat_map(|table| listening_inodes(&table, port))
+        .collect();
+    let pids = world::names_in(Path::new("/proc")).ok()?;
+    let pids = pids.iter().filter_map(|name| name.parse::<u32>().ok());
+    pids.into_iter().find(|pid| holds(*pid, &inodes)).map(|pid| {
+        let name = world::read_text(Path::new(&format!("/proc/{pid}/comm"))).ok().flatten();
+        Holder { pid, name: name.unwrap_or_default().trim().to_owned() }
+    })
+}
+
+/// Inodes of sockets that listen on a port, from a table in the form of /proc/net/tcp.
+fn listening_inodes(table: &str, port: u16) -> Vec<String> {
+    const LISTEN: &str = "0A";
+    let wanted = format!("{port:04X}");
+    let inode = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, local, _, state, _, _, _, _, _, inode, ..] = fields[..] else { return None };
+        let (_, port) = local.rsplit_once(':')?;
+        (port == wanted && state == LISTEN).then(|| inode.to_owned())
+    };
+    table.lines().filter_map(inode).collect()
+}
+
+fn holds(pid: u32, inodes: &[String]) -> bool {
+    let directory = PathBuf::from(format!("/proc/{pid}/fd"));
+    let Ok(names) = world::names_in(&directory) else { return false };
+    names.iter().any(|name| {
+        let target = world::link_target(&directory.join(name)).unwrap_or_default();
+        let target = target.to_string_lossy();
+        let inode = target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']'));
+        inode.is_some_and(|inode| inodes.iter().any(|other| other == inode))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_names_its_holder() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = bind_tcp(address).unwrap_err();
+        let holder = format!("port {} is in use by process {}", address.port(), std::process::id());
+        assert!(error.message.starts_with(&holder), "{error}");
+        drop(taken);
+        assert!(bind_tcp(address).is_ok());
+    }
+
+    #[test]
+    fn the_table_of_the_kernel_is_read_by_port_and_state() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+             0: 0100007F:1EC6 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1\n\
+             1: 0100007F:1EC6 0100007F:9999 01 00000000:00000000 00:00000000 00000000     0        0 4712 1\n\
+             2: 0100007F:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4713 1\n";
+        assert_eq!(listening_inodes(table, 7878), ["4711"]);
+    }
+}

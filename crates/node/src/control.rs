@@ -1,0 +1,535 @@
+//! The control thread: the one owner of the desired state and of the reconciler. It takes one
+//! message at a time, a change, the end of a step or a report, and after each batch begins what is
+//! ready, answers who waited and publishes a picture that others read without asking.
+//!
+//! It waits for nobody: steps end by message, however long they take. Only `kv` is called directly,
+//! because a change is not a change before it is durable.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use cluster::{Desired, Part, Step};
+use model::config::{ConfigRestore, RestoreOutcome};
+use model::status::Phase;
+use model::{
+    AdapterId, ApiError, Client, ClientName, Config, LuAdopt, LuCreate, LuName, LuResize,
+    MapRequest, Mapping, Severity, Subject,
+};
+use uuid::Uuid;
+
+use crate::datadir::PRIVATE_FILE;
+use crate::engine::{Done, Engine, Made, Report};
+use crate::events::Events;
+use crate::owner;
+use crate::probe::Probe;
+use crate::reconcile::{Ended, Reconciler, Settled};
+use crate::socket::{self, CLIENT_SOCKET_MODE, SocketSpec};
+use crate::state::{Mark, State, ops};
+use crate::view::Published;
+use crate::world::{self, World};
+
+/// Messages taken before the plan is made anew.
+const BATCH_MAX: usize = 256;
+
+/// A change of the desired state.
+#[derive(Debug, Clone)]
+pub enum Change {
+    LuCreate(LuCreate),
+    LuAdopt(LuAdopt, Probe),
+    LuResize(LuName, LuResize, Option<Probe>),
+    LuRemove(LuName),
+    ClientCreate(Client),
+    ClientRemove(ClientName),
+    Map(MapRequest),
+    Unmap(LuName, ClientName),
+    Restore(ConfigRestore),
+}
+
+/// What a change did, told when it is in effect.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changed {
+    pub revision: u64,
+    pub lu: Option<LuName>,
+    pub mapping: Option<Mapping>,
+    pub restored: Option<RestoreOutcome>,
+}
+
+/// What the control thread is told.
+pub enum Message {
+    Change(Change, Reply),
+    Ended(Step, Result<Option<Made>, ApiError>),
+    Report(Report),
+    /// Are you there?
+    Ping(Box<dyn FnOnce() + Send>),
+    /// Take no more changes, drain, and say when done.
+    Stop(Box<dyn FnOnce() + Send>),
+    Stopped,
+}
+
+/// Takes the answer to a change.
+pub type Reply = Box<dyn FnOnce(Result<Changed, ApiError>) + Send>;
+
+/// What the control thread works with.
+pub struct Parts {
+    pub world: Arc<dyn World>,
+    pub engine: Arc<dyn Engine>,
+    pub state: State,
+    pub events: Events,
+    pub published: Arc<RwLock<Arc<Published>>>,
+    pub sender: Sender<Message>,
+    /// Where the sockets of clients are.
+    pub run: PathBuf,
+    /// Where a copy of the configuration is kept for people.
+    pub config_copy: PathBuf,
+}
+
+/// The owner of state and reconciler.
+pub struct Control {
+    parts: Parts,
+    reconciler: Reconciler,
+    config: Arc<Config>,
+    phase: Phase,
+    waiters: Vec<Waiter>,
+    running: Option<Box<dyn FnOnce() + Send>>,
+    stopping: Vec<Box<dyn FnOnce() + Send>>,
+}
+
+/// Someone who made a change and waits for it to be in effect.
+struct Waiter {
+    parts: BTreeSet<Part>,
+    subject: Subject,
+    changed: Changed,
+    reply: Reply,
+}
+
+impl Control {
+    pub fn new(parts: Parts) -> Control {
+        let state = &parts.state;
+        let mut reconciler = Reconciler::new(state.made().clone(), state.leftovers().clone());
+        reconciler.want(Desired::of(state.config()), state.leftovers());
+        let config = Arc::new(state.config().clone());
+        let control = Control {
+            parts,
+            reconciler,
+            config,
+            phase: Phase::Starting,
+            waiters: Vec::new(),
+            running: None,
+            stopping: Vec::new(),
+        };
+        control.copy_config();
+        control.publish();
+        control
+    }
+
+    /// Calls this when everything that can be brought back is back.
+    pub fn on_running(mut self, running: Box<dyn FnOnce() + Send>) -> Control {
+        self.running = Some(running);
+        self
+    }
+
+    /// Runs until the engine has stopped.
+    pub fn run(mut self, messages: &Receiver<Message>) {
+        self.turn();
+        loop {
+            let first = match self.wait(messages) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            for message in first.into_iter().chain(drain(messages)) {
+                if self.take(message) {
+                    return;
+                }
+            }
+            self.turn();
+        }
+    }
+
+    fn wait(&self, messages: &Receiver<Message>) -> Result<Message, RecvTimeoutError> {
+        match self.reconciler.wake_at() {
+            Some(at) => messages.recv_timeout(at.saturating_sub(self.now())),
+            None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        }
+    }
+
+    /// Takes one message; true when that was the last one.
+    pub fn take(&mut self, message: Message) -> bool {
+        match message {
+            Message::Change(change, reply) => self.change(change, reply),
+            Message::Ended(step, result) => self.ended(&step, result),
+            Message::Report(report) => self.report(report),
+            Message::Ping(answer) => answer(),
+            Message::Stop(stopped) => self.stop(stopped),
+            Message::Stopped => {
+                self.stopping.drain(..).for_each(|stopped| stopped());
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Begins what is ready, answers who waited, publishes.
+    pub fn turn(&mut self) {
+        if self.phase != Phase::Stopping {
+            for step in self.reconciler.next(self.now()) {
+                self.begin(step);
+            }
+            if self.phase == Phase::Starting && self.reconciler.is_quiet() {
+                self.phase = Phase::Running;
+            }
+        }
+        // Who is answered looks at once, and must see what was answered.
+        self.publish();
+        self.answer_waiters();
+        if self.phase == Phase::Running
+            && let Some(running) = self.running.take()
+        {
+            running();
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.parts.world.now()
+    }
+
+    fn change(&mut self, change: Change, reply: Reply) {
+        if self.phase == Phase::Stopping {
+            return reply(Err(ApiError::not_now("the node is stopping and takes no changes")
+                .then("run the command again when it is back")));
+        }
+        match self.commit(change) {
+            Err(error) => reply(Err(error)),
+            Ok((subject, parts, changed)) => {
+                self.waiters.push(Waiter { parts, subject, changed, reply });
+            }
+        }
+    }
+
+    /// Makes a change durable; what it is about, what must settle, and what to answer.
+    fn commit(&mut self, change: Change) -> Result<(Subject, BTreeSet<Part>, Changed), ApiError> {
+        let before = Arc::clone(&self.config);
+        let prepared = self.prepare(&before, change)?;
+        self.parts.state.commit(prepared.next, &prepared.marks)?;
+        let state = &self.parts.state;
+        self.config = Arc::new(state.config().clone());
+        self.reconciler.want(Desired::of(&self.config), state.leftovers());
+        self.copy_config();
+        let changed = Changed { revision: self.config.revision, ..prepared.changed };
+        let parts = self.parts_of(&prepared.subject, &changed, &before);
+        let subject = prepared.subject;
+        let (kind, message) = prepared.event;
+        let severity = Severity::Info;
+        self.report(Report { severity, subject: subject.clone(), kind, message, next: None });
+        Ok((subject, parts, changed))
+    }
+
+    fn prepare(&self, config: &Config, change: Change) -> Result<Prepared, ApiError> {
+        match change {
+            Change::LuCreate(request) => {
+                let next = ops::lu_create(config, &request, self.parts.world.uuid())?;
+                let message = format!("LU '{}' was made, {}", request.name, request.size);
+                Ok(Prepared::lu(next, request.name, "lu-created", message))
+            }
+            Change::LuAdopt(request, probe) => {
+                let next = ops::lu_adopt(config, &request, &probe, self.parts.world.uuid())?;
+                let lu = next.lus.last().map(|lu| lu.name.clone());
+                let name = lu.ok_or_else(|| ApiError::failed("nothing was adopted"))?;
+                let message = format!("LU '{name}' was made of {}", probe.path);
+                Ok(Prepared::lu(next, name, "lu-adopted", message))
+            }
+            Change::LuResize(name, request, probe) => {
+                let next = ops::lu_resize(config, &name, &request, probe.as_ref())?;
+                let size = next.lu(&name).map(|lu| lu.size).unwrap_or_default();
+                let message = format!("LU '{name}' was resized to {size}");
+                Ok(Prepared::lu(next, name, "lu-resized", message))
+            }
+            Change::LuRemove(name) => {
+                let (next, marks) = ops::lu_remove(config, &name)?;
+                let message = format!("LU '{name}' was removed");
+                Ok(Prepared { marks, ..Prepared::lu(next, name, "lu-removed", message) })
+            }
+            Change::ClientCreate(client) => {
+                owner::resolve(client.socket_owner.as_ref())?;
+                let next = ops::client_create(config, &client)?;
+                let message = format!("client '{}' was made", client.name);
+                Ok(Prepared::client(next, client.name, "client-created", message))
+            }
+            Change::ClientRemove(name) => {
+                let next = ops::client_remove(config, &name)?;
+                let message = format!("client '{name}' was removed");
+                Ok(Prepared::client(next, name, "client-removed", message))
+            }
+            Change::Map(request) => self.prepare_map(config, &request),
+            Change::Unmap(lu, client) => {
+                let (next, mapping) = ops::unmap(config, &lu, &client)?;
+                let message = format!("LU '{lu}' was unmapped from client '{client}'");
+                Ok(Prepared::mapping(next, mapping, "unmapped", message))
+            }
+            Change::Restore(request) => {
+                let (next, marks, outcome) = ops::restore(config, &request)?;
+                let message = format!(
+                    "the configuration was restored: {} added, {} changed, {} removed",
+                    outcome.added, outcome.changed, outcome.removed
+                );
+                let changed = Changed { restored: Some(outcome), ..Changed::default() };
+                let event = ("config-restored", message);
+                Ok(Prepared { next, marks, subject: Subject::Node, changed, event })
+            }
+        }
+    }
+
+    fn prepare_map(&self, config: &Config, request: &MapRequest) -> Result<Prepared, ApiError> {
+        let (next, mapping) = ops::map(config, request)?;
+        socket::check_path(&socket::path_of(&self.parts.run, &mapping.adapter()))?;
+        let Mapping { lu, client, slot, via, .. } = &mapping;
+        let message = format!("LU '{lu}' was mapped to client '{client}' at slot {slot} via {via}");
+        Ok(Prepared::mapping(next, mapping, "mapped", message))
+    }
+
+    /// The devices and adapters that a change is about.
+    fn parts_of(&self, subject: &Subject, changed: &Changed, before: &Config) -> BTreeSet<Part> {
+        let lu = |name: &LuName| self.config.lu(name).or_else(|| before.lu(name));
+        let device = |name: &LuName| lu(name).map(|lu| Part::Device(lu.uuid));
+        match subject {
+            Subject::Lu(name) => device(name).into_iter().collect(),
+            Subject::Adapter(id) => {
+                let mapped = changed.mapping.as_ref().and_then(|mapping| device(&mapping.lu));
+                mapped.into_iter().chain([Part::Adapter(id.clone())]).collect()
+            }
+            Subject::Client(_) => BTreeSet::new(),
+            Subject::Node => {
+                let devices = self.config.lus.iter().map(|lu| Part::Device(lu.uuid));
+                let mappings = self.config.mappings.iter().map(Mapping::adapter);
+                devices.chain(mappings.map(Part::Adapter)).collect()
+            }
+        }
+    }
+
+    fn begin(&self, step: Step) {
+        tracing::debug!(%step, "step begins");
+        let engine = &self.parts.engine;
+        match &step {
+            Step::CreateBacking { device } => {
+                engine.create_backing(device, self.done(&step, Some));
+            }
+            Step::OpenDevice { device } => engine.open_device(device, self.done(&step, none)),
+            Step::Resize { uuid, to, .. } => engine.resize(*uuid, *to, self.done(&step, none)),
+            Step::SetCache { uuid, to, .. } => {
+                engine.set_cache(*uuid, *to, self.done(&step, none));
+            }
+            Step::CloseDevice { uuid, .. } => engine.close_device(*uuid, self.done(&step, none)),
+            Step::RemoveBacking { uuid } => engine.remove_backing(*uuid, self.done(&step, none)),
+            Step::CloseAdapter { id, .. } => engine.close_adapter(id, self.done(&step, none)),
+            Step::OpenAdapter { adapter, .. } => {
+                let done = self.done(&step, none);
+                let ownership = match owner::resolve(adapter.socket_owner.as_ref()) {
+                    Ok(ownership) => ownership,
+                    Err(error) => return done.fail(error),
+                };
+                let path = socket::path_of(&self.parts.run, &adapter.id);
+                let socket = SocketSpec { path, mode: CLIENT_SOCKET_MODE, ownership };
+                engine.open_adapter(adapter, &socket, done);
+            }
+        }
+    }
+
+    /// Sends the end of a step back to this thread.
+    fn done<T: 'static>(&self, step: &Step, made: fn(T) -> Option<Made>) -> Done<T> {
+        let (sender, step) = (self.parts.sender.clone(), step.clone());
+        Done::new(move |result| {
+            // Without a control thread the node is gone, and with it who wanted to know.
+            let _ = sender.send(Message::Ended(step, result.map(made)));
+        })
+    }
+
+    fn ended(&mut self, step: &Step, result: Result<Option<Made>, ApiError>) {
+        if let (Step::CreateBacking { device }, Ok(Some(Made::WasThere))) = (step, &result) {
+            let message = format!("LU '{}' found its file where it was", device.name);
+            let subject = Subject::Lu(device.name.clone());
+            self.report(Report {
+                severity: Severity::Warning,
+                subject,
+                kind: "file-found",
+                message,
+                next: Some("it is kept as it is; check what it holds".to_owned()),
+            });
+        }
+        let mut result = result.map(drop);
+        if let (Some(mark), Ok(())) = (mark_of(step), &result) {
+            result = self.parts.state.mark(mark);
+        }
+        let error = result.clone().err();
+        let ended = self.reconciler.ended(step, result, self.now());
+        tracing::debug!(%step, ?ended, "step ended");
+        let (severity, kind, message, next) = match (ended, error) {
+            (Ended::Failed, Some(error)) => {
+                let message = format!("cannot {step}: {}", error.message);
+                (Severity::Error, "step-failed", message, error.next)
+            }
+            (Ended::Recovered, _) => {
+                (Severity::Info, "step-recovered", format!("{step}: done at last"), None)
+            }
+            _ => return,
+        };
+        let subject = self.subject_of(&step.part());
+        self.report(Report { severity, subject, kind, message, next });
+    }
+
+    fn subject_of(&self, part: &Part) -> Subject {
+        match part {
+            Part::Adapter(id) => Subject::Adapter(id.clone()),
+            Part::Device(uuid) => {
+                let lu = self.config.lus.iter().find(|lu| lu.uuid == *uuid);
+                lu.map_or(Subject::Node, |lu| Subject::Lu(lu.name.clone()))
+            }
+        }
+    }
+
+    fn report(&self, report: Report) {
+        self.parts.events.record(self.parts.world.wall(), report);
+    }
+
+    fn answer_waiters(&mut self) {
+        let mut waiting = Vec::new();
+        for waiter in std::mem::take(&mut self.waiters) {
+            match self.reconciler.settled(&waiter.parts) {
+                Settled::Yes => (waiter.reply)(Ok(waiter.changed)),
+                Settled::Failed(error) => {
+                    let Waiter { subject, reply, .. } = waiter;
+                    reply(Err(accepted_but(&subject, error)));
+                }
+                Settled::NotYet if self.phase == Phase::Stopping => {
+                    (waiter.reply)(Err(ApiError::not_now(
+                        "the change is kept and takes effect when the node is back",
+                    )));
+                }
+                Settled::NotYet => waiting.push(waiter),
+            }
+        }
+        self.waiters = waiting;
+    }
+
+    fn publish(&self) {
+        let published = Published {
+            config: Arc::clone(&self.config),
+            phase: self.phase,
+            steps_pending: self.reconciler.steps_pending() as u64,
+            failures: self.reconciler.failures().clone(),
+            devices: self.reconciler.actual().devices.keys().copied().collect::<BTreeSet<Uuid>>(),
+            adapters: self
+                .reconciler
+                .actual()
+                .adapters
+                .keys()
+                .cloned()
+                .collect::<BTreeSet<AdapterId>>(),
+        };
+        let mut slot = self.parts.published.write().unwrap_or_else(PoisonError::into_inner);
+        *slot = Arc::new(published);
+    }
+
+    /// Keeps a copy of the configuration that people can read. The truth is in `kv`.
+    fn copy_config(&self) {
+        let path = &self.parts.config_copy;
+        let text = serde_json::to_string_pretty(self.config.as_ref()).map_err(std::io::Error::from);
+        let written =
+            text.and_then(|text| world::replace_file(path, (text + "\n").as_bytes(), PRIVATE_FILE));
+        if let Err(error) = written {
+            self.report(Report {
+                severity: Severity::Warning,
+                subject: Subject::Node,
+                kind: "config-copy-failed",
+                message: format!("cannot write {}: {error}", path.display()),
+                next: Some("the change itself is kept; make room or fix the rights".to_owned()),
+            });
+        }
+    }
+
+    fn stop(&mut self, stopped: Box<dyn FnOnce() + Send>) {
+        self.stopping.push(stopped);
+        if self.phase == Phase::Stopping {
+            return;
+        }
+        self.phase = Phase::Stopping;
+        self.report(Report {
+            severity: Severity::Info,
+            subject: Subject::Node,
+            kind: "node-stopping",
+            message: "the node is stopping: draining its adapters".to_owned(),
+            next: None,
+        });
+        let sender = self.parts.sender.clone();
+        self.parts.engine.stop(Done::new(move |result| {
+            if let Err(error) = result {
+                tracing::error!(%error, "the data plane did not stop cleanly");
+            }
+            let _ = sender.send(Message::Stopped);
+        }));
+    }
+}
+
+/// A change that is ready to be committed.
+struct Prepared {
+    next: Config,
+    marks: Vec<Mark>,
+    subject: Subject,
+    changed: Changed,
+    event: (&'static str, String),
+}
+
+impl Prepared {
+    fn lu(next: Config, name: LuName, kind: &'static str, message: String) -> Prepared {
+        let changed = Changed { lu: Some(name.clone()), ..Changed::default() };
+        let event = (kind, message);
+        Prepared { next, marks: Vec::new(), subject: Subject::Lu(name), changed, event }
+    }
+
+    fn client(next: Config, name: ClientName, kind: &'static str, message: String) -> Prepared {
+        let (subject, event) = (Subject::Client(name), (kind, message));
+        Prepared { next, marks: Vec::new(), subject, changed: Changed::default(), event }
+    }
+
+    fn mapping(next: Config, mapping: Mapping, kind: &'static str, message: String) -> Prepared {
+        let (subject, event) = (Subject::Adapter(mapping.adapter()), (kind, message));
+        let changed = Changed { mapping: Some(mapping), ..Changed::default() };
+        Prepared { next, marks: Vec::new(), subject, changed, event }
+    }
+}
+
+fn drain(messages: &Receiver<Message>) -> Vec<Message> {
+    let mut batch = Vec::new();
+    while batch.len() < BATCH_MAX {
+        match messages.try_recv() {
+            Ok(message) => batch.push(message),
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+        }
+    }
+    batch
+}
+
+fn none(_: ()) -> Option<Made> {
+    None
+}
+
+/// What is kept durably of a step that was done.
+fn mark_of(step: &Step) -> Option<Mark> {
+    match step {
+        Step::CreateBacking { device } => Some(Mark::Made(device.uuid)),
+        Step::RemoveBacking { uuid } => Some(Mark::Gone(*uuid)),
+        _ => None,
+    }
+}
+
+fn accepted_but(subject: &Subject, error: ApiError) -> ApiError {
+    let ApiError { kind, message, next } = error;
+    let message = format!("{subject} is in the configuration but not in effect: {message}");
+    let next = next.unwrap_or_else(|| "it is tried again by itself; viaduct event tail".to_owned());
+    ApiError::new(kind, message).then(next)
+}
+
+#[cfg(test)]
+mod tests;

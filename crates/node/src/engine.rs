@@ -1,0 +1,188 @@
+//! [`Engine`]: the data plane as the control plane sees it. Every call begins something and returns
+//! at once; the answer comes through a [`Done`], from any thread, exactly once. That is what lets
+//! the implementation send each piece of work to the core it belongs to, and what lets a store that
+//! hangs hang alone: the reconciler counts the step as under way and goes on with the others.
+//!
+//! The caller keeps the order that `cluster::plan` gives: an adapter is opened on an open device, a
+//! device is closed when no adapter is on it, and there are never two steps on one device or
+//! adapter at a time. Every call may come again after a crash or a lost answer and must then
+//! succeed.
+
+pub mod recorder;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cluster::{AdapterSpec, DeviceSpec};
+use model::image::ImageUse;
+use model::stats::DeviceStats;
+use model::status::{AdapterState, Session};
+use model::{AdapterId, ApiError, Cache, Severity, Size, Subject};
+use uuid::Uuid;
+
+use crate::probe::Probe;
+use crate::socket::SocketSpec;
+
+/// The data plane.
+pub trait Engine: Send + Sync {
+    /// Makes the file of an LU in the data directory, sparse, of the device's size. A file that is
+    /// there already is kept, whatever it holds.
+    fn create_backing(&self, device: &DeviceSpec, done: Done<Made>);
+
+    /// Deletes the file of an LU. That it is gone already is success.
+    fn remove_backing(&self, uuid: Uuid, done: Done<()>);
+
+    /// Opens a device: waits for what a former process left in the kernel, takes its locks, and
+    /// fails if the backing is missing, is smaller than the device, or is in use by someone else.
+    fn open_device(&self, device: &DeviceSpec, done: Done<()>);
+
+    /// Changes the size of an open device and tells its clients.
+    fn resize(&self, uuid: Uuid, to: Size, done: Done<()>);
+
+    fn set_cache(&self, uuid: Uuid, to: Cache, done: Done<()>);
+
+    /// Closes a device when everything in flight has ended and was flushed.
+    fn close_device(&self, uuid: Uuid, done: Done<()>);
+
+    /// Listens on the adapter's socket and serves its device there.
+    fn open_adapter(&self, adapter: &AdapterSpec, socket: &SocketSpec, done: Done<()>);
+
+    /// Ends the session, drains what is in flight and removes the socket.
+    fn close_adapter(&self, id: &AdapterId, done: Done<()>);
+
+    /// Looks at an image or device that is to be adopted.
+    fn probe(&self, path: &str, usage: ImageUse, done: Done<Probe>);
+
+    /// What runs now.
+    fn snapshot(&self, done: Done<Snapshot>);
+
+    /// The counters of every open device.
+    fn stats(&self, done: Done<Vec<DeviceStats>>);
+
+    /// Drains every adapter, flushes every device and stops the cores. Nothing is called after it.
+    fn stop(&self, done: Done<()>);
+}
+
+/// What an engine is made from.
+#[derive(Clone)]
+pub struct Context {
+    /// Where the files of LUs are: `UUID.img`.
+    pub lus: PathBuf,
+    /// The CPUs that it may use; all when empty.
+    pub cores: Vec<usize>,
+    /// Takes what happens by itself.
+    pub report: Reporter,
+}
+
+/// Tells the node that something happened: a client came or went, a store failed, a drain takes
+/// long. It never blocks, so a core may call it.
+pub type Reporter = Arc<dyn Fn(Report) + Send + Sync>;
+
+/// Something that happened by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    pub severity: Severity,
+    pub subject: Subject,
+    /// A word for programs, like `client-connected`.
+    pub kind: &'static str,
+    pub message: String,
+    pub next: Option<String>,
+}
+
+/// Whether a backing had to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    New,
+    WasThere,
+}
+
+/// What an engine says about itself.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Snapshot {
+    /// Cores that serve requests.
+    pub cores: u32,
+    pub devices: BTreeMap<Uuid, DeviceStatus>,
+    pub adapters: BTreeMap<AdapterId, AdapterStatus>,
+}
+
+/// An open device.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeviceStatus {
+    /// Bytes that its backing takes, where that can be said.
+    pub allocated: Option<Size>,
+    /// What is wrong with it now.
+    pub problem: Option<Trouble>,
+}
+
+/// An open adapter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdapterStatus {
+    pub state: AdapterState,
+    pub session: Option<Session>,
+    /// What is wrong with it now, or why the last session ended badly.
+    pub problem: Option<Trouble>,
+}
+
+/// What is wrong, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    pub message: String,
+    pub next: Option<String>,
+}
+
+/// The duty to answer once. Dropping it unanswered answers that the engine gave up, so that nobody
+/// waits for ever.
+#[must_use = "someone waits for the answer"]
+pub struct Done<T>(Option<Callback<T>>);
+
+type Callback<T> = Box<dyn FnOnce(Result<T, ApiError>) + Send>;
+
+impl<T> Done<T> {
+    pub fn new(callback: impl FnOnce(Result<T, ApiError>) + Send + 'static) -> Done<T> {
+        Done(Some(Box::new(callback)))
+    }
+
+    pub fn give(mut self, answer: Result<T, ApiError>) {
+        if let Some(callback) = self.0.take() {
+            callback(answer);
+        }
+    }
+
+    pub fn ok(self, value: T) {
+        self.give(Ok(value));
+    }
+
+    pub fn fail(self, error: ApiError) {
+        self.give(Err(error));
+    }
+}
+
+impl<T> Drop for Done<T> {
+    fn drop(&mut self) {
+        if let Some(callback) = self.0.take() {
+            callback(Err(ApiError::failed("the data plane gave no answer")));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_comes_exactly_once() {
+        let (tx, rx) = mpsc::channel();
+        let done = |tx: &mpsc::Sender<_>| {
+            let tx = tx.clone();
+            Done::new(move |answer: Result<u32, ApiError>| tx.send(answer).unwrap())
+        };
+        done(&tx).ok(7);
+        assert_eq!(rx.try_recv().unwrap(), Ok(7));
+        drop(done(&tx));
+        assert_eq!(rx.try_recv().unwrap().unwrap_err().message, "the data plane gave no answer");
+        assert!(rx.try_recv().is_err());
+    }
+}

@@ -1,0 +1,215 @@
+//! An engine that only takes notes: it opens nothing, remembers everything, and fails or holds back
+//! answers as a test tells it to. Images are probed for real, because that reads and changes
+//! nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cluster::{Actual, AdapterSpec, DeviceSpec, Step};
+use model::image::ImageUse;
+use model::stats::{DeviceStats, OpKind, OpStats};
+use model::status::AdapterState;
+use model::{AdapterId, ApiError, Cache, Size};
+use uuid::Uuid;
+
+use super::{AdapterStatus, DeviceStatus, Done, Engine, Made, Snapshot};
+use crate::probe::{Probe, probe};
+use crate::socket::SocketSpec;
+
+/// The engine that takes notes. Clones are the same one.
+#[derive(Clone, Default)]
+pub struct Recorder {
+    inner: Arc<Mutex<Notes>>,
+}
+
+#[derive(Default)]
+struct Notes {
+    log: Vec<String>,
+    actual: Actual,
+    /// Files that exist, whether or not a node knows.
+    files: BTreeSet<Uuid>,
+    sockets: BTreeMap<AdapterId, SocketSpec>,
+    adapters: BTreeMap<AdapterId, AdapterStatus>,
+    failures: Vec<(String, ApiError)>,
+    holds: Option<String>,
+    held: Vec<Box<dyn FnOnce() + Send>>,
+}
+
+impl Recorder {
+    pub fn new() -> Recorder {
+        Recorder::default()
+    }
+
+    /// What was called since the last time, as steps print.
+    pub fn log(&self) -> Vec<String> {
+        std::mem::take(&mut self.lock().log)
+    }
+
+    /// From now on, steps whose print contains `part` fail like this, until [`Recorder::heal`].
+    pub fn fail(&self, part: &str, error: ApiError) {
+        self.lock().failures.push((part.to_owned(), error));
+    }
+
+    pub fn heal(&self) {
+        self.lock().failures.clear();
+    }
+
+    /// Holds back the answers to steps whose print contains `part`, until [`Recorder::release`].
+    pub fn hold(&self, part: &str) {
+        self.lock().holds = Some(part.to_owned());
+    }
+
+    pub fn release(&self) {
+        let held = {
+            let mut notes = self.lock();
+            notes.holds = None;
+            std::mem::take(&mut notes.held)
+        };
+        held.into_iter().for_each(|answer| answer());
+    }
+
+    /// What a client does to an adapter.
+    pub fn set_adapter(&self, id: &AdapterId, status: AdapterStatus) {
+        self.lock().adapters.insert(id.clone(), status);
+    }
+
+    /// Puts a file where an LU's file would be.
+    pub fn put_file(&self, uuid: Uuid) {
+        self.lock().files.insert(uuid);
+    }
+
+    pub fn files(&self) -> BTreeSet<Uuid> {
+        self.lock().files.clone()
+    }
+
+    pub fn socket(&self, id: &AdapterId) -> Option<SocketSpec> {
+        self.lock().sockets.get(id).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Notes> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn step<T: Send + 'static>(
+        &self,
+        step: Step,
+        done: Done<T>,
+        work: impl FnOnce(&mut Notes) -> T,
+    ) {
+        let print = step.to_string();
+        let mut notes = self.lock();
+        notes.log.push(print.clone());
+        let failure = notes.failures.iter().find(|(part, _)| print.contains(part));
+        let answer = match failure.map(|(_, error)| error.clone()) {
+            Some(error) => Err(error),
+            None => {
+                notes.actual.apply(&step);
+                Ok(work(&mut notes))
+            }
+        };
+        if notes.holds.as_ref().is_some_and(|part| print.contains(part)) {
+            notes.held.push(Box::new(move || done.give(answer)));
+            return;
+        }
+        drop(notes);
+        done.give(answer);
+    }
+}
+
+impl Engine for Recorder {
+    fn create_backing(&self, device: &DeviceSpec, done: Done<Made>) {
+        let uuid = device.uuid;
+        self.step(Step::CreateBacking { device: device.clone() }, done, |notes| {
+            if notes.files.insert(uuid) { Made::New } else { Made::WasThere }
+        });
+    }
+
+    fn remove_backing(&self, uuid: Uuid, done: Done<()>) {
+        self.step(Step::RemoveBacking { uuid }, done, |notes| {
+            notes.files.remove(&uuid);
+        });
+    }
+
+    fn open_device(&self, device: &DeviceSpec, done: Done<()>) {
+        self.step(Step::OpenDevice { device: device.clone() }, done, |_| {});
+    }
+
+    fn resize(&self, uuid: Uuid, to: Size, done: Done<()>) {
+        let Some(open) = self.lock().actual.devices.get(&uuid).cloned() else {
+            return done.fail(ApiError::failed(format!("device {uuid} is not open")));
+        };
+        self.step(Step::Resize { uuid, name: open.name, from: open.size, to }, done, |_| {});
+    }
+
+    fn set_cache(&self, uuid: Uuid, to: Cache, done: Done<()>) {
+        let Some(open) = self.lock().actual.devices.get(&uuid).cloned() else {
+            return done.fail(ApiError::failed(format!("device {uuid} is not open")));
+        };
+        self.step(Step::SetCache { uuid, name: open.name, to }, done, |_| {});
+    }
+
+    fn close_device(&self, uuid: Uuid, done: Done<()>) {
+        let Some(open) = self.lock().actual.devices.get(&uuid).cloned() else {
+            return done.ok(());
+        };
+        self.step(Step::CloseDevice { uuid, name: open.name }, done, |_| {});
+    }
+
+    fn open_adapter(&self, adapter: &AdapterSpec, socket: &SocketSpec, done: Done<()>) {
+        let device = self.lock().actual.devices.get(&adapter.device).cloned();
+        let Some(device) = device else {
+            return done.fail(ApiError::failed(format!("device {} is not open", adapter.device)));
+        };
+        let (id, socket) = (adapter.id.clone(), socket.clone());
+        let step = Step::OpenAdapter { adapter: adapter.clone(), lu: device.name };
+        self.step(step, done, move |notes| {
+            let listening =
+                AdapterStatus { state: AdapterState::Listening, session: None, problem: None };
+            notes.adapters.insert(id.clone(), listening);
+            notes.sockets.insert(id, socket);
+        });
+    }
+
+    fn close_adapter(&self, id: &AdapterId, done: Done<()>) {
+        let Some(open) = self.lock().actual.adapters.get(id).cloned() else {
+            return done.ok(());
+        };
+        let step = Step::CloseAdapter { id: id.clone(), device: open.device };
+        self.step(step, done, |notes| {
+            notes.adapters.remove(id);
+            notes.sockets.remove(id);
+        });
+    }
+
+    fn probe(&self, path: &str, usage: ImageUse, done: Done<Probe>) {
+        done.give(probe(Path::new(path), usage));
+    }
+
+    fn snapshot(&self, done: Done<Snapshot>) {
+        let notes = self.lock();
+        let devices = notes.actual.devices.keys();
+        let snapshot = Snapshot {
+            cores: 1,
+            devices: devices.map(|uuid| (*uuid, DeviceStatus::default())).collect(),
+            adapters: notes.adapters.clone(),
+        };
+        drop(notes);
+        done.ok(snapshot);
+    }
+
+    fn stats(&self, done: Done<Vec<DeviceStats>>) {
+        let of = |device: &DeviceSpec| DeviceStats {
+            lu: device.name.clone(),
+            inflight: 0,
+            ops: OpKind::ALL.map(OpStats::new).into(),
+        };
+        let stats = self.lock().actual.devices.values().map(of).collect();
+        done.ok(stats);
+    }
+
+    fn stop(&self, done: Done<()>) {
+        self.lock().log.push("stop".to_owned());
+        done.ok(());
+    }
+}

@@ -1,0 +1,51 @@
+//! A node: the desired state, the reconciler that makes it real, and the API that shows and changes
+//! it. Wiring only; what a device, a transport or a plan *is* lies in the crates below.
+//!
+//! ```text
+//!   CLI, web ── REST (api) ──▶ control ──▶ state ──▶ kv
+//!                 │  ▲            │ ▲
+//!        snapshot │  │ published  │ │ done, reports
+//!                 ▼  │            ▼ │
+//!               engine ◀──────────── reconcile (cluster::plan)
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`engine`] | the trait that the data plane implements: start, and tell when done |
+//! | [`engine::recorder`] | an engine that only takes notes, for tests |
+//! | [`plane`] | the engine: cores, stores, adapters |
+//! | [`state`] | the desired state in `kv`, and every change to it, validated |
+//! | [`reconcile`] | which step next: plan, steps under way, failures and their retries |
+//! | [`control`] | the one thread that owns state and reconciler, and what others see of it |
+//! | [`events`] | the bounded log of what happened |
+//! | [`view`] | what is wanted joined with what is |
+//! | [`connect`] | what to run on the client's side |
+//! | [`metrics`] | the Prometheus text |
+//! | [`api`] | REST on a Unix socket and, read-only, on TCP |
+//! | [`datadir`] | layout, lock and format of the data directory |
+//! | [`socket`], [`owner`], [`probe`], [`world`] | sockets for clients, users and groups, images, clock and files |
+//! | [`run`] | a node from start to stop |
+//!
+//! tokio runs in `api` only, on a thread of its own. The control thread takes one message at a time
+//! and never waits for the data plane, so neither can wedge the other.
+
+pub mod api;
+pub mod connect;
+pub mod control;
+pub mod datadir;
+pub mod engine;
+pub mod events;
+pub mod metrics;
+pub mod owner;
+pub mod plane;
+pub mod probe;
+pub mod reconcile;
+pub mod run;
+pub mod socket;
+pub mod state;
+pub mod view;
+pub mod world;
+
+pub use engine::Engine;
+pub use plane::Plane;
+pub use run::{Node, Options};

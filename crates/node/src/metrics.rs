@@ -1,0 +1,159 @@
+//! `/metrics` in Prometheus' text form, written straight from the engine's counters.
+//!
+//! The counters already exist, one set for each device in memory of the core that counts them. A
+//! metrics library would want to own them and to be called on the data path; the text itself is a
+//! few lines.
+
+use std::fmt::Write as _;
+
+use model::stats::{DeviceStats, OpStats, latency_bound_ns};
+
+use crate::view::{Picture, Published};
+
+/// What the media type of the text is.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// name, type, help
+type Family = (&'static str, &'static str, &'static str);
+
+/// A family with what it tells of one kind of request.
+type Counter = (Family, fn(&OpStats) -> u64);
+
+const REQUESTS: Family = ("viaduct_lu_requests_total", "counter", "Requests answered, by kind.");
+const BYTES: Family = ("viaduct_lu_bytes_total", "counter", "Bytes moved, by kind of request.");
+const ERRORS: Family =
+    ("viaduct_lu_errors_total", "counter", "Requests answered with an error, by kind.");
+const INFLIGHT: Family =
+    ("viaduct_lu_requests_inflight", "gauge", "Requests begun and not yet answered.");
+const LATENCY: Family = (
+    "viaduct_lu_request_duration_seconds",
+    "histogram",
+    "Time from taking a request off its ring to its answer, by kind.",
+);
+
+/// The whole text.
+pub fn text(version: &str, picture: &Picture<'_>, stats: &[DeviceStats]) -> String {
+    let mut text = String::new();
+    node(&mut text, version, picture);
+    family(&mut text, INFLIGHT);
+    for device in stats {
+        let _ = writeln!(text, "{}{{lu=\"{}\"}} {}", INFLIGHT.0, device.lu, device.inflight);
+    }
+    let counters: [Counter; 3] =
+        [(REQUESTS, |op| op.requests), (BYTES, |op| op.bytes), (ERRORS, |op| op.errors)];
+    for (wanted, value) in counters {
+        family(&mut text, wanted);
+        for (device, op) in used(stats) {
+            let (lu, label) = (&device.lu, op.op.label());
+            let _ = writeln!(text, "{}{{lu=\"{lu}\",op=\"{label}\"}} {}", wanted.0, value(op));
+        }
+    }
+    family(&mut text, LATENCY);
+    for (device, op) in used(stats) {
+        histogram(&mut text, device, op);
+    }
+    text
+}
+
+/// Kinds that a device never saw are left out: most devices see two or three.
+fn used(stats: &[DeviceStats]) -> impl Iterator<Item = (&DeviceStats, &OpStats)> {
+    let all = stats.iter().flat_map(|device| device.ops.iter().map(move |op| (device, op)));
+    all.filter(|(_, op)| op.requests > 0)
+}
+
+fn node(text: &mut String, version: &str, picture: &Picture<'_>) {
+    family(text, ("viaduct_info", "gauge", "The program that runs."));
+    let _ = writeln!(text, "viaduct_info{{version=\"{version}\"}} 1");
+    let published: &Published = picture.published;
+    let gauges: [(&str, &str, u64); 6] = [
+        ("viaduct_lus", "LUs that are wanted.", published.config.lus.len() as u64),
+        ("viaduct_lus_online", "LUs that are open.", published.devices.len() as u64),
+        ("viaduct_mappings", "Mappings that are wanted.", published.config.mappings.len() as u64),
+        ("viaduct_sessions", "Adapters with a client.", picture.sessions()),
+        ("viaduct_steps_pending", "Steps to the desired state.", published.steps_pending),
+        ("viaduct_problems", "Things not as they should be.", picture.problems().len() as u64),
+    ];
+    for (name, help, value) in gauges {
+        family(text, (name, "gauge", help));
+        let _ = writeln!(text, "{name} {value}");
+    }
+}
+
+fn family(text: &mut String, (name, kind, help): (&str, &str, &str)) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn histogram(text: &mut String, device: &DeviceStats, op: &OpStats) {
+    let labels = format!("lu=\"{}\",op=\"{}\"", device.lu, op.op.label());
+    let name = LATENCY.0;
+    let mut below = 0;
+    for (bucket, count) in op.latency_counts.iter().enumerate() {
+        below += count;
+        let bound = match latency_bound_ns(bucket) {
+            Some(bound) => (bound as f64 / 1e9).to_string(),
+            None => "+Inf".to_owned(),
+        };
+        let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{bound}\"}} {below}");
+    }
+    let sum = op.latency_sum_ns as f64 / 1e9;
+    let _ = writeln!(text, "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {below}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use model::stats::OpKind;
+
+    use super::*;
+    use crate::engine::Snapshot;
+
+    fn rendered() -> String {
+        let mut read = OpStats::new(OpKind::Read);
+        read.record(4096, 900, true);
+        read.record(4096, 3_000_000, true);
+        read.record(4096, u64::MAX, false);
+        let ops = vec![read, OpStats::new(OpKind::Write)];
+        let stats = [DeviceStats { lu: "web1".parse().unwrap(), inflight: 2, ops }];
+        let (published, snapshot) = (Published::default(), Snapshot::default());
+        let path = Path::new("/");
+        let picture = Picture { published: &published, snapshot: &snapshot, lus: path, run: path };
+        text("1.2.3", &picture, &stats)
+    }
+
+    #[test]
+    fn counters_and_histograms_are_told() {
+        let text = rendered();
+        let has = |line: &str| assert!(text.lines().any(|l| l == line), "{line} not in\n{text}");
+        has("viaduct_info{version=\"1.2.3\"} 1");
+        has("viaduct_lu_requests_inflight{lu=\"web1\"} 2");
+        has("viaduct_lu_requests_total{lu=\"web1\",op=\"read\"} 3");
+        has("viaduct_lu_bytes_total{lu=\"web1\",op=\"read\"} 12288");
+        has("viaduct_lu_errors_total{lu=\"web1\",op=\"read\"} 1");
+        let bucket = "viaduct_lu_request_duration_seconds_bucket{lu=\"web1\",op=\"read\",le=";
+        has(&format!("{bucket}\"0.000001024\"}} 1"));
+        has(&format!("{bucket}\"0.002097152\"}} 1"));
+        has(&format!("{bucket}\"0.004194304\"}} 2"));
+        has(&format!("{bucket}\"+Inf\"}} 3"));
+        has("viaduct_lu_request_duration_seconds_count{lu=\"web1\",op=\"read\"} 3");
+        assert!(!text.contains("op=\"write\""));
+    }
+
+    #[test]
+    fn every_sample_belongs_to_a_family_that_was_declared_once() {
+        let text = rendered();
+        let mut families = std::collections::BTreeSet::new();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let name = rest.split(' ').next().unwrap();
+                assert!(families.insert(name.to_owned()), "{name} twice");
+            } else if !line.starts_with('#') {
+                let name = line.split(['{', ' ']).next().unwrap();
+                let is_known = ["", "_bucket", "_sum", "_count"]
+                    .iter()
+                    .any(|end| name.strip_suffix(end).is_some_and(|n| families.contains(n)));
+                assert!(is_known, "{line}");
+            }
+        }
+    }
+}

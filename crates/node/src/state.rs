@@ -1,0 +1,316 @@
+//! The desired state: held in memory, kept in `kv`, changed by one writer.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`ops`] | each change, from configuration to configuration, with what it refuses |
+//! | [`validate`] | what must hold of every configuration, however it came about |
+//! | here | how a configuration is kept: one key per object, changed by compare-and-set |
+//!
+//! Keys, with `G` the generation:
+//!
+//! | key | value |
+//! |---|---|
+//! | `/config/head` | version of the document and G |
+//! | `/config/G/lu/NAME`, `/config/G/client/NAME`, `/config/G/mapping/CLIENT/SLOT/LUN` | the object |
+//! | `/node/ID/made/UUID` | the LU's file was made on this node |
+//! | `/node/ID/leftover/UUID` | the LU was removed; its file is to be deleted |
+//!
+//! Every change compares the head and writes it again, so two writers cannot both win. A change
+//! that is too large for one transaction writes the next generation beside the old one and switches
+//! the head.
+
+pub mod ops;
+pub mod validate;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use kv::{
+    Entry, Kv, Operation, Outcome, Revision, TRANSACTION_OPERATIONS_MAX, Transaction, range_all,
+};
+use model::config::CONFIG_VERSION;
+use model::{ApiError, Client, Config, Lu, Mapping};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+const HEAD: &str = "/config/head";
+
+/// Operations of one transaction beside the head and the marks that go with a change.
+const BATCH: usize = TRANSACTION_OPERATIONS_MAX - 8;
+
+/// Reads of a configuration that changed meanwhile, before giving up.
+const READ_ATTEMPTS_MAX: usize = 10;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Head {
+    version: u32,
+    generation: u64,
+}
+
+/// The desired state of the cluster, and what this node keeps about its own files.
+pub struct State {
+    kv: Arc<dyn Kv>,
+    node: Uuid,
+    head: Head,
+    config: Config,
+    made: BTreeSet<Uuid>,
+    leftovers: BTreeSet<Uuid>,
+}
+
+/// A note about a file that goes into `kv` together with a change or by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    Made(Uuid),
+    Leftover(Uuid),
+    /// The file is deleted.
+    Gone(Uuid),
+}
+
+impl State {
+    /// Reads the state, or begins an empty one.
+    pub fn load(kv: Arc<dyn Kv>, node: Uuid) -> Result<State, ApiError> {
+        let (head, config) = read_config(kv.as_ref())?;
+        let uuids = |kind: &str| read_uuids(kv.as_ref(), &format!("/node/{node}/{kind}/"));
+        let (made, leftovers) = (uuids("made")?, uuids("leftover")?);
+        Ok(State { kv, node, head, config, made, leftovers })
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn made(&self) -> &BTreeSet<Uuid> {
+        &self.made
+    }
+
+    pub fn leftovers(&self) -> &BTreeSet<Uuid> {
+        &self.leftovers
+    }
+
+    /// Makes `next` the desired state, durably, if nobody changed it since it was read here.
+    pub fn commit(&mut self, mut next: Config, marks: &[Mark]) -> Result<(), ApiError> {
+        next.sort();
+        validate::config(&next)?;
+        if let Some(lu) = next.lus.iter().find(|lu| self.leftovers.contains(&lu.uuid)) {
+            return Err(ApiError::not_now(format!("LU '{}' is still being removed", lu.name))
+                .then("run the command again in a moment"));
+        }
+        let (before, after) = (objects(&self.config)?, objects(&next)?);
+        let mut operations = Vec::new();
+        for (key, value) in &after {
+            if before.get(key) != Some(value) {
+                operations.push((key.clone(), Some(value.clone())));
+            }
+        }
+        let gone = before.keys().filter(|key| !after.contains_key(*key));
+        operations.extend(gone.map(|key| (key.clone(), None)));
+        if operations.is_empty() && marks.is_empty() {
+            return Ok(());
+        }
+        let revision = if operations.len() <= BATCH && marks.len() <= 4 {
+            let generation = self.head.generation;
+            let transaction = write(Transaction::new(), generation, operations);
+            self.switch(transaction, self.head, marks)?
+        } else {
+            self.commit_generation(after, marks)?
+        };
+        next.revision = revision;
+        self.config = next;
+        self.note(marks);
+        Ok(())
+    }
+
+    /// Notes what became of a file.
+    pub fn mark(&mut self, mark: Mark) -> Result<(), ApiError> {
+        let transaction = self.with_marks(Transaction::new(), &[mark]);
+        self.kv.transact(&transaction).map_err(unavailable)?;
+        self.note(&[mark]);
+        Ok(())
+    }
+
+    /// Writes everything anew beside the old and switches over in one transaction.
+    fn commit_generation(
+        &mut self,
+        after: BTreeMap<String, Vec<u8>>,
+        marks: &[Mark],
+    ) -> Result<Revision, ApiError> {
+        let next = Head { version: CONFIG_VERSION, generation: self.head.generation + 1 };
+        // A crash may have left a generation half written.
+        self.clear(next.generation)?;
+        let after: Vec<_> = after.into_iter().map(|(key, value)| (key, Some(value))).collect();
+        for batch in after.chunks(BATCH) {
+            let transaction = write(Transaction::new(), next.generation, batch.to_vec());
+            self.kv.transact(&transaction).map_err(unavailable)?;
+        }
+        // Marks come with the switch or after it, never before: a mark of an LU that is still
+        // wanted would be a lie. A crash between leaves a file that nobody deletes, which is the
+        // safe side.
+        let (few, many) = marks.split_at(marks.len().min(4));
+        let revision = self.switch(Transaction::new(), next, few)?;
+        for batch in many.chunks(BATCH) {
+            let transaction = self.with_marks(Transaction::new(), batch);
+            self.kv.transact(&transaction).map_err(unavailable)?;
+        }
+        let old = std::mem::replace(&mut self.head, next).generation;
+        if let Err(error) = self.clear(old) {
+            tracing::warn!(%error, "the former configuration stays in the store for now");
+        }
+        Ok(revision)
+    }
+
+    fn switch(
+        &self,
+        transaction: Transaction,
+        head: Head,
+        marks: &[Mark],
+    ) -> Result<Revision, ApiError> {
+        let transaction = self
+            .with_marks(transaction, marks)
+            .unchanged(HEAD, self.config.revision)
+            .put(HEAD, encode(&head)?);
+        match self.kv.transact(&transaction).map_err(unavailable)? {
+            Outcome::Committed { revision } => Ok(revision),
+            Outcome::Refused { .. } => Err(ApiError::not_now(
+                "the configuration was changed by someone else at the same moment",
+            )
+            .then("run the command again")),
+        }
+    }
+
+    fn clear(&self, generation: u64) -> Result<(), ApiError> {
+        let prefix = format!("/config/{generation}/");
+        let entries = range_all(self.kv.as_ref(), &prefix).map_err(unavailable)?;
+        for batch in entries.chunks(BATCH) {
+            let delete = |txn: Transaction, entry: &Entry| txn.delete(&entry.key);
+            let transaction = batch.iter().fold(Transaction::new(), delete);
+            self.kv.transact(&transaction).map_err(unavailable)?;
+        }
+        Ok(())
+    }
+
+    fn with_marks(&self, transaction: Transaction, marks: &[Mark]) -> Transaction {
+        let key = |kind: &str, uuid: Uuid| format!("/node/{}/{kind}/{uuid}", self.node);
+        marks.iter().fold(transaction, |txn, mark| match *mark {
+            Mark::Made(uuid) => txn.put(key("made", uuid), ""),
+            Mark::Leftover(uuid) => txn.put(key("leftover", uuid), ""),
+            Mark::Gone(uuid) => txn.delete(key("made", uuid)).delete(key("leftover", uuid)),
+        })
+    }
+
+    fn note(&mut self, marks: &[Mark]) {
+        for mark in marks {
+            match *mark {
+                Mark::Made(uuid) => {
+                    self.made.insert(uuid);
+                }
+                Mark::Leftover(uuid) => {
+                    self.leftovers.insert(uuid);
+                }
+                Mark::Gone(uuid) => {
+                    self.made.remove(&uuid);
+                    self.leftovers.remove(&uuid);
+                }
+            }
+        }
+    }
+}
+
+/// Says in the words of the API that the store did not answer.
+pub fn unavailable(error: kv::Error) -> ApiError {
+    match error {
+        kv::Error::Stopped | kv::Error::Io(_) => ApiError::failed(error.to_string())
+            .then("look at the data directory's disk (is it full?) and restart the node"),
+        _ => ApiError::failed(error.to_string()),
+    }
+}
+
+fn read_config(kv: &dyn Kv) -> Result<(Head, Config), ApiError> {
+    for _ in 0..READ_ATTEMPTS_MAX {
+        let Some(entry) = kv.get(HEAD).map_err(unavailable)? else {
+            let head = Head { version: CONFIG_VERSION, generation: 1 };
+            let transaction = Transaction::new().absent(HEAD).put(HEAD, encode(&head)?);
+            kv.transact(&transaction).map_err(unavailable)?;
+            continue;
+        };
+        let head: Head = decode(&entry)?;
+        Config::check_version(head.version)?;
+        let list = |kind: &str| {
+            let prefix = format!("/config/{}/{kind}/", head.generation);
+            range_all(kv, &prefix).map_err(unavailable)
+        };
+        let mut config = Config {
+            version: CONFIG_VERSION,
+            revision: entry.mod_revision,
+            lus: decode_all::<Lu>(&list("lu")?)?,
+            clients: decode_all::<Client>(&list("client")?)?,
+            mappings: decode_all::<Mapping>(&list("mapping")?)?,
+        };
+        let again = kv.get(HEAD).map_err(unavailable)?;
+        if again.is_some_and(|again| again.mod_revision == entry.mod_revision) {
+            config.sort();
+            return Ok((head, config));
+        }
+    }
+    Err(ApiError::not_now("the configuration changes faster than it can be read"))
+}
+
+fn read_uuids(kv: &dyn Kv, prefix: &str) -> Result<BTreeSet<Uuid>, ApiError> {
+    let entries = range_all(kv, prefix).map_err(unavailable)?;
+    let uuid = |entry: &Entry| {
+        let text = entry.key.strip_prefix(prefix).unwrap_or_default();
+        Uuid::parse_str(text).map_err(|_| damaged(&entry.key, "is no UUID"))
+    };
+    entries.iter().map(uuid).collect()
+}
+
+/// Every object under its key, without the generation.
+fn objects(config: &Config) -> Result<BTreeMap<String, Vec<u8>>, ApiError> {
+    let mut objects = BTreeMap::new();
+    for lu in &config.lus {
+        objects.insert(format!("lu/{}", lu.name), encode(lu)?);
+    }
+    for client in &config.clients {
+        objects.insert(format!("client/{}", client.name), encode(client)?);
+    }
+    for mapping in &config.mappings {
+        let Mapping { client, slot, lun, .. } = mapping;
+        objects.insert(format!("mapping/{client}/{slot}/{lun}"), encode(mapping)?);
+    }
+    Ok(objects)
+}
+
+fn write(
+    transaction: Transaction,
+    generation: u64,
+    operations: Vec<(String, Option<Vec<u8>>)>,
+) -> Transaction {
+    operations.into_iter().fold(transaction, |mut txn, (key, value)| {
+        let key = format!("/config/{generation}/{key}");
+        txn.operations.push(match value {
+            Some(value) => Operation::Put { key, value, lease: None },
+            None => Operation::Delete { key },
+        });
+        txn
+    })
+}
+
+fn encode(value: &impl Serialize) -> Result<Vec<u8>, ApiError> {
+    serde_json::to_vec(value).map_err(|error| ApiError::failed(error.to_string()))
+}
+
+fn decode<T: DeserializeOwned>(entry: &Entry) -> Result<T, ApiError> {
+    serde_json::from_slice(&entry.value).map_err(|error| damaged(&entry.key, &error.to_string()))
+}
+
+fn decode_all<T: DeserializeOwned>(entries: &[Entry]) -> Result<Vec<T>, ApiError> {
+    entries.iter().map(decode).collect()
+}
+
+fn damaged(key: &str, why: &str) -> ApiError {
+    ApiError::failed(format!("the store is damaged at {key}: {why}"))
+        .then("restore config.json into a new data directory (viaduct config restore)")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,352 @@
+//! Each change of the desired state, as a pure function from one configuration to the next. What a
+//! change refuses, it refuses with the name of the thing and the next thing to do.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use model::config::{ConfigRestore, RestoreOutcome};
+use model::image::format_of;
+use model::lu::serial_of;
+use model::{
+    ApiError, Backing, Client, ClientName, Config, Lu, LuAdopt, LuCreate, LuName, LuResize,
+    MapRequest, Mapping, Size, Slot,
+};
+use uuid::Uuid;
+
+use super::Mark;
+use crate::probe::{Kind, Probe};
+
+/// LUs named in a message before it says "and more".
+const NAMES_SHOWN: usize = 5;
+
+pub fn no_lu(name: &LuName) -> ApiError {
+    ApiError::not_found(format!("there is no LU '{name}'"))
+        .then("viaduct lu ls shows those that are there")
+}
+
+pub fn no_client(name: &ClientName) -> ApiError {
+    ApiError::not_found(format!("there is no client '{name}'"))
+        .then(format!("viaduct client ls shows those that are there; viaduct client create {name}"))
+}
+
+pub fn lu_create(config: &Config, request: &LuCreate, uuid: Uuid) -> Result<Config, ApiError> {
+    let lu = Lu {
+        name: request.name.clone(),
+        uuid,
+        size: request.size,
+        block_size: request.block_size,
+        serial: request.serial.clone().unwrap_or_else(|| serial_of(uuid)),
+        shareable: request.shareable,
+        cache: request.cache,
+        removable: request.removable,
+        read_only: false,
+        backing: request.backing.into(),
+    };
+    add_lu(config, lu)
+}
+
+/// Takes over an image or device that holds data. What it holds does not matter, as long as it is
+/// the disk itself and not a file format around one.
+pub fn lu_adopt(
+    config: &Config,
+    request: &LuAdopt,
+    probe: &Probe,
+    uuid: Uuid,
+) -> Result<Config, ApiError> {
+    let path = &probe.path;
+    if probe.kind == Kind::Other {
+        return Err(ApiError::usage(format!(
+            "{path} is neither a regular file nor a block device"
+        )));
+    }
+    if let Some(format) = format_of(&probe.head) {
+        let name = format.name;
+        return Err(ApiError::usage(format!(
+            "{path} is a {name} image; only raw images and block devices can be adopted"
+        ))
+        .then(format!("qemu-img convert -O raw {path} NEW, then viaduct lu adopt NEW")));
+    }
+    if probe.is_held {
+        return Err(ApiError::conflict(format!(
+            "{path} is in use: a QEMU or another program holds its image lock"
+        ))
+        .then("stop its user, or adopt it --shareable if both shall write it"));
+    }
+    if probe.is_read_only && !request.read_only {
+        return Err(ApiError::conflict(format!("{path} cannot be written"))
+            .then("adopt it --read-only, or make it writable for the node"));
+    }
+    let taken = |lu: &&Lu| matches!(&lu.backing, Backing::Adopted { path: other } if other == path);
+    if let Some(lu) = config.lus.iter().find(taken) {
+        return Err(ApiError::conflict(format!("{path} is adopted already, as LU '{}'", lu.name)));
+    }
+    let lu = Lu {
+        name: request.name.clone().map_or_else(|| name_from(path), Ok)?,
+        uuid,
+        size: adopted_size(probe, request.block_size.bytes())?,
+        block_size: request.block_size,
+        serial: request.serial.clone().unwrap_or_else(|| serial_of(uuid)),
+        shareable: request.shareable,
+        cache: request.cache,
+        removable: request.removable,
+        read_only: request.read_only,
+        backing: Backing::Adopted { path: path.clone() },
+    };
+    add_lu(config, lu)
+}
+
+fn name_from(path: &str) -> Result<LuName, ApiError> {
+    let stem = Path::new(path).file_stem().map(|stem| stem.to_string_lossy()).unwrap_or_default();
+    stem.parse().map_err(|error| {
+        ApiError::usage(format!("no name can be made of {path}: {error}"))
+            .then(format!("viaduct lu adopt {path} --name NAME"))
+    })
+}
+
+/// The size of an adopted image: whole blocks, because rounding would hide or invent data.
+pub fn adopted_size(probe: &Probe, block_size: u32) -> Result<Size, ApiError> {
+    let (path, size, block) = (&probe.path, probe.size, u64::from(block_size));
+    if size.is_multiple_of(block) {
+        return Ok(Size(size));
+    }
+    let error = ApiError::usage(format!(
+        "the size of {path}, {size} bytes, is not a multiple of the block size {block}"
+    ));
+    Err(match probe.kind {
+        Kind::File => error.then(format!("truncate -s {} {path}", size.next_multiple_of(block))),
+        _ => error.then("adopt it with --block-size 512"),
+    })
+}
+
+fn add_lu(config: &Config, lu: Lu) -> Result<Config, ApiError> {
+    let name = &lu.name;
+    if config.lu(name).is_some() {
+        return Err(ApiError::conflict(format!("LU '{name}' exists already"))
+            .then(format!("choose another name; viaduct lu show {name} shows the one there is")));
+    }
+    lu.validate()?;
+    if let Some(other) = config.lus.iter().find(|other| other.serial == lu.serial) {
+        return Err(ApiError::conflict(format!(
+            "serial {} is that of LU '{}'; a guest would take both for one disk",
+            lu.serial, other.name
+        )));
+    }
+    let mut next = config.clone();
+    next.lus.push(lu);
+    Ok(next)
+}
+
+/// Changes the size of an LU. `found` is what an adopted backing has now.
+pub fn lu_resize(
+    config: &Config,
+    name: &LuName,
+    request: &LuResize,
+    found: Option<&Probe>,
+) -> Result<Config, ApiError> {
+    let lu = config.lu(name).ok_or_else(|| no_lu(name))?;
+    let size = match (&lu.backing, request.size, found) {
+        (Backing::Adopted { path }, Some(_), _) => {
+            return Err(ApiError::usage(format!(
+                "LU '{name}' is adopted; its size is that of {path}"
+            ))
+            .then(format!("resize {path} itself, then run viaduct lu resize {name}")));
+        }
+        (Backing::Adopted { .. }, None, Some(probe)) => adopted_size(probe, lu.block_size.bytes())?,
+        (_, Some(size), _) => size,
+        (_, None, _) => {
+            return Err(ApiError::usage(format!("say which size LU '{name}' shall have"))
+                .then(format!("viaduct lu resize {name} --size {}", Size(lu.size.bytes() * 2))));
+        }
+    };
+    if size < lu.size && !request.shrink {
+        return Err(ApiError::conflict(format!(
+            "{size} is less than the {} that LU '{name}' has; what lies behind it would be lost",
+            lu.size
+        ))
+        .then(format!("viaduct lu resize {name} --shrink, after the guest gave up that space")));
+    }
+    let mut next = config.clone();
+    for lu in next.lus.iter_mut().filter(|lu| lu.name == *name) {
+        lu.size = size;
+        lu.validate()?;
+    }
+    Ok(next)
+}
+
+pub fn lu_remove(config: &Config, name: &LuName) -> Result<(Config, Vec<Mark>), ApiError> {
+    let lu = config.lu(name).ok_or_else(|| no_lu(name))?;
+    if let Some(mapping) = config.mappings_of_lu(name).next() {
+        let client = &mapping.client;
+        return Err(ApiError::conflict(format!(
+            "LU '{name}' is mapped to client '{client}' at slot {}",
+            mapping.slot
+        ))
+        .then(format!("viaduct unmap {name} --from {client}")));
+    }
+    let marks = leftover(lu).into_iter().collect();
+    let mut next = config.clone();
+    next.lus.retain(|lu| lu.name != *name);
+    Ok((next, marks))
+}
+
+/// Only files that a node made are deleted with their LU.
+fn leftover(lu: &Lu) -> Option<Mark> {
+    (lu.backing == Backing::File).then_some(Mark::Leftover(lu.uuid))
+}
+
+pub fn client_create(config: &Config, client: &Client) -> Result<Config, ApiError> {
+    let name = &client.name;
+    if config.client(name).is_some() {
+        return Err(ApiError::conflict(format!("client '{name}' exists already"))
+            .then(format!("choose another name; viaduct client show {name}")));
+    }
+    let mut next = config.clone();
+    next.clients.push(client.clone());
+    Ok(next)
+}
+
+pub fn client_remove(config: &Config, name: &ClientName) -> Result<Config, ApiError> {
+    config.client(name).ok_or_else(|| no_client(name))?;
+    if let Some(mapping) = config.mappings_of_client(name).next() {
+        let lu = &mapping.lu;
+        return Err(ApiError::conflict(format!("client '{name}' has LU '{lu}' mapped"))
+            .then(format!("viaduct unmap {lu} --from {name}")));
+    }
+    let mut next = config.clone();
+    next.clients.retain(|client| client.name != *name);
+    Ok(next)
+}
+
+pub fn map(config: &Config, request: &MapRequest) -> Result<(Config, Mapping), ApiError> {
+    let (name, client) = (&request.lu, &request.client);
+    config.lu(name).ok_or_else(|| no_lu(name))?;
+    config.client(client).ok_or_else(|| no_client(client))?;
+    let taken: BTreeSet<Slot> = config.mappings_of_client(client).map(|m| m.slot).collect();
+    let free = Slot::lowest_free(&taken);
+    let slot = match request.slot {
+        Some(slot) if taken.contains(&slot) => {
+            let error = ApiError::conflict(format!("slot {slot} of client '{client}' is taken"));
+            return Err(match free {
+                Some(free) => error.then(format!("slot {free} is the lowest free one")),
+                None => error,
+            });
+        }
+        Some(slot) => slot,
+        None => free.ok_or_else(|| {
+            ApiError::conflict(format!("all slots of client '{client}' are taken"))
+                .then(format!("viaduct client show {client}; unmap an LU that is not needed"))
+        })?,
+    };
+    let mapping = Mapping {
+        lu: name.clone(),
+        client: client.clone(),
+        via: request.via,
+        slot,
+        lun: request.lun.unwrap_or(0),
+        read_only: request.read_only,
+    };
+    let mut next = config.clone();
+    next.mappings.push(mapping.clone());
+    super::validate::config(&next)?;
+    Ok((next, mapping))
+}
+
+pub fn unmap(
+    config: &Config,
+    lu: &LuName,
+    client: &ClientName,
+) -> Result<(Config, Mapping), ApiError> {
+    config.lu(lu).ok_or_else(|| no_lu(lu))?;
+    config.client(client).ok_or_else(|| no_client(client))?;
+    let found = config.mappings_of_lu(lu).find(|mapping| mapping.client == *client).cloned();
+    let mapping = found.ok_or_else(|| {
+        ApiError::not_found(format!("LU '{lu}' is not mapped to client '{client}'"))
+            .then("viaduct mapping ls shows what is mapped")
+    })?;
+    let mut next = config.clone();
+    next.mappings.retain(|other| *other != mapping);
+    Ok((next, mapping))
+}
+
+/// Makes a whole document the desired state. It never takes data away unless that was asked for.
+pub fn restore(
+    config: &Config,
+    request: &ConfigRestore,
+) -> Result<(Config, Vec<Mark>, RestoreOutcome), ApiError> {
+    let mut next = request.config.clone();
+    Config::check_version(next.version)?;
+    next.version = model::config::CONFIG_VERSION;
+    next.sort();
+    for lu in &next.lus {
+        if let Some(old) = config.lus.iter().find(|old| old.uuid == lu.uuid) {
+            check_change(old, lu)?;
+        }
+    }
+    let uuids: BTreeSet<Uuid> = next.lus.iter().map(|lu| lu.uuid).collect();
+    let gone: Vec<&Lu> = config.lus.iter().filter(|lu| !uuids.contains(&lu.uuid)).collect();
+    if !gone.is_empty() && !request.prune {
+        let names: Vec<&str> = gone.iter().map(|lu| lu.name.as_str()).take(NAMES_SHOWN).collect();
+        let more = if gone.len() > NAMES_SHOWN { " and more" } else { "" };
+        return Err(ApiError::conflict(format!(
+            "the document does not have the LUs {}{more}, which are here",
+            names.join(", ")
+        ))
+        .then("viaduct config restore --prune removes them with their data"));
+    }
+    let marks = gone.iter().filter_map(|lu| leftover(lu)).collect();
+    let outcome = count(config, &next);
+    Ok((next, marks, outcome))
+}
+
+/// What may not change about an LU that is there.
+fn check_change(old: &Lu, new: &Lu) -> Result<(), ApiError> {
+    let name = &old.name;
+    let differs = |what: &str| {
+        let message = format!("the document gives LU '{name}' another {what} than it has");
+        Err(ApiError::conflict(message))
+    };
+    if new.name != old.name {
+        return differs("name");
+    }
+    if new.backing != old.backing {
+        return differs("backing");
+    }
+    if new.block_size != old.block_size {
+        return differs("block size");
+    }
+    if new.size < old.size {
+        let message = format!(
+            "the document gives LU '{name}' {}, less than the {} that it has",
+            new.size, old.size
+        );
+        return Err(ApiError::conflict(message)
+            .then(format!("viaduct lu resize {name} --size {} --shrink first", new.size)));
+    }
+    Ok(())
+}
+
+fn count(old: &Config, new: &Config) -> RestoreOutcome {
+    let mut outcome = RestoreOutcome::default();
+    tally(&mut outcome, &old.lus, &new.lus, |a, b| a.name == b.name);
+    tally(&mut outcome, &old.clients, &new.clients, |a, b| a.name == b.name);
+    let same = |a: &Mapping, b: &Mapping| a.adapter() == b.adapter() && a.lun == b.lun;
+    tally(&mut outcome, &old.mappings, &new.mappings, same);
+    outcome
+}
+
+fn tally<T: PartialEq>(
+    outcome: &mut RestoreOutcome,
+    old: &[T],
+    new: &[T],
+    same: impl Fn(&T, &T) -> bool,
+) {
+    for item in new {
+        match old.iter().find(|other| same(other, item)) {
+            None => outcome.added += 1,
+            Some(other) if other != item => outcome.changed += 1,
+            Some(_) => {}
+        }
+    }
+    let is_gone = |item: &&T| !new.iter().any(|other| same(other, item));
+    outcome.removed += old.iter().filter(is_gone).count() as u32;
+}

@@ -1,0 +1,248 @@
+//! A whole node with its sockets, and an engine that only takes notes: what goes over the wire, who
+//! may do what, and that two nodes live side by side while one directory has one node.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::status::AdapterState;
+use node::engine::recorder::Recorder;
+use node::engine::{AdapterStatus, Engine};
+use node::run::Told;
+use node::world::Machine;
+use node::{Node, Options};
+use serde_json::{Value, json};
+
+/// Long enough for a loaded machine; nothing here waits that long when all is well.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn start(data: &Path, http: bool) -> (Node, Recorder) {
+    let engine = Recorder::new();
+    let node = try_start(data, http, engine.clone()).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(node.wait(PATIENCE), Some(Told::Running));
+    (node, engine)
+}
+
+fn try_start(data: &Path, http: bool, engine: Recorder) -> Result<Node, model::ApiError> {
+    let http = http.then(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+    let options = Options { data: data.to_path_buf(), http, cores: Vec::new() };
+    let engine: Arc<dyn Engine> = Arc::new(engine);
+    Node::start(options, Arc::new(Machine), |_| Ok(engine))
+}
+
+/// One request and its answer: status and body.
+fn exchange(mut stream: impl Read + Write, method: &str, path: &str, body: &str) -> (u16, String) {
+    send(&mut stream, method, path, body);
+    receive(stream)
+}
+
+fn send(stream: &mut impl Write, method: &str, path: &str, body: &str) {
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+}
+
+fn receive(mut stream: impl Read) -> (u16, String) {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    (status, body.to_owned())
+}
+
+fn unix(node: &Node, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    let stream = UnixStream::connect(node.data().join("run/api.sock")).unwrap();
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let (status, text) = exchange(stream, method, path, &body);
+    (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
+
+fn ok(node: &Node, method: &str, path: &str, body: &Value) -> Value {
+    let (status, value) = unix(node, method, path, body);
+    assert_eq!(status, 200, "{method} {path}: {value}");
+    value
+}
+
+fn furnish(node: &Node) {
+    ok(node, "POST", "/v1/lus", &json!({"name": "web1", "size": "10G"}));
+    ok(node, "POST", "/v1/clients", &json!({"name": "vm1"}));
+    let map = json!({"lu": "web1", "client": "vm1", "via": "vhost-user-blk"});
+    ok(node, "POST", "/v1/mappings", &map);
+}
+
+#[test]
+fn a_disk_over_the_wire() {
+    let directory = tempfile::tempdir().unwrap();
+    let (node, engine) = start(directory.path(), false);
+    furnish(&node);
+    let lu = ok(&node, "GET", "/v1/lus/web1", &Value::Null);
+    assert_eq!((&lu["size"], &lu["state"]), (&json!(10_737_418_240_u64), &json!("online")));
+    assert_eq!(lu["mapped_to"], json!([{"client": "vm1", "slot": 2}]));
+    let mapping = &ok(&node, "GET", "/v1/mappings", &Value::Null)[0];
+    assert_eq!((&mapping["slot"], &mapping["state"]), (&json!(2), &json!("listening")));
+    assert!(mapping["socket"].as_str().unwrap().ends_with("/run/vm1-2.sock"));
+    let connection = ok(&node, "GET", "/v1/clients/vm1/connection?for=qemu", &Value::Null);
+    assert!(connection["text"].as_str().unwrap().contains("-device vhost-user-blk-pci"));
+    let status = ok(&node, "GET", "/v1/status", &Value::Null);
+    assert_eq!((&status["lus"], &status["phase"]), (&json!(1), &json!("running")));
+    assert_eq!(status["problems"], json!([]));
+
+    let id = model::AdapterId { client: "vm1".parse().unwrap(), slot: 2.try_into().unwrap() };
+    let running = AdapterStatus { state: AdapterState::Running, session: None, problem: None };
+    engine.set_adapter(&id, running);
+    let unmap = "/v1/mappings?lu=web1&client=vm1";
+    let (status, error) = unix(&node, "DELETE", unmap, &Value::Null);
+    assert_eq!((status, &error["kind"]), (409, &json!("conflict")));
+    ok(&node, "DELETE", &format!("{unmap}&force=true"), &Value::Null);
+    ok(&node, "DELETE", "/v1/lus/web1", &Value::Null);
+    assert_eq!(ok(&node, "GET", "/v1/lus", &Value::Null), json!([]));
+    assert!(node.stop());
+}
+
+#[test]
+fn everything_is_there_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let (node, _) = start(directory.path(), false);
+    furnish(&node);
+    let before = ok(&node, "GET", "/v1/config", &Value::Null);
+    assert!(node.stop());
+    let copy = std::fs::read_to_string(directory.path().join("config.json")).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&copy).unwrap(), before);
+
+    let (node, engine) = start(directory.path(), false);
+    assert_eq!(ok(&node, "GET", "/v1/config", &Value::Null), before);
+    assert_eq!(
+        engine.log(),
+        ["open device web1 (file)", "open vhost-user-blk adapter vm1-2 on web1"]
+    );
+    let events = ok(&node, "GET", "/v1/events", &Value::Null);
+    assert!(events["events"][0]["id"].as_u64().unwrap() > 1000, "ids go on: {events}");
+    assert!(node.stop());
+}
+
+#[test]
+fn errors_have_one_form() {
+    let directory = tempfile::tempdir().unwrap();
+    let (node, _) = start(directory.path(), false);
+    let cases = [
+        ("GET", "/v1/lus/none", Value::Null, 404, "not-found"),
+        ("GET", "/v1/lus/no%20name", Value::Null, 400, "usage"),
+        ("GET", "/v2/lus", Value::Null, 404, "not-found"),
+        ("PUT", "/v1/lus", Value::Null, 400, "usage"),
+        ("POST", "/v1/lus", json!({"name": "a"}), 400, "usage"),
+        ("POST", "/v1/lus", json!({"name": "a", "size": "10GB"}), 400, "usage"),
+        ("POST", "/v1/lus", json!({"name": "a", "size": "1G", "colour": 1}), 400, "usage"),
+        ("POST", "/v1/lus", Value::Null, 400, "usage"),
+        ("GET", "/v1/events?since=1", Value::Null, 400, "usage"),
+        ("GET", "/v1/clients/x/connection?for=bochs", Value::Null, 400, "usage"),
+        ("POST", "/v1/adopt", json!({"path": "/does/not/exist"}), 404, "not-found"),
+        ("POST", "/v1/adopt", json!({"path": "relative"}), 400, "usage"),
+        ("PUT", "/v1/config", json!({"config": {"version": 7}}), 400, "usage"),
+    ];
+    for (method, path, body, status, kind) in cases {
+        let (found, error) = unix(&node, method, path, &body);
+        assert_eq!((found, &error["kind"]), (status, &json!(kind)), "{method} {path}: {error}");
+        assert!(error["message"].as_str().is_some_and(|text| text.len() > 10), "{error}");
+    }
+    let inside = directory.path().join("config.json");
+    let (status, error) = unix(&node, "POST", "/v1/adopt", &json!({"path": inside}));
+    assert_eq!(status, 400);
+    assert!(error["message"].as_str().unwrap().contains("own data directory"), "{error}");
+    assert!(node.stop());
+}
+
+#[test]
+fn tcp_serves_reading_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let (node, _) = start(directory.path(), true);
+    furnish(&node);
+    let address = node.http().unwrap();
+    let tcp = |method: &str, path: &str, body: &str| {
+        exchange(TcpStream::connect(address).unwrap(), method, path, body)
+    };
+    let (status, metrics) = tcp("GET", "/metrics", "");
+    assert_eq!(status, 200);
+    assert!(metrics.contains("viaduct_lus_online 1\n"), "{metrics}");
+    assert_eq!(tcp("GET", "/v1/lus", "").0, 200);
+    for (method, path) in [("POST", "/v1/clients"), ("DELETE", "/v1/lus/web1"), ("PUT", "/v1/x")] {
+        let (status, error) = tcp(method, path, r#"{"name": "vm2"}"#);
+        assert_eq!(status, 403, "{method} {path}: {error}");
+        assert!(error.contains("Unix socket only"), "{error}");
+    }
+    assert_eq!(ok(&node, "GET", "/v1/clients", &Value::Null).as_array().unwrap().len(), 1);
+    assert!(node.stop());
+}
+
+#[test]
+fn every_path_of_the_document_is_served() {
+    let directory = tempfile::tempdir().unwrap();
+    let (node, _) = start(directory.path(), false);
+    let document = ok(&node, "GET", "/v1/openapi.json", &Value::Null);
+    let mut count = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            let path = path.replace("{name}", "x");
+            let (status, answer) = unix(&node, &method.to_uppercase(), &path, &Value::Null);
+            let is_missing = answer["message"]
+                .as_str()
+                .is_some_and(|m| m.contains("nothing at") || m.contains("is not possible"));
+            assert!(!is_missing, "{method} {path}: {status} {answer}");
+            count += 1;
+        }
+    }
+    assert_eq!(count, 20);
+    assert!(node.stop());
+}
+
+#[test]
+fn who_waits_for_events_hears_of_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let (node, _) = start(directory.path(), false);
+    let last = ok(&node, "GET", "/v1/events", &Value::Null)["last"].as_u64().unwrap();
+    let socket = node.data().join("run/api.sock");
+    let wait = |path: String| {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        send(&mut stream, "GET", &path, "");
+        stream
+    };
+    let waiting = wait(format!("/v1/events?after={last}&wait_s=30"));
+    ok(&node, "POST", "/v1/clients", &json!({"name": "vm1"}));
+    let (status, text) = receive(waiting);
+    let page: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(status, 200);
+    assert_eq!(page["events"][0]["kind"], json!("client-created"));
+    // One who waits does not keep the node from stopping.
+    let mut waiting = wait(format!("/v1/events?after={}&wait_s=60", page["last"]));
+    ok(&node, "GET", "/v1/status", &Value::Null);
+    let before = std::time::Instant::now();
+    assert!(node.stop());
+    assert!(before.elapsed() < PATIENCE);
+    waiting.read_to_string(&mut String::new()).unwrap();
+}
+
+#[test]
+fn two_nodes_side_by_side_and_one_per_directory() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (first, _) = start(one.path(), true);
+    let (second, _) = start(two.path(), true);
+    furnish(&first);
+    assert_eq!(ok(&second, "GET", "/v1/lus", &Value::Null), json!([]));
+    let Err(error) = try_start(one.path(), false, Recorder::new()) else {
+        panic!("one directory has two nodes")
+    };
+    assert!(error.message.contains("is in use by process"), "{error}");
+    assert!(first.is_alive(PATIENCE));
+    assert!(first.stop());
+    assert!(second.stop());
+    let (again, _) = start(one.path(), true);
+    assert!(again.stop());
+}
