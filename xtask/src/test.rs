@@ -2,7 +2,8 @@
 //!
 //! The checks that are quick to fail come first. Tests and their harness are built in the dev
 //! profile, and only the server that system tests drive is built for release; so nothing is
-//! compiled for both but what both need.
+//! compiled for both but what both need. Unit and system tests are built by the same command, for
+//! cargo builds dependencies anew when the chosen packages ask for other features of them.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -12,6 +13,10 @@ use clap::{Args, ValueEnum};
 use crate::workspace::{cargo, has_program, must, target_dir};
 use crate::{Result, guest, packages, tidy};
 
+/// All packages, the benchmarks (which everyday verbs do without) among them.
+const ALL: [&str; 3] = ["--workspace", "--features", "xtask/bench"];
+/// What needs guests, and takes long.
+const SYSTEM_TESTS: &str = "package(viaduct-system-tests) and kind(test)";
 /// Guests are emulated, each on one busy core.
 const GUESTS_AT_ONCE: &str = "2";
 
@@ -48,7 +53,7 @@ impl Stage {
             Self::Fmt => must(&mut cargo(&["fmt", "--all", "--check"])),
             Self::Clippy => {
                 let deny = ["--", "-D", "warnings"];
-                must(cargo(&["clippy", "--workspace", "--all-targets"]).args(deny))
+                must(cargo(&["clippy", "--all-targets"]).args(ALL).args(deny))
             }
             Self::Unit => unit_tests(),
             Self::Build => must(&mut cargo(&["build", "--release", "--bin", "viaduct"])),
@@ -82,25 +87,28 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 fn unit_tests() -> Result<()> {
     if has_nextest() {
-        let unit = "not (package(viaduct-system-tests) and kind(test))";
-        must(&mut cargo(&["nextest", "run", "--workspace", "-E", unit]))?;
+        let unit = format!("not ({SYSTEM_TESTS})");
+        must(nextest().args(["-E", &unit]).args(ALL))?;
     } else {
-        let all_but_guests = ["--workspace", "--exclude", "viaduct-system-tests"];
-        must(cargo(&["test", "--all-targets"]).args(all_but_guests))?;
+        let but_guests = ["--exclude", "viaduct-system-tests"];
+        must(cargo(&["test", "--all-targets"]).args(ALL).args(but_guests))?;
         must(&mut cargo(&["test", "-p", "viaduct-system-tests", "--lib", "--bins"]))?;
     }
-    must(&mut cargo(&["test", "--doc", "--workspace", "--quiet"]))
+    must(cargo(&["test", "--doc", "--quiet"]).args(ALL))
 }
 
 /// The system tests, or one of them, against the release binary.
 pub fn system_tests(only: Option<&str>) -> Result<Command> {
     let mut command = if has_nextest() {
-        let mut command = cargo(&["nextest", "run", "-p", "viaduct-system-tests"]);
-        let filter = only.map_or("kind(test)".to_owned(), |test| format!("test(={test})"));
-        command.args(["--test-threads", GUESTS_AT_ONCE, "-E", &filter]);
-        if only.is_some() {
-            command.args(["--success-output", "immediate"]);
-        }
+        let mut command = nextest();
+        command.args(["--test-threads", GUESTS_AT_ONCE]);
+        match only {
+            None => command.args(ALL).args(["-E", SYSTEM_TESTS]),
+            Some(test) => {
+                let filter = format!("test(={test})");
+                command.args(["--profile", "bar", "-p", "viaduct-system-tests", "-E", &filter])
+            }
+        };
         command
     } else {
         let mut command = cargo(&["test", "-p", "viaduct-system-tests", "--test", "*", "--"]);
@@ -112,6 +120,10 @@ pub fn system_tests(only: Option<&str>) -> Result<Command> {
     };
     command.env("VIADUCT_BIN", target_dir()?.join("release/viaduct"));
     Ok(command)
+}
+
+fn nextest() -> Command {
+    cargo(&["nextest", "run", "--config-file", "xtask/nextest.toml"])
 }
 
 fn has_nextest() -> bool {

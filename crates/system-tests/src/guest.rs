@@ -34,7 +34,7 @@ const TAIL_LINES: usize = 40;
 /// Boots fastest under emulation and has SSE4.2.
 const CPU: &str = "Nehalem";
 /// A tidy console; no mitigations, self tests and other work that only takes time here.
-const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 mitigations=off nokaslr \
+const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet oops=panic panic=-1 mitigations=off nokaslr \
      cryptomgr.notests no_timer_check tsc=reliable random.trust_cpu=on";
 
 /// One vhost-user-blk device by the server's socket.

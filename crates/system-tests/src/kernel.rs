@@ -71,7 +71,7 @@ const MODULES: [&str; 44] = [
 /// `/init`: mounts, the modules named on the command line, then the agent on the second serial
 /// port, or a shell for a developer on the first.
 const INIT: &str = r#"#!/bin/busybox sh
-export PATH=/bin HOME=/root TERM=linux
+export PATH=/bin HOME=/root TERM=linux DM_DISABLE_UDEV=1
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys

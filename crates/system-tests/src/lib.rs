@@ -7,6 +7,33 @@
 //! [`migration`] moves a running guest; [`storage_daemon`] and [`node`] are servers for guests;
 //! [`verify`] is the program that proves, from inside a guest, that no write was lost.
 //!
+//! A test reads like what a user would do:
+//!
+//! ```no_run
+//! use system_tests::image::own_program;
+//! use system_tests::verify::Report;
+//! use system_tests::{Guest, GuestImage, Node, VhostBlk};
+//!
+//! # fn main() -> system_tests::Result<()> {
+//! let dir = tempfile::tempdir()?;
+//! let mut node = Node::on(&dir.path().join("data")).start()?;
+//! node.cli(&["lu", "create", "disk", "--size", "64M"])?;
+//! node.cli(&["client", "create", "web"])?;
+//! node.cli(&["map", "disk", "--to", "web", "--via", "vhost-user-blk"])?;
+//! let image = GuestImage::new().with_host_program("verify", &own_program("verify")?);
+//! let disk = VhostBlk::new(&node.socket("web", 2)).queues(2);
+//! let guest = Guest::builder().image(image).disk(disk).boot()?;
+//! let load = guest.start("verify load /dev/vda --fresh")?;
+//! load.wait_for_text("started", system_tests::guest::COMMAND_TIMEOUT)?;
+//! node.kill()?;
+//! node.start()?;
+//! load.close_input()?;
+//! let output = load.wait(system_tests::guest::COMMAND_TIMEOUT)?;
+//! Report::parse(&output.text())?.check()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! The tests are in `tests/`. Nothing here is linked into the product, and nothing here knows the
 //! product's types: it is driven by its command line, like a user does.
 
