@@ -10,12 +10,19 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod allocations;
 mod callgrind;
+mod client;
 mod cpu;
 mod executor;
+mod histogram;
+mod limits;
 mod numbers;
+mod procfs;
+mod program;
 mod report;
 mod ring;
+mod serve;
 
 /// What goes wrong is a sentence for whoever ran the command.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -33,12 +40,20 @@ enum Verb {
     Executor(executor::Arguments),
     /// Ring access alone, against `virtio-queue`
     Ring(ring::Arguments),
+    /// The small server that the others measure
+    #[command(hide = true)]
+    Serve(serve::Arguments),
+    /// The load generator that the others use
+    #[command(hide = true)]
+    Client(client::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::Executor(arguments) => executor::run(&arguments),
         Verb::Ring(arguments) => ring::run(&arguments),
+        Verb::Serve(arguments) => serve::run(&arguments),
+        Verb::Client(arguments) => client::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
