@@ -286,6 +286,8 @@ impl Core {
     pub(crate) fn end(&self) {
         self.0.tasks.clear();
         self.0.places.clear();
+        // What was dropped may have started tasks once more.
+        self.0.tasks.clear();
         self.0.post.close();
         let mut registry = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner);
         registry[self.0.id.0 as usize] = None;

@@ -28,13 +28,23 @@ pub struct OpenOptions {
     pub create_new: bool,
     /// Bypass the page cache; fails where the filesystem cannot.
     pub direct: bool,
+    /// Of a block device: claim it, which fails while it is mounted or part of another device, and
+    /// keeps others from mounting it.
+    pub claim: bool,
     /// Permissions of a file that is made.
     pub mode: u32,
 }
 
 impl OpenOptions {
     pub const fn read() -> Self {
-        Self { write: false, create: false, create_new: false, direct: false, mode: 0o600 }
+        Self {
+            write: false,
+            create: false,
+            create_new: false,
+            direct: false,
+            claim: false,
+            mode: 0o600,
+        }
     }
 
     pub const fn write() -> Self {
@@ -196,6 +206,16 @@ impl File {
     /// Resolves when no write to this range is in flight on this core. Holding new ones back is the
     /// caller's part.
     pub async fn drained(&self, offset: u64, len: u64) {
-        crate::os::Driver::drained(self.core.clone(), self.file.clone(), offset, len).await;
+        self.settled(offset, len, false).await;
+    }
+
+    /// The same, for reads too.
+    pub async fn quiet(&self, offset: u64, len: u64) {
+        self.settled(offset, len, true).await;
+    }
+
+    async fn settled(&self, offset: u64, len: u64, reads: bool) {
+        let range = crate::os::FileRange { file: self.file.clone(), offset, len, reads };
+        crate::os::Driver::settled(self.core.clone(), range).await;
     }
 }

@@ -67,7 +67,9 @@ impl Shared {
             | if options.write { libc::O_RDWR } else { libc::O_RDONLY }
             | flag(options.create || options.create_new, libc::O_CREAT)
             | flag(options.create_new, libc::O_EXCL)
-            | flag(options.direct, libc::O_DIRECT);
+            | flag(options.direct, libc::O_DIRECT)
+            // Without O_CREAT this has a meaning of its own, for block devices only.
+            | flag(options.claim && !options.create, libc::O_EXCL);
         // SAFETY: `name` is a terminated string that outlives the call.
         let fd = check(unsafe { libc::open(name.as_ptr(), flags, options.mode) })?;
         // SAFETY: just opened, owned by nobody else.

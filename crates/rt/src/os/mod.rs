@@ -26,7 +26,7 @@ pub mod thread;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use ring::{Doorbell, Driver, WriteFlags};
+pub(crate) use ring::{Doorbell, Driver, FileRange, WriteFlags};
 pub use run::{Stats, start};
 
 use std::io;

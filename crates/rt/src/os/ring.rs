@@ -142,11 +142,19 @@ pub(crate) enum Then {
     Stop,
 }
 
-/// Someone waits until no write to this range of a file is in flight.
+/// Part of a file on this core.
+#[derive(Clone)]
+pub(crate) struct FileRange {
+    pub(crate) file: Rc<OsFile>,
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+    /// Look at reads too.
+    pub(crate) reads: bool,
+}
+
+/// Someone waits until no transfer of this range is in flight.
 struct Drain {
-    file: *const OsFile,
-    offset: u64,
-    len: u64,
+    range: FileRange,
     waker: Option<Waker>,
     id: u64,
 }
@@ -468,42 +476,45 @@ impl Driver {
 
     // ---- waiting for quiet --------------------------------------------------------------------
 
-    /// Whether a write to this range of the file is in flight.
-    fn writes_overlap(&self, file: *const OsFile, offset: u64, len: u64) -> bool {
+    /// Whether a transfer of this range is in flight.
+    fn is_busy(&self, range: &FileRange) -> bool {
         self.ops.borrow().list.iter().any(|op| match &op.what {
             What::Transfer(transfer) => {
-                transfer.write.is_some()
-                    && std::ptr::eq(Rc::as_ptr(&transfer.file), file)
-                    && transfer.overlaps(offset, len)
+                (range.reads || transfer.write.is_some())
+                    && Rc::ptr_eq(&transfer.file, &range.file)
+                    && transfer.overlaps(range.offset, range.len)
             }
             _ => false,
         })
     }
 
-    /// Resolves when no write to this range is in flight on this core. New ones are the caller's to
-    /// hold back.
-    pub(crate) async fn drained(core: Core, file: Rc<OsFile>, offset: u64, len: u64) {
+    /// Resolves when no transfer of this range is in flight on this core. New ones are the caller's
+    /// to hold back.
+    pub(crate) async fn settled(core: Core, range: FileRange) {
         let driver = core.os();
-        let file = Rc::as_ptr(&file);
-        let mut mine = None;
+        let mut entry = DrainEntry { driver, id: None };
         std::future::poll_fn(|cx| {
-            let mut drains = driver.drains.borrow_mut();
-            if !driver.writes_overlap(file, offset, len) {
-                drains.retain(|drain| Some(drain.id) != mine);
+            if !driver.is_busy(&range) {
                 return Poll::Ready(());
             }
+            let mut drains = driver.drains.borrow_mut();
             let waker = Some(cx.waker().clone());
-            match drains.iter_mut().find(|drain| Some(drain.id) == mine) {
+            match drains.iter_mut().find(|drain| Some(drain.id) == entry.id) {
                 Some(drain) => drain.waker = waker,
                 None => {
                     let id = drains.iter().map(|drain| drain.id + 1).max().unwrap_or(0);
-                    drains.push(Drain { file, offset, len, waker, id });
-                    mine = Some(id);
+                    drains.push(Drain { range: range.clone(), waker, id });
+                    entry.id = Some(id);
                 }
             }
             Poll::Pending
         })
         .await;
+    }
+
+    #[cfg(test)]
+    pub(super) fn waiting_for_quiet(&self) -> usize {
+        self.drains.borrow().len()
     }
 
     #[inline]
@@ -513,11 +524,25 @@ impl Driver {
         }
         let mut quiet = Vec::new();
         for drain in self.drains.borrow_mut().iter_mut() {
-            if !self.writes_overlap(drain.file, drain.offset, drain.len) {
+            if !self.is_busy(&drain.range) {
                 quiet.extend(drain.waker.take());
             }
         }
         quiet.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A waiter's place in the list: given up with its future, because it holds the file.
+struct DrainEntry<'a> {
+    driver: &'a Driver,
+    id: Option<u64>,
+}
+
+impl Drop for DrainEntry<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.driver.drains.borrow_mut().retain(|drain| drain.id != id);
+        }
     }
 }
 

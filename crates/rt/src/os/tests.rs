@@ -369,6 +369,43 @@ fn spinning_can_be_switched_off() {
 }
 
 #[test]
+fn waiting_for_quiet_sees_reads_and_waiting_for_writes_does_not() {
+    run(|core| async move {
+        let (_, handle) = temp_file();
+        handle.set_len(1 << 20).unwrap();
+        let (file, other) = (handle.on(&core), handle.on(&core));
+        let buffer = Buffer::zeroed(8192);
+        let ended = |future: &mut std::pin::Pin<Box<dyn Future<Output = ()>>>| {
+            future.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()))
+        };
+        let waits = |file: &crate::File, reads: bool, offset: u64| {
+            let file = file.clone();
+            let mut future: std::pin::Pin<Box<dyn Future<Output = ()>>> = match reads {
+                true => Box::pin(async move { file.quiet(offset, 512).await }),
+                false => Box::pin(async move { file.drained(offset, 512).await }),
+            };
+            ended(&mut future).is_pending()
+        };
+        for write in [false, true] {
+            let (waiting, done) = Waiting::new();
+            match write {
+                true => file.write(4096, &buffer.sgl(), false, done),
+                false => file.read(4096, &buffer.sgl(), done),
+            }
+            for (offset, overlaps) in [(0, false), (4096, true), (12_000, true), (12_288, false)] {
+                assert_eq!(waits(&file, true, offset), overlaps, "{offset}");
+                assert_eq!(waits(&file, false, offset), overlaps && write, "{offset}");
+                assert!(!waits(&other, true, offset), "of another handle");
+            }
+            file.quiet(0, u64::MAX).await;
+            assert!(!waits(&file, true, 4096));
+            assert_eq!(core.os().waiting_for_quiet(), 0, "who gave up is forgotten");
+            assert_eq!(waiting.outcome().await, Ok(8192));
+        }
+    });
+}
+
+#[test]
 fn locks_of_other_descriptions_are_seen() {
     let (_, first) = temp_file();
     first.set_len(4096).unwrap();
