@@ -12,11 +12,10 @@ use crate::Result;
 use crate::packages::{self, Need};
 use crate::workspace::{cargo, must, root, target_dir};
 
-const NEEDS: [Need; 4] = [
+const NEEDS: [Need; 3] = [
     Need { package: "valgrind", program: "valgrind", why: "counts instructions" },
     Need { package: "strace", program: "strace", why: "counts system calls" },
     Need { package: "fio", program: "fio", why: "the reference on a file" },
-    Need { package: "util-linux", program: "taskset", why: "keeps servers on their CPU" },
 ];
 
 #[derive(Args)]

@@ -180,7 +180,7 @@ fn once(devices: &mut [Device], arguments: &Arguments) -> Result<Outcome> {
             let (phase, barrier) = (phase.clone(), barrier.clone());
             threads.push(scope.spawn(move || {
                 if !arguments.cpus.is_empty() {
-                    cpu::pin(arguments.cpus[index % arguments.cpus.len()])
+                    cpu::pin(&[arguments.cpus[index % arguments.cpus.len()]])
                         .map_err(|error| error.to_string())?;
                 }
                 barrier.wait();

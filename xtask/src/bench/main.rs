@@ -15,6 +15,8 @@ mod callgrind;
 mod client;
 mod cpu;
 mod executor;
+mod file;
+mod fio;
 mod histogram;
 mod limits;
 mod numbers;
@@ -23,6 +25,8 @@ mod program;
 mod report;
 mod ring;
 mod serve;
+mod servers;
+mod vhost_blk;
 
 /// What goes wrong is a sentence for whoever ran the command.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -40,6 +44,8 @@ enum Verb {
     Executor(executor::Arguments),
     /// Ring access alone, against `virtio-queue`
     Ring(ring::Arguments),
+    /// vhost-user-blk, against qemu-storage-daemon
+    VhostBlk(vhost_blk::Arguments),
     /// The small server that the others measure
     #[command(hide = true)]
     Serve(serve::Arguments),
@@ -52,6 +58,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::Executor(arguments) => executor::run(&arguments),
         Verb::Ring(arguments) => ring::run(&arguments),
+        Verb::VhostBlk(arguments) => vhost_blk::run(&arguments),
         Verb::Serve(arguments) => serve::run(&arguments),
         Verb::Client(arguments) => client::run(&arguments),
     };

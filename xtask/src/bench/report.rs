@@ -35,7 +35,7 @@ const fn at_least(name: &'static str, limit: f64, measure: &'static str) -> Bar 
 }
 
 /// Every bar of every verb.
-pub const BARS: [Bar; 4] = [
+pub const BARS: [Bar; 17] = [
     at_most("executor-nop-32", 2.2, "io_uring NOP by a task, depth 32: × the bare loop"),
     at_most(
         "executor-at-once",
@@ -48,6 +48,19 @@ pub const BARS: [Bar; 4] = [
         "answered at once, begin first: ns where the bare NOP takes 90",
     ),
     at_most("ring-batch-32", 0.25, "3 descriptors, batches of 32: × virtio-queue"),
+    at_least("null-read-32-iops", 4.0, "null, 4 KiB read, depth 32: × the peer's IOPS"),
+    at_most("null-read-32-cpu", 0.35, "null, 4 KiB read, depth 32: × the peer's CPU per I/O"),
+    at_most("null-read-1-p50", 0.2, "null, 4 KiB read, depth 1: × the peer's p50 latency"),
+    at_least("file-read-1-iops", 1.4, "file, 4 KiB read, depth 1: × the peer's IOPS"),
+    at_least("file-write-1-iops", 1.4, "file, 4 KiB write, depth 1: × the peer's IOPS"),
+    at_least("file-read-32-iops", 1.0, "file, 4 KiB read, depth 32: × the peer's IOPS"),
+    at_least("file-write-32-iops", 1.0, "file, 4 KiB write, depth 32: × the peer's IOPS"),
+    at_most("file-read-32-cpu", 0.7, "file, 4 KiB read, depth 32: × the peer's CPU per I/O"),
+    at_most("file-write-32-cpu", 0.7, "file, 4 KiB write, depth 32: × the peer's CPU per I/O"),
+    at_least("file-read-32-fio", 0.95, "file, 4 KiB read, depth 32: × fio's IOPS"),
+    at_least("file-write-32-fio", 0.95, "file, 4 KiB write, depth 32: × fio's IOPS"),
+    at_least("file-seq-read", 0.95, "file, 128 KiB sequential read: × the peer's IOPS"),
+    at_least("file-seq-write", 0.95, "file, 128 KiB sequential write: × the peer's IOPS"),
 ];
 
 impl Bar {

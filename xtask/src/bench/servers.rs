@@ -1,0 +1,331 @@
+//! Servers as child processes: the product, the small server, and the peer; and clients for them.
+//!
+//! A server keeps to its CPUs with all its threads; a client to others. Sockets lie in a directory
+//! of the server's own, which goes with it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use system_tests::cache::Cache;
+use system_tests::{Node, Qemu};
+use tempfile::TempDir;
+
+use crate::client::Outcome;
+use crate::program::Program;
+use crate::serve::{CoreCount, Kind, QueueCount, socket_of};
+use crate::{Result, callgrind, cpu};
+
+const START_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// How long a client may need for one `go`, beyond what it was asked to measure.
+pub const RUN_LIMIT: Duration = Duration::from_secs(300);
+
+/// The only client and slot of the product under measurement.
+const CLIENT: &str = "bench";
+const SLOT: u32 = 2;
+
+/// What a server serves, and where it may run.
+#[derive(Clone, Debug)]
+pub struct ServerSpec {
+    pub store: Kind,
+    /// Bytes of a device that is not a file.
+    pub size: u64,
+    pub devices: usize,
+    pub queues: u16,
+    pub cpus: Vec<usize>,
+    /// Microseconds of looking before sleeping.
+    pub spin: Option<u64>,
+}
+
+/// What stands between us and the server, and counts.
+#[derive(Clone, Debug)]
+pub enum Watcher {
+    Nobody,
+    Callgrind,
+    /// Writes its summary to this file.
+    Strace(PathBuf),
+}
+
+impl Watcher {
+    fn command(&self, program: &Command) -> Command {
+        let mut command = match self {
+            Self::Nobody => return copy(program),
+            Self::Callgrind => callgrind::command(),
+            Self::Strace(path) => {
+                let mut command = Command::new("strace");
+                command.args(["-f", "-c", "-S", "name", "-U", "name,calls", "-o"]).arg(path);
+                command
+            }
+        };
+        command.arg(program.get_program()).args(program.get_args());
+        environment(program, &mut command);
+        command
+    }
+}
+
+fn copy(program: &Command) -> Command {
+    let mut command = Command::new(program.get_program());
+    command.args(program.get_args());
+    environment(program, &mut command);
+    command
+}
+
+fn environment(from: &Command, to: &mut Command) {
+    to.envs(from.get_envs().filter_map(|(name, value)| Some((name, value?))));
+}
+
+fn own(verb: &str) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg(verb);
+    Ok(command)
+}
+
+/// The small server.
+pub struct Small {
+    program: Program,
+    dir: TempDir,
+    devices: usize,
+}
+
+impl Small {
+    pub fn start(spec: &ServerSpec, watcher: &Watcher) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let store = match &spec.store {
+            Kind::Null => "null".to_owned(),
+            Kind::Memory => "memory".to_owned(),
+            Kind::File(path) => format!("file:{}", path.display()),
+        };
+        let cores: Vec<String> = spec.cpus.iter().map(usize::to_string).collect();
+        let mut command = own("serve")?;
+        command.args(["--store", &store, "--size", &spec.size.to_string()]);
+        command.args(["--devices", &spec.devices.to_string()]);
+        command.args(["--queues", &spec.queues.to_string(), "--cores", &cores.join(",")]);
+        command.arg("--socket").arg(dir.path().join("disk"));
+        if let Some(spin) = spec.spin {
+            command.args(["--spin", &spin.to_string()]);
+        }
+        let command = watcher.command(&command);
+        let mut program = cpu::with(&spec.cpus, || Program::start(command))?;
+        program.expect("ready", START_LIMIT)?;
+        Ok(Self { program, dir, devices: spec.devices })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.program.pid()
+    }
+
+    pub fn sockets(&self) -> Vec<PathBuf> {
+        let base = self.dir.path().join("disk");
+        (0..self.devices).map(|device| socket_of(&base, device)).collect()
+    }
+
+    pub fn cores(&mut self) -> Result<Vec<CoreCount>> {
+        self.program.ask("cores", ANSWER_LIMIT)
+    }
+
+    pub fn queues(&mut self) -> Result<Vec<QueueCount>> {
+        self.program.ask("queues", ANSWER_LIMIT)
+    }
+
+    /// Ends it; what it, or who watched it, wrote to its error output.
+    pub fn finish(self) -> Result<String> {
+        self.program.finish(STOP_LIMIT)
+    }
+}
+
+/// The product, as its user starts it.
+pub struct Product {
+    node: Node,
+    _dir: TempDir,
+}
+
+impl Product {
+    pub fn start(spec: &ServerSpec) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let cores: Vec<String> = spec.cpus.iter().map(usize::to_string).collect();
+        let builder = Node::on(&dir.path().join("data")).arguments(&["--cores", &cores.join(",")]);
+        let builder = match spec.spin {
+            Some(spin) => builder.arguments(&["--spin", &format!("{spin}us")]),
+            None => builder,
+        };
+        let node = cpu::with(&spec.cpus, || Ok(builder.start()?))?;
+        match &spec.store {
+            Kind::Null => create(&node, "null", spec.size)?,
+            Kind::Memory => create(&node, "memory", spec.size)?,
+            Kind::File(path) => {
+                let path = path.to_str().ok_or("a path that is not text")?;
+                node.cli(&["lu", "adopt", "disk", "--path", path])?;
+            }
+        }
+        node.cli(&["client", "create", CLIENT])?;
+        let slot = SLOT.to_string();
+        let map = ["map", "disk", "--to", CLIENT, "--via", "vhost-user-blk", "--slot", &slot];
+        node.cli(&map)?;
+        Ok(Self { node, _dir: dir })
+    }
+
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.node.pid()?)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.node.socket(CLIENT, SLOT)
+    }
+}
+
+fn create(node: &Node, backing: &str, size: u64) -> Result<()> {
+    let size = size.to_string();
+    node.cli(&["lu", "create", "disk", "--size", &size, "--backing", backing])?;
+    Ok(())
+}
+
+/// The peer: qemu-storage-daemon, one export in an I/O thread.
+pub struct StorageDaemon {
+    child: Child,
+    dir: TempDir,
+}
+
+impl StorageDaemon {
+    pub fn start(spec: &ServerSpec, watcher: &Watcher) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let ready = dir.path().join("pid");
+        let size = spec.size;
+        // Its memory is no memory: reads fill the buffer with zeroes, writes are forgotten.
+        let node = match &spec.store {
+            Kind::Null => format!("driver=null-co,node-name=disk,size={size},read-zeroes=off"),
+            Kind::Memory => format!("driver=null-co,node-name=disk,size={size},read-zeroes=on"),
+            Kind::File(path) => format!(
+                "driver=file,node-name=disk,filename={},locking=off,aio=io_uring,cache.direct=on",
+                path.display()
+            ),
+        };
+        let export = format!(
+            "type=vhost-user-blk,id=export,node-name=disk,writable=on,num-queues={},iothread=io,\
+             addr.type=unix,addr.path={}",
+            spec.queues,
+            dir.path().join("disk").display()
+        );
+        let mut command = Qemu::V10.tool(&Cache::open()?, "qemu-storage-daemon")?;
+        command.args(["--object", "iothread,id=io", "--blockdev", &node, "--export", &export]);
+        command.arg("--pidfile").arg(&ready);
+        let mut command = watcher.command(&command);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let started = cpu::with(&spec.cpus, || Ok(command.spawn()?));
+        let child = started.map_err(|error| format!("qemu-storage-daemon: {error}"))?;
+        let mut daemon = Self { child, dir };
+        daemon.wait_listening(&ready)?;
+        Ok(daemon)
+    }
+
+    /// Its process id as it says itself: a watcher may stand before it.
+    pub fn pid(&self) -> Result<u32> {
+        let text = std::fs::read_to_string(self.dir.path().join("pid"))?;
+        Ok(text.trim().parse()?)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("disk")
+    }
+
+    /// Ends it as its user would, so that a watcher tells what it saw.
+    pub fn finish(mut self) -> Result<()> {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.pid()?)?).ok_or("no pid")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        let deadline = Instant::now() + STOP_LIMIT;
+        while self.child.try_wait()?.is_none() {
+            if Instant::now() > deadline {
+                return Err("qemu-storage-daemon does not end".into());
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+
+    fn wait_listening(&mut self, ready: &Path) -> Result<()> {
+        let deadline = Instant::now() + START_LIMIT;
+        while !ready.exists() {
+            if let Some(status) = self.child.try_wait()? {
+                return Err(format!("qemu-storage-daemon ended: {status}").into());
+            }
+            if Instant::now() > deadline {
+                return Err("qemu-storage-daemon does not listen".into());
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for StorageDaemon {
+    fn drop(&mut self) {
+        // Both fail only when it has ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A load on a server.
+#[derive(Clone, Debug, Default)]
+pub struct LoadSpec {
+    pub write: bool,
+    pub sequential: bool,
+    pub block: usize,
+    pub depth: usize,
+    pub queues: u16,
+    pub lockstep: bool,
+    /// By each queue; a time if there is none.
+    pub requests: Option<u64>,
+    pub seconds: f64,
+    pub warmup: f64,
+    pub fill: bool,
+    pub cpus: Vec<usize>,
+    pub server: Option<u32>,
+}
+
+/// A client that is connected and waits for `go`.
+pub struct Client(Program);
+
+impl Client {
+    pub fn connect(sockets: &[PathBuf], load: &LoadSpec) -> Result<Self> {
+        let mut command = own("client")?;
+        for socket in sockets {
+            command.arg("--socket").arg(socket);
+        }
+        let cpus: Vec<String> = load.cpus.iter().map(usize::to_string).collect();
+        command.args(["--direction", if load.write { "write" } else { "read" }]);
+        command.args(["--block", &load.block.to_string(), "--depth", &load.depth.to_string()]);
+        command.args(["--queues", &load.queues.to_string(), "--cpus", &cpus.join(",")]);
+        command.args(["--seconds", &load.seconds.to_string()]);
+        command.args(["--warmup", &load.warmup.to_string()]);
+        for (flag, given) in [
+            ("--sequential", load.sequential),
+            ("--lockstep", load.lockstep),
+            ("--fill", load.fill),
+        ] {
+            if given {
+                command.arg(flag);
+            }
+        }
+        if let Some(requests) = load.requests {
+            command.args(["--requests", &requests.to_string()]);
+        }
+        if let Some(pid) = load.server {
+            command.args(["--server", &pid.to_string()]);
+        }
+        let mut program = cpu::with(&load.cpus, || Program::start(command))?;
+        program.expect("ready", RUN_LIMIT)?;
+        Ok(Self(program))
+    }
+
+    pub fn go(&mut self) -> Result<Outcome> {
+        self.0.ask("go", RUN_LIMIT)
+    }
+
+    pub fn finish(self) -> Result<()> {
+        self.0.finish(STOP_LIMIT).map(drop)
+    }
+}
