@@ -223,7 +223,7 @@ impl Core {
         self.0.pollers.activate(id, self.0.now.get());
     }
 
-    /// Publishes the poller's answers at the end of this turn: to be called once per turn and poller.
+    /// Publishes the poller's answers at the end of this turn: once per turn and poller.
     #[inline]
     pub fn publish_soon(&self, poller: Rc<dyn Poller>) {
         self.0.pollers.publish_soon(poller);

@@ -1,7 +1,7 @@
 //! Files and block devices, as stores see them.
 //!
-//! A [`FileHandle`] is one open file description, usable from any thread, with calls that block: for
-//! opening, locking, metadata, and for the control plane's small files. A [`File`] is the same
+//! A [`FileHandle`] is one open file description, usable from any thread, with calls that block:
+//! for opening, locking, metadata, and for the control plane's small files. A [`File`] is the same
 //! description on one core, where transfers are operations of the ring that end in a
 //! [`Completion`]. All I/O goes through the one description, because locks belong to it and last
 //! until the last request on it has ended, even one of a process that was killed.

@@ -1,8 +1,8 @@
-//! The runtime: the only door of Viaduct to clock, threads, sockets, files, randomness and io_uring.
+//! The runtime: the only door of Viaduct to clock, threads, sockets, files, randomness, io_uring.
 //!
 //! One [`Core`] per thread runs everything of its share: *pollers* (rings in memory shared with a
-//! client), *operations* (what the kernel was asked to do) and *messages* from elsewhere. Nothing on
-//! a core is `Send`; cores talk by messages only. What happens in one turn of the loop, and when it
+//! client), *operations* (what the kernel was asked to do) and *messages* from elsewhere. Nothing
+//! on a core is `Send`; cores talk by messages only. What happens in one turn of the loop, and when it
 //! sleeps, is in `os::run`.
 //!
 //! | what | where |

@@ -25,8 +25,8 @@ impl Notify {
         }
     }
 
-    /// Waits until a condition holds that is looked at again with every notification; any number may
-    /// wait like this.
+    /// Waits until a condition holds that is looked at again with every notification; any number
+    /// may wait like this.
     pub async fn until(&self, condition: impl Fn() -> bool) {
         std::future::poll_fn(|cx| {
             if condition() {
@@ -38,7 +38,7 @@ impl Notify {
         .await;
     }
 
-    /// Waits for the next notification, or takes the one that nobody has waited for: for one waiter.
+    /// Waits for the next notification, or takes the one that nobody waited for: for one waiter.
     pub async fn notified(&self) {
         std::future::poll_fn(|cx| {
             if self.pending.replace(false) {

@@ -9,6 +9,7 @@
 //! | client memory and its faults | [`memory`] |
 //! | eventfds | [`event`] |
 //! | threads, blocking work | [`thread`] |
+//! | small files, owners, listening sockets | [`machine`] |
 //!
 //! Features newer than the floor are probed with a tested fallback.
 
@@ -17,6 +18,7 @@
 pub mod config;
 pub mod event;
 pub(crate) mod file;
+pub mod machine;
 pub mod memory;
 mod ring;
 pub(crate) mod run;

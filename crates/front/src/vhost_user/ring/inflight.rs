@@ -15,9 +15,9 @@ use wire::vhost_user::{
     DescStateSplit, INFLIGHT_VERSION, QueueRegionSplit, queue_region_split_bytes,
 };
 
-/// The area of all queues of a device. Behind the queues' regions we keep a word of our own, because
-/// the area is exactly what one session hands to the next: the cache mode that the driver chose,
-/// which no front end says again.
+/// The area of all queues of a device. Behind the queues' regions we keep a word of our own,
+/// because the area is exactly what one session hands to the next: the cache mode that the driver
+/// chose, which no front end says again.
 pub struct InflightMemory {
     mapping: Mapping,
     area: InflightArea,

@@ -1,0 +1,85 @@
+//! Where LUs live: files in the data directory, adopted images and devices, memory, nothing.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cluster::DeviceSpec;
+use model::image::ImageUse;
+use model::lu::Backing;
+use model::{ApiError, Size};
+use rt::{FileHandle, OpenOptions};
+use store::{MemoryStore, NullStore, Store};
+use uuid::Uuid;
+
+use crate::engine::{Context, Made};
+use crate::world;
+
+/// Permissions of an LU's file: the node's own.
+const FILE_MODE: u32 = 0o600;
+
+pub(super) fn path(directory: &Path, uuid: Uuid) -> PathBuf {
+    directory.join(format!("{uuid}.img"))
+}
+
+/// Makes a sparse file under another name and then names it, so that a killed node leaves either
+/// none or a whole one.
+pub(super) fn create(path: &Path, size: u64) -> Result<Made, ApiError> {
+    let failed = |error: io::Error| {
+        ApiError::failed(format!("the file {} cannot be made: {error}", path.display()))
+            .then("check space and limits of the filesystem that holds the data directory")
+    };
+    if FileHandle::open(path, OpenOptions::read()).is_ok() {
+        return Ok(Made::WasThere);
+    }
+    let new = world::new_name(path);
+    world::remove_file(&new).map_err(failed)?;
+    let options = OpenOptions { create_new: true, mode: FILE_MODE, ..OpenOptions::write() };
+    let file = FileHandle::open(&new, options).map_err(failed)?;
+    file.set_len(size).map_err(failed)?;
+    file.sync().map_err(failed)?;
+    world::rename(&new, path).map_err(failed)?;
+    Ok(Made::New)
+}
+
+pub(super) fn remove(path: &Path) -> Result<(), ApiError> {
+    world::remove_file(path).map_err(|error| {
+        ApiError::failed(format!("the file {} cannot be removed: {error}", path.display()))
+    })
+}
+
+/// Bytes that an LU's file takes.
+pub(super) fn allocated(directory: &Path, spec: &DeviceSpec) -> Option<Size> {
+    let path = match &spec.backing {
+        Backing::File => path(directory, spec.uuid),
+        Backing::Adopted { path } => PathBuf::from(path),
+        Backing::Memory | Backing::Null => return None,
+    };
+    let file = FileHandle::open(&path, OpenOptions::read()).ok()?;
+    Some(Size(file.info().ok()?.allocated))
+}
+
+/// Opens what is below an LU. It may block for as long as a dead process's requests take.
+pub(super) fn open(context: &Context, spec: &DeviceSpec) -> Result<Arc<dyn Store>, ApiError> {
+    let failed = |error: block::Error| {
+        ApiError::failed(format!("LU {} cannot be opened: {error}", spec.name))
+    };
+    let block_size = spec.block_size.bytes();
+    Ok(match &spec.backing {
+        Backing::Memory => MemoryStore::new(spec.size.0, block_size).map_err(failed)?,
+        Backing::Null => NullStore::new(spec.size.0, block_size).map_err(failed)?,
+        Backing::File => open_file(path(&context.lus, spec.uuid), spec, None)?,
+        Backing::Adopted { path } => {
+            let usage = ImageUse::of(spec.read_only, spec.shareable);
+            open_file(PathBuf::from(path), spec, Some(usage))?
+        }
+    })
+}
+
+fn open_file(
+    _path: PathBuf,
+    spec: &DeviceSpec,
+    _usage: Option<ImageUse>,
+) -> Result<Arc<dyn Store>, ApiError> {
+    Err(ApiError::failed(format!("LU {}: files are not there yet", spec.name)))
+}

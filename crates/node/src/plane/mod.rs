@@ -1,0 +1,346 @@
+//! The data plane of a node: cores, stores and adapters behind the [`Engine`] trait.
+//!
+//! Every call becomes a task on the first core and answers from there; what may block runs on a
+//! thread made for that. The tables of what is open are behind one lock that is held for look-ups
+//! only; no request ever takes it.
+
+mod lus;
+mod notices;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use block::{Device, Request};
+use cluster::{AdapterSpec, DeviceSpec};
+use front::vhost_user::{Adapter, Spec, add_stats};
+use model::image::ImageUse;
+use model::stats::{DeviceStats, OpStats};
+use model::status::{AdapterState, Session};
+use model::{AdapterId, ApiError, Cache, Size};
+use rt::{Core, Remote, Spin};
+use store::Store;
+use target::virtio_blk::Id;
+use uuid::Uuid;
+
+use crate::engine::{AdapterStatus, Context, DeviceStatus, Done, Engine, Made, Snapshot};
+use crate::probe::{self, Probe};
+use crate::socket::{self, SocketSpec};
+use notices::Notices;
+
+/// Queues that a client may use on one adapter: QEMU makes as many as the guest has CPUs.
+pub const QUEUES_MAX: u16 = 128;
+
+/// The data plane. Clones are the same one.
+#[derive(Clone)]
+pub struct Plane(Arc<Inner>);
+
+struct Inner {
+    context: Context,
+    cores: Vec<Remote>,
+    /// Adapters take turns in where their first queue lives.
+    next_home: AtomicUsize,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    devices: BTreeMap<Uuid, Arc<Lu>>,
+    adapters: BTreeMap<AdapterId, Arc<Door>>,
+}
+
+/// An open device.
+struct Lu {
+    spec: DeviceSpec,
+    store: Arc<dyn Store>,
+    writeback: Arc<AtomicBool>,
+    /// Counts of adapters that are closed.
+    past: Mutex<Vec<OpStats>>,
+}
+
+/// An open adapter.
+struct Door {
+    device: Uuid,
+    adapter: Adapter,
+    socket: SocketSpec,
+    notices: Arc<Notices>,
+}
+
+impl Plane {
+    /// Starts the cores.
+    pub fn start(context: Context, spin: Spin) -> Result<Plane, ApiError> {
+        let allowed = rt::os::thread::cpus();
+        let cpus = if context.cores.is_empty() { allowed.clone() } else { context.cores.clone() };
+        let mut cores = Vec::new();
+        for &cpu in &cpus {
+            let pinned = !context.cores.is_empty();
+            let config = rt::Config {
+                spin,
+                cpu: pinned.then_some(cpu),
+                ..rt::Config::new(format!("viaduct-core{cpu}"))
+            };
+            let started = rt::os::start(config).map_err(|error| {
+                let failed = ApiError::failed(format!("core {cpu} cannot be started: {error}"));
+                if allowed.contains(&cpu) {
+                    return failed;
+                }
+                failed
+                    .then(format!("name CPUs that this process may use with --cores: {allowed:?}"))
+            });
+            cores.push(started?);
+        }
+        let next_home = AtomicUsize::new(0);
+        Ok(Plane(Arc::new(Inner { context, cores, next_home, open: Mutex::default() })))
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lu(&self, uuid: Uuid) -> Option<Arc<Lu>> {
+        self.open().devices.get(&uuid).cloned()
+    }
+
+    /// Runs an `async fn` on the first core and answers with its result.
+    fn run<T, F>(&self, done: Done<T>, f: impl FnOnce(Plane, Core) -> F + Send + 'static)
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, ApiError>> + 'static,
+    {
+        let plane = self.clone();
+        self.0.cores[0].send(move |core| {
+            let work = f(plane, core.clone());
+            core.spawn(async move { done.give(work.await) });
+        });
+    }
+
+    /// Runs something that may block, and answers with its result.
+    fn blocking<T: Send + 'static>(
+        &self,
+        done: Done<T>,
+        f: impl FnOnce(&Plane) -> Result<T, ApiError> + Send + 'static,
+    ) {
+        self.run(done, |plane, core| async move {
+            let result = core.blocking(move || f(&plane)).await;
+            result.unwrap_or_else(|| Err(ApiError::failed("the work was given up")))
+        });
+    }
+
+    async fn adapter_status(&self, door: &Door) -> AdapterStatus {
+        let info = door.adapter.info().await.unwrap_or_default();
+        let problem = door.notices.problem();
+        let Some(session) = info.session else {
+            return AdapterStatus { state: AdapterState::Listening, session: None, problem };
+        };
+        let state = if door.notices.is_broken() {
+            AdapterState::Broken
+        } else if session.queues.is_empty() {
+            AdapterState::Connected
+        } else {
+            AdapterState::Running
+        };
+        let session = Session {
+            peer_pid: u32::try_from(session.peer).ok().filter(|pid| *pid != 0),
+            since: door.notices.since(),
+            features: session.features.iter().map(|name| (*name).to_owned()).collect(),
+            queues_running: u16::try_from(session.queues.len()).unwrap_or(u16::MAX),
+            memory_regions: u16::try_from(session.memory_regions).unwrap_or(u16::MAX),
+            inflight_tracking: session.inflight_tracking,
+            logging: session.logging,
+        };
+        AdapterStatus { state, session: Some(session), problem }
+    }
+
+    /// Ends an adapter: what is in flight is answered first.
+    async fn close_door(&self, id: &AdapterId) {
+        let Some(door) = self.open().adapters.get(id).cloned() else { return };
+        // Nobody new finds the socket; who is connected is served to the end.
+        let _ = crate::world::remove_file(&door.socket.path);
+        door.adapter.close().await;
+        let info = door.adapter.info().await.unwrap_or_default();
+        if let Some(lu) = self.lu(door.device) {
+            add_stats(&mut lu.past.lock().unwrap_or_else(PoisonError::into_inner), &info.past);
+        }
+        self.open().adapters.remove(id);
+    }
+
+    async fn flush(&self, core: &Core, lu: &Lu) -> Result<(), ApiError> {
+        let device = lu.store.clone().device(core);
+        if device.geometry().read_only {
+            return Ok(());
+        }
+        let flushed = (&*device as &dyn Device).io(&Request::flush()).await;
+        flushed.map(drop).map_err(|error| {
+            ApiError::failed(format!("LU {} cannot be flushed: {error}", lu.spec.name))
+        })
+    }
+}
+
+impl Engine for Plane {
+    fn create_backing(&self, device: &DeviceSpec, done: Done<Made>) {
+        let (path, size) = (lus::path(&self.0.context.lus, device.uuid), device.size.0);
+        self.blocking(done, move |_| lus::create(&path, size));
+    }
+
+    fn remove_backing(&self, uuid: Uuid, done: Done<()>) {
+        let path = lus::path(&self.0.context.lus, uuid);
+        self.blocking(done, move |_| lus::remove(&path));
+    }
+
+    fn open_device(&self, device: &DeviceSpec, done: Done<()>) {
+        let spec = device.clone();
+        self.blocking(done, move |plane| {
+            if plane.lu(spec.uuid).is_some() {
+                return Ok(());
+            }
+            let store = lus::open(&plane.0.context, &spec)?;
+            let writeback = Arc::new(AtomicBool::new(spec.cache == Cache::Writeback));
+            let uuid = spec.uuid;
+            let lu = Arc::new(Lu { spec, store, writeback, past: Mutex::default() });
+            plane.open().devices.insert(uuid, lu);
+            Ok(())
+        });
+    }
+
+    fn resize(&self, uuid: Uuid, to: Size, done: Done<()>) {
+        self.run(done, move |plane, core| async move {
+            let lu = plane.lu(uuid).ok_or_else(|| not_open(uuid))?;
+            lu.store.clone().resize(&core, to.0).await.map_err(|error| {
+                ApiError::failed(format!("LU {} cannot be resized: {error}", lu.spec.name))
+            })
+        });
+    }
+
+    fn set_cache(&self, uuid: Uuid, to: Cache, done: Done<()>) {
+        let Some(lu) = self.lu(uuid) else { return done.fail(not_open(uuid)) };
+        lu.writeback.store(to == Cache::Writeback, Ordering::Relaxed);
+        done.ok(());
+    }
+
+    fn close_device(&self, uuid: Uuid, done: Done<()>) {
+        self.run(done, move |plane, core| async move {
+            let Some(lu) = plane.lu(uuid) else { return Ok(()) };
+            plane.flush(&core, &lu).await?;
+            plane.open().devices.remove(&uuid);
+            Ok(())
+        });
+    }
+
+    fn open_adapter(&self, adapter: &AdapterSpec, socket: &SocketSpec, done: Done<()>) {
+        let (adapter, socket) = (adapter.clone(), socket.clone());
+        self.run(done, move |plane, _| async move {
+            if plane.open().adapters.contains_key(&adapter.id) {
+                return Ok(());
+            }
+            let lu = plane.lu(adapter.device).ok_or_else(|| not_open(adapter.device))?;
+            let listener = socket::bind(&socket)?;
+            let notices = Arc::new(Notices::new(
+                adapter.id.clone(),
+                lu.spec.name.clone(),
+                plane.0.context.report.clone(),
+            ));
+            let cores = &plane.0.cores;
+            let home = plane.0.next_home.fetch_add(1, Ordering::Relaxed) % cores.len();
+            let (store, id) = (lu.store.clone(), Id::new(&lu.spec.serial));
+            let spec = Spec {
+                name: adapter.id.to_string(),
+                queues: QUEUES_MAX,
+                read_only: adapter.read_only || lu.spec.read_only,
+                writeback: lu.writeback.clone(),
+                id,
+                cores: cores.clone(),
+                open: Box::new(move |core| store.clone().device(core)),
+                observer: notices.clone(),
+            };
+            let started = Adapter::start(&cores[home], listener, spec).await;
+            let started = started.unwrap_or_else(|| Err(std::io::Error::other("its core ended")));
+            let started = started.map_err(|error| {
+                ApiError::failed(format!("adapter {} cannot be served: {error}", adapter.id))
+            })?;
+            let door = Door { device: adapter.device, adapter: started, socket, notices };
+            plane.open().adapters.insert(adapter.id.clone(), Arc::new(door));
+            Ok(())
+        });
+    }
+
+    fn close_adapter(&self, id: &AdapterId, done: Done<()>) {
+        let id = id.clone();
+        self.run(done, move |plane, _| async move {
+            plane.close_door(&id).await;
+            Ok(())
+        });
+    }
+
+    fn probe(&self, path: &str, usage: ImageUse, done: Done<Probe>) {
+        let path = std::path::PathBuf::from(path);
+        self.blocking(done, move |_| probe::probe(&path, usage));
+    }
+
+    fn snapshot(&self, done: Done<Snapshot>) {
+        self.run(done, |plane, _| async move {
+            let (devices, adapters) = {
+                let open = plane.open();
+                (open.devices.clone(), open.adapters.clone())
+            };
+            let mut snapshot =
+                Snapshot { cores: plane.0.cores.len() as u32, ..Snapshot::default() };
+            for (uuid, lu) in devices {
+                let allocated = lus::allocated(&plane.0.context.lus, &lu.spec);
+                snapshot.devices.insert(uuid, DeviceStatus { allocated, problem: None });
+            }
+            for (id, door) in adapters {
+                let status = plane.adapter_status(&door).await;
+                snapshot.adapters.insert(id, status);
+            }
+            Ok(snapshot)
+        });
+    }
+
+    fn stats(&self, done: Done<Vec<DeviceStats>>) {
+        self.run(done, |plane, _| async move {
+            let (devices, adapters) = {
+                let open = plane.open();
+                (open.devices.clone(), open.adapters.clone())
+            };
+            let mut sums: BTreeMap<Uuid, DeviceStats> = BTreeMap::new();
+            for (uuid, lu) in devices {
+                let ops = lu.past.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                sums.insert(uuid, DeviceStats { lu: lu.spec.name.clone(), inflight: 0, ops });
+            }
+            for door in adapters.values() {
+                let Some(sum) = sums.get_mut(&door.device) else { continue };
+                let info = door.adapter.info().await.unwrap_or_default();
+                add_stats(&mut sum.ops, &info.past);
+                for queue in info.session.iter().flat_map(|session| &session.queues) {
+                    sum.inflight += u64::from(queue.in_flight);
+                    add_stats(&mut sum.ops, &queue.stats);
+                }
+            }
+            Ok(sums.into_values().collect())
+        });
+    }
+
+    fn stop(&self, done: Done<()>) {
+        self.run(done, |plane, core| async move {
+            let ids: Vec<AdapterId> = plane.open().adapters.keys().cloned().collect();
+            for id in ids {
+                plane.close_door(&id).await;
+            }
+            let devices = std::mem::take(&mut plane.open().devices);
+            let mut result = Ok(());
+            for lu in devices.values() {
+                result = result.and(plane.flush(&core, lu).await);
+            }
+            for remote in &plane.0.cores[1..] {
+                remote.send(Core::stop);
+            }
+            // The first core answers before it stops.
+            plane.0.cores[0].send(Core::stop);
+            result
+        });
+    }
+}
+
+fn not_open(uuid: Uuid) -> ApiError {
+    ApiError::failed(format!("device {uuid} is not open"))
+}
