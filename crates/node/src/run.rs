@@ -10,7 +10,7 @@ use std::time::Duration;
 use kv::{Embedded, Kv};
 use model::status::Phase;
 use model::{ApiError, Severity, Subject};
-use rt::{FileHandle, OpenOptions};
+use rt::{FileHandle, OpenOptions, Spin};
 
 use crate::api::listen::{Listeners, Serving};
 use crate::api::{Api, Info};
@@ -18,9 +18,10 @@ use crate::control::{Control, Message, Parts};
 use crate::datadir::{DataDir, PRIVATE_FILE};
 use crate::engine::{Context, Done, Engine, Report, Reporter};
 use crate::events::Events;
+use crate::plane::Plane;
 use crate::state::{State, unavailable};
 use crate::view::Published;
-use crate::world::{self, JoinHandle, World};
+use crate::world::{self, JoinHandle, Machine, World};
 
 /// How long a stop may take to drain before the node goes without.
 pub const STOP_WAIT: Duration = Duration::from_secs(60);
@@ -59,6 +60,14 @@ pub struct Node {
 }
 
 impl Node {
+    /// Starts a node on this machine; its cores look for work so long before they sleep.
+    pub fn start_on_machine(options: Options, poll: Duration) -> Result<Node, ApiError> {
+        Node::start(options, Arc::new(Machine), |context| {
+            let plane = Plane::start(context, Spin { bound: poll })?;
+            Ok(Arc::new(plane))
+        })
+    }
+
     /// Starts a node. It serves its API when this returns; its devices come back one after the
     /// other.
     pub fn start(
