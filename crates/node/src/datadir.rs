@@ -53,13 +53,13 @@ impl DataDir {
                 "viaduct up --data DIR uses another one; VIADUCT_DATA does so for all commands",
             )
         };
-        world::make_directory(root, TRAVERSABLE).map_err(failed)?;
+        make_directory(root, TRAVERSABLE).map_err(failed)?;
         let root = &world::canonical(root).map_err(failed)?;
         socket::check_path(&root.join("run").join("api.sock"))?;
         let lock = lock(root, &failed)?;
         check_format(root, &failed)?;
-        world::make_directory(&root.join("run"), TRAVERSABLE).map_err(failed)?;
-        world::make_directory(&root.join("lus"), PRIVATE_DIRECTORY).map_err(failed)?;
+        make_directory(&root.join("run"), TRAVERSABLE).map_err(failed)?;
+        make_directory(&root.join("lus"), PRIVATE_DIRECTORY).map_err(failed)?;
         let id = node_id(root, world).map_err(failed)?;
         Ok(DataDir { root: root.clone(), id, _lock: lock })
     }
@@ -102,6 +102,14 @@ pub fn api_socket(root: &Path) -> PathBuf {
 /// The file of an LU.
 pub fn lu_file(lus: &Path, uuid: Uuid) -> PathBuf {
     lus.join(format!("{uuid}.img"))
+}
+
+/// Makes a directory with exactly these rights, whatever the umask. One that is there keeps its
+/// own: who changed them had a reason.
+fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+    let is_new = world::access_of(path).is_err();
+    world::make_directory(path, mode)?;
+    if is_new { world::set_mode(path, mode) } else { Ok(()) }
 }
 
 fn lock(root: &Path, failed: &impl Fn(io::Error) -> ApiError) -> Result<FileHandle, ApiError> {

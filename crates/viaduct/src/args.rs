@@ -1,0 +1,415 @@
+//! The grammar of the command line: nouns and verbs. What is parsed here is valid by itself; help,
+//! shell completions and man pages are made from it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use model::lu::NewBacking;
+use model::status::ConnectFor;
+use model::{BlockSize, Cache, ClientName, Iqn, LuName, Nqn, Size, Slot, SocketOwner, Via};
+
+/// Longest time that a core may look for work before it sleeps.
+const POLL_MICROSECONDS_MAX: i64 = 1000;
+
+/// A virtual I/O server: shares this machine's storage with virtual machines and hosts.
+#[derive(Debug, Parser)]
+#[command(name = "viaduct", version, max_term_width = 100, subcommand_required = true)]
+pub struct Arguments {
+    /// Data directory of the node [default: /var/lib/viaduct for root, ~/.local/share/viaduct
+    /// otherwise]
+    #[arg(long, global = true, env = "VIADUCT_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+
+    /// How to print
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Table,
+    Json,
+    Yaml,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a node in the foreground
+    Up(Up),
+    /// Show the health of the node
+    Status,
+    /// Logical units: virtual disks
+    #[command(subcommand)]
+    Lu(Lu),
+    /// Clients: who uses storage
+    #[command(subcommand)]
+    Client(Client),
+    /// Map an LU to a client
+    Map(Map),
+    /// Take an LU away from a client
+    Unmap(Unmap),
+    /// Mappings: which client sees which LU
+    #[command(subcommand)]
+    Mapping(Mapping),
+    /// Print what to run on the client's side
+    Connect(Connect),
+    /// Events: what happened
+    #[command(subcommand)]
+    Event(Event),
+    /// The whole desired state in one document
+    #[command(subcommand)]
+    Config(Config),
+    /// Print completions for a shell
+    Completions { shell: Shell },
+    /// Print the man page, or write all of them into a directory
+    Man { directory: Option<PathBuf> },
+}
+
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Where to serve reading and /metrics over TCP: ADDRESS:PORT, PORT or off
+    #[arg(long, value_name = "ADDR|off", default_value = "127.0.0.1:7878")]
+    pub http: Door,
+
+    /// CPUs for the data plane, like 0,2-3 [default: all]
+    #[arg(long, value_name = "LIST", default_value = "")]
+    pub cores: Cores,
+
+    /// Look for work so long before sleeping, in microseconds; 0 to sleep at once
+    #[arg(long, value_name = "N", default_value_t = 50,
+          value_parser = clap::value_parser!(u32).range(0..=POLL_MICROSECONDS_MAX))]
+    pub poll_us: u32,
+
+    /// How to write the log
+    #[arg(long, value_enum, env = "VIADUCT_LOG_FORMAT", default_value_t = LogFormat::Text)]
+    pub log: LogFormat,
+
+    /// What to log: error, warn, info, debug, trace, or a filter like info,node=debug
+    #[arg(long, env = "VIADUCT_LOG", default_value = "info", value_name = "FILTER")]
+    pub log_level: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// A TCP door: an address, or shut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Door(pub Option<SocketAddr>);
+
+impl FromStr for Door {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Door, String> {
+        if text == "off" {
+            return Ok(Door(None));
+        }
+        if let Ok(port) = text.parse::<u16>() {
+            return Ok(Door(Some(SocketAddr::from(([127, 0, 0, 1], port)))));
+        }
+        text.parse().map(|address| Door(Some(address))).map_err(|_| {
+            format!("'{text}' is no address; write ADDRESS:PORT, PORT (on 127.0.0.1) or off")
+        })
+    }
+}
+
+/// A list of CPUs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cores(pub Vec<usize>);
+
+/// CPUs that Linux can have at all.
+const CPUS_MAX: usize = 8192;
+
+impl FromStr for Cores {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Cores, String> {
+        let mut cpus = std::collections::BTreeSet::new();
+        for part in text.split(',').filter(|part| !part.is_empty()) {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let bounds = (first.parse::<usize>(), last.parse::<usize>());
+            let (Ok(first), Ok(last)) = bounds else {
+                return Err(format!("'{part}' is no CPU; write a list like 0,2-3"));
+            };
+            if first > last || last >= CPUS_MAX {
+                return Err(format!("'{part}' is no range of CPUs below {CPUS_MAX}"));
+            }
+            cpus.extend(first..=last);
+        }
+        Ok(Cores(cpus.into_iter().collect()))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Lu {
+    /// Make an LU
+    Create(LuCreate),
+    /// Make an LU of a raw image or block device that holds data already
+    Adopt(LuAdopt),
+    /// List LUs
+    Ls,
+    /// Show one LU
+    Show { name: LuName },
+    /// Change the size of an LU, also while it is in use
+    Resize(LuResize),
+    /// Remove an LU with its data; what was adopted keeps its data
+    Rm { name: LuName },
+}
+
+#[derive(Debug, Args)]
+pub struct LuCreate {
+    pub name: LuName,
+    /// Like 20G, 512MiB or 4096 (bytes)
+    #[arg(long)]
+    pub size: Size,
+    #[command(flatten)]
+    pub look: Look,
+    /// Where the blocks are
+    #[arg(long, value_enum, default_value_t = BackingKind::File)]
+    pub backing: BackingKind,
+}
+
+#[derive(Debug, Args)]
+pub struct LuAdopt {
+    pub path: PathBuf,
+    /// Name of the LU [default: from the file's name]
+    #[arg(long)]
+    pub name: Option<LuName>,
+    #[command(flatten)]
+    pub look: Look,
+    /// Nobody may write it
+    #[arg(long)]
+    pub read_only: bool,
+}
+
+/// What a client sees of an LU.
+#[derive(Debug, Args)]
+pub struct Look {
+    /// Bytes of a logical block: 512 or 4096
+    #[arg(long, default_value_t = BlockSize::B512, value_name = "BYTES")]
+    pub block_size: BlockSize,
+    /// Serial number, up to 20 characters [default: from the UUID]
+    #[arg(long)]
+    pub serial: Option<String>,
+    /// Several clients may use it at once
+    #[arg(long)]
+    pub shareable: bool,
+    /// What an answered write means: stable after the next flush, or stable
+    #[arg(long, value_enum, default_value_t = CacheMode::Writeback)]
+    pub cache: CacheMode,
+    /// Shown to the client as removable
+    #[arg(long)]
+    pub removable: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackingKind {
+    /// A sparse file in the data directory
+    File,
+    /// The node's memory, gone when it stops
+    Memory,
+    /// Nowhere, for measurements
+    Null,
+}
+
+impl From<BackingKind> for NewBacking {
+    fn from(kind: BackingKind) -> NewBacking {
+        match kind {
+            BackingKind::File => NewBacking::File,
+            BackingKind::Memory => NewBacking::Memory,
+            BackingKind::Null => NewBacking::Null,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CacheMode {
+    Writeback,
+    Writethrough,
+}
+
+impl From<CacheMode> for Cache {
+    fn from(mode: CacheMode) -> Cache {
+        match mode {
+            CacheMode::Writeback => Cache::Writeback,
+            CacheMode::Writethrough => Cache::Writethrough,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct LuResize {
+    pub name: LuName,
+    /// The new size; leave it out for an adopted LU, to take over the size its file or device has
+    /// now
+    #[arg(long)]
+    pub size: Option<Size>,
+    /// Let it become smaller, which cuts off what lies behind the new end
+    #[arg(long)]
+    pub shrink: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Client {
+    /// Make a client
+    Create(ClientCreate),
+    /// List clients
+    Ls,
+    /// Show one client
+    Show { name: ClientName },
+    /// Remove a client
+    Rm { name: ClientName },
+}
+
+#[derive(Debug, Args)]
+pub struct ClientCreate {
+    pub name: ClientName,
+    /// iSCSI name of its initiator; may be given several times
+    #[arg(long)]
+    pub iqn: Vec<Iqn>,
+    /// NVMe name of its host; may be given several times
+    #[arg(long)]
+    pub nqn: Vec<Nqn>,
+    /// Owner of its vhost-user sockets, USER, USER:GROUP or :GROUP [default: the node's user, group
+    /// kvm]
+    #[arg(long, value_name = "U:G")]
+    pub socket_owner: Option<SocketOwner>,
+}
+
+#[derive(Debug, Args)]
+pub struct Map {
+    pub lu: LuName,
+    /// The client that shall see it
+    #[arg(long, value_name = "CLIENT")]
+    pub to: ClientName,
+    /// How the client reaches it
+    #[arg(long, value_enum)]
+    pub via: Transport,
+    /// Virtual slot, 2 to 255 [default: the lowest free one]
+    #[arg(long)]
+    pub slot: Option<Slot>,
+    /// Logical unit number at that slot
+    #[arg(long)]
+    pub lun: Option<u16>,
+    /// This client may only read
+    #[arg(long)]
+    pub read_only: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Transport {
+    VhostUserBlk,
+}
+
+impl From<Transport> for Via {
+    fn from(transport: Transport) -> Via {
+        match transport {
+            Transport::VhostUserBlk => Via::VhostUserBlk,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Unmap {
+    pub lu: LuName,
+    /// The client that shall not see it any more
+    #[arg(long, value_name = "CLIENT")]
+    pub from: ClientName,
+    /// Also while the client uses it
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Mapping {
+    /// List mappings
+    Ls,
+}
+
+#[derive(Debug, Args)]
+pub struct Connect {
+    pub client: ClientName,
+    /// What runs the client
+    #[arg(long = "for", value_enum, default_value_t = Tool::Qemu)]
+    pub tool: Tool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Tool {
+    Qemu,
+    Libvirt,
+}
+
+impl From<Tool> for ConnectFor {
+    fn from(tool: Tool) -> ConnectFor {
+        match tool {
+            Tool::Qemu => ConnectFor::Qemu,
+            Tool::Libvirt => ConnectFor::Libvirt,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Event {
+    /// Print the last events and then each new one, until interrupted
+    Tail(EventCount),
+    /// Print the last events
+    Ls(EventCount),
+}
+
+#[derive(Debug, Args)]
+pub struct EventCount {
+    /// How many of the past ones
+    #[arg(short = 'n', long, default_value_t = 20, value_name = "N")]
+    pub lines: u16,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Write the document to a file
+    Save { file: PathBuf },
+    /// Make a document (JSON or YAML) the desired state
+    Restore {
+        file: PathBuf,
+        /// Remove LUs that the document does not have, with their data
+        #[arg(long)]
+        prune: bool,
+    },
+    /// Print the document
+    Show,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_contradicts_itself_nowhere() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn doors_and_cores() {
+        let door = |text: &str| text.parse::<Door>();
+        assert_eq!(door("off"), Ok(Door(None)));
+        assert_eq!(door("8080").unwrap().0.unwrap().to_string(), "127.0.0.1:8080");
+        assert_eq!(door("[::1]:80").unwrap().0.unwrap().to_string(), "[::1]:80");
+        assert!(door("localhost").is_err());
+        let cores = |text: &str| text.parse::<Cores>();
+        assert_eq!(cores("0,2-4,3"), Ok(Cores(vec![0, 2, 3, 4])));
+        assert_eq!(cores(""), Ok(Cores(vec![])));
+        for wrong in ["a", "3-1", "1-", "0-99999"] {
+            assert!(cores(wrong).is_err(), "{wrong}");
+        }
+    }
+}

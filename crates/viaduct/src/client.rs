@@ -1,0 +1,172 @@
+//! Requests to the node over its Unix socket: one connection for each, JSON both ways.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use model::limits::{BODY_BYTES_MAX, WAIT_SECONDS_MAX};
+use model::{ApiError, ErrorKind};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+/// The longest answer to wait for: that to a request which itself waits, and some more.
+const ANSWER_WAIT: Duration = Duration::from_secs(WAIT_SECONDS_MAX as u64 + 30);
+
+/// A node that can be asked.
+pub struct Client {
+    data: PathBuf,
+    socket: PathBuf,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Client {
+    pub fn new(data: PathBuf) -> Result<Client, ApiError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| ApiError::failed(format!("cannot start: {error}")))?;
+        Ok(Client { socket: node::datadir::api_socket(&data), data, runtime })
+    }
+
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        self.send(Method::GET, path, Bytes::new())
+    }
+
+    pub fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        self.send(Method::DELETE, path, Bytes::new())
+    }
+
+    pub fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ApiError> {
+        self.send(Method::POST, path, json(body)?)
+    }
+
+    pub fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ApiError> {
+        self.send(Method::PUT, path, json(body)?)
+    }
+
+    pub fn patch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ApiError> {
+        self.send(Method::PATCH, path, json(body)?)
+    }
+
+    fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, ApiError> {
+        let exchange = exchange(&self.socket, method, path, body);
+        let (status, body) = self
+            .runtime
+            .block_on(async { tokio::time::timeout(ANSWER_WAIT, exchange).await })
+            .map_err(|_| {
+                let seconds = ANSWER_WAIT.as_secs();
+                ApiError::not_now(format!("the node did not answer within {seconds} s"))
+                    .then("look at its log (journalctl -u viaduct)")
+            })?
+            .map_err(|error| self.unreachable(&error))?;
+        let odd = |error: serde_json::Error| {
+            ApiError::failed(format!("the node's answer ({status}) is not understood: {error}"))
+                .then("use the viaduct command of the same release as the node")
+        };
+        if status.is_success() {
+            return serde_json::from_slice(&body).map_err(odd);
+        }
+        Err(serde_json::from_slice(&body).map_err(odd)?)
+    }
+
+    fn unreachable(&self, error: &Unreachable) -> ApiError {
+        let data = self.data.display();
+        match error {
+            Unreachable::Connect(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ApiError::not_now(
+                    format!("no node runs on data directory {data}"),
+                )
+                .then(format!(
+                    "viaduct up --data {data}; or name the directory of a running node with \
+                             --data DIR or VIADUCT_DATA"
+                )),
+                io::ErrorKind::PermissionDenied => ApiError::new(
+                    ErrorKind::Forbidden,
+                    format!("you may not use the node on data directory {data}"),
+                )
+                .then("run the command as root or as the user that runs the node"),
+                _ => ApiError::failed(format!("cannot reach {}: {error}", self.socket.display())),
+            },
+            Unreachable::Exchange(error) => {
+                ApiError::failed(format!("the connection to the node broke: {error}"))
+                    .then("viaduct status shows whether it still runs")
+            }
+        }
+    }
+}
+
+/// Why there is no answer.
+enum Unreachable {
+    Connect(io::Error),
+    Exchange(Box<dyn std::error::Error + Send + Sync>),
+}
+
+fn json(body: &impl Serialize) -> Result<Bytes, ApiError> {
+    let bytes = serde_json::to_vec(body);
+    bytes.map(Bytes::from).map_err(|error| ApiError::failed(error.to_string()))
+}
+
+async fn exchange(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<(StatusCode, Bytes), Unreachable> {
+    let stream = UnixStream::connect(socket).await.map_err(Unreachable::Connect)?;
+    talk(stream, method, path, body).await.map_err(Unreachable::Exchange)
+}
+
+async fn talk(
+    stream: UnixStream,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(hyper::header::HOST, "viaduct")
+        .header(hyper::header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body))?;
+    let answer = async {
+        let answer = sender.send_request(request).await?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), BODY_BYTES_MAX).collect().await?;
+        Ok((status, body.to_bytes()))
+    };
+    tokio::pin!(connection);
+    tokio::pin!(answer);
+    // The connection is driven until the answer is there; what it does afterwards is of no
+    // interest.
+    tokio::select! {
+        answer = &mut answer => answer,
+        ended = &mut connection => {
+            ended?;
+            answer.await
+        }
+    }
+}

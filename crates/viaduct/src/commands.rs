@@ -1,0 +1,276 @@
+//! Each verb: what is asked of the node and what is printed of its answer.
+
+use std::path::{Path, PathBuf};
+
+use clap::CommandFactory;
+use model::config::{ConfigRestore, RestoreOutcome};
+use model::event::EventPage;
+use model::limits::WAIT_SECONDS_MAX;
+use model::status::{ClientView, ConnectFor, Connection, LuView, MappingView, NodeStatus};
+use model::{ApiError, LuAdopt, LuCreate, LuResize, MapRequest};
+use node::api::routes::Removed;
+use serde_json::Value;
+
+use crate::args::{self, Arguments, Command, Format};
+use crate::client::Client;
+use crate::output::{self, show};
+use crate::tables;
+
+type Done = Result<(), ApiError>;
+
+/// Carries out every command but `up`.
+pub fn run(command: Command, data: Option<PathBuf>, format: Format) -> Done {
+    match command {
+        Command::Completions { shell } => completions(shell),
+        Command::Man { directory } => man(directory.as_deref()),
+        command => {
+            let node = Client::new(data_directory(data)?)?;
+            ask(&node, command, format)
+        }
+    }
+}
+
+fn ask(node: &Client, command: Command, format: Format) -> Done {
+    match command {
+        Command::Status => {
+            let status: NodeStatus = node.get("/v1/status")?;
+            show(format, &status, tables::status)
+        }
+        Command::Lu(command) => lu(node, command, format),
+        Command::Client(command) => client(node, command, format),
+        Command::Map(arguments) => map(node, arguments, format),
+        Command::Unmap(args::Unmap { lu, from, force }) => {
+            let path = format!("/v1/mappings?lu={lu}&client={from}&force={force}");
+            let removed: Removed = node.delete(&path)?;
+            show(format, &removed, |_| format!("LU {lu} unmapped from {from}\n"))
+        }
+        Command::Mapping(args::Mapping::Ls) => {
+            let mappings: Vec<MappingView> = node.get("/v1/mappings")?;
+            show(format, &mappings, |mappings| tables::mappings(mappings))
+        }
+        Command::Connect(arguments) => connect(node, &arguments, format),
+        Command::Event(command) => event(node, &command, format),
+        Command::Config(command) => config(node, command, format),
+        Command::Up(_) | Command::Completions { .. } | Command::Man { .. } => {
+            Err(ApiError::failed("this command asks no node"))
+        }
+    }
+}
+
+/// Where the node's data is: as told, or where this user's node would have it.
+pub fn data_directory(given: Option<PathBuf>) -> Result<PathBuf, ApiError> {
+    if let Some(given) = given {
+        return std::path::absolute(&given).map_err(|error| {
+            ApiError::usage(format!("'{}' is no directory name: {error}", given.display()))
+        });
+    }
+    if node::world::own_uid() == 0 {
+        return Ok(PathBuf::from("/var/lib/viaduct"));
+    }
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let share = set("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .or_else(|| set("HOME").map(|home| PathBuf::from(home).join(".local/share")));
+    share.map(|share| share.join("viaduct")).ok_or_else(|| {
+        ApiError::usage("there is no home directory to find the node's data in")
+            .then("name it: --data DIR or VIADUCT_DATA")
+    })
+}
+
+fn lu(node: &Client, command: args::Lu, format: Format) -> Done {
+    match command {
+        args::Lu::Create(args::LuCreate { name, size, look, backing }) => {
+            let request = LuCreate {
+                name,
+                size,
+                block_size: look.block_size,
+                serial: look.serial,
+                shareable: look.shareable,
+                cache: look.cache.into(),
+                removable: look.removable,
+                backing: backing.into(),
+            };
+            let view: LuView = node.post("/v1/lus", &request)?;
+            show(format, &view, tables::lu_done)
+        }
+        args::Lu::Adopt(arguments) => lu_adopt(node, arguments, format),
+        args::Lu::Ls => {
+            let views: Vec<LuView> = node.get("/v1/lus")?;
+            show(format, &views, |views| tables::lus(views))
+        }
+        args::Lu::Show { name } => {
+            let view: LuView = node.get(&format!("/v1/lus/{name}"))?;
+            show(format, &view, tables::lu)
+        }
+        args::Lu::Resize(args::LuResize { name, size, shrink }) => {
+            let request = LuResize { size, shrink };
+            let view: LuView = node.patch(&format!("/v1/lus/{name}"), &request)?;
+            show(format, &view, tables::lu_done)
+        }
+        args::Lu::Rm { name } => {
+            let removed: Removed = node.delete(&format!("/v1/lus/{name}"))?;
+            show(format, &removed, |_| format!("LU {name} removed\n"))
+        }
+    }
+}
+
+fn lu_adopt(node: &Client, arguments: args::LuAdopt, format: Format) -> Done {
+    let args::LuAdopt { path, name, look, read_only } = arguments;
+    let absolute = std::path::absolute(&path).ok();
+    let path = absolute.as_deref().and_then(Path::to_str).ok_or_else(|| {
+        ApiError::usage(format!("the path {} cannot be sent as text", path.display()))
+    })?;
+    let request = LuAdopt {
+        name,
+        path: path.to_owned(),
+        block_size: look.block_size,
+        serial: look.serial,
+        shareable: look.shareable,
+        cache: look.cache.into(),
+        removable: look.removable,
+        read_only,
+    };
+    let view: LuView = node.post("/v1/adopt", &request)?;
+    show(format, &view, tables::lu_done)
+}
+
+fn client(node: &Client, command: args::Client, format: Format) -> Done {
+    match command {
+        args::Client::Create(args::ClientCreate { name, iqn, nqn, socket_owner }) => {
+            let request = model::Client { name, socket_owner, iqns: iqn, nqns: nqn };
+            let view: ClientView = node.post("/v1/clients", &request)?;
+            show(format, &view, tables::client_done)
+        }
+        args::Client::Ls => {
+            let views: Vec<ClientView> = node.get("/v1/clients")?;
+            show(format, &views, |views| tables::clients(views))
+        }
+        args::Client::Show { name } => {
+            let view: ClientView = node.get(&format!("/v1/clients/{name}"))?;
+            show(format, &view, tables::client)
+        }
+        args::Client::Rm { name } => {
+            let removed: Removed = node.delete(&format!("/v1/clients/{name}"))?;
+            show(format, &removed, |_| format!("client {name} removed\n"))
+        }
+    }
+}
+
+fn map(node: &Client, arguments: args::Map, format: Format) -> Done {
+    let args::Map { lu, to, via, slot, lun, read_only } = arguments;
+    let request = MapRequest { lu, client: to, via: via.into(), slot, lun, read_only };
+    let view: MappingView = node.post("/v1/mappings", &request)?;
+    show(format, &view, tables::mapping_done)
+}
+
+/// The text alone goes to standard output, so that it can be pasted or piped; notes go beside it.
+fn connect(node: &Client, arguments: &args::Connect, format: Format) -> Done {
+    let wanted = match ConnectFor::from(arguments.tool) {
+        ConnectFor::Qemu => "qemu",
+        ConnectFor::Libvirt => "libvirt",
+    };
+    let path = format!("/v1/clients/{}/connection?for={wanted}", arguments.client);
+    let connection: Connection = node.get(&path)?;
+    show(format, &connection, tables::connection)?;
+    if format == Format::Table {
+        for note in &connection.notes {
+            eprintln!("note: {note}");
+        }
+    }
+    Ok(())
+}
+
+fn event(node: &Client, command: &args::Event, format: Format) -> Done {
+    let (args::Event::Tail(count) | args::Event::Ls(count)) = command;
+    let mut page: EventPage = node.get(&format!("/v1/events?limit={}", count.lines))?;
+    if matches!(command, args::Event::Ls(_)) {
+        return show(format, &page.events, |_| tables::events(&page));
+    }
+    loop {
+        for event in &page.events {
+            output::print(&match format {
+                Format::Table => tables::event(event),
+                Format::Json => {
+                    let line = serde_json::to_string(event);
+                    line.map_err(|error| ApiError::failed(error.to_string()))? + "\n"
+                }
+                Format::Yaml => format!("---\n{}", output::yaml(event)?),
+            })?;
+        }
+        if page.missed {
+            eprintln!("note: some events came and went unseen");
+        }
+        page = node.get(&format!("/v1/events?after={}&wait_s={WAIT_SECONDS_MAX}", page.last))?;
+    }
+}
+
+fn config(node: &Client, command: args::Config, format: Format) -> Done {
+    match command {
+        args::Config::Show => {
+            let config: model::Config = node.get("/v1/config")?;
+            let text = output::json(&config)?;
+            show(format, &config, |_| text)
+        }
+        args::Config::Save { file } => {
+            let config: model::Config = node.get("/v1/config")?;
+            let text = if format == Format::Yaml {
+                output::yaml(&config)?
+            } else {
+                output::json(&config)?
+            };
+            std::fs::write(&file, text).map_err(|error| {
+                ApiError::failed(format!("cannot write {}: {error}", file.display()))
+            })?;
+            eprintln!("revision {} saved to {}", config.revision, file.display());
+            Ok(())
+        }
+        args::Config::Restore { file, prune } => {
+            let config = read_config(&file)?;
+            let request = ConfigRestore { config, prune };
+            let outcome: RestoreOutcome = node.put("/v1/config", &request)?;
+            show(format, &outcome, |outcome| {
+                let RestoreOutcome { revision, added, changed, removed } = outcome;
+                format!(
+                    "revision {revision}: {added} added, {changed} changed, {removed} removed\n"
+                )
+            })
+        }
+    }
+}
+
+/// Reads a document, JSON or YAML; what a newer release wrote is refused before it is misread.
+fn read_config(file: &Path) -> Result<model::Config, ApiError> {
+    let shown = file.display();
+    let text = std::fs::read_to_string(file).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => ApiError::not_found(format!("there is no file {shown}")),
+        _ => ApiError::failed(format!("cannot read {shown}: {error}")),
+    })?;
+    let value: Value = match serde_json::from_str(&text) {
+        Ok(value) => value,
+        Err(json) => serde_saphyr::from_str(&text).map_err(|yaml| {
+            ApiError::usage(format!("{shown} is neither JSON ({json}) nor YAML ({yaml})"))
+        })?,
+    };
+    let version = value.get("version").and_then(Value::as_u64).ok_or_else(|| {
+        ApiError::usage(format!("{shown} is no configuration document: it has no version"))
+            .then("viaduct config save FILE writes one")
+    })?;
+    model::Config::check_version(u32::try_from(version).unwrap_or(u32::MAX))?;
+    serde_json::from_value(value).map_err(|error| ApiError::usage(format!("{shown}: {error}")))
+}
+
+fn completions(shell: clap_complete::Shell) -> Done {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "viaduct", &mut text);
+    output::print(&String::from_utf8_lossy(&text))
+}
+
+fn man(directory: Option<&Path>) -> Done {
+    let failed = |error: std::io::Error| ApiError::failed(format!("cannot write: {error}"));
+    if let Some(directory) = directory {
+        return clap_mangen::generate_to(Arguments::command(), directory).map(drop).map_err(failed);
+    }
+    let mut text = Vec::new();
+    clap_mangen::Man::new(Arguments::command()).render(&mut text).map_err(failed)?;
+    output::print(&String::from_utf8_lossy(&text))
+}

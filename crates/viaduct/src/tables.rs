@@ -1,0 +1,241 @@
+//! The forms for people: which columns a listing has, which lines a thing.
+
+use model::event::EventPage;
+use model::status::{ClientView, Connection, LuView, MappingView, NodeStatus, Problem, Session};
+use model::{Event, Size};
+
+use crate::output::{list, table};
+
+/// What stands where there is nothing.
+const NONE: &str = "-";
+
+fn or_none(value: Option<impl ToString>) -> String {
+    value.map_or(NONE.to_owned(), |value| value.to_string())
+}
+
+fn joined<T: ToString>(items: &[T]) -> String {
+    match items {
+        [] => NONE.to_owned(),
+        items => items.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+    }
+}
+
+fn yes(flag: bool) -> String {
+    if flag { "yes" } else { "no" }.to_owned()
+}
+
+pub fn lus(lus: &[LuView]) -> String {
+    let row = |view: &LuView| {
+        [
+            view.lu.name.to_string(),
+            view.lu.size.to_string(),
+            view.lu.backing.kind().to_owned(),
+            view.state.to_string(),
+            or_none(view.allocated.map(rounded)),
+            joined(&view.mapped_to),
+        ]
+    };
+    let heading = ["NAME", "SIZE", "BACKING", "STATE", "USED", "MAPPED TO"];
+    table(heading, &lus.iter().map(row).collect::<Vec<_>>())
+}
+
+/// A size that is only looked at: at most three digits.
+fn rounded(size: Size) -> String {
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut value = size.bytes() as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let digits = if unit == 0 || value >= 100.0 { 0 } else { 1 };
+    format!("{value:.digits$}{}", UNITS[unit])
+}
+
+pub fn lu(view: &LuView) -> String {
+    let lu = &view.lu;
+    let mut pairs = vec![
+        ("name", lu.name.to_string()),
+        ("uuid", lu.uuid.to_string()),
+        ("serial", lu.serial.clone()),
+        ("size", lu.size.to_string()),
+        ("used", or_none(view.allocated.map(rounded))),
+        ("block size", lu.block_size.to_string()),
+        ("cache", lu.cache.to_string()),
+        ("shareable", yes(lu.shareable)),
+        ("removable", yes(lu.removable)),
+        ("read-only", yes(lu.read_only)),
+        ("backing", lu.backing.kind().to_owned()),
+        ("path", or_none(view.path.as_ref())),
+        ("state", view.state.to_string()),
+        ("mapped to", joined(&view.mapped_to)),
+    ];
+    pairs.extend(problem(view.problem.as_ref()));
+    list(&pairs)
+}
+
+fn problem(problem: Option<&Problem>) -> Vec<(&'static str, String)> {
+    let Some(problem) = problem else { return Vec::new() };
+    let next = problem.next.as_ref().map(|next| ("next", next.clone()));
+    [("problem", problem.message.clone())].into_iter().chain(next).collect()
+}
+
+pub fn clients(clients: &[ClientView]) -> String {
+    let row = |view: &ClientView| {
+        let sessions = view.mappings.iter().filter(|mapping| mapping.state.has_session());
+        let lus: Vec<_> = view.mappings.iter().map(|mapping| &mapping.mapping.lu).collect();
+        [
+            view.client.name.to_string(),
+            or_none(view.client.socket_owner.as_ref()),
+            joined(&lus),
+            sessions.count().to_string(),
+        ]
+    };
+    let heading = ["NAME", "SOCKET OWNER", "LUS", "SESSIONS"];
+    table(heading, &clients.iter().map(row).collect::<Vec<_>>())
+}
+
+pub fn client(view: &ClientView) -> String {
+    let client = &view.client;
+    let mut text = list(&[
+        ("name", client.name.to_string()),
+        ("socket owner", or_none(client.socket_owner.as_ref())),
+        ("iSCSI names", joined(&client.iqns)),
+        ("NVMe names", joined(&client.nqns)),
+    ]);
+    for mapping in &view.mappings {
+        text.push('\n');
+        text.push_str(&list(&mapping_pairs(mapping)));
+    }
+    text
+}
+
+fn mapping_pairs(view: &MappingView) -> Vec<(&'static str, String)> {
+    let mapping = &view.mapping;
+    let mut pairs = vec![
+        ("slot", mapping.slot.to_string()),
+        ("LU", mapping.lu.to_string()),
+        ("via", mapping.via.to_string()),
+        ("access", access(mapping.read_only)),
+        ("socket", or_none(view.socket.as_ref())),
+        ("state", view.state.to_string()),
+    ];
+    if let Some(session) = &view.session {
+        pairs.extend(session_pairs(session));
+    }
+    pairs.extend(problem(view.problem.as_ref()));
+    pairs
+}
+
+fn session_pairs(session: &Session) -> Vec<(&'static str, String)> {
+    vec![
+        ("peer", session.peer_pid.map_or(NONE.to_owned(), |pid| format!("process {pid}"))),
+        ("since", session.since.to_string()),
+        ("queues running", session.queues_running.to_string()),
+        ("memory regions", session.memory_regions.to_string()),
+        ("inflight tracking", yes(session.inflight_tracking)),
+        ("migrating", yes(session.logging)),
+        ("features", joined(&session.features)),
+    ]
+}
+
+fn access(read_only: bool) -> String {
+    if read_only { "read-only" } else { "read-write" }.to_owned()
+}
+
+pub fn mappings(mappings: &[MappingView]) -> String {
+    let row = |view: &MappingView| {
+        [
+            view.mapping.client.to_string(),
+            view.mapping.slot.to_string(),
+            view.mapping.lu.to_string(),
+            view.mapping.via.to_string(),
+            access(view.mapping.read_only),
+            view.state.to_string(),
+            or_none(view.socket.as_ref()),
+        ]
+    };
+    let heading = ["CLIENT", "SLOT", "LU", "VIA", "ACCESS", "STATE", "SOCKET"];
+    table(heading, &mappings.iter().map(row).collect::<Vec<_>>())
+}
+
+/// One line for what a command did.
+pub fn lu_done(view: &LuView) -> String {
+    let LuView { lu, state, .. } = view;
+    format!("LU {}: {}, {}, {state}\n", lu.name, lu.size, lu.backing.kind())
+}
+
+pub fn client_done(view: &ClientView) -> String {
+    format!("client {}\n", view.client.name)
+}
+
+pub fn mapping_done(view: &MappingView) -> String {
+    let mapping = &view.mapping;
+    let socket = or_none(view.socket.as_ref());
+    format!("LU {} at {}, {}: {socket}\n", mapping.lu, mapping.adapter(), view.state)
+}
+
+pub fn connection(connection: &Connection) -> String {
+    connection.text.clone()
+}
+
+pub fn status(status: &NodeStatus) -> String {
+    let mut text = list(&[
+        ("node", status.node.to_string()),
+        ("version", status.version.clone()),
+        ("phase", status.phase.to_string()),
+        ("process", status.pid.to_string()),
+        ("up", duration(status.uptime_s)),
+        ("data", status.data.clone()),
+        ("http", status.http.clone().unwrap_or("off".to_owned())),
+        ("cores", status.cores.to_string()),
+        ("revision", status.revision.to_string()),
+        ("LUs", status.lus.to_string()),
+        ("clients", status.clients.to_string()),
+        ("mappings", status.mappings.to_string()),
+        ("sessions", status.sessions.to_string()),
+        ("steps pending", status.steps_pending.to_string()),
+        ("problems", status.problems.len().to_string()),
+    ]);
+    for problem in &status.problems {
+        text.push_str(&format!("\n{}: {}\n", problem.subject, problem.message));
+        if let Some(next) = &problem.next {
+            text.push_str(&format!("  next: {next}\n"));
+        }
+    }
+    text
+}
+
+fn duration(seconds: u64) -> String {
+    let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
+    match (days, hours, seconds / 60 % 60) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, minutes) => format!("{minutes} min {} s", seconds % 60),
+        (0, hours, minutes) => format!("{hours} h {minutes} min"),
+        (days, hours, _) => format!("{days} d {hours} h"),
+    }
+}
+
+pub fn events(page: &EventPage) -> String {
+    page.events.iter().map(event).collect()
+}
+
+pub fn event(event: &Event) -> String {
+    let Event { id, time, severity, subject, message, next, .. } = event;
+    let next = next.as_ref().map_or(String::new(), |next| format!("; next: {next}"));
+    format!("{id} {time:.0} {severity:7} {subject}: {message}{next}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times_that_are_only_looked_at() {
+        let sizes = [0, 999, 1000, 1 << 20, 1500 << 20, 10 << 30, u64::MAX];
+        let shown = sizes.map(|size| rounded(Size(size)));
+        assert_eq!(shown, ["0B", "999B", "1.0KiB", "1.0MiB", "1.5GiB", "10.0GiB", "16.0EiB"]);
+        let times = [0, 59, 61, 3600, 90_000].map(duration);
+        assert_eq!(times, ["0 s", "59 s", "1 min 1 s", "1 h 0 min", "1 d 1 h"]);
+    }
+}

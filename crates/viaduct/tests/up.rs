@@ -1,0 +1,157 @@
+//! `viaduct up` as systemd runs it: ready, alive, stopped by a signal, killed, and started again on
+//! the same data, with the real data plane.
+
+#![allow(clippy::unwrap_used)]
+
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Up {
+    child: Child,
+    notifications: UnixDatagram,
+    data: PathBuf,
+}
+
+fn viaduct(data: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_viaduct"));
+    command.env("VIADUCT_DATA", data).stdin(Stdio::null());
+    command
+}
+
+impl Up {
+    fn start(data: &Path, arguments: &[&str], watchdog_ms: Option<u64>) -> Up {
+        let path = data.with_extension("notify");
+        drop(std::fs::remove_file(&path));
+        let notifications = UnixDatagram::bind(&path).unwrap();
+        notifications.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut command = viaduct(data);
+        command.arg("up").args(arguments).env("NOTIFY_SOCKET", &path);
+        if let Some(watchdog_ms) = watchdog_ms {
+            command.env("WATCHDOG_USEC", (watchdog_ms * 1000).to_string());
+        }
+        let log = std::fs::File::create(data.with_extension("log")).unwrap();
+        let child = command.stderr(log).spawn().unwrap();
+        let up = Up { child, notifications, data: data.to_path_buf() };
+        up.wait_for("READY=1");
+        up
+    }
+
+    fn wait_for(&self, wanted: &str) {
+        let mut bytes = [0; 4096];
+        loop {
+            let count = self.notifications.recv(&mut bytes).unwrap_or_else(|error| {
+                let log = std::fs::read_to_string(self.data.with_extension("log"));
+                panic!("no {wanted}: {error}\n{}", log.unwrap_or_default())
+            });
+            let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
+            if text.lines().any(|line| line == wanted) {
+                return;
+            }
+        }
+    }
+
+    fn cli(&self, line: &str) -> Output {
+        viaduct(&self.data).args(line.split_whitespace()).output().unwrap()
+    }
+
+    fn done(&self, line: &str) -> String {
+        let output = self.cli(line);
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{line}: {err}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status();
+        assert!(status.unwrap().success());
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+#[test]
+fn everything_comes_back_after_sigkill_and_a_stop_is_clean() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let mut up = Up::start(&data, &["--http", "off"], None);
+    for line in [
+        "lu create web1 --size 1G",
+        "lu create fast --size 8M --backing memory",
+        "client create vm1",
+        "map web1 --to vm1 --via vhost-user-blk",
+        "map fast --to vm1 --via vhost-user-blk",
+    ] {
+        up.done(line);
+    }
+    let before = up.done("config show");
+    let socket = data.join("run/vm1-2.sock");
+    assert!(std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    up.child.kill().unwrap();
+    up.child.wait().unwrap();
+
+    let mut up = Up::start(&data, &["--http", "off"], None);
+    assert_eq!(up.done("config show"), before);
+    let listed = up.done("mapping ls");
+    assert_eq!(listed.matches("listening").count(), 2, "{listed}");
+    assert!(std::os::unix::net::UnixStream::connect(&socket).is_ok());
+
+    up.signal("TERM");
+    up.wait_for("STOPPING=1");
+    assert!(up.child.wait().unwrap().success());
+    assert!(!socket.exists(), "a stopped node leaves no socket");
+}
+
+#[test]
+fn a_second_node_on_the_directory_is_refused_and_one_beside_it_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let (one, two) = (directory.path().join("one"), directory.path().join("two"));
+    let first = Up::start(&one, &["--http", "0"], None);
+    let _second = Up::start(&two, &["--http", "0"], None);
+    let output = viaduct(&one).args(["up", "--http", "off"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    let err = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(err.contains(&format!("is in use by process {}", first.child.id())), "{err}");
+
+    let status: serde_json::Value = serde_json::from_str(&first.done("status -o json")).unwrap();
+    let taken = status["http"].as_str().unwrap();
+    let third = directory.path().join("three");
+    let output = viaduct(&third).args(["up", "--http", taken]).output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    let err = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(err.contains(&format!("is in use by process {}", first.child.id())), "{err}");
+}
+
+#[test]
+fn signs_of_life_come_as_often_as_expected() {
+    let directory = tempfile::tempdir().unwrap();
+    let up = Up::start(&directory.path().join("data"), &["--http", "off"], Some(400));
+    for _ in 0..3 {
+        up.wait_for("WATCHDOG=1");
+    }
+}
+
+#[test]
+fn the_log_is_json_when_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let mut up = Up::start(&data, &["--http", "off", "--log", "json"], None);
+    up.done("client create vm1");
+    up.signal("INT");
+    assert!(up.child.wait().unwrap().success());
+    let log = std::fs::read_to_string(data.with_extension("log")).unwrap();
+    let lines: Vec<serde_json::Value> =
+        log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let about = |line: &&serde_json::Value| line["subject"] == "client/vm1";
+    let line = lines.iter().find(about).unwrap_or_else(|| panic!("{log}"));
+    assert_eq!(line["kind"], "client-created");
+}
