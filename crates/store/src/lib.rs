@@ -10,6 +10,7 @@
 //! | [`MemoryStore`] | in memory of the node: for tests and measurements | in place | `memory` |
 //! | [`NullStore`] | nowhere: measures everything above it | in place | `null` |
 
+pub mod file;
 mod memory;
 mod null;
 mod roster;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use block::{Device, Error};
 use rt::Core;
 
+pub use file::FileStore;
 pub use memory::MemoryStore;
 pub use null::NullStore;
 

@@ -10,22 +10,25 @@ use rt::{Config, Core, Remote};
 
 use super::{Boxed, MemoryStore, NullStore, Store};
 
-type Make = Box<dyn Fn(Shape) -> Option<Arc<dyn Store>>>;
+type Made = Boxed<'static, Option<Arc<dyn Store>>>;
 
 struct StoreBench {
     core: Core,
     other: Remote,
-    make: Make,
+    make: Box<dyn Fn(Core, Shape) -> Made>,
+    resizes: bool,
 }
 
 impl Bench for StoreBench {
     fn make(&self, shape: Shape) -> Boxed<'_, Option<Box<dyn Subject>>> {
-        let made = (self.make)(shape).map(|store| {
+        let made = (self.make)(self.core.clone(), shape);
+        Box::pin(async move {
+            let store = made.await?;
             let device = store.clone().device(&self.core);
-            let (core, other) = (self.core.clone(), self.other.clone());
-            Box::new(StoreSubject { store, device, core, other }) as Box<dyn Subject>
-        });
-        Box::pin(async { made })
+            let (core, other, resizes) = (self.core.clone(), self.other.clone(), self.resizes);
+            let subject = StoreSubject { store, device, core, other, resizes };
+            Some(Box::new(subject) as Box<dyn Subject>)
+        })
     }
 
     fn pause(&self) -> Boxed<'_, ()> {
@@ -38,6 +41,7 @@ struct StoreSubject {
     device: Rc<dyn Device>,
     core: Core,
     other: Remote,
+    resizes: bool,
 }
 
 impl Subject for StoreSubject {
@@ -52,15 +56,15 @@ impl Subject for StoreSubject {
     }
 
     fn resize(&self, size: u64) -> Option<Boxed<'_, Result<(), Error>>> {
-        Some(self.store.clone().resize(&self.core, size))
+        self.resizes.then(|| self.store.clone().resize(&self.core, size))
     }
 }
 
 /// Runs the suite on a core of this thread, with another one beside it.
-pub(crate) fn conformance(make: impl Fn(Shape) -> Option<Arc<dyn Store>> + 'static) -> Report {
+pub(crate) fn conformance(resizes: bool, make: impl Fn(Core, Shape) -> Made + 'static) -> Report {
     let other = rt::os::start(Config::new("other")).expect("a core");
     let report = Core::block_on(&Config::new("suite"), |core| async move {
-        let bench = StoreBench { core, other, make: Box::new(make) };
+        let bench = StoreBench { core, other, make: Box::new(make), resizes };
         let report = run(&bench).await;
         bench.other.send(Core::stop);
         report
@@ -70,18 +74,18 @@ pub(crate) fn conformance(make: impl Fn(Shape) -> Option<Arc<dyn Store>> + 'stat
 
 #[test]
 fn memory_conforms() {
-    let report = conformance(|shape| {
-        let writable = !shape.read_only;
-        writable.then(|| MemoryStore::new(shape.size, shape.block_size).unwrap() as Arc<dyn Store>)
+    let report = conformance(true, |_, Shape { size, block_size, read_only }| {
+        let made = move || MemoryStore::new(size, block_size).unwrap() as Arc<dyn Store>;
+        Box::pin(async move { (!read_only).then(made) })
     });
     report.expect(&["read_only", "power_cut"]);
 }
 
 #[test]
 fn null_promises_nothing_more_than_it_keeps() {
-    let report = conformance(|shape| {
-        let writable = !shape.read_only;
-        writable.then(|| NullStore::new(shape.size, shape.block_size).unwrap() as Arc<dyn Store>)
+    let report = conformance(true, |_, Shape { size, block_size, read_only }| {
+        let made = move || NullStore::new(size, block_size).unwrap() as Arc<dyn Store>;
+        Box::pin(async move { (!read_only).then(made) })
     });
     assert!(report.failed.is_empty(), "{:#?}", report.failed);
     let passed = ["geometry", "range_edges", "alignment", "zero_length", "resize_elsewhere"];

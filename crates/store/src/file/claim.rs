@@ -1,0 +1,146 @@
+//! Whose image this is: locks on bytes far beyond any data.
+//!
+//! All are locks of the open file description (OFD) that the I/O goes through, so they stay until the
+//! last request on it has ended in the kernel, even one of a process that was killed.
+//!
+//! | byte | held | says |
+//! |---|---|---|
+//! | [`LOCKS_START`] | exclusively | one node alone serves this image |
+//! | | shared | several nodes may (`--shareable`), or it is only read |
+//! | [`LOCKS_START`] + 1 + N | by node N | node N has it open, or requests of its former process are still in the kernel |
+//! | 100 + p, 200 + p | shared | QEMU's image locks, see below |
+//!
+//! A node first takes its own byte, waiting: only its own former process can have it. Then the first
+//! byte, at once or not at all.
+//!
+//! QEMU marks an image in use with shared locks, too: byte 100 + p for each permission p that it
+//! uses, 200 + p for each that it lets nobody else use; who opens an image tests the bytes that are
+//! in its way. We take and test the same ones, so that neither opens what the other has.
+//!
+//! On a device these are locks on its node in `/dev`: another node of the same device elsewhere (in
+//! a container, say) does not see them.
+
+use std::io;
+
+use rt::FileHandle;
+
+/// Where our locks begin.
+pub const LOCKS_START: u64 = 1 << 62;
+
+/// QEMU's permissions that matter here.
+#[derive(Clone, Copy)]
+struct Permission {
+    number: u64,
+    name: &'static str,
+}
+
+const CONSISTENT_READ: Permission = Permission { number: 0, name: "consistent read" };
+const WRITE: Permission = Permission { number: 1, name: "write" };
+const RESIZE: Permission = Permission { number: 3, name: "resize" };
+
+const QEMU_USED_START: u64 = 100;
+const QEMU_UNSHARED_START: u64 = 200;
+
+/// How the image is going to be used.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim {
+    pub(super) node: u32,
+    pub(super) read_only: bool,
+    pub(super) shareable: bool,
+}
+
+/// Who is in the way.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// Another node, by its number if it can be told.
+    Node(Option<u32>),
+    /// A QEMU, over this permission.
+    Qemu(&'static str),
+    Io(io::Error),
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl Claim {
+    fn own_byte(self) -> std::ops::Range<u64> {
+        let at = LOCKS_START + 1 + u64::from(self.node);
+        at..at + 1
+    }
+
+    /// Takes this node's byte. False: its former process still has requests in the kernel.
+    pub(super) fn take_own(self, file: &FileHandle) -> io::Result<bool> {
+        // A file that is open for reading can only be locked shared; then look first.
+        if self.read_only && file.is_locked(self.own_byte())? {
+            return Ok(false);
+        }
+        match file.try_lock(self.own_byte(), !self.read_only) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes everything else, once the node's own byte is taken.
+    pub(super) fn take_image(self, file: &FileHandle) -> Result<(), Refusal> {
+        let alone = !self.shareable && !self.read_only;
+        match file.try_lock(LOCKS_START..LOCKS_START + 1, alone) {
+            Ok(()) => self.take_from_qemu(file),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(Refusal::Node(other_node(file)?))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn take_from_qemu(self, file: &FileHandle) -> Result<(), Refusal> {
+        let used: &[_] = match self.read_only {
+            true => &[CONSISTENT_READ],
+            false => &[CONSISTENT_READ, WRITE, RESIZE],
+        };
+        let unshared: &[_] = if self.shareable { &[] } else { &[WRITE, RESIZE] };
+        let byte = |start: u64, permission: &Permission| {
+            let at = start + permission.number;
+            at..at + 1
+        };
+        // First take, then look: of two that come together at least one sees the other.
+        for permission in used {
+            file.try_lock(byte(QEMU_USED_START, permission), false)?;
+        }
+        for permission in unshared {
+            file.try_lock(byte(QEMU_UNSHARED_START, permission), false)?;
+        }
+        for permission in used {
+            if file.is_locked(byte(QEMU_UNSHARED_START, permission))? {
+                return Err(Refusal::Qemu(permission.name));
+            }
+        }
+        for permission in unshared {
+            if file.is_locked(byte(QEMU_USED_START, permission))? {
+                return Err(Refusal::Qemu(permission.name));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The lowest number of a node that has the image.
+fn other_node(file: &FileHandle) -> io::Result<Option<u32>> {
+    let start = LOCKS_START + 1;
+    let (mut low, mut high) = (start, start + (1 << 32));
+    if !file.is_locked(low..high)? {
+        return Ok(None);
+    }
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if file.is_locked(low..middle)? {
+            high = middle;
+        } else {
+            low = middle;
+        }
+    }
+    Ok(u32::try_from(low - start).ok())
+}

@@ -1,0 +1,150 @@
+//! Exclusive access to a range of an LU, against every handle on every core.
+//!
+//! Whoever needs a range takes a ticket. Tickets of overlapping ranges are served in the order in
+//! which they were taken, by the one list of the LU. The one whose turn it is closes the range on
+//! every handle (see `gate`), each of which answers once its writes in flight there have ended; then
+//! the range is the ticket's, until it is dropped and the handles open again.
+//!
+//! Nothing can wait in a circle: a ticket waits for older tickets and for the kernel, a held write
+//! for tickets, and whoever has a ticket takes no second one.
+//!
+//! The list has a lock, which is held for a few instructions and only here: requests that need no
+//! ticket never touch it. With one handle there are no messages, and nothing is allocated.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+use super::FileStore;
+use super::gate::{Span, TicketId};
+use super::handle::Handle;
+use crate::roster::{HandleId, Member};
+
+/// Who has handles and who has tickets.
+#[derive(Default)]
+pub(super) struct Ledger {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    members: Vec<Member<Handle>>,
+    /// Oldest first.
+    tickets: Vec<Entry>,
+    next: u64,
+}
+
+struct Entry {
+    id: TicketId,
+    span: Span,
+    /// Its range is closed, or about to be.
+    active: bool,
+    waker: Option<Waker>,
+}
+
+impl Ledger {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a handle; what is closed now is closed on it too.
+    pub(super) fn join(&self, member: Member<Handle>, handle: &Handle) {
+        let mut inner = self.lock();
+        inner.members.push(member);
+        for entry in inner.tickets.iter().filter(|entry| entry.active) {
+            handle.gate.close(entry.id, entry.span);
+        }
+    }
+
+    pub(super) fn leave(&self, id: HandleId) {
+        self.lock().members.retain(|member| member.id() != id);
+    }
+
+    pub(super) fn members(&self) -> Vec<Member<Handle>> {
+        self.lock().members.clone()
+    }
+}
+
+/// A range that is its holder's alone.
+pub(super) struct Ticket {
+    store: Arc<FileStore>,
+    /// The handle of the core that asked, if it asked through one.
+    own: Option<Rc<Handle>>,
+    id: TicketId,
+}
+
+impl Ticket {
+    /// Waits for the range. `own` is the handle that asks; it closes without a message.
+    pub(super) async fn take(store: &Arc<FileStore>, own: Option<&Rc<Handle>>, span: Span) -> Self {
+        let id = {
+            let mut inner = store.ledger.lock();
+            let id = TicketId(inner.next);
+            inner.next += 1;
+            inner.tickets.push(Entry { id, span, active: false, waker: None });
+            id
+        };
+        // From here on, dropping gives the range back.
+        let ticket = Self { store: store.clone(), own: own.cloned(), id };
+        poll_fn(|cx| ticket.is_next(span, cx.waker())).await;
+        let own_id = own.map(|handle| handle.id);
+        if let Some(own) = own {
+            own.gate.close(id, span);
+        }
+        let replies: Vec<_> = {
+            let inner = store.ledger.lock();
+            let others = inner.members.iter().filter(|member| Some(member.id()) != own_id);
+            others.map(|member| member.call(move |handle| handle.close(id, span))).collect()
+        };
+        if let Some(own) = own {
+            own.settled(span).await;
+        }
+        for reply in replies {
+            // None: the handle is gone, with everything it had in flight.
+            let _ = reply.await;
+        }
+        ticket
+    }
+
+    fn is_next(&self, span: Span, waker: &Waker) -> Poll<()> {
+        let mut inner = self.store.ledger.lock();
+        for entry in &mut inner.tickets {
+            if entry.id == self.id {
+                // Handles that join from now on close it themselves.
+                entry.active = true;
+                entry.waker = None;
+                return Poll::Ready(());
+            }
+            if entry.span.overlaps(span) {
+                break;
+            }
+        }
+        if let Some(entry) = inner.tickets.iter_mut().find(|entry| entry.id == self.id) {
+            entry.waker = Some(waker.clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let id = self.id;
+        let own_id = self.own.as_ref().map(|own| own.id);
+        let mut inner = self.store.ledger.lock();
+        let Some(at) = inner.tickets.iter().position(|entry| entry.id == id) else { return };
+        let entry = inner.tickets.remove(at);
+        if entry.active {
+            for member in inner.members.iter().filter(|member| Some(member.id()) != own_id) {
+                drop(member.call(move |handle| handle.open(id)));
+            }
+        }
+        // Later ones look again, in their order.
+        let waiting: Vec<_> =
+            inner.tickets.iter_mut().filter_map(|entry| entry.waker.take()).collect();
+        drop(inner);
+        waiting.into_iter().for_each(Waker::wake);
+        if let Some(own) = self.own.take() {
+            own.restart(own.gate.open(id));
+        }
+    }
+}

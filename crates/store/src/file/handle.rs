@@ -1,0 +1,206 @@
+//! A core's handle of a file: the fast path, and where requests leave it.
+
+use std::cell::RefCell;
+use std::future::{Future, Ready, ready};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use block::{Completion, Device, Geometry, Op, Outcome, Request, RequestBuf, Watch};
+use rt::{Core, File};
+
+use super::FileStore;
+use super::gate::{Gate, Span, TicketId};
+use crate::Store;
+use crate::roster::HandleId;
+
+/// What the LU knows of one core's handle. It outlives its device for as long as something that was
+/// asked of it is under way, because others must still be excluded from that.
+pub(super) struct Handle {
+    pub(super) id: HandleId,
+    pub(super) store: Arc<FileStore>,
+    pub(super) core: Core,
+    pub(super) file: File,
+    pub(super) geometry: RefCell<Geometry>,
+    pub(super) gate: Rc<Gate>,
+    unit_mask: u64,
+    memory_align: usize,
+    watch: Watch,
+}
+
+impl Handle {
+    pub(super) fn new(store: Arc<FileStore>, core: &Core, id: HandleId) -> Self {
+        Self {
+            id,
+            core: core.clone(),
+            file: store.handle.on(core),
+            geometry: RefCell::new(store.geometry),
+            gate: Rc::default(),
+            unit_mask: store.unit - 1,
+            memory_align: store.memory_align,
+            watch: Watch::new(),
+            store,
+        }
+    }
+
+    /// The store has a size that may be new.
+    pub(super) fn look(&self) {
+        let size = self.store.size();
+        if std::mem::replace(&mut self.geometry.borrow_mut().size, size) != size {
+            self.watch.notify();
+        }
+    }
+
+    /// Closes a range to writes; resolves when those in flight have ended.
+    pub(super) fn close(self: Rc<Self>, id: TicketId, span: Span) -> impl Future<Output = ()> {
+        self.gate.close(id, span);
+        async move { self.settled(span).await }
+    }
+
+    pub(super) fn open(self: Rc<Self>, id: TicketId) -> Ready<()> {
+        self.restart(self.gate.open(id));
+        ready(())
+    }
+
+    /// Waits until no write in the span is under way.
+    pub(super) async fn settled(&self, span: Span) {
+        self.gate.settled(span).await;
+        self.file.drained(span.start, span.len()).await;
+    }
+
+    /// Waits until no request in the span is under way, reads included.
+    pub(super) async fn quiet(&self, span: Span) {
+        self.gate.settled(span).await;
+        self.file.quiet(span.start, span.len()).await;
+    }
+
+    /// Whether the file takes this request as it is.
+    #[inline]
+    fn suits(&self, request: &Request<'_>) -> bool {
+        request.len != 0
+            && (request.offset | request.len) & self.unit_mask == 0
+            && (self.memory_align == 1 || request.data.is_aligned(self.memory_align))
+    }
+
+    /// Whether the ends of the span are where the file can be written.
+    pub(super) fn is_whole(&self, span: Span) -> bool {
+        (span.start | span.end) & self.unit_mask == 0
+    }
+
+    fn begin_slowly(self: &Rc<Self>, request: &Request<'_>, done: Completion) -> Option<Outcome> {
+        if request.op == Op::Flush {
+            if self.store.geometry.read_only {
+                return done.now(Ok(0));
+            }
+            self.file.sync(done);
+            return None;
+        }
+        if request.len == 0 {
+            return done.now(Ok(0));
+        }
+        let (me, buf) = (self.clone(), request.to_buf());
+        match request.op {
+            Op::Read => {
+                self.core.answer(done, async move { me.read_bounced(&buf.as_request()).await })
+            }
+            Op::CompareAndWrite { fua } => {
+                self.core.answer(done, async move { me.compare_and_write(&buf, fua).await })
+            }
+            Op::Status => self.core.answer(done, async move { me.status(&buf).await }),
+            _ => {
+                self.change(buf, done);
+                None
+            }
+        }
+    }
+
+    /// Starts a write of whatever kind, or holds it back. Never answers in place.
+    fn change(self: &Rc<Self>, buf: RequestBuf, done: Completion) {
+        let request = buf.as_request();
+        let span = Span::new(request.offset, request.len);
+        if self.gate.is_closed(span) {
+            return self.gate.hold(buf, done);
+        }
+        if let Op::Write { fua, .. } = request.op
+            && self.suits(&request)
+        {
+            return self.file.write(request.offset, &request.data, fua, done);
+        }
+        // One that must be exclusive waits for its turn with a ticket; any other counts from now on.
+        let busy = self.is_whole(span).then(|| self.gate.enter(span));
+        let me = self.clone();
+        self.core.spawn(async move {
+            let outcome = me.change_range(&buf, span).await;
+            drop(busy);
+            done.finish(outcome);
+        });
+    }
+
+    /// Starts what was held back, or holds it back again.
+    pub(super) fn restart(self: &Rc<Self>, held: Vec<(RequestBuf, Completion)>) {
+        for (buf, done) in held {
+            // The size may have changed meanwhile.
+            let checked = self.geometry.borrow().check(&buf.as_request());
+            match checked {
+                Ok(()) => self.change(buf, done),
+                Err(error) => done.finish(Err(error)),
+            }
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.store.ledger.leave(self.id);
+    }
+}
+
+/// The device of a core.
+pub(super) struct FileDevice {
+    handle: Rc<Handle>,
+}
+
+impl FileDevice {
+    pub(super) fn new(handle: Rc<Handle>) -> Self {
+        Self { handle }
+    }
+}
+
+impl Device for FileDevice {
+    fn geometry(&self) -> Geometry {
+        *self.handle.geometry.borrow()
+    }
+
+    #[inline]
+    fn begin(&self, request: &Request<'_>, done: Completion) -> Option<Outcome> {
+        let handle = &self.handle;
+        if let Err(error) = handle.geometry.borrow().check(request) {
+            return done.now(Err(error));
+        }
+        match request.op {
+            Op::Read if handle.suits(request) => {
+                handle.file.read(request.offset, &request.data, done);
+            }
+            Op::Write { fua, .. } if handle.suits(request) && handle.gate.is_open() => {
+                handle.file.write(request.offset, &request.data, fua, done);
+            }
+            _ => return handle.begin_slowly(request, done),
+        }
+        None
+    }
+
+    fn watch(&self) -> &Watch {
+        &self.handle.watch
+    }
+}
+
+impl Drop for FileDevice {
+    fn drop(&mut self) {
+        let handle = self.handle.clone();
+        let core = handle.core.clone();
+        // The handle stays a member until what it has in flight has ended.
+        core.spawn(async move {
+            handle.gate.released().await;
+            handle.settled(Span::new(0, u64::MAX)).await;
+        });
+    }
+}
