@@ -88,8 +88,9 @@ struct Watchers {
 }
 
 impl Embedded {
-    /// Makes a new store, whatever the backing held. Death on the way leaves what [`Embedded::open`]
-    /// refuses, so the caller makes it under another name and renames it when this has returned.
+    /// Makes a new store, whatever the backing held. Death on the way leaves what
+    /// [`Embedded::open`] refuses, so the caller makes it under another name and renames it when
+    /// this has returned.
     pub fn create(backing: impl Backing, clock: Clock) -> Result<Embedded, Error> {
         backing.resize(0)?;
         Embedded::new(backing, clock)

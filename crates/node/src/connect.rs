@@ -146,8 +146,8 @@ fn notes(client: &ClientView, wanted: ConnectFor, adapters: &[ConnectionAdapter]
     });
     if let Some(closed) = closed_ancestor(run) {
         notes.push(format!(
-            "{} cannot be traversed by other users: a QEMU that runs as another user does not reach \
-             the sockets. chmod o+x {0}, or start the node with a data directory elsewhere.",
+            "{} cannot be traversed by other users: a QEMU that runs as another user does not \
+             reach the sockets. chmod o+x {0}, or start the node with a data directory elsewhere.",
             closed.display()
         ));
     }
@@ -159,8 +159,8 @@ fn notes(client: &ClientView, wanted: ConnectFor, adapters: &[ConnectionAdapter]
         ));
         notes.push(format!(
             "SELinux (Fedora, RHEL): semanage fcontext -a -t svirt_image_t '{run}(/.*)?' && \
-             restorecon -R {run}; if the guest is still denied, ausearch -m avc -ts recent names the \
-             rule that is missing.",
+             restorecon -R {run}; if the guest is still denied, ausearch -m avc -ts recent names \
+             the rule that is missing.",
             run = run.display()
         ));
     }

@@ -23,7 +23,8 @@
 //! | [`metrics`] | the Prometheus text |
 //! | [`api`] | REST on a Unix socket and, read-only, on TCP |
 //! | [`datadir`] | layout, lock and format of the data directory |
-//! | [`socket`], [`owner`], [`probe`], [`world`] | sockets for clients, users and groups, images, clock and files |
+//! | [`socket`], [`owner`] | sockets for clients, users and groups |
+//! | [`probe`], [`world`] | images, clock and files |
 //! | [`run`] | a node from start to stop |
 //!
 //! tokio runs in `api` only, on a thread of its own. The control thread takes one message at a time

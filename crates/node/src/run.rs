@@ -75,7 +75,6 @@ impl Node {
         world: Arc<dyn World>,
         engine: impl FnOnce(Context) -> Result<Arc<dyn Engine>, ApiError>,
     ) -> Result<Node, ApiError> {
-        let started_at = world.now();
         let directory = DataDir::open(&options.data, world.as_ref())?;
         let kv = open_kv(&directory.kv(), &world)?;
         let state = State::load(Arc::clone(&kv), directory.id())?;
@@ -88,18 +87,8 @@ impl Node {
         let report = reporter(&sender);
         let engine = engine(Context { lus: directory.lus(), cores: options.cores, report })?;
         let published = Arc::new(RwLock::new(Arc::new(Published::default())));
-        let info = Info {
-            node: directory.id(),
-            version: env!("CARGO_PKG_VERSION"),
-            data: directory.root().to_path_buf(),
-            lus: directory.lus(),
-            run: directory.run(),
-            http: http.map(|address| address.to_string()),
-            started: world.wall(),
-            started_at,
-        };
         let api = Api {
-            info: Arc::new(info),
+            info: Arc::new(info(&directory, world.as_ref(), http)),
             world: Arc::clone(&world),
             engine: Arc::clone(&engine),
             events: events.clone(),
@@ -218,6 +207,20 @@ fn open_kv(path: &Path, world: &Arc<dyn World>) -> Result<Arc<dyn Kv>, ApiError>
     let embedded = Embedded::create(file.map_err(failed)?, clock()).map_err(unavailable)?;
     world::rename(&new, path).map_err(failed)?;
     Ok(Arc::new(embedded))
+}
+
+/// What does not change while the node runs.
+fn info(directory: &DataDir, world: &dyn World, http: Option<SocketAddr>) -> Info {
+    Info {
+        node: directory.id(),
+        version: env!("CARGO_PKG_VERSION"),
+        data: directory.root().to_path_buf(),
+        lus: directory.lus(),
+        run: directory.run(),
+        http: http.map(|address| address.to_string()),
+        started: world.wall(),
+        started_at: world.now(),
+    }
 }
 
 fn reporter(sender: &Sender<Message>) -> Reporter {

@@ -11,7 +11,8 @@
 //! | key | value |
 //! |---|---|
 //! | `/config/head` | version of the document and G |
-//! | `/config/G/lu/NAME`, `/config/G/client/NAME`, `/config/G/mapping/CLIENT/SLOT/LUN` | the object |
+//! | `/config/G/lu/NAME`, `/config/G/client/NAME` | the object |
+//! | `/config/G/mapping/CLIENT/SLOT/LUN` | the object |
 //! | `/node/ID/made/UUID` | the LU's file was made on this node |
 //! | `/node/ID/leftover/UUID` | the LU was removed; its file is to be deleted |
 //!

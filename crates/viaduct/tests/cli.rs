@@ -232,6 +232,11 @@ fn one_thing_in_full() {
         mapped to:  vm1-2
     "#]],
     );
+}
+
+#[test]
+fn one_thing_for_programs() {
+    let bench = Bench::furnished();
     bench.done(
         "lu show web1 -o json",
         expect![[r#"
@@ -281,6 +286,11 @@ fn one_thing_in_full() {
           slot: 7
     "#]],
     );
+}
+
+#[test]
+fn a_client_in_full() {
+    let bench = Bench::furnished();
     bench.done(
         "client show vm1",
         expect![[r#"
@@ -306,9 +316,8 @@ fn one_thing_in_full() {
     );
 }
 
-#[test]
-fn a_session_and_its_trouble_are_shown() {
-    let bench = Bench::furnished();
+/// vm2 is there, and did something wrong.
+fn break_session(bench: &Bench) {
     let id = AdapterId { client: "vm2".parse().unwrap(), slot: 7.try_into().unwrap() };
     let session = Session {
         peer_pid: Some(1),
@@ -331,6 +340,12 @@ fn a_session_and_its_trouble_are_shown() {
             problem: Some(problem),
         },
     );
+}
+
+#[test]
+fn a_session_and_its_trouble_are_shown() {
+    let bench = Bench::furnished();
+    break_session(&bench);
     bench.done(
         "client show vm2",
         expect![[r#"

@@ -345,7 +345,7 @@ proptest! {
     }
 
     #[test]
-    fn a_plan_depends_on_nothing_but_its_arguments(first in any_desired(), second in any_desired()) {
+    fn a_plan_depends_on_nothing_else(first in any_desired(), second in any_desired()) {
         let actual = settled(&first);
         prop_assert_eq!(plan(&second, &actual, NOW), plan(&second, &actual, NOW));
     }

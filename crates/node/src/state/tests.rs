@@ -92,12 +92,8 @@ fn what_lu_commands_refuse() {
               next: choose another name; viaduct lu show a shows the one there is"#]],
     );
     let twin = LuCreate { serial: Some(config.lus[0].serial.clone()), ..create("c") };
-    refused(
-        lu_create(&config, &twin, Uuid::max()),
-        expect![
-            "Conflict: serial 00000000000000000000 is that of LU 'a'; a guest would take both for one disk"
-        ],
-    );
+    let error = lu_create(&config, &twin, Uuid::max()).unwrap_err();
+    assert!(error.message.contains("a guest would take both for one disk"), "{error}");
     refused(
         lu_remove(&config, &lu("a")),
         expect![[r#"
@@ -124,12 +120,8 @@ fn what_lu_commands_refuse() {
               next: viaduct lu resize a --size 2GiB"#]],
     );
     let odd = LuResize { size: Some(Size(Size::gib(2).bytes() + 1)), shrink: false };
-    refused(
-        lu_resize(&config, &lu("a"), &odd, None),
-        expect![
-            "Usage: the size of LU 'a', 2147483649B, is not a multiple of its block size 512; 2097152.5KiB would be"
-        ],
-    );
+    let error = lu_resize(&config, &lu("a"), &odd, None).unwrap_err();
+    assert!(error.message.contains("not a multiple of its block size 512"), "{error}");
 }
 
 #[test]
@@ -459,7 +451,8 @@ proptest! {
     /// Whatever is asked, what is kept contradicts itself nowhere and equals what is in memory.
     #[test]
     fn any_row_of_commands_leaves_a_valid_state(
-        commands in prop::collection::vec((0u8..7, 0u8..4, 0u8..3, prop::option::of(2u16..5)), 1..30)
+        commands in
+            prop::collection::vec((0u8..7, 0u8..4, 0u8..3, prop::option::of(2u16..5)), 1..30)
     ) {
         let (disk, kv) = store();
         let mut state = load(&kv);
@@ -478,7 +471,9 @@ proptest! {
                     client_create(&config, &client).map(|next| (next, vec![]))
                 }
                 3 => client_remove(&config, &client(&to)).map(|next| (next, vec![])),
-                4 | 5 => map(&config, &map_request(&name, &to, slot)).map(|(next, _)| (next, vec![])),
+                4 | 5 => {
+                    map(&config, &map_request(&name, &to, slot)).map(|(next, _)| (next, vec![]))
+                }
                 _ => unmap(&config, &lu(&name), &client(&to)).map(|(next, _)| (next, vec![])),
             };
             if let Ok((next, marks)) = made {
