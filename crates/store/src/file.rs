@@ -116,18 +116,17 @@ impl FileStore {
         let old = self.size();
         let resized = match size < old {
             true => self.shrink(&core, old, size).await,
-            false => self.grow(&core, old, size).await,
+            false => self.grow(&core, size).await,
         };
         self.resizing.store(false, Ordering::Release);
         resized
     }
 
-    async fn grow(&self, core: &Core, old: u64, size: u64) -> Result<(), Error> {
+    async fn grow(&self, core: &Core, size: u64) -> Result<(), Error> {
         let (file, kind) = (self.handle.clone(), self.kind);
         let grown = core.blocking(move || match kind {
-            FileKind::Regular => {
-                // What may lie beyond the end is not the LU's and must not show up in it.
-                file.set_len(old)?;
+            // Never shorter: the file may have more than the LU had.
+            FileKind::Regular if file.info()?.size < size => {
                 file.set_len(size)?;
                 file.sync()?;
                 Ok(size)

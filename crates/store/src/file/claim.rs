@@ -15,31 +15,19 @@
 //!
 //! QEMU marks an image in use with shared locks, too: byte 100 + p for each permission p that it
 //! uses, 200 + p for each that it lets nobody else use; who opens an image tests the bytes that are
-//! in its way. We take and test the same ones, so that neither opens what the other has.
+//! in its way. We take and test the same ones, so that neither opens what the other has; which they
+//! are says `model::image`.
 //!
 //! On a device these are locks on its node in `/dev`: another node of the same device elsewhere (in
 //! a container, say) does not see them.
 
 use std::io;
 
+use model::image::ImageUse;
 use rt::FileHandle;
 
 /// Where our locks begin.
 pub const LOCKS_START: u64 = 1 << 62;
-
-/// QEMU's permissions that matter here.
-#[derive(Clone, Copy)]
-struct Permission {
-    number: u64,
-    name: &'static str,
-}
-
-const CONSISTENT_READ: Permission = Permission { number: 0, name: "consistent read" };
-const WRITE: Permission = Permission { number: 1, name: "write" };
-const RESIZE: Permission = Permission { number: 3, name: "resize" };
-
-const QEMU_USED_START: u64 = 100;
-const QEMU_UNSHARED_START: u64 = 200;
 
 /// How the image is going to be used.
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +42,8 @@ pub(super) struct Claim {
 pub(super) enum Refusal {
     /// Another node, by its number if it can be told.
     Node(Option<u32>),
-    /// A QEMU, over this permission.
-    Qemu(&'static str),
+    /// A QEMU, by the byte that it holds.
+    Qemu(u64),
     Io(io::Error),
 }
 
@@ -97,30 +85,14 @@ impl Claim {
     }
 
     fn take_from_qemu(self, file: &FileHandle) -> Result<(), Refusal> {
-        let used: &[_] = match self.read_only {
-            true => &[CONSISTENT_READ],
-            false => &[CONSISTENT_READ, WRITE, RESIZE],
-        };
-        let unshared: &[_] = if self.shareable { &[] } else { &[WRITE, RESIZE] };
-        let byte = |start: u64, permission: &Permission| {
-            let at = start + permission.number;
-            at..at + 1
-        };
+        let usage = ImageUse::of(self.read_only, self.shareable);
         // First take, then look: of two that come together at least one sees the other.
-        for permission in used {
-            file.try_lock(byte(QEMU_USED_START, permission), false)?;
+        for byte in usage.locks() {
+            file.try_lock(byte..byte + 1, false)?;
         }
-        for permission in unshared {
-            file.try_lock(byte(QEMU_UNSHARED_START, permission), false)?;
-        }
-        for permission in used {
-            if file.is_locked(byte(QEMU_UNSHARED_START, permission))? {
-                return Err(Refusal::Qemu(permission.name));
-            }
-        }
-        for permission in unshared {
-            if file.is_locked(byte(QEMU_USED_START, permission))? {
-                return Err(Refusal::Qemu(permission.name));
+        for byte in usage.conflicts() {
+            if file.is_locked(byte..byte + 1)? {
+                return Err(Refusal::Qemu(byte));
             }
         }
         Ok(())

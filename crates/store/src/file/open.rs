@@ -19,6 +19,8 @@ use super::{FileStore, Lacks};
 /// How an image is served.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
+    /// Bytes of the LU; the file may have more, which are left alone. None: all that it has.
+    pub size: Option<u64>,
     /// What clients see, 512 or 4096.
     pub block_size: u32,
     pub read_only: bool,
@@ -32,7 +34,14 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { block_size: 512, read_only: false, shareable: false, node: 0, page_cache: false }
+        Self {
+            size: None,
+            block_size: 512,
+            read_only: false,
+            shareable: false,
+            node: 0,
+            page_cache: false,
+        }
     }
 }
 
@@ -57,10 +66,16 @@ pub enum OpenError {
     )]
     Served { path: PathBuf, node: Option<u32> },
     #[error(
-        "{} is in use by a QEMU that does not share `{permission}`: end that QEMU first",
+        "{} is in use by a QEMU (it holds the lock on byte {byte}): end that QEMU first",
         path.display()
     )]
-    Qemu { path: PathBuf, permission: &'static str },
+    Qemu { path: PathBuf, byte: u64 },
+    #[error(
+        "{} has only {has} of the LU's {wants} bytes: it was cut off; bring it back, or resize the \
+         LU to what is left",
+        path.display()
+    )]
+    Short { path: PathBuf, has: u64, wants: u64 },
     #[error(
         "{} is in use on this machine (mounted, or part of LVM, RAID or multipath): \
          unmount or stop what uses it",
@@ -108,6 +123,7 @@ struct Opening {
     options: Options,
     handle: FileHandle,
     info: FileInfo,
+    size: u64,
     /// See [`FileStore`].
     unit: u64,
     memory_align: usize,
@@ -123,14 +139,18 @@ impl Opening {
         if info.read_only && !read_only {
             return Err(OpenError::Protected { path });
         }
-        if !info.size.is_multiple_of(u64::from(block_size)) {
-            return Err(OpenError::Size { path, size: info.size, block_size });
+        let size = options.size.unwrap_or(info.size);
+        if !size.is_multiple_of(u64::from(block_size)) {
+            return Err(OpenError::Size { path, size, block_size });
+        }
+        if info.size < size {
+            return Err(OpenError::Short { path, has: info.size, wants: size });
         }
         let (unit, memory_align) = match direct {
             Some(Alignment { unit, memory }) => (unit, memory.max(unit as usize)),
             None => (1, 1),
         };
-        Ok(Self { path, options, handle, info, unit, memory_align })
+        Ok(Self { path, options, handle, info, size, unit, memory_align })
     }
 
     fn claim(&self) -> Claim {
@@ -151,7 +171,7 @@ impl Opening {
         let path = self.path.clone();
         self.claim().take_image(&self.handle).map_err(|refusal| match refusal {
             Refusal::Node(node) => OpenError::Served { path, node },
-            Refusal::Qemu(permission) => OpenError::Qemu { path, permission },
+            Refusal::Qemu(byte) => OpenError::Qemu { path, byte },
             Refusal::Io(source) => OpenError::Io { path, what: "locking", source },
         })?;
         let claim = self.claim_device()?;
@@ -204,7 +224,7 @@ impl Opening {
             compare_max: COMPARE_MAX,
             ops,
             read_only: options.read_only,
-            ..Geometry::plain(info.size, block_size)
+            ..Geometry::plain(self.size, block_size)
         }
     }
 
