@@ -6,11 +6,12 @@
 #![allow(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -18,10 +19,11 @@ use crate::mailbox::Mailbox;
 use crate::os;
 use crate::placed::Places;
 use crate::poller::{Poller, PollerId, Pollers};
+use crate::sim;
 use crate::task::{TaskRef, Tasks};
 use crate::timer::{Sleep, Time, Timers};
 
-/// Cores of one process, simulated ones included.
+/// Cores of one process. Simulated ones have numbers of their own above these.
 pub const CORES_MAX: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,7 +34,9 @@ pub struct CoreId(pub(crate) u16);
 pub struct Core(pub(crate) Rc<Inner>);
 
 pub(crate) struct Inner {
-    pub(crate) id: CoreId,
+    id: CoreId,
+    /// Where wakers find it.
+    slot: u16,
     pub(crate) tasks: Tasks,
     pub(crate) timers: Timers,
     pub(crate) pollers: Pollers,
@@ -45,16 +49,25 @@ pub(crate) struct Inner {
     messages: Cell<u64>,
 }
 
-/// What a core asks for clock, kernel and doorbell: the real machine or the simulated one.
+/// What a core asks for clock and kernel: the real machine or the simulated one.
+#[allow(clippy::large_enum_variant)] // one per core; the real one is used in place
 pub(crate) enum Driver {
     Os(os::Driver),
+    Sim(sim::Driver),
+}
+
+/// How a sleeping core is woken.
+pub(crate) enum Doorbell {
+    Os(os::Doorbell),
+    Sim(sim::Doorbell),
 }
 
 /// The part of a core that other threads see.
 pub(crate) struct Post {
     id: CoreId,
+    slot: u16,
     pub(crate) mailbox: Mailbox<Letter>,
-    pub(crate) doorbell: os::Doorbell,
+    pub(crate) doorbell: Doorbell,
     closed: AtomicBool,
 }
 
@@ -64,7 +77,18 @@ pub(crate) enum Letter {
 }
 
 /// Which cores exist, for wakers that are used away from theirs. Not on any request's path.
-static REGISTRY: Mutex<Vec<Option<Arc<Post>>>> = Mutex::new(Vec::new());
+static REGISTRY: Mutex<Registry> =
+    Mutex::new(Registry { os: Vec::new(), sim: BTreeMap::new(), sim_next: SIM_SLOTS });
+
+struct Registry {
+    os: Vec<Option<Arc<Post>>>,
+    /// Slots go round here, so that a waker which outlives its world does not wake another's task.
+    sim: BTreeMap<u16, Arc<Post>>,
+    sim_next: u16,
+}
+
+/// Simulated cores have the slots from here on.
+const SIM_SLOTS: u16 = 0x8000;
 
 thread_local! {
     /// The core whose code runs on this thread now; null on threads that are none.
@@ -72,19 +96,20 @@ thread_local! {
 }
 
 impl Core {
-    pub(crate) fn new(driver: Driver, doorbell: os::Doorbell) -> std::io::Result<Self> {
+    pub(crate) fn new(driver: Driver, doorbell: Doorbell) -> std::io::Result<Self> {
         let post = register(doorbell)?;
-        let id = post.id;
+        let now = driver.clock();
         Ok(Self(Rc::new(Inner {
-            id,
-            tasks: Tasks::new(id.0),
+            id: post.id,
+            slot: post.slot,
+            tasks: Tasks::new(post.slot),
             timers: Timers::default(),
             pollers: Pollers::default(),
             places: Places::default(),
             post,
             driver,
             stopping: Cell::new(false),
-            now: Cell::new(os::clock()),
+            now: Cell::new(now),
             messages: Cell::new(0),
         })))
     }
@@ -114,9 +139,7 @@ impl Core {
 
     /// The clock, read now.
     pub fn now(&self) -> Time {
-        match &self.0.driver {
-            Driver::Os(_) => os::clock(),
-        }
+        self.0.driver.clock()
     }
 
     /// The clock as this turn of the loop read it: free, and exact enough for statistics.
@@ -129,6 +152,7 @@ impl Core {
     pub fn random(&self) -> u64 {
         match &self.0.driver {
             Driver::Os(_) => os::random(),
+            Driver::Sim(driver) => driver.random(),
         }
     }
 
@@ -236,6 +260,7 @@ impl Core {
     ) -> crate::sync::Reply<T> {
         match &self.0.driver {
             Driver::Os(_) => os::thread::blocking(f),
+            Driver::Sim(driver) => driver.blocking(f),
         }
     }
 
@@ -243,6 +268,7 @@ impl Core {
     pub fn nop(&self, done: block::Completion) {
         match &self.0.driver {
             Driver::Os(driver) => driver.nop(done),
+            Driver::Sim(_) => self.spawn(async move { done.finish(Ok(0)) }),
         }
     }
 
@@ -289,37 +315,108 @@ impl Core {
         // What was dropped may have started tasks once more.
         self.0.tasks.clear();
         self.0.post.close();
-        let mut registry = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner);
-        registry[self.0.id.0 as usize] = None;
+        let mut registry = registry();
+        match &self.0.driver {
+            Driver::Os(_) => registry.os[usize::from(self.0.slot)] = None,
+            Driver::Sim(_) => drop(registry.sim.remove(&self.0.slot)),
+        }
     }
 
+    #[inline]
     pub(crate) fn os(&self) -> &os::Driver {
-        let Driver::Os(driver) = &self.0.driver;
-        driver
+        match &self.0.driver {
+            Driver::Os(driver) => driver,
+            Driver::Sim(_) => wrong_machine(),
+        }
+    }
+
+    /// The simulated machine under this core, if it is one's.
+    pub(crate) fn sim(&self) -> Option<&sim::Driver> {
+        self.0.sim()
     }
 }
 
-fn register(doorbell: os::Doorbell) -> std::io::Result<Arc<Post>> {
-    let mut registry = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner);
-    let index = registry.iter().position(Option::is_none).unwrap_or(registry.len());
-    if index == CORES_MAX {
+impl Inner {
+    pub(crate) fn sim(&self) -> Option<&sim::Driver> {
+        match &self.driver {
+            Driver::Os(_) => None,
+            Driver::Sim(driver) => Some(driver),
+        }
+    }
+}
+
+impl Driver {
+    #[inline]
+    fn clock(&self) -> Time {
+        match self {
+            Self::Os(_) => os::clock(),
+            Self::Sim(driver) => driver.clock(),
+        }
+    }
+}
+
+#[cold]
+fn wrong_machine() -> ! {
+    panic!("eventfds and sockets with descriptors exist on the real machine only")
+}
+
+fn registry() -> MutexGuard<'static, Registry> {
+    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn register(doorbell: Doorbell) -> std::io::Result<Arc<Post>> {
+    let mut registry = registry();
+    let (id, slot) = match &doorbell {
+        Doorbell::Os(_) => {
+            let slot = registry.os.iter().position(Option::is_none).unwrap_or(registry.os.len());
+            (CoreId(slot as u16), slot)
+        }
+        Doorbell::Sim(bell) => (bell.core_id(), usize::from(registry.free_sim_slot())),
+    };
+    if matches!(doorbell, Doorbell::Os(_)) && slot == CORES_MAX {
         return Err(std::io::Error::other(format!("more than {CORES_MAX} cores in one process")));
     }
-    let id = CoreId(index as u16);
-    let post =
-        Arc::new(Post { id, mailbox: Mailbox::new(), doorbell, closed: AtomicBool::new(false) });
-    if index == registry.len() {
-        registry.push(None);
-    }
-    registry[index] = Some(post.clone());
+    let (mailbox, closed) = (Mailbox::new(), AtomicBool::new(false));
+    let post = Arc::new(Post { id, slot: slot as u16, mailbox, doorbell, closed });
+    registry.put(post.clone());
     Ok(post)
+}
+
+impl Registry {
+    fn free_sim_slot(&mut self) -> u16 {
+        loop {
+            let slot = self.sim_next;
+            self.sim_next = slot.checked_add(1).unwrap_or(SIM_SLOTS);
+            if !self.sim.contains_key(&slot) {
+                return slot;
+            }
+        }
+    }
+
+    fn put(&mut self, post: Arc<Post>) {
+        let slot = usize::from(post.slot);
+        if post.slot >= SIM_SLOTS {
+            self.sim.insert(post.slot, post);
+        } else if slot == self.os.len() {
+            self.os.push(Some(post));
+        } else {
+            self.os[slot] = Some(post);
+        }
+    }
+
+    fn find(&self, slot: u16) -> Option<Arc<Post>> {
+        if slot >= SIM_SLOTS {
+            return self.sim.get(&slot).cloned();
+        }
+        self.os.get(usize::from(slot)).cloned().flatten()
+    }
 }
 
 /// Wakes a task from wherever the caller is.
 #[inline]
 pub(crate) fn wake(task: TaskRef) {
     let here = Core::with_current(|core| {
-        let mine = core.id.0 == task.core();
+        let mine = core.slot == task.core();
         if mine {
             core.tasks.push(task);
         }
@@ -332,10 +429,7 @@ pub(crate) fn wake(task: TaskRef) {
 
 #[cold]
 fn wake_elsewhere(task: TaskRef) {
-    let post = {
-        let registry = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner);
-        registry.get(usize::from(task.core())).cloned().flatten()
-    };
+    let post = registry().find(task.core());
     if let Some(post) = post {
         post.send(Letter::Wake(task));
     }
@@ -345,7 +439,10 @@ impl Post {
     /// False: the core has ended.
     fn send(&self, letter: Letter) -> bool {
         if self.mailbox.push(letter) {
-            self.doorbell.ring();
+            match &self.doorbell {
+                Doorbell::Os(bell) => bell.ring(),
+                Doorbell::Sim(bell) => bell.ring(),
+            }
         }
         if !self.closed.load(Ordering::SeqCst) {
             return true;

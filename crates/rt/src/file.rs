@@ -17,6 +17,8 @@ use block::{Completion, Sgl};
 
 use crate::core::Core;
 use crate::os::file as os;
+use crate::sim;
+use crate::sim::file as simulated;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,76 +91,107 @@ pub enum Allocate {
 
 /// One open file description.
 #[derive(Clone, Debug)]
-pub struct FileHandle(Arc<os::Shared>);
+pub struct FileHandle(Description);
+
+#[derive(Clone, Debug)]
+enum Description {
+    Os(Arc<os::Shared>),
+    Sim(Arc<simulated::Description>),
+}
+
+/// The same call on whichever machine it is.
+macro_rules! on_either {
+    ($handle:expr, $shared:ident => $call:expr) => {
+        match &$handle.0 {
+            Description::Os($shared) => $call,
+            Description::Sim($shared) => $call,
+        }
+    };
+}
 
 impl FileHandle {
+    /// Opens a file of the machine that the calling code runs on: on a simulated core, or in work
+    /// that it has started, of the simulated host; everywhere else of the real one.
     pub fn open(path: &Path, options: OpenOptions) -> io::Result<Self> {
-        os::Shared::open(path, options).map(|shared| Self(Arc::new(shared)))
+        match sim::here() {
+            Some((room, process)) => {
+                let opened = simulated::Description::open_as(&room, process, path, options);
+                opened.map(Self::simulated)
+            }
+            None => os::Shared::open(path, options)
+                .map(|shared| Self(Description::Os(Arc::new(shared)))),
+        }
+    }
+
+    pub(crate) fn simulated(description: simulated::Description) -> Self {
+        Self(Description::Sim(Arc::new(description)))
     }
 
     pub fn path(&self) -> &Path {
-        self.0.path()
+        on_either!(self, shared => shared.path())
     }
 
     pub fn info(&self) -> io::Result<FileInfo> {
-        self.0.info()
+        on_either!(self, shared => shared.info())
     }
 
     /// Fills `bytes` from `offset`; an error where the file is shorter.
     pub fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_at(bytes, offset)
+        on_either!(self, shared => shared.read_at(bytes, offset))
     }
 
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_at(bytes, offset)
+        on_either!(self, shared => shared.write_at(bytes, offset))
     }
 
     pub fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        on_either!(self, shared => shared.set_len(len))
     }
 
     /// Data and metadata survive a power loss.
     pub fn sync(&self) -> io::Result<()> {
-        self.0.sync()
+        on_either!(self, shared => shared.sync())
     }
 
     /// What lies where, from `range.start` on, at most `max` extents.
     pub fn extents(&self, range: Range<u64>, max: usize) -> io::Result<Vec<Extent>> {
-        self.0.extents(range, max)
+        on_either!(self, shared => shared.extents(range, max))
     }
 
     /// Discard or zero on a block device, where no operation of the ring does it on every kernel.
     pub fn allocate(&self, how: Allocate, offset: u64, len: u64) -> io::Result<()> {
-        self.0.allocate(how, offset, len)
+        on_either!(self, shared => shared.allocate(how, offset, len))
     }
 
     /// Locks bytes of the file for this description (an OFD lock); an error of kind `WouldBlock`
     /// where another has them.
     pub fn try_lock(&self, range: Range<u64>, exclusive: bool) -> io::Result<()> {
-        self.0.lock(range, exclusive, false)
+        on_either!(self, shared => shared.lock(range, exclusive, false))
     }
 
     /// The same, waiting: also for the requests of a dead process that the kernel still works on.
     pub fn lock(&self, range: Range<u64>, exclusive: bool) -> io::Result<()> {
-        self.0.lock(range, exclusive, true)
+        on_either!(self, shared => shared.lock(range, exclusive, true))
     }
 
     pub fn unlock(&self, range: Range<u64>) -> io::Result<()> {
-        self.0.unlock(range)
+        on_either!(self, shared => shared.unlock(range))
     }
 
     /// Whether another description has a lock that an exclusive one here would meet.
     pub fn is_locked(&self, range: Range<u64>) -> io::Result<bool> {
-        self.0.is_locked(range)
+        on_either!(self, shared => shared.is_locked(range))
     }
 
-    /// The same description on this core.
+    /// The same description on this core, which is one of the same machine.
     pub fn on(&self, core: &Core) -> File {
-        File {
-            core: core.clone(),
-            file: Rc::new(os::OsFile::new(self.0.clone())),
-            handle: self.clone(),
-        }
+        let side = match &self.0 {
+            Description::Os(shared) => Side::Os(Rc::new(os::OsFile::new(shared.clone()))),
+            Description::Sim(shared) => Side::Sim(Rc::new(sim::SimFile::new(shared.clone()))),
+        };
+        let same = matches!(side, Side::Sim(_)) == core.sim().is_some();
+        assert!(same, "a file of one machine on a core of another: {}", self.path().display());
+        File { core: core.clone(), side, handle: self.clone() }
     }
 }
 
@@ -166,8 +199,14 @@ impl FileHandle {
 #[derive(Clone)]
 pub struct File {
     core: Core,
-    file: Rc<os::OsFile>,
+    side: Side,
     handle: FileHandle,
+}
+
+#[derive(Clone)]
+enum Side {
+    Os(Rc<os::OsFile>),
+    Sim(Rc<sim::SimFile>),
 }
 
 impl File {
@@ -183,24 +222,40 @@ impl File {
     /// error.
     #[inline]
     pub fn read(&self, offset: u64, data: &Sgl<'_>, done: Completion) {
-        self.core.os().transfer(&self.file, None, offset, data, done);
+        match &self.side {
+            Side::Os(file) => self.core.os().transfer(file, None, offset, data, done),
+            Side::Sim(file) => file.read(&self.core, offset, data, done),
+        }
     }
 
     /// Writes the data, all of it; `durable` answers when it would survive a power loss.
     #[inline]
     pub fn write(&self, offset: u64, data: &Sgl<'_>, durable: bool, done: Completion) {
-        let flags = crate::os::WriteFlags { durable };
-        self.core.os().transfer(&self.file, Some(flags), offset, data, done);
+        match &self.side {
+            Side::Os(file) => {
+                let flags = crate::os::WriteFlags { durable };
+                self.core.os().transfer(file, Some(flags), offset, data, done);
+            }
+            Side::Sim(file) => file.write(&self.core, offset, data, durable, done),
+        }
     }
 
     /// What was answered before survives a power loss.
     pub fn sync(&self, done: Completion) {
-        self.core.os().plain(&self.file, self.file.sync_entry(), done);
+        match &self.side {
+            Side::Os(file) => self.core.os().plain(file, file.sync_entry(), done),
+            Side::Sim(file) => file.sync(&self.core, done),
+        }
     }
 
     /// Changes a range of a regular file.
     pub fn allocate(&self, how: Allocate, offset: u64, len: u64, done: Completion) {
-        self.core.os().plain(&self.file, self.file.allocate_entry(how, offset, len), done);
+        match &self.side {
+            Side::Os(file) => {
+                self.core.os().plain(file, file.allocate_entry(how, offset, len), done);
+            }
+            Side::Sim(file) => file.allocate(&self.core, (how, offset, len), done),
+        }
     }
 
     /// Resolves when no write to this range is in flight on this core. Holding new ones back is the
@@ -215,7 +270,12 @@ impl File {
     }
 
     async fn settled(&self, offset: u64, len: u64, reads: bool) {
-        let range = crate::os::FileRange { file: self.file.clone(), offset, len, reads };
-        crate::os::Driver::settled(self.core.clone(), range).await;
+        match &self.side {
+            Side::Os(file) => {
+                let range = crate::os::FileRange { file: file.clone(), offset, len, reads };
+                crate::os::Driver::settled(self.core.clone(), range).await;
+            }
+            Side::Sim(file) => file.settled(&self.core, offset, len, reads).await,
+        }
     }
 }

@@ -10,10 +10,12 @@
 //! | tasks, wakers, their pooled memory | `task` |
 //! | timers | `timer` |
 //! | messages from other threads | `mailbox` |
-//! | the kernel: ring, files, sockets, mappings, threads | `os` |
+//! | sockets that carry data | [`net`] |
+//! | the kernel: ring, files, sockets, mappings, threads | [`os`] |
+//! | the same on simulated machines | [`sim`] |
 //!
-//! A [`Host`] stands for the machine: files are opened and cores are started through it. Which
-//! machine it is, the real one or a simulated one, is decided when it is made, never by a feature.
+//! Which machine a core runs on, the real one or a simulated one, is decided when it is made, never
+//! by a feature; what is opened or started on a core belongs to the core's machine.
 
 mod answer;
 mod core;
@@ -23,8 +25,12 @@ mod placed;
 mod poller;
 mod task;
 mod timer;
+#[cfg(test)]
+mod twin_tests;
 
+pub mod net;
 pub mod os;
+pub mod sim;
 pub mod sync;
 
 pub use crate::core::{Core, CoreId, Remote, Task};

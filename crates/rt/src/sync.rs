@@ -115,11 +115,22 @@ pub struct Reply<T> {
 impl<T> Reply<T> {
     /// Blocks the calling thread; never to be called on a core.
     pub fn wait(self) -> Option<T> {
+        debug_assert!(!crate::sim::on_a_core(), "a core must not block");
+        if !crate::sim::worker::wait_until(|| self.is_settled()) {
+            return None;
+        }
         let mut inner = self.state.lock();
         while inner.value.is_none() && !inner.gone {
             inner = self.state.given.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
         inner.value.take()
+    }
+}
+
+impl<T> Reply<T> {
+    fn is_settled(&self) -> bool {
+        let inner = self.state.lock();
+        inner.value.is_some() || inner.gone
     }
 }
 

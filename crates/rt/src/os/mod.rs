@@ -5,7 +5,8 @@
 //! | the ring of a core and the operations in flight | `ring` |
 //! | the loop: turn, spin, sleep | `run` |
 //! | files and block devices | `file` |
-//! | sockets, with file descriptors in messages | [`socket`] |
+//! | sockets with file descriptors in messages | [`socket`] |
+//! | sockets that carry data | `stream` |
 //! | client memory and its faults | [`memory`] |
 //! | eventfds | [`event`] |
 //! | threads, blocking work | [`thread`] |
@@ -23,6 +24,7 @@ pub mod memory;
 mod ring;
 pub(crate) mod run;
 pub mod socket;
+pub(crate) mod stream;
 pub mod thread;
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use super::event::EventFd;
 use super::file::OsFile;
-use crate::core::{Core, Driver as CoreDriver};
+use crate::core::{Core, Doorbell as CoreDoorbell, Driver as CoreDriver};
 use crate::poller::PollerId;
 
 /// Completions looked at in one gulp.
@@ -66,10 +66,11 @@ pub(crate) struct Doorbell {
 impl Doorbell {
     pub(crate) fn ring(&self) {
         let sent = Core::with_current(|core| {
-            let CoreDriver::Os(driver) = &core.driver;
+            let CoreDriver::Os(driver) = &core.driver else { return false };
             driver.message(self.ring.load(Ordering::Relaxed), self.event.as_raw_fd());
+            true
         });
-        if sent.is_none() {
+        if sent != Some(true) {
             self.event.signal();
         }
     }
@@ -454,7 +455,9 @@ impl Driver {
     /// Cancels everything and waits until the kernel has let go of all memory. What a hanging store
     /// does not give back within the limit is leaked: freeing it would be worse.
     pub(crate) fn close(&self, core: &Core) {
-        core.0.post.doorbell.ring.store(-1, Ordering::Relaxed);
+        if let CoreDoorbell::Os(bell) = &core.0.post.doorbell {
+            bell.ring.store(-1, Ordering::Relaxed);
+        }
         for op in self.ops.borrow_mut().list.iter_mut() {
             if let What::Event { then, .. } = &mut op.what {
                 *then = Then::Stop;

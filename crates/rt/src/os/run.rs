@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::ring::Then;
 use super::{Driver, clock, thread};
-use crate::core::{Core, Driver as CoreDriver, Remote};
+use crate::core::{Core, Doorbell as CoreDoorbell, Driver as CoreDriver, Remote};
 use crate::os::config::{Config, SPIN_MAX};
 use crate::timer::Time;
 
@@ -44,7 +44,7 @@ fn prepare(config: &Config) -> io::Result<Core> {
 /// A core of the calling thread, for tests and benchmarks that drive it themselves.
 pub(crate) fn new_core(config: &Config) -> io::Result<Core> {
     let (driver, doorbell) = Driver::new(config.submissions)?;
-    let core = Core::new(CoreDriver::Os(driver), doorbell)?;
+    let core = Core::new(CoreDriver::Os(driver), CoreDoorbell::Os(doorbell))?;
     let bell = core.os().doorbell.clone();
     core.os().watch(&bell, Then::Mail);
     Ok(core)
@@ -187,14 +187,22 @@ pub struct Stats {
 
 impl Core {
     pub fn stats(&self) -> Stats {
-        let counters = &self.os().counters;
+        let CoreDriver::Os(driver) = &self.0.driver else {
+            return Stats {
+                messages: self.messages(),
+                tasks: self.tasks() as u64,
+                in_flight: self.sim().map_or(0, crate::sim::Driver::in_flight),
+                ..Stats::default()
+            };
+        };
+        let counters = &driver.counters;
         Stats {
             system_calls: counters.enters.get(),
             sleeps: counters.sleeps.get(),
             operations: counters.operations.get(),
             messages: self.messages(),
             tasks: self.tasks() as u64,
-            in_flight: self.os().in_flight(),
+            in_flight: driver.in_flight(),
         }
     }
 

@@ -2,8 +2,7 @@
 //! vhost-user.
 //!
 //! A call is tried at once; only when it would block does the core ask the ring for readiness. That
-//! suits sockets with few, small messages. Sockets that carry data will read and write through the
-//! ring.
+//! suits sockets with few, small messages. Sockets that carry data are in `stream`.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -26,7 +25,7 @@ async fn ready(core: &Core, fd: RawFd, events: libc::c_short) -> io::Result<()> 
 }
 
 /// Tries until it does not block.
-async fn retry<T>(
+pub(super) async fn retry<T>(
     core: &Core,
     fd: RawFd,
     events: libc::c_short,
