@@ -34,7 +34,7 @@ pub struct EventPage {
     pub events: Vec<Event>,
     /// Ask with `after` set to this for what comes next.
     pub last: u64,
-    /// Events that were forgotten before they could be told here.
+    /// Events may have been forgotten before they were told here: too many, or a restart.
     pub missed: bool,
 }
 

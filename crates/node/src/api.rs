@@ -24,7 +24,7 @@ use jiff::Timestamp;
 use model::ApiError;
 use model::image::ImageUse;
 use model::stats::DeviceStats;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use uuid::Uuid;
 
 use crate::control::{Change, Changed, Message};
@@ -68,6 +68,29 @@ pub struct Api {
     pub control: Sender<Message>,
     /// Wakes those who wait for events.
     pub news: Arc<Notify>,
+    pub closing: Closing,
+}
+
+/// Says that the API is about to end. Clones are the same.
+#[derive(Clone)]
+pub struct Closing(Arc<watch::Sender<bool>>);
+
+impl Default for Closing {
+    fn default() -> Closing {
+        Closing(Arc::new(watch::Sender::new(false)))
+    }
+}
+
+impl Closing {
+    pub fn close(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// Waits until it is about to end.
+    pub async fn closed(&self) {
+        // An error means that nobody can say so any more, which is as good as being told.
+        let _ = self.0.subscribe().wait_for(|is_closing| *is_closing).await;
+    }
 }
 
 impl Api {

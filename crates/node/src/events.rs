@@ -81,7 +81,7 @@ impl Events {
         let oldest = log.kept.front().map_or(log.next_id, |event| event.id);
         EventPage {
             last: events.last().map_or(after, |event| event.id),
-            missed: after != 0 && log.kept.len() == EVENTS_KEPT_MAX && after + 1 < oldest,
+            missed: after != 0 && after + 1 < oldest,
             events,
         }
     }

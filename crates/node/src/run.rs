@@ -13,7 +13,7 @@ use model::{ApiError, Severity, Subject};
 use rt::{FileHandle, OpenOptions, Spin};
 
 use crate::api::listen::{Listeners, Serving};
-use crate::api::{Api, Info};
+use crate::api::{Api, Closing, Info};
 use crate::control::{Control, Message, Parts};
 use crate::datadir::{DataDir, PRIVATE_FILE};
 use crate::engine::{Context, Done, Engine, Report, Reporter};
@@ -95,6 +95,7 @@ impl Node {
             published: Arc::clone(&published),
             control: sender.clone(),
             news: Arc::default(),
+            closing: Closing::default(),
         };
         announce(&events, world.as_ref(), &directory, http);
         let control = Control::new(Parts {

@@ -198,7 +198,7 @@ fn event(node: &Client, command: &args::Event, format: Format) -> Done {
             })?;
         }
         if page.missed {
-            eprintln!("note: some events came and went unseen");
+            eprintln!("note: the node has forgotten what came before this; see its log");
         }
         page = node.get(&format!("/v1/events?after={}&wait_s={WAIT_SECONDS_MAX}", page.last))?;
     }

@@ -13,9 +13,8 @@ use axum::response::{IntoResponse, Response};
 use axum::serve::IncomingStream;
 use model::ApiError;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
-use super::{Api, routes};
+use super::{Api, Closing, routes};
 use crate::api::routes::Refusal;
 use crate::owner::Ownership;
 use crate::socket::{self, SocketSpec};
@@ -32,7 +31,7 @@ pub struct Listeners {
 
 /// The API being served.
 pub struct Serving {
-    stop: watch::Sender<bool>,
+    closing: Closing,
     thread: JoinHandle<()>,
 }
 
@@ -58,17 +57,17 @@ impl Listeners {
     pub fn serve(self, api: Api, on_signal: OnSignal) -> Result<Serving, ApiError> {
         let news = Arc::clone(&api.news);
         api.events.listen(Arc::new(move || news.notify_waiters()));
-        let (stop, stopped) = watch::channel(false);
-        let thread = world::spawn("viaduct-api", move || run(self, api, stopped, on_signal))
+        let closing = api.closing.clone();
+        let thread = world::spawn("viaduct-api", move || run(self, api, on_signal))
             .map_err(|error| ApiError::failed(format!("cannot start a thread: {error}")))?;
-        Ok(Serving { stop, thread })
+        Ok(Serving { closing, thread })
     }
 }
 
 impl Serving {
     /// Answers what was asked, takes nothing more, and ends.
     pub fn stop(self) {
-        let _ = self.stop.send(true);
+        self.closing.close();
         if self.thread.join().is_err() {
             tracing::error!("the API thread panicked");
         }
@@ -88,15 +87,16 @@ fn bind_tcp(address: SocketAddr) -> Result<TcpListener, ApiError> {
     })
 }
 
-fn run(listeners: Listeners, api: Api, stopped: watch::Receiver<bool>, on_signal: OnSignal) {
+fn run(listeners: Listeners, api: Api, on_signal: OnSignal) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "the API cannot be served"),
     };
     runtime.block_on(async move {
-        let unix = serve_unix(listeners.unix, api.clone(), stopped.clone());
-        let tcp = serve_tcp(listeners.tcp, api, stopped.clone());
-        let signals = watch_signals(on_signal, stopped);
+        let closing = api.closing.clone();
+        let unix = serve_unix(listeners.unix, api.clone());
+        let tcp = serve_tcp(listeners.tcp, api);
+        let signals = watch_signals(on_signal, closing);
         let (unix, tcp, signals) = tokio::join!(unix, tcp, signals);
         for result in [unix, tcp, signals] {
             if let Err(error) = result {
@@ -106,40 +106,33 @@ fn run(listeners: Listeners, api: Api, stopped: watch::Receiver<bool>, on_signal
     });
 }
 
-async fn told_to_stop(mut stopped: watch::Receiver<bool>) {
-    // An error means that nobody can tell any more, which is as good as being told.
-    let _ = stopped.wait_for(|stopped| *stopped).await;
-}
-
-async fn serve_unix(
-    listener: UnixListener,
-    api: Api,
-    stopped: watch::Receiver<bool>,
-) -> std::io::Result<()> {
+async fn serve_unix(listener: UnixListener, api: Api) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener)?;
     let own_uid = world::own_uid();
+    let closing = api.closing.clone();
     let router = routes::all(api).layer(middleware::from_fn_with_state(own_uid, check_peer));
     let service = router.into_make_service_with_connect_info::<Peer>();
-    axum::serve(listener, service).with_graceful_shutdown(told_to_stop(stopped)).await
+    axum::serve(listener, service).with_graceful_shutdown(closed(closing)).await
 }
 
-async fn serve_tcp(
-    listener: Option<TcpListener>,
-    api: Api,
-    stopped: watch::Receiver<bool>,
-) -> std::io::Result<()> {
+async fn serve_tcp(listener: Option<TcpListener>, api: Api) -> std::io::Result<()> {
     let Some(listener) = listener else { return Ok(()) };
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
+    let closing = api.closing.clone();
     let service = routes::reading(api).into_make_service();
-    axum::serve(listener, service).with_graceful_shutdown(told_to_stop(stopped)).await
+    axum::serve(listener, service).with_graceful_shutdown(closed(closing)).await
 }
 
-async fn watch_signals(on_signal: OnSignal, stopped: watch::Receiver<bool>) -> std::io::Result<()> {
+async fn closed(closing: Closing) {
+    closing.closed().await;
+}
+
+async fn watch_signals(on_signal: OnSignal, closing: Closing) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let stop = told_to_stop(stopped);
+    let stop = closing.closed();
     tokio::pin!(stop);
     loop {
         tokio::select! {

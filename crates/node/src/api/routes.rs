@@ -423,12 +423,13 @@ pub async fn events(
         // Registered before looking, so that nothing falls in between.
         news.as_mut().enable();
         let page = api.events.after(after, limit);
-        let is_stopping = api.published().phase == model::status::Phase::Stopping;
-        if !page.events.is_empty() || is_stopping {
+        if !page.events.is_empty() {
             return Ok(Json(page));
         }
-        if tokio::time::timeout_at(deadline, news).await.is_err() {
-            return Ok(Json(page));
+        tokio::select! {
+            () = news => {}
+            () = tokio::time::sleep_until(deadline) => return Ok(Json(page)),
+            () = api.closing.closed() => return Ok(Json(page)),
         }
     }
 }
