@@ -67,6 +67,8 @@ pub trait Engine: Send + Sync {
 /// What an engine is made from.
 #[derive(Clone)]
 pub struct Context {
+    /// The node's identity: images that it serves are locked under it.
+    pub node: Uuid,
     /// Where the files of LUs are: `UUID.img`.
     pub lus: PathBuf,
     /// The CPUs that it may use; all when empty.

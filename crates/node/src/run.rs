@@ -85,7 +85,9 @@ impl Node {
         let (sender, messages) = mpsc::channel();
         let (tell, told) = mpsc::channel();
         let report = reporter(&sender);
-        let engine = engine(Context { lus: directory.lus(), cores: options.cores, report })?;
+        let node = directory.id();
+        let lus = directory.lus();
+        let engine = engine(Context { node, lus, cores: options.cores, report })?;
         let published = Arc::new(RwLock::new(Arc::new(Published::default())));
         let api = Api {
             info: Arc::new(info(&directory, world.as_ref(), http)),
@@ -180,6 +182,8 @@ impl Node {
             tracing::error!("the control thread panicked");
         }
         self.serving.stop();
+        // Whoever asks from now on is told that no node runs here.
+        let _ = world::remove_file(&crate::datadir::api_socket(&self.data));
         is_drained
     }
 }

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cluster::DeviceSpec;
-use model::image::ImageUse;
 use model::lu::Backing;
-use model::{ApiError, Size};
-use rt::{FileHandle, OpenOptions};
-use store::{MemoryStore, NullStore, Store};
+use model::{ApiError, Severity, Size, Subject};
+use rt::{Core, FileHandle, OpenOptions};
+use store::file::Options;
+use store::{FileStore, MemoryStore, NullStore, Store};
 use uuid::Uuid;
 
-use crate::engine::{Context, Made};
+use crate::engine::{Context, Made, Report};
 use crate::world;
 
 /// Permissions of an LU's file: the node's own.
@@ -59,27 +59,54 @@ pub(super) fn allocated(directory: &Path, spec: &DeviceSpec) -> Option<Size> {
     Some(Size(file.info().ok()?.allocated))
 }
 
-/// Opens what is below an LU. It may block for as long as a dead process's requests take.
-pub(super) fn open(context: &Context, spec: &DeviceSpec) -> Result<Arc<dyn Store>, ApiError> {
+/// Opens what is below an LU. It waits for as long as a dead process's requests take, and says so
+/// once.
+pub(super) async fn open(
+    context: &Context,
+    core: &Core,
+    spec: &DeviceSpec,
+) -> Result<Arc<dyn Store>, ApiError> {
     let failed = |error: block::Error| {
         ApiError::failed(format!("LU {} cannot be opened: {error}", spec.name))
     };
     let block_size = spec.block_size.bytes();
-    Ok(match &spec.backing {
-        Backing::Memory => MemoryStore::new(spec.size.0, block_size).map_err(failed)?,
-        Backing::Null => NullStore::new(spec.size.0, block_size).map_err(failed)?,
-        Backing::File => open_file(path(&context.lus, spec.uuid), spec, None)?,
-        Backing::Adopted { path } => {
-            let usage = ImageUse::of(spec.read_only, spec.shareable);
-            open_file(PathBuf::from(path), spec, Some(usage))?
-        }
-    })
+    let path = match &spec.backing {
+        Backing::Memory => return Ok(MemoryStore::new(spec.size.0, block_size).map_err(failed)?),
+        Backing::Null => return Ok(NullStore::new(spec.size.0, block_size).map_err(failed)?),
+        Backing::File => path(&context.lus, spec.uuid),
+        Backing::Adopted { path } => PathBuf::from(path),
+    };
+    let options = Options {
+        size: Some(spec.size.0),
+        block_size,
+        read_only: spec.read_only,
+        shareable: spec.shareable,
+        node: number(context.node),
+        page_cache: false,
+    };
+    let report = context.report.clone();
+    let waiting = || {
+        report(Report {
+            severity: Severity::Warning,
+            subject: Subject::Lu(spec.name.clone()),
+            kind: "waiting-for-old-requests",
+            message: format!(
+                "requests of this node's former process to {} have not ended yet; LU {} is served \
+                 as soon as they have",
+                path.display(),
+                spec.name
+            ),
+            next: Some("look at the disk below if this lasts".to_owned()),
+        });
+    };
+    match FileStore::open(core, &path, options, waiting).await {
+        Ok(store) => Ok(store),
+        Err(error) => Err(ApiError::failed(format!("LU {} cannot be opened: {error}", spec.name))),
+    }
 }
 
-fn open_file(
-    _path: PathBuf,
-    spec: &DeviceSpec,
-    _usage: Option<ImageUse>,
-) -> Result<Arc<dyn Store>, ApiError> {
-    Err(ApiError::failed(format!("LU {}: files are not there yet", spec.name)))
+/// The number under which a node locks images: part of its identity, the same in every run.
+fn number(node: Uuid) -> u32 {
+    let (low, high) = node.as_u64_pair();
+    (low ^ high) as u32 ^ ((low ^ high) >> 32) as u32
 }

@@ -118,10 +118,10 @@ impl Plane {
     fn blocking<T: Send + 'static>(
         &self,
         done: Done<T>,
-        f: impl FnOnce(&Plane) -> Result<T, ApiError> + Send + 'static,
+        f: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
     ) {
-        self.run(done, |plane, core| async move {
-            let result = core.blocking(move || f(&plane)).await;
+        self.run(done, |_, core| async move {
+            let result = core.blocking(f).await;
             result.unwrap_or_else(|| Err(ApiError::failed("the work was given up")))
         });
     }
@@ -179,21 +179,21 @@ impl Plane {
 impl Engine for Plane {
     fn create_backing(&self, device: &DeviceSpec, done: Done<Made>) {
         let (path, size) = (lus::path(&self.0.context.lus, device.uuid), device.size.0);
-        self.blocking(done, move |_| lus::create(&path, size));
+        self.blocking(done, move || lus::create(&path, size));
     }
 
     fn remove_backing(&self, uuid: Uuid, done: Done<()>) {
         let path = lus::path(&self.0.context.lus, uuid);
-        self.blocking(done, move |_| lus::remove(&path));
+        self.blocking(done, move || lus::remove(&path));
     }
 
     fn open_device(&self, device: &DeviceSpec, done: Done<()>) {
         let spec = device.clone();
-        self.blocking(done, move |plane| {
+        self.run(done, move |plane, core| async move {
             if plane.lu(spec.uuid).is_some() {
                 return Ok(());
             }
-            let store = lus::open(&plane.0.context, &spec)?;
+            let store = lus::open(&plane.0.context, &core, &spec).await?;
             let writeback = Arc::new(AtomicBool::new(spec.cache == Cache::Writeback));
             let uuid = spec.uuid;
             let lu = Arc::new(Lu { spec, store, writeback, past: Mutex::default() });
@@ -273,7 +273,7 @@ impl Engine for Plane {
 
     fn probe(&self, path: &str, usage: ImageUse, done: Done<Probe>) {
         let path = std::path::PathBuf::from(path);
-        self.blocking(done, move |_| probe::probe(&path, usage));
+        self.blocking(done, move || probe::probe(&path, usage));
     }
 
     fn snapshot(&self, done: Done<Snapshot>) {
