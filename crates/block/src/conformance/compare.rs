@@ -80,9 +80,9 @@ pub(super) async fn counters(c: &Context<'_>) -> Verdict {
 
 /// The writer's part: only it changes its block, so what it wrote must be there afterwards. The
 /// write covers the block after it as well, which nobody else uses.
-async fn mark(device: Rc<dyn Device>, offset: u64, block: u64) -> Verdict {
+async fn mark(device: Rc<dyn Device>, offset: u64, block: u64, times: u64) -> Verdict {
     let mut random = Random::new(9);
-    for round in 1..=4 * TIMES {
+    for round in 1..=times {
         let bytes = stamped(round << 32, block);
         write(&*device, offset, &[&bytes[..], &bytes].concat()).await?;
         linger(&mut random).await;
@@ -94,9 +94,9 @@ async fn mark(device: Rc<dyn Device>, offset: u64, block: u64) -> Verdict {
 
 /// The comparer's part: raises the counter in the first block and writes the mark in the second as
 /// it was, as one compare-and-write of both.
-async fn raise_beside(device: Rc<dyn Device>, offset: u64, block: u64) -> Verdict {
+async fn raise_beside(device: Rc<dyn Device>, offset: u64, block: u64, times: u64) -> Verdict {
     let (mut raised, mut random) = (0, Random::new(10));
-    while raised < TIMES {
+    while raised < times {
         let both = read(&*device, offset, 2 * block).await?;
         let (counter, mark) = both.split_at(block as usize);
         let next = stamped(stamp_of(counter).unwrap_or(u64::MAX - 1) + 1, block);
@@ -118,31 +118,40 @@ pub(super) async fn markers(c: &Context<'_>) -> Verdict {
         return counters(c).await;
     }
     let parts: Vec<Boxed<'_, Verdict>> = vec![
-        Box::pin(mark(lu.device.clone(), 5 * block, block)),
-        Box::pin(raise_beside(lu.device.clone(), 4 * block, block)),
-        Box::pin(raise_beside(lu.device.clone(), 4 * block, block)),
+        Box::pin(mark(lu.device.clone(), 5 * block, block, 4 * TIMES)),
+        Box::pin(raise_beside(lu.device.clone(), 4 * block, block, TIMES)),
+        Box::pin(raise_beside(lu.device.clone(), 4 * block, block, TIMES)),
     ];
     all(parts).await?;
     let bytes = lu.read(4 * block, block).await?;
     ensure_eq(stamp_of(&bytes), Some(2 * TIMES), "the counter beside the mark")
 }
 
-/// Both, from two cores.
+/// All of it from two cores: each has the marks that the other compares beside.
 pub(super) async fn from_two_cores(c: &Context<'_>) -> Verdict {
     let lu = c.make_with(32, OpSet::COMPARE_AND_WRITE).await?;
     let block = lu.block;
-    let there = elsewhere(&lu, move |device| async move {
-        raise(&*device, 9 * block, block, TIMES).await?;
-        mark(device.clone(), 5 * block, block).await?;
-        raise_beside(device.clone(), 20 * block, block).await
-    })?;
-    let device = &*lu.device;
-    let here = async {
-        raise(device, 9 * block, block, TIMES).await?;
-        raise_beside(lu.device.clone(), 4 * block, block).await?;
-        mark(lu.device.clone(), 21 * block, block).await
+    let there = elsewhere(&lu, move |device| share(device, block, 5, 20))?;
+    all(vec![there, Box::pin(share(lu.device.clone(), block, 21, 4))]).await?;
+    let counter = |at: u64, times: u64| {
+        let lu = &lu;
+        async move {
+            let bytes = lu.read(at * block, block).await?;
+            ensure_eq(stamp_of(&bytes), Some(times), &format!("the counter in block {at}"))
+        }
     };
-    all(vec![there, Box::pin(here)]).await?;
-    let bytes = lu.read(9 * block, block).await?;
-    ensure_eq(stamp_of(&bytes), Some(2 * TIMES), "the counter of two cores")
+    counter(9, 2 * TIMES).await?;
+    counter(4, 4 * TIMES).await?;
+    counter(20, 4 * TIMES).await
+}
+
+/// One core's share, with its mark and its comparing in these blocks.
+async fn share(device: Rc<dyn Device>, block: u64, marked: u64, compared: u64) -> Verdict {
+    let raised = device.clone();
+    let parts: Vec<Boxed<'_, Verdict>> = vec![
+        Box::pin(async move { raise(&*raised, 9 * block, block, TIMES).await }),
+        Box::pin(mark(device.clone(), marked * block, block, 16 * TIMES)),
+        Box::pin(raise_beside(device, compared * block, block, 4 * TIMES)),
+    ];
+    all(parts).await
 }

@@ -1,0 +1,19 @@
+//! Devices made of devices.
+//!
+//! Each passes the suite in `block::conformance` over any device that does, less what its geometry
+//! says that it does not keep. A layer whose `begin` may have to wait writes it as an `async` body
+//! and answers with `rt::Core::answer`.
+//!
+//! | device | what it is for | where |
+//! |---|---|---|
+//! | [`Delay`] | a slow store | `delay` |
+//! | [`Fault`] | a store that fails, hangs, tears or loses writes on demand | `fault` |
+
+mod delay;
+mod fault;
+
+#[cfg(test)]
+mod tests;
+
+pub use delay::{Delay, Delays};
+pub use fault::{Action, Fault, Requests, Rule};

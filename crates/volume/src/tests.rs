@@ -1,0 +1,284 @@
+//! The layers under the conformance suite, over a plain device in memory, and what they are for.
+
+use std::cell::{Cell, RefCell};
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use block::completion::Waiting;
+use block::conformance::{Bench, Boxed, Report, Shape, Subject, run};
+use block::{
+    Buffer, Completion, Device, ErrorKind, Geometry, Keeps, Op, OpSet, Outcome, Request, Watch,
+};
+use rt::{Config, Core};
+
+use super::{Action, Delay, Delays, Fault, Requests, Rule};
+
+/// Bytes of one core, answered in place.
+struct Plain {
+    bytes: RefCell<Vec<u8>>,
+    geometry: Geometry,
+    watch: Watch,
+    asked: Cell<u32>,
+}
+
+impl Plain {
+    fn new(size: u64, block_size: u32) -> Rc<Self> {
+        let ops = OpSet::DISCARD | OpSet::WRITE_ZEROES;
+        Rc::new(Self {
+            bytes: RefCell::new(vec![0; size as usize]),
+            geometry: Geometry { ops, ..Geometry::plain(size, block_size) },
+            watch: Watch::new(),
+            asked: Cell::new(0),
+        })
+    }
+}
+
+impl Device for Plain {
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn begin(&self, request: &Request<'_>, done: Completion) -> Option<Outcome> {
+        self.asked.set(self.asked.get() + 1);
+        if let Err(error) = self.geometry.check(request) {
+            return done.now(Err(error));
+        }
+        let mut bytes = self.bytes.borrow_mut();
+        let range = request.offset as usize..(request.offset + request.len) as usize;
+        match request.op {
+            Op::Read => request.data.copy_in(0, &bytes[range]),
+            Op::Write { .. } => request.data.copy_out(0, &mut bytes[range]),
+            Op::Discard | Op::WriteZeroes { .. } => bytes[range].fill(0),
+            _ => {}
+        }
+        done.now(Ok(request.data.len() as u64))
+    }
+
+    fn watch(&self) -> &Watch {
+        &self.watch
+    }
+}
+
+struct LayerBench<F> {
+    core: Core,
+    make: F,
+}
+
+struct Layer(Rc<dyn Device>);
+
+impl Subject for Layer {
+    fn device(&self) -> Rc<dyn Device> {
+        self.0.clone()
+    }
+}
+
+impl<F: Fn(&Core, Rc<dyn Device>) -> Rc<dyn Device>> Bench for LayerBench<F> {
+    fn make(&self, shape: Shape) -> Boxed<'_, Option<Box<dyn Subject>>> {
+        let fits = shape.size <= 1 << 24 && !shape.read_only;
+        let made = fits.then(|| {
+            let lower = Plain::new(shape.size, shape.block_size);
+            Box::new(Layer((self.make)(&self.core, lower))) as Box<dyn Subject>
+        });
+        Box::pin(async { made })
+    }
+
+    fn pause(&self) -> Boxed<'_, ()> {
+        Box::pin(self.core.sleep(Duration::from_micros(100)))
+    }
+}
+
+/// What a device of one core, one size and few operations cannot be asked.
+const SKIPPED: [&str; 15] = [
+    "far_end",
+    "read_only",
+    "seen_elsewhere",
+    "status",
+    "copy",
+    "overlapping_writes_elsewhere",
+    "neighbours_elsewhere",
+    "power_cut",
+    "compare_and_write",
+    "compare_excludes_compare",
+    "compare_excludes_writes",
+    "compare_excludes_elsewhere",
+    "resize",
+    "resize_elsewhere",
+    "resize_under_load",
+];
+
+fn on_a_core<T: 'static, F: Future<Output = T> + 'static>(f: impl FnOnce(Core) -> F) -> T {
+    Core::block_on(&Config::new("volume"), f).unwrap()
+}
+
+fn suite(make: impl Fn(&Core, Rc<dyn Device>) -> Rc<dyn Device> + 'static) -> Report {
+    on_a_core(|core| async move { run(&LayerBench { core, make }).await })
+}
+
+#[test]
+fn delays_conform() {
+    let short = Delays { reads: Duration::from_micros(20), others: Duration::from_micros(30) };
+    let writes = Delays { reads: Duration::ZERO, others: Duration::from_micros(50) };
+    for delays in [Delays::default(), short, writes] {
+        suite(move |core, lower| Delay::new(core, lower, delays)).expect(&SKIPPED);
+    }
+}
+
+#[test]
+fn a_fault_without_rules_conforms() {
+    suite(|core, lower| Fault::new(core, lower, 1)).expect(&SKIPPED);
+}
+
+async fn ask(device: &dyn Device, request: &Request<'_>) -> Outcome {
+    device.io(request).await
+}
+
+async fn write(device: &dyn Device, offset: u64, byte: u8, len: usize) -> Outcome {
+    let buffer = Buffer::from_bytes(&vec![byte; len]);
+    device.io(&Request::write(offset, buffer.sgl())).await
+}
+
+async fn read(device: &dyn Device, offset: u64, len: usize) -> Result<Vec<u8>, ErrorKind> {
+    let buffer = Buffer::zeroed(len);
+    let outcome = device.io(&Request::read(offset, buffer.sgl())).await;
+    outcome.map(|_| buffer.to_vec()).map_err(|error| error.kind())
+}
+
+#[test]
+fn a_late_write_is_applied_late_and_not_before_its_answer_is_due() {
+    on_a_core(|core| async move {
+        let lower = Plain::new(1 << 16, 512);
+        let others = Duration::from_millis(20);
+        let delay = Delay::new(&core, lower.clone(), Delays { others, ..Delays::default() });
+        let start = core.now();
+        let mut first = pin!(write(&*delay, 0, 1, 512));
+        let mut second = pin!(write(&*delay, 512, 2, 512));
+        let both = async {
+            core.timeout(Duration::ZERO, first.as_mut()).await;
+            core.timeout(Duration::ZERO, second.as_mut()).await;
+            assert_eq!(read(&*delay, 0, 1024).await.unwrap(), [0; 1024], "reads are on time");
+            assert_eq!(lower.asked.get(), 1);
+            (first.await, second.await)
+        };
+        assert_eq!(both.await, (Ok(512), Ok(512)));
+        assert!(core.now() - start >= others);
+        assert_eq!(read(&*delay, 0, 1024).await.unwrap(), [[1; 512], [2; 512]].concat());
+    });
+}
+
+#[test]
+fn a_delay_that_is_dropped_answers_what_waits() {
+    on_a_core(|core| async move {
+        let delays = Delays { others: Duration::from_millis(5), ..Delays::default() };
+        let lower = Plain::new(1 << 16, 512);
+        let delay = Delay::new(&core, lower.clone(), delays);
+        let (waiting, done) = Waiting::new();
+        assert!(delay.begin(&Request::plain(Op::Discard, 0, 512), done).is_none());
+        drop(delay);
+        assert_eq!(waiting.outcome().await, Ok(0), "the line is served to its end");
+        assert_eq!(lower.asked.get(), 1);
+    });
+}
+
+#[test]
+fn rules_choose_by_kind_range_and_number() {
+    on_a_core(|core| async move {
+        let fault = Fault::new(&core, Plain::new(1 << 16, 512), 1);
+        let seen = fault.watch().version();
+        fault.add(Rule {
+            range: 4096..8192,
+            skip: 1,
+            count: 2,
+            ..Rule::always(Requests::Writes, Action::Fail(ErrorKind::NoSpace))
+        });
+        assert_eq!(fault.geometry().keeps, Keeps::Nothing);
+        assert_ne!(fault.watch().version(), seen);
+        let kind = |outcome: Outcome| outcome.err().map(|error| error.kind());
+        let full = Some(ErrorKind::NoSpace);
+        for (offset, len, wanted) in [
+            (0, 4096, None),
+            (8192, 512, None),
+            (3584, 1024, None),
+            (3584, 1024, full),
+            (7680, 512, full),
+            (4096, 512, None),
+        ] {
+            assert_eq!(kind(write(&*fault, offset, 9, len).await), wanted, "{len} at {offset}");
+        }
+        assert_eq!(read(&*fault, 7680, 512).await.unwrap(), [0; 512], "it was not written");
+        assert!(ask(&*fault, &Request::flush()).await.is_ok());
+        fault.add(Rule::always(Requests::Flushes, Action::Fail(ErrorKind::Offline)));
+        assert_eq!(kind(ask(&*fault, &Request::flush()).await), Some(ErrorKind::Offline));
+        let beyond = kind(write(&*fault, 1 << 16, 1, 512).await);
+        assert_eq!(beyond, Some(ErrorKind::OutOfRange), "the device's own word comes first");
+        fault.clear();
+        assert_eq!(fault.geometry().keeps, Keeps::Data);
+        assert!(ask(&*fault, &Request::flush()).await.is_ok());
+    });
+}
+
+#[test]
+fn chance_is_the_same_for_the_same_seed() {
+    let failed = |seed| {
+        on_a_core(move |core| async move {
+            let fault = Fault::new(&core, Plain::new(1 << 16, 512), seed);
+            let action = Action::Fail(ErrorKind::Medium);
+            fault.add(Rule { per_mille: 250, ..Rule::always(Requests::Reads, action) });
+            let mut failed = Vec::new();
+            for round in 0..400 {
+                if read(&*fault, 0, 512).await.is_err() {
+                    failed.push(round);
+                }
+            }
+            failed
+        })
+    };
+    assert_eq!(failed(7), failed(7));
+    assert_ne!(failed(7), failed(8));
+    assert!((60..140).contains(&failed(7).len()), "about a quarter");
+}
+
+#[test]
+fn torn_and_lost_writes() {
+    on_a_core(|core| async move {
+        let fault = Fault::new(&core, Plain::new(1 << 16, 512), 1);
+        write(&*fault, 0, 1, 2048).await.unwrap();
+        let torn = Rule::always(Requests::Writes, Action::Tear { bytes: 700 });
+        fault.add(Rule { count: 1, ..torn });
+        let outcome = write(&*fault, 512, 2, 1536).await;
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Medium);
+        let bytes = read(&*fault, 0, 2048).await.unwrap();
+        assert_eq!(bytes, [vec![1; 512], vec![2; 700], vec![1; 836]].concat());
+        fault.clear();
+        fault.add(Rule::always(Requests::Writes, Action::Lose));
+        assert_eq!(write(&*fault, 0, 3, 512).await, Ok(512));
+        assert_eq!(ask(&*fault, &Request::plain(Op::Discard, 0, 512)).await, Ok(0));
+        assert_eq!(read(&*fault, 0, 512).await.unwrap(), [1; 512]);
+    });
+}
+
+#[test]
+fn what_hangs_goes_on_when_it_is_released_or_ends_with_the_device() {
+    on_a_core(|core| async move {
+        let lower = Plain::new(1 << 16, 512);
+        let fault = Fault::new(&core, lower.clone(), 1);
+        fault.add(Rule { count: 1, ..Rule::always(Requests::Writes, Action::Hang) });
+        let buffer = Buffer::from_bytes(&[5; 512]);
+        let (waiting, done) = Waiting::new();
+        assert!(fault.begin(&Request::write(0, buffer.sgl()), done).is_none());
+        fault.clear();
+        assert_eq!((fault.hanging(), lower.asked.get()), (1, 0));
+        assert_eq!(fault.geometry().keeps, Keeps::Nothing, "a write may still come");
+        assert!(!buffer.is_unshared());
+        fault.release();
+        assert_eq!(waiting.outcome().await, Ok(512));
+        assert_eq!(fault.geometry().keeps, Keeps::Data);
+        assert_eq!(read(&*fault, 0, 512).await.unwrap(), [5; 512]);
+
+        fault.add(Rule::always(Requests::All, Action::Hang));
+        let (waiting, done) = Waiting::new();
+        assert!(fault.begin(&Request::flush(), done).is_none());
+        drop(fault);
+        assert_eq!(waiting.outcome().await.unwrap_err().kind(), ErrorKind::Aborted);
+    });
+}
