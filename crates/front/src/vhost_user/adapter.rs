@@ -10,6 +10,7 @@ use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use block::Device;
 use model::stats::OpStats;
@@ -19,7 +20,7 @@ use rt::{Core, Placed, Remote, Task};
 use target::virtio_blk::Id;
 
 use super::ring::Fault;
-use super::session::Session;
+use super::session::{DRAIN_LIMIT, Session};
 
 /// Opens the LU on a core; handles of one core may be one and the same.
 pub type Open = Box<dyn Fn(&Core) -> Rc<dyn Device> + Send + Sync>;
@@ -37,6 +38,20 @@ pub struct Spec {
     pub cores: Vec<Remote>,
     pub open: Open,
     pub observer: Arc<dyn Observer>,
+}
+
+/// How long things may take before somebody is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// A stopping queue waits for its store; the answer to the front end is held longer, if need
+    /// be.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { drain: DRAIN_LIMIT }
+    }
 }
 
 /// Who is told what happens on an adapter.
@@ -119,11 +134,21 @@ pub struct Adapter {
 impl Adapter {
     /// Serves on a listening socket, at home on this core.
     pub fn start(home: &Remote, socket: UnixListener, spec: Spec) -> Reply<io::Result<Adapter>> {
+        Self::start_with(home, socket, spec, Limits::default())
+    }
+
+    pub fn start_with(
+        home: &Remote,
+        socket: UnixListener,
+        spec: Spec,
+        limits: Limits,
+    ) -> Reply<io::Result<Adapter>> {
         home.call(move |core| async move {
             let listener = Listener::new(&core, socket)?;
             let server = Rc::new(Server {
                 core: core.clone(),
                 spec: Arc::new(spec),
+                limits,
                 current: RefCell::new(None),
                 past: Rc::default(),
                 accepting: RefCell::new(None),
@@ -163,6 +188,7 @@ impl Adapter {
 struct Server {
     core: Core,
     spec: Arc<Spec>,
+    limits: Limits,
     current: RefCell<Option<Rc<Connection>>>,
     past: Rc<RefCell<Vec<OpStats>>>,
     accepting: RefCell<Option<Task<()>>>,
@@ -213,7 +239,8 @@ impl Server {
     }
 
     fn serve(self: &Rc<Self>, stream: Stream, peer: Peer) {
-        let session = Session::new(&self.core, self.spec.clone(), stream, self.past.clone());
+        let session =
+            Session::new(&self.core, self.spec.clone(), self.limits, stream, self.past.clone());
         let connection = Rc::new(Connection {
             peer,
             session: session.clone(),

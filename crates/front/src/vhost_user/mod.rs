@@ -17,5 +17,5 @@ mod queue;
 pub mod ring;
 mod session;
 
-pub use adapter::{Adapter, Info, Notice, Observer, Open, QueueInfo, SessionInfo, Spec};
+pub use adapter::{Adapter, Info, Limits, Notice, Observer, Open, QueueInfo, SessionInfo, Spec};
 pub use meter::add_stats;

@@ -120,6 +120,10 @@ impl Queue {
         for head in left {
             queue.again(head);
         }
+        // Who served before may have shown an answer and died before it said so.
+        if let Some(call) = &*queue.call.borrow() {
+            call.signal();
+        }
         let poller = core.add_poller(queue.clone());
         queue.poller.set(Some(poller));
         queue.set_kick(setup.kick);
@@ -307,6 +311,9 @@ impl Queue {
     /// The driver broke the ring: take nothing more, tell both sides.
     #[cold]
     fn fail(&self, fault: Fault) {
+        // What stands in memory that was cut is no longer the driver's.
+        let gone = self.ring.borrow().view().is_broken();
+        let fault = if gone { Fault::MemoryGone } else { fault };
         if self.broken.replace(Some(fault)).is_some() {
             return;
         }
@@ -332,11 +339,11 @@ impl Poller for Queue {
     #[inline]
     fn publish(&self) {
         self.dirty.set(false);
-        let (notify, broken) = {
+        let (notify, gone) = {
             let mut ring = self.ring.borrow_mut();
             (ring.publish(), ring.view().is_broken())
         };
-        if broken {
+        if gone {
             self.fail(Fault::MemoryGone);
         }
         if notify && let Some(call) = &*self.call.borrow() {
@@ -345,7 +352,13 @@ impl Poller for Queue {
     }
 
     fn arm(&self) -> bool {
-        let more = self.ring.borrow_mut().arm();
+        let (more, gone) = {
+            let mut ring = self.ring.borrow_mut();
+            (ring.arm(), ring.view().is_broken())
+        };
+        if gone {
+            self.fail(Fault::MemoryGone);
+        }
         more && self.broken.get().is_none()
     }
 

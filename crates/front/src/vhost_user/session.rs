@@ -28,7 +28,7 @@ use wire::vhost_user::{protocol_feature, virtio_feature};
 use wire::virtio::{blk, feature};
 use zerocopy::IntoBytes;
 
-use super::adapter::{Notice, QueueInfo, SessionInfo, Spec};
+use super::adapter::{Limits, Notice, QueueInfo, SessionInfo, Spec};
 use super::channel::{Channel, raw};
 use super::meter::add_stats;
 use super::queue::{Queue, Report, Setup};
@@ -52,6 +52,7 @@ const READ_BYTES: usize = 4096;
 pub(super) struct Session {
     core: Core,
     spec: Arc<Spec>,
+    limits: Limits,
     stream: Stream,
     device: Rc<dyn Device>,
     disk: RefCell<Disk>,
@@ -80,6 +81,7 @@ impl Session {
     pub(super) fn new(
         core: &Core,
         spec: Arc<Spec>,
+        limits: Limits,
         stream: Stream,
         past: Rc<RefCell<Vec<OpStats>>>,
     ) -> Rc<Self> {
@@ -96,6 +98,7 @@ impl Session {
         Rc::new(Self {
             core: core.clone(),
             spec,
+            limits,
             stream,
             device,
             disk: RefCell::new(disk),
@@ -422,12 +425,12 @@ impl Session {
         let mut stopping = std::pin::pin!(stopping);
         let mut waited = Duration::ZERO;
         loop {
-            if let Some(stopped) = self.core.timeout(DRAIN_LIMIT, stopping.as_mut()).await {
+            if let Some(stopped) = self.core.timeout(self.limits.drain, stopping.as_mut()).await {
                 let (base, stats) = stopped?;
                 add_stats(&mut self.past.borrow_mut(), &stats);
                 return Some(base);
             }
-            waited += DRAIN_LIMIT;
+            waited += self.limits.drain;
             let in_flight = queue.call(|queue| async move { queue.in_flight() }).await;
             self.notice(Notice::Waiting {
                 queue: index,

@@ -105,9 +105,10 @@ impl Memory {
         self.log.as_ref()
     }
 
-    /// Whether the client has cut any of it.
+    /// Whether the client has cut any of it, or the log.
     pub fn is_broken(&self) -> bool {
         self.regions.iter().any(|region| region.mapping.is_broken())
+            || self.log.as_ref().is_some_and(|log| log.mapping.is_broken())
     }
 
     /// The bytes at a guest address, all in one region; `hint` remembers where the last ones were.

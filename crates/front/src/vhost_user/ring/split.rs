@@ -81,6 +81,10 @@ impl Split {
         // What the driver has seen so far, also of whoever served this ring before.
         ring.next_used = ring.used_idx().load(Ordering::Acquire);
         ring.published = ring.next_used;
+        if placement.logging {
+            // Who served before may have died after moving the index and before marking its page.
+            ring.log_used(0, used_ring_bytes(placement.size));
+        }
         Some(ring)
     }
 

@@ -1,0 +1,52 @@
+//! A small vhost-user front end with a driver in it, and a server with a disk that obeys the test.
+//!
+//! | what | where |
+//! |---|---|
+//! | guest memory in files, read and written as a guest would | `guest` |
+//! | the driver's side of a split ring, well behaved or not | `driver` |
+//! | the front end's side of the socket | `client` |
+//! | the dirty log of a migration | `log` |
+//! | both together: a machine that boots, does requests, connects again | `machine` |
+//! | a disk that records, waits and fails as it is told | `disk` |
+//! | cores and adapters, started, stopped and killed | `server` |
+
+mod client;
+mod disk;
+mod driver;
+mod guest;
+mod log;
+mod machine;
+mod server;
+
+pub use client::Client;
+pub use disk::{Disk, How};
+pub use driver::{Buf, Desc};
+pub use guest::Guest;
+pub use log::{Log, pages_of};
+pub use machine::{Machine, Options, Pending, header, take_signal, wait_for};
+pub use server::{Server, Setting};
+
+use std::time::Duration;
+
+use proptest::test_runner::Config;
+
+/// What takes longer has failed: nothing here takes a tenth of it.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Bytes that tell where they belong.
+pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = || {
+        // xorshift64
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}
+
+/// So many random cases; nothing is written to disk.
+pub fn proptest_config(cases: u32) -> Config {
+    Config { cases, failure_persistence: None, ..Config::default() }
+}
