@@ -5,7 +5,8 @@
 //! be killed and started again on the same data, which is what many tests are about.
 
 use std::fs::File;
-use std::os::unix::net::UnixDatagram;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -22,7 +23,7 @@ const NOTIFICATION_BYTES_MAX: usize = 4096;
 const LOG_TAIL_LINES: usize = 40;
 
 /// Doors that a node opens on fixed ports; tests open only those they need.
-const DOORS: [&str; 4] = ["--http", "--iscsi", "--nvme", "--nbd"];
+const DOORS: [&str; 1] = ["--http"];
 
 /// The binary under test: `$VIADUCT_BIN`, or the release build of this workspace.
 pub fn binary() -> Result<PathBuf> {
@@ -162,6 +163,18 @@ impl Node {
         }
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         Ok((output.status.code().unwrap_or(-1), stderr))
+    }
+
+    /// What the node tells Prometheus.
+    pub fn metrics(&self) -> Result<String> {
+        let mut api = UnixStream::connect(self.builder.data.join("run/api.sock"))?;
+        api.write_all(b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        api.read_to_string(&mut answer)?;
+        match answer.starts_with("HTTP/1.1 200") {
+            true => Ok(answer),
+            false => Err(self.with_log(&format!("no metrics: {answer}"))),
+        }
     }
 
     /// The process id of the running node.

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use system_tests::image::own_program;
 use system_tests::verify::Report;
 use system_tests::{Guest, GuestImage, Node, Qemu, Result, VhostBlk, loops};
@@ -124,25 +123,11 @@ fn kills(qemu: Qemu, sample: u32, stall_max: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Requests that the node has answered on its only LU.
+/// Requests that the node has answered.
 fn requests(node: &Node) -> Result<u64> {
-    let shown = node.cli(&["lu", "show", "disk"])?;
-    Ok(sum(&shown["stats"], "requests"))
-}
-
-/// Adds up a number wherever it stands under a key.
-fn sum(value: &Value, key: &str) -> u64 {
-    match value {
-        Value::Object(fields) => fields
-            .iter()
-            .map(|(name, value)| match value.as_u64() {
-                Some(number) if name == key => number,
-                _ => sum(value, key),
-            })
-            .sum(),
-        Value::Array(values) => values.iter().map(|value| sum(value, key)).sum(),
-        _ => 0,
-    }
+    let lines = node.metrics()?;
+    let counts = lines.lines().filter(|line| line.starts_with("viaduct_lu_requests_total{"));
+    Ok(counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64)
 }
 
 #[test]
