@@ -45,7 +45,7 @@ impl Machine for Real {
 
 struct Simulated;
 
-const SEEDS: u64 = 30;
+const SEEDS: u64 = 20;
 
 impl Machine for Simulated {
     const BULK: usize = 1 << 20;
@@ -516,7 +516,7 @@ async fn expect_all(core: Core, stream: Rc<Stream>, total: usize, salt: u32) {
 }
 
 fn bytes_arrive_in_order_in_both_directions_at_once<M: Machine>() {
-    const TOTAL: usize = 500_000;
+    const TOTAL: usize = 300_000;
     M::run(|core, _| async move {
         let (client, server) = pair(&core).await;
         let (client, server) = (Rc::new(client), Rc::new(server));

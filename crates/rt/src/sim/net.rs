@@ -305,8 +305,11 @@ impl State {
             return Poll::Pending;
         }
         let count = if split { (part % there as u64) as usize + 1 } else { there };
-        let bytes: Vec<u8> = mine.inbox.drain(..count).collect();
-        data.copy_in(0, &bytes);
+        let (first, second) = mine.inbox.as_slices();
+        let first = &first[..first.len().min(count)];
+        data.copy_in(0, first);
+        data.copy_in(first.len(), &second[..count - first.len()]);
+        mine.inbox.drain(..count);
         self.send_packet(conn, end, Load::Read(count as u64));
         Poll::Ready(Ok(count))
     }
