@@ -166,10 +166,15 @@ impl GuestBuilder {
 
     /// Boots and waits for the agent.
     pub fn boot(&self) -> Result<Guest> {
+        self.boot_within(BOOT_TIMEOUT)
+    }
+
+    /// The same for a guest that is not expected to come far.
+    pub fn boot_within(&self, timeout: Duration) -> Result<Guest> {
         let launched = self.launch(None)?;
         let line = Line::new(launched.line.try_clone()?)?;
         let guest = Guest::of(launched, line);
-        guest.line.wait_ready(BOOT_TIMEOUT).map_err(|error| guest.with_tail(error))?;
+        guest.line.wait_ready(timeout).map_err(|error| guest.with_tail(error))?;
         Ok(guest)
     }
 

@@ -181,7 +181,7 @@ fn memory_that_is_not_shared_is_explained() -> Result<()> {
     let booted = Guest::builder()
         .shared_memory(false)
         .disk(VhostBlk::new(&node.socket("vm", 2)).reconnect(false))
-        .boot();
+        .boot_within(Duration::from_secs(15));
     // QEMU may refuse to start or start with a dead device; either way the node says why.
     drop(booted);
     let events = node.cli(&["event", "ls"])?.to_string();
