@@ -4,8 +4,8 @@
 //! no future and no allocation; its completion is the caller's own. Everything else (memory or
 //! ranges that direct I/O cannot take, zeroing, comparing) is a task over the same file.
 //!
-//! **Direct I/O** where the file offers it, with the alignment that the kernel names (or that a trial
-//! read finds), otherwise through the page cache; FUA and flush mean the same either way.
+//! **Direct I/O** where the file offers it, with the alignment that the kernel names (or that a
+//! trial read finds), otherwise through the page cache; FUA and flush mean the same either way.
 //!
 //! **Zeroing.** Discarded space must read zero, so a discard is a punched hole, also on a block
 //! device, where the kernel then promises zeroes (a plain discard there promises nothing). Where
@@ -14,8 +14,8 @@
 //! **A size that is not of whole blocks** is refused, with the command that makes it so: serving
 //! such an image rounded down would hide its last bytes, rounded up would grow it unasked.
 //!
-//! **Locks** on the image keep other nodes and QEMU away, and let a restarted node wait for requests
-//! of its former process that are still in the kernel: see `claim`.
+//! **Locks** on the image keep other nodes and QEMU away, and let a restarted node wait for
+//! requests of its former process that are still in the kernel: see `claim`.
 //!
 //! | what | where |
 //! |---|---|

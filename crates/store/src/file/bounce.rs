@@ -1,8 +1,8 @@
 //! Aligned memory for requests whose own memory or range does not suit direct I/O.
 //!
-//! Each thread has a pool: buffers are used again, so steady load allocates nothing, and what is out
-//! at one time is limited; who comes then waits. Nobody who holds a buffer waits for anything but
-//! the kernel, so the wait ends.
+//! Each thread has a pool: buffers are used again, so steady load allocates nothing, and what is
+//! out at one time is limited; who comes then waits. Nobody who holds a buffer waits for anything
+//! but the kernel, so the wait ends.
 
 use std::cell::RefCell;
 use std::future::poll_fn;

@@ -1,7 +1,7 @@
 //! Whose image this is: locks on bytes far beyond any data.
 //!
-//! All are locks of the open file description (OFD) that the I/O goes through, so they stay until the
-//! last request on it has ended in the kernel, even one of a process that was killed.
+//! All are locks of the open file description (OFD) that the I/O goes through, so they stay until
+//! the last request on it has ended in the kernel, even one of a process that was killed.
 //!
 //! | byte | held | says |
 //! |---|---|---|
@@ -10,8 +10,8 @@
 //! | [`LOCKS_START`] + 1 + N | by node N | node N has it open, or requests of its former process are still in the kernel |
 //! | 100 + p, 200 + p | shared | QEMU's image locks, see below |
 //!
-//! A node first takes its own byte, waiting: only its own former process can have it. Then the first
-//! byte, at once or not at all.
+//! A node first takes its own byte, waiting: only its own former process can have it. Then the
+//! first byte, at once or not at all.
 //!
 //! QEMU marks an image in use with shared locks, too: byte 100 + p for each permission p that it
 //! uses, 200 + p for each that it lets nobody else use; who opens an image tests the bytes that are

@@ -2,8 +2,8 @@
 //!
 //! Whoever needs a range takes a ticket. Tickets of overlapping ranges are served in the order in
 //! which they were taken, by the one list of the LU. The one whose turn it is closes the range on
-//! every handle (see `gate`), each of which answers once its writes in flight there have ended; then
-//! the range is the ticket's, until it is dropped and the handles open again.
+//! every handle (see `gate`), each of which answers once its writes in flight there have ended;
+//! then the range is the ticket's, until it is dropped and the handles open again.
 //!
 //! Nothing can wait in a circle: a ticket waits for older tickets and for the kernel, a held write
 //! for tickets, and whoever has a ticket takes no second one.

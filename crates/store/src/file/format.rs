@@ -1,7 +1,8 @@
 //! Recognising images that are not raw, so that nobody serves a container's header as a disk.
 //!
 //! Only containers count: bytes that a guest's disk cannot begin with unless somebody mistook the
-//! file. An encrypted or partitioned disk is a raw disk like any other, so LUKS is not in the table.
+//! file. An encrypted or partitioned disk is a raw disk like any other, so LUKS is not in the
+//! table.
 
 use std::io;
 use std::path::Path;

@@ -125,7 +125,8 @@ impl Handle {
         {
             return self.file.write(request.offset, &request.data, fua, done);
         }
-        // One that must be exclusive waits for its turn with a ticket; any other counts from now on.
+        // One that must be exclusive waits for its turn with a ticket; any other counts from now
+        // on.
         let busy = self.is_whole(span).then(|| self.gate.enter(span));
         let me = self.clone();
         self.core.spawn(async move {

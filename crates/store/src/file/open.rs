@@ -242,8 +242,8 @@ impl Opening {
 }
 
 /// What direct I/O on a file wants.
-struct Alignment {
-    unit: u64,
+pub(super) struct Alignment {
+    pub(super) unit: u64,
     memory: usize,
 }
 
@@ -290,7 +290,7 @@ fn alignment_of(handle: &FileHandle, info: &FileInfo) -> Option<Alignment> {
 }
 
 /// Finds by reading what the kernel does not say.
-fn tried_alignment(handle: &FileHandle) -> Option<Alignment> {
+pub(super) fn tried_alignment(handle: &FileHandle) -> Option<Alignment> {
     let mut memory = vec![0u8; 4 * BUFFER_ALIGN];
     let start = memory.as_ptr().align_offset(2 * BUFFER_ALIGN).min(2 * BUFFER_ALIGN);
     [512, 4096].into_iter().find_map(|unit: usize| {
@@ -303,8 +303,8 @@ fn tried_alignment(handle: &FileHandle) -> Option<Alignment> {
 }
 
 /// Makes an image that is not there, or lets one that is too short grow; never shrinks. `reserve`
-/// gives every block a place at once. When this returns, the image survives a power loss. Blocks the
-/// calling thread.
+/// gives every block a place at once. When this returns, the image survives a power loss. Blocks
+/// the calling thread.
 pub fn prepare(path: &Path, size: u64, reserve: bool) -> Result<(), OpenError> {
     let failed = |what| {
         let path = path.to_owned();

@@ -1,6 +1,9 @@
 //! Files of every kind under the conformance suite, and what the suite cannot know: locks, formats,
 //! images that change under us.
 
+mod exclusion;
+mod opening;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
