@@ -17,12 +17,32 @@ struct Bar {
     loops: u32,
 }
 
-const BARS: [Bar; 1] = [Bar {
-    name: "harness-migration",
-    shows: "the harness moves a guest between two QEMUs on qemu-storage-daemon, data verified",
-    test: "a_guest_moves_with_its_load",
-    loops: 20,
-}];
+const BARS: [Bar; 4] = [
+    Bar {
+        name: "kills",
+        shows: "a killed server loses nothing, QEMU 10.0.2 goes on within 1 s",
+        test: "a_killed_server_loses_nothing_for_qemu_10",
+        loops: 50,
+    },
+    Bar {
+        name: "kills-7.2",
+        shows: "the same with QEMU 7.2, within 2 s",
+        test: "a_killed_server_loses_nothing_for_qemu_7_2",
+        loops: 50,
+    },
+    Bar {
+        name: "migration",
+        shows: "a guest moves between two nodes on one image, data and memory verified",
+        test: "a_guest_moves_between_nodes_with_its_load",
+        loops: 20,
+    },
+    Bar {
+        name: "harness-migration",
+        shows: "the harness moves a guest between two QEMUs on qemu-storage-daemon, data verified",
+        test: "a_guest_moves_with_its_load",
+        loops: 20,
+    },
+];
 
 #[derive(Args)]
 pub struct Arguments {

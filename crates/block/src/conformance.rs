@@ -1,11 +1,11 @@
 //! The suite that every device passes: what [`Device`](crate::Device) promises, as tests.
 //!
-//! Whoever implements a device writes a [`Bench`] that makes fresh LUs of it, runs [`run`] on its own
-//! executor and checks the [`Report`] with [`Report::expect`], naming the tests that cannot apply.
-//! Nothing here reads a clock or starts a thread; time passes by [`Bench::pause`].
+//! Whoever implements a device writes a [`Bench`] that makes fresh LUs of it, runs [`run`] on its
+//! own executor and checks the [`Report`] with [`Report::expect`], naming the tests that cannot
+//! apply. Nothing here reads a clock or starts a thread; time passes by [`Bench::pause`].
 //!
-//! A test asks for what the geometry offers, and for data only where the device keeps data. What the
-//! suite itself catches is shown by its own tests, with toy devices that each have one flaw.
+//! A test asks for what the geometry offers, and for data only where the device keeps data. What
+//! the suite itself catches is shown by its own tests, with toy devices that each have one flaw.
 //!
 //! # What is promised of concurrent requests
 //!

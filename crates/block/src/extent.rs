@@ -1,9 +1,9 @@
 //! Extents: the answer of a status request, as records in the request's data buffer.
 //!
 //! Status answers travel as bytes so that they cross a peer link, a worker or a task like any other
-//! data, and so that the waist has one shape of request. A record is 16 bytes, little endian: length
-//! in bytes (8), state (4), reserved zero (4). The first extent starts at the request's offset; a
-//! short answer is normal, the caller asks again from where it ends.
+//! data, and so that the waist has one shape of request. A record is 16 bytes, little endian:
+//! length in bytes (8), state (4), reserved zero (4). The first extent starts at the request's
+//! offset; a short answer is normal, the caller asks again from where it ends.
 
 use crate::mem::Sgl;
 

@@ -82,8 +82,8 @@ pub struct Sgl<'a> {
 impl<'a> Sgl<'a> {
     /// # Safety
     /// For as long as any clone of `pin` lives, every byte of every part stays mapped, readable and
-    /// writable (a fault on it is handled, as `rt` does for client memory), and no Rust reference to
-    /// any of these bytes exists.
+    /// writable (a fault on it is handled, as `rt` does for client memory), and no Rust reference
+    /// to any of these bytes exists.
     pub unsafe fn new(parts: &'a [Part], pin: &'a MemPin) -> Self {
         let len = parts.iter().map(|part| part.len).sum();
         Self { parts, skip: 0, len, pin: Some(pin) }

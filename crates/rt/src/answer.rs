@@ -1,8 +1,8 @@
 //! Answering a request from an `async` body, without allocation.
 //!
-//! A device's `begin` often is straight-line code that may or may not have to wait. [`Core::answer`]
-//! polls it once in place: an outcome that is there at once is `begin`'s own answer, and only what
-//! then waits becomes a pooled task that finishes the completion later.
+//! A device's `begin` often is straight-line code that may or may not have to wait.
+//! [`Core::answer`] polls it once in place: an outcome that is there at once is `begin`'s own
+//! answer, and only what then waits becomes a pooled task that finishes the completion later.
 
 #![allow(unsafe_code)]
 

@@ -2,8 +2,8 @@
 //!
 //! One [`Core`] per thread runs everything of its share: *pollers* (rings in memory shared with a
 //! client), *operations* (what the kernel was asked to do) and *messages* from elsewhere. Nothing
-//! on a core is `Send`; cores talk by messages only. What happens in one turn of the loop, and when it
-//! sleeps, is in `os::run`.
+//! on a core is `Send`; cores talk by messages only. What happens in one turn of the loop, and when
+//! it sleeps, is in `os::run`.
 //!
 //! | what | where |
 //! |---|---|

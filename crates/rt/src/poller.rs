@@ -1,9 +1,9 @@
 //! Pollers: rings in memory that a client writes and a core looks at without asking the kernel.
 //!
 //! A poller is *active* (looked at every turn, its client told not to notify) or *armed* (its
-//! client notifies through an eventfd that the core reads). It becomes armed when it has been idle for the
-//! spin bound, so that a busy core does not go on looking at quiet rings, and a core with nothing
-//! active sleeps.
+//! client notifies through an eventfd that the core reads). It becomes armed when it has been idle
+//! for the spin bound, so that a busy core does not go on looking at quiet rings, and a core with
+//! nothing active sleeps.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -1,9 +1,9 @@
 //! A store that fails on demand: errors, hangs, torn and lost writes, by rules.
 //!
 //! The first rule that applies to a request decides; without rules the device below answers, at the
-//! cost of one look. While there is a rule or a request that hangs, the geometry says that the device
-//! keeps nothing, and the watch tells when that changes. Chance comes from a seed, so a run that
-//! failed can be run again.
+//! cost of one look. While there is a rule or a request that hangs, the geometry says that the
+//! device keeps nothing, and the watch tells when that changes. Chance comes from a seed, so a run
+//! that failed can be run again.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;

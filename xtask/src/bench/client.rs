@@ -1,8 +1,8 @@
 //! The client of every server: a load generator over the `blkio` crate, in a process of its own.
 //!
-//! One thread for each queue of each device; each keeps `depth` requests in flight and sleeps on the
-//! completion descriptor when there is nothing to take. It says `ready` when connected, runs once
-//! for each `go` on its standard input, and answers with one line of JSON ([`Outcome`]). The
+//! One thread for each queue of each device; each keeps `depth` requests in flight and sleeps on
+//! the completion descriptor when there is nothing to take. It says `ready` when connected, runs
+//! once for each `go` on its standard input, and answers with one line of JSON ([`Outcome`]). The
 //! server's CPU time is read here, at the very ends of the measured time.
 
 #![allow(unsafe_code)]

@@ -42,7 +42,8 @@ pub fn rss_anon_bytes(pid: u32) -> Result<u64> {
     Ok(kib.ok_or("no RssAnon in the status of a process")? * 1024)
 }
 
-/// CPU time that the machine's CPUs have spent on anything so far, stolen time included, in seconds.
+/// CPU time that the machine's CPUs have spent on anything so far, stolen time included, in
+/// seconds.
 pub fn machine_busy_s() -> Result<f64> {
     let stat = fs::read_to_string("/proc/stat")?;
     busy_s(&stat).ok_or_else(|| "no cpu line in /proc/stat".into())

@@ -2,9 +2,9 @@
 //!
 //! The driver stands in the same thread and is the same for both sides: it offers a batch, lets the
 //! device side take, look at and answer every request of it, and checks what came back. A request
-//! is what a disk's is: a header of 16 bytes, one page of data, a status byte. The device side reads
-//! the header, finds the data, writes the status. Client memory has two regions, as a real front
-//! end's has at least: the ring lies in one, the buffers in the other.
+//! is what a disk's is: a header of 16 bytes, one page of data, a status byte. The device side
+//! reads the header, finds the data, writes the status. Client memory has two regions, as a real
+//! front end's has at least: the ring lies in one, the buffers in the other.
 
 #![allow(unsafe_code)]
 

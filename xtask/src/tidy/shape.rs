@@ -60,7 +60,9 @@ pub fn line_length(source: &Source, findings: &mut Vec<Finding>) {
         let number = index + 1;
         let is_quoted = quotes.iter().any(|&(first, last)| (first..=last).contains(&number));
         let columns = line.chars().count();
-        if columns > LINE_COLUMNS_MAX && !is_quoted {
+        // A row of a table cannot be broken.
+        let is_row = line.trim_start().starts_with("//! |");
+        if columns > LINE_COLUMNS_MAX && !is_quoted && !is_row {
             let advice = format!("{columns} columns: break it at {LINE_COLUMNS_MAX}");
             findings.push(finding(source, number, "line length", advice));
         }

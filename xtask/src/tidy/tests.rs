@@ -56,6 +56,7 @@ fn lines_are_short() {
     let columns = "a".repeat(98);
     assert_rules(PURE, &format!("// {columns}\n"), &["2: line length"]);
     assert_rules(PURE, &format!("// {}\n", &columns[1..]), &[]);
+    assert_rules(PURE, &format!("//! | {columns} |\n"), &[]);
     let quote = format!("const TEXT: &str = \"\n{columns}{columns}\n\";\n");
     assert_rules(PURE, &quote, &["3: line length"]);
     assert_rules("crates/volume/tests/a.rs", &quote, &[]);

@@ -76,7 +76,8 @@ pub(super) async fn under_load(c: &Context<'_>) -> Verdict {
         }
         Ok(())
     };
-    // Looks at what comes and goes: it is there or beyond the end, and never an error of the medium.
+    // Looks at what comes and goes: it is there or beyond the end, and never an error of the
+    // medium.
     let tail = |seed: u64| async move {
         let mut random = Random::new(seed);
         while busy.get() {

@@ -330,7 +330,8 @@ impl Driver {
         ring.submission().taskrun() || !ring.completion().is_empty()
     }
 
-    /// One system call: hands over the queue and runs what the kernel has held back, without waiting.
+    /// One system call: hands over the queue and runs what the kernel has held back, without
+    /// waiting.
     fn enter(&self) -> io::Result<usize> {
         self.counters.enters.set(self.counters.enters.get() + 1);
         let mut ring = self.ring.borrow_mut();
