@@ -6,14 +6,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::unix::net::UnixListener;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use block::Device;
 use model::stats::OpStats;
+use rt::os::machine::UnixListener;
 use rt::os::socket::{Listener, Peer, Stream};
 use rt::sync::{Notify, Reply};
 use rt::{Core, Placed, Remote, Task};
@@ -21,6 +21,12 @@ use target::virtio_blk::Id;
 
 use super::ring::Fault;
 use super::session::{DRAIN_LIMIT, Session};
+
+/// A front end that hangs up and comes back at once may be seen at the door before its old
+/// connection is seen to end.
+const REFUSE_AFTER: Duration = Duration::from_millis(20);
+/// After a connection could not be taken for want of something.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 
 /// Opens the LU on a core; handles of one core may be one and the same.
 pub type Open = Box<dyn Fn(&Core) -> Rc<dyn Device> + Send + Sync>;
@@ -167,7 +173,7 @@ impl Adapter {
             }
             let current = server.current.borrow().clone();
             if let Some(current) = current {
-                current.session.close().await;
+                current.session.end();
                 current.ended().await;
             }
         })
@@ -199,6 +205,9 @@ impl Drop for Server {
         if let Some(accepting) = self.accepting.take() {
             accepting.cancel();
         }
+        if let Some(current) = self.current.take() {
+            current.session.end();
+        }
     }
 }
 
@@ -213,23 +222,45 @@ impl Connection {
     async fn ended(&self) {
         self.ended.until(|| self.over.get()).await;
     }
+
+    /// Who is at the other end; None once the session is over, if it is about to be.
+    async fn holder(&self, core: &Core) -> Option<i32> {
+        let held = self.session.is_held().await;
+        if held && core.timeout(REFUSE_AFTER, self.session.ending()).await.is_none() {
+            return Some(self.peer.pid);
+        }
+        self.ended().await;
+        None
+    }
 }
 
-async fn accept(server: std::rc::Weak<Server>, listener: Listener) {
+async fn accept(server: Weak<Server>, listener: Listener) {
     loop {
-        let Ok(stream) = listener.accept().await else { return };
-        let Some(server) = server.upgrade() else { return };
-        let peer = stream.peer().unwrap_or(Peer { pid: 0, uid: 0, gid: 0 });
-        let current = server.current.borrow().clone();
-        if let Some(current) = current {
-            if !current.session.is_ending() {
-                let (pid, holder) = (peer.pid, current.peer.pid);
-                server.notice(Notice::Refused { pid, holder });
+        let accepted = listener.accept().await;
+        let Some(now) = server.upgrade() else { return };
+        let (core, current) = (now.core.clone(), now.current.borrow().clone());
+        let stream = match accepted {
+            Ok(stream) => stream,
+            Err(error) => {
+                // No descriptor or no memory is left: others may give some back.
+                now.notice(Notice::Failed { why: format!("nobody can connect: {error}") });
+                drop(now);
+                core.sleep(ACCEPT_AGAIN).await;
                 continue;
             }
-            current.ended().await;
+        };
+        // Not held while this waits: an adapter that is dropped is to end.
+        drop(now);
+        let peer = stream.peer().unwrap_or(Peer { pid: 0, uid: 0, gid: 0 });
+        let holder = match &current {
+            Some(current) => current.holder(&core).await,
+            None => None,
+        };
+        let Some(server) = server.upgrade() else { return };
+        match holder {
+            Some(holder) => server.notice(Notice::Refused { pid: peer.pid, holder }),
+            None => server.serve(stream, peer),
         }
-        server.serve(stream, peer);
     }
 }
 

@@ -6,8 +6,8 @@
 //!   Poller::publish ◀─ once per turn ◀─ Split::answer ◀─ Queue::answer ◀────┘
 //! ```
 //!
-//! A request's slot is its head in the ring, and that is the tag of its completion: between the ring
-//! and the device there is no task, no allocation and no lock.
+//! A request's slot is its head in the ring, and that is the tag of its completion: between the
+//! ring and the device there is no task, no allocation and no lock.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -19,7 +19,7 @@ use model::stats::{OpKind, OpStats};
 use proto::vhost_user::RingAddresses;
 use rt::os::event::{EventFd, EventWatch};
 use rt::sync::Notify;
-use rt::{Core, Poller, PollerId, Time};
+use rt::{Core, Poller, PollerId, Task, Time};
 use target::virtio_blk::{Command, Id, RangeKind, Rules, status};
 use wire::virtio::blk::{DiscardWriteZeroes, RequestHeader, Status};
 use zerocopy::FromBytes;
@@ -52,8 +52,6 @@ pub(super) struct Setup {
     pub(super) kick: Option<EventFd>,
     pub(super) call: Option<EventFd>,
     pub(super) error: Option<EventFd>,
-    /// The client notifies in no way: the queue has to look by itself.
-    pub(super) polled: bool,
     pub(super) report: Arc<dyn Report>,
 }
 
@@ -73,6 +71,8 @@ pub(super) struct Queue {
     error: RefCell<Option<EventFd>>,
     poller: Cell<Option<PollerId>>,
     kick: RefCell<Option<EventWatch>>,
+    /// The client notifies in no way: the queue looks by itself.
+    looking: RefCell<Option<Task<()>>>,
     /// `publish` is due in this turn.
     dirty: Cell<bool>,
     broken: Cell<Option<Fault>>,
@@ -111,6 +111,7 @@ impl Queue {
             error: RefCell::new(setup.error),
             poller: Cell::new(None),
             kick: RefCell::new(None),
+            looking: RefCell::new(None),
             dirty: Cell::new(false),
             broken: Cell::new(None),
             drained: Notify::new(),
@@ -127,15 +128,13 @@ impl Queue {
         let poller = core.add_poller(queue.clone());
         queue.poller.set(Some(poller));
         queue.set_kick(setup.kick);
-        if setup.polled {
-            core.spawn(look_often(Rc::downgrade(&queue), core.clone()));
-        }
         queue
     }
 
     /// Takes nothing more, waits until everything taken is answered, and says where the ring is.
     pub(super) async fn stop(&self) -> u16 {
         self.kick.take();
+        self.set_looking(None);
         if let Some(poller) = self.poller.take() {
             self.core.remove_poller(poller);
         }
@@ -153,6 +152,8 @@ impl Queue {
     }
 
     pub(super) fn set_view(&self, view: View) -> bool {
+        // They hold the memory of the last request.
+        self.buffers.take();
         self.ring.borrow_mut().set_view(view).is_some()
     }
 
@@ -171,9 +172,17 @@ impl Queue {
     /// Listens to the client's notifications, or looks by itself where there are none.
     pub(super) fn set_kick(&self, kick: Option<EventFd>) {
         let Some(poller) = self.poller.get() else { return };
+        let look = || self.core.spawn_task(look_often(self.me.clone(), self.core.clone()));
+        self.set_looking(kick.is_none().then(look));
         *self.kick.borrow_mut() = kick.map(|kick| EventWatch::activate(&self.core, kick, poller));
         // A notification may have gone to the descriptor before.
         self.core.activate_poller(poller);
+    }
+
+    fn set_looking(&self, looking: Option<Task<()>>) {
+        if let Some(before) = self.looking.replace(looking) {
+            before.cancel();
+        }
     }
 
     pub(super) fn set_call(&self, call: Option<EventFd>) {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use block::Device;
 use model::stats::OpStats;
 use proto::vhost_user::{
-    BackEnd, Inbound, InflightArea, Kick, LogArea, MemoryRegion, Offer, PROTOCOL_FEATURES, Reply,
+    BackEnd, Inbound, InflightArea, LogArea, MemoryRegion, Offer, PROTOCOL_FEATURES, Reply,
     Request, RingSet,
 };
 use rt::os::event::EventFd;
@@ -64,8 +64,11 @@ pub(super) struct Session {
     /// Counts of queues that are no more.
     past: Rc<RefCell<Vec<OpStats>>>,
     features: Cell<u64>,
+    /// Waits for its front end to say something.
+    listening: Cell<bool>,
     ending: Cell<bool>,
-    close: Notify,
+    /// `listening` or `ending` has changed.
+    changed: Notify,
 }
 
 /// What a ring has, whether it runs or not.
@@ -109,34 +112,40 @@ impl Session {
             helpers: RefCell::default(),
             past,
             features: Cell::new(0),
+            listening: Cell::new(false),
             ending: Cell::new(false),
-            close: Notify::new(),
+            changed: Notify::new(),
         })
     }
 
-    pub(super) fn is_ending(&self) -> bool {
-        self.ending.get()
+    /// Whether its front end is there: known when the session is not busy with a request.
+    pub(super) async fn is_held(&self) -> bool {
+        self.changed.until(|| self.listening.get() || self.ending.get()).await;
+        !self.ending.get()
     }
 
-    /// Ends the session from our side.
-    pub(super) async fn close(&self) {
+    /// Resolves when the session has begun to end.
+    pub(super) async fn ending(&self) {
+        self.changed.until(|| self.ending.get()).await;
+    }
+
+    /// Begins to end the session.
+    pub(super) fn end(&self) {
         self.ending.set(true);
-        self.close.notify();
+        self.changed.notify();
     }
 
     /// Serves until the front end goes. An error says what it did wrong.
     pub(super) async fn run(self: &Rc<Self>) -> Result<(), String> {
         let watching = self.core.spawn_task(watch(Rc::downgrade(self), self.device.clone()));
         let result = self.talk().await;
-        self.ending.set(true);
+        self.end();
         watching.cancel();
         for helper in self.helpers.take() {
             helper.cancel();
         }
         let all: Vec<u16> = self.rings.borrow().keys().copied().collect();
-        for ring in all {
-            self.stop(ring).await;
-        }
+        self.stop(all).await;
         result
     }
 
@@ -154,8 +163,10 @@ impl Session {
         let (mut bytes, mut fds) = (vec![0; READ_BYTES], Vec::new());
         loop {
             while machine.poll_discarded().is_some() {}
-            if self.send(&mut machine).await? {
-                continue;
+            match self.send(&mut machine).await? {
+                Sent::Nothing => {}
+                Sent::Something => continue,
+                Sent::ToNobody => return Ok(()),
             }
             if let Some(inbound) = machine.poll_request().map_err(|error| error.to_string())? {
                 self.answer(&mut machine, inbound).await;
@@ -165,40 +176,43 @@ impl Session {
                 continue;
             }
             let wanted = machine.wanted().min(bytes.len());
-            let got = {
-                let receive = self.stream.recv(&mut bytes[..wanted], &mut fds);
-                either(receive, self.close.until(|| self.ending.get())).await
-            };
+            self.listening.set(true);
+            self.changed.notify();
+            let got = either(self.stream.recv(&mut bytes[..wanted], &mut fds), self.ending()).await;
+            self.listening.set(false);
             match got {
                 None => return Ok(()),
                 Some(Ok(0)) => {
                     return machine.handle_end_of_stream().map_err(|error| error.to_string());
                 }
                 Some(Ok(got)) => machine.handle_input(&bytes[..got], fds.drain(..)),
-                // A front end that is killed resets the connection.
-                Some(Err(_)) => return Ok(()),
+                Some(Err(error)) if is_hang_up(&error) => return Ok(()),
+                Some(Err(error)) => return Err(format!("the socket cannot be read: {error}")),
             }
         }
     }
 
-    /// True: something was sent.
-    async fn send(&self, machine: &mut BackEnd<OwnedFd>) -> Result<bool, String> {
-        let Some(message) = machine.transmit() else { return Ok(false) };
+    async fn send(&self, machine: &mut BackEnd<OwnedFd>) -> Result<Sent, String> {
+        let Some(message) = machine.transmit() else { return Ok(Sent::Nothing) };
         let sent = message.bytes.len();
-        let result = self.stream.send(message.bytes, &raw(message.fds)).await;
-        result.map_err(|error| format!("an answer could not be sent: {error}"))?;
+        let fds = raw(message.fds);
+        // A front end that reads no answers must not keep the session from ending.
+        match either(self.stream.send(message.bytes, &fds), self.ending()).await {
+            None => return Ok(Sent::ToNobody),
+            Some(Err(error)) if is_hang_up(&error) => return Ok(Sent::ToNobody),
+            Some(Err(error)) => return Err(format!("an answer could not be sent: {error}")),
+            Some(Ok(())) => {}
+        }
         machine.handle_transmitted(sent);
-        Ok(true)
+        Ok(Sent::Something)
     }
 
     async fn answer(self: &Rc<Self>, machine: &mut BackEnd<OwnedFd>, inbound: Inbound<OwnedFd>) {
         let Inbound { ticket, request, starts, stops } = inbound;
         self.features.set(machine.features());
         let asked = if let Request::GetVringBase { ring } = request { Some(ring) } else { None };
-        for ring in stops.iter() {
-            if let Some(base) = self.stop(ring).await {
-                machine.ring_stopped(ring, base);
-            }
+        for (ring, base) in self.stop(stops.iter()).await {
+            machine.ring_stopped(ring, base);
         }
         let done = self.perform(machine, request).await;
         let done = match done {
@@ -241,6 +255,7 @@ impl Session {
             Request::ResetDevice => {
                 self.disk.borrow_mut().reset();
                 *self.inflight.borrow_mut() = None;
+                self.rings.borrow_mut().clear();
             }
             Request::SetMemTable(table) => self.set_regions(&table).await?,
             Request::AddMemReg(region, fd) => self.add_region(&region, &fd).await?,
@@ -354,8 +369,11 @@ impl Session {
         starts: RingSet,
     ) -> Result<(), String> {
         for ring in starts.iter() {
-            let started = self.start(machine, ring).await;
-            started.map_err(|why| format!("queue {ring} cannot be started: {why}"))?;
+            if let Err(why) = self.start(machine, ring).await {
+                // Refused, and as if never asked.
+                self.stop(starts.iter()).await;
+                return Err(format!("queue {ring} cannot be started: {why}"));
+            }
         }
         Ok(())
     }
@@ -383,7 +401,6 @@ impl Session {
             let why = |error: std::io::Error| error.to_string();
             (fds.0.map_err(why)?, fds.1.map_err(why)?, fds.2.map_err(why)?)
         };
-        let polled = declared.kick == Some(Kick::Poll);
         let inflight = self.inflight.borrow().clone();
         let (memory, spec) = (self.memory.borrow().clone(), self.spec.clone());
         let rules = self.disk.borrow().rules();
@@ -407,7 +424,6 @@ impl Session {
                     kick,
                     call,
                     error,
-                    polled,
                     report: Arc::new(Reporter { spec }),
                 },
             );
@@ -418,22 +434,48 @@ impl Session {
         Ok(())
     }
 
-    /// Stops a ring, if it runs, and waits until it has drained; then says where it stands.
-    async fn stop(&self, index: u16) -> Option<u16> {
-        let queue = self.rings.borrow_mut().get_mut(&index)?.queue.take()?;
-        let stopping = queue.call(|queue| async move { (queue.stop().await, queue.stats()) });
+    /// Stops these rings, as far as they run, and waits until they have drained; then says where
+    /// each stands.
+    async fn stop(&self, rings: impl IntoIterator<Item = u16>) -> Vec<(u16, u16)> {
+        let queues: Vec<_> = {
+            let mut known = self.rings.borrow_mut();
+            let mut take = |ring| Some((ring, known.get_mut(&ring)?.queue.take()?));
+            rings.into_iter().filter_map(&mut take).collect()
+        };
+        // All are told before one is waited for: none goes on taking requests meanwhile.
+        let stopping: Vec<_> = queues
+            .iter()
+            .map(|(_, queue)| {
+                queue.call(|queue| async move { (queue.stop().await, queue.stats()) })
+            })
+            .collect();
+        let mut bases = Vec::new();
+        for ((ring, queue), stopping) in queues.iter().zip(stopping) {
+            if let Some((base, stats)) = self.drained(*ring, queue, stopping).await {
+                add_stats(&mut self.past.borrow_mut(), &stats);
+                bases.push((*ring, base));
+            }
+        }
+        bases
+    }
+
+    /// Waits for a queue that stops, and tells the operator when that takes long.
+    async fn drained<T>(
+        &self,
+        ring: u16,
+        queue: &Placed<Queue>,
+        stopping: impl Future<Output = Option<T>>,
+    ) -> Option<T> {
         let mut stopping = std::pin::pin!(stopping);
         let mut waited = Duration::ZERO;
         loop {
             if let Some(stopped) = self.core.timeout(self.limits.drain, stopping.as_mut()).await {
-                let (base, stats) = stopped?;
-                add_stats(&mut self.past.borrow_mut(), &stats);
-                return Some(base);
+                return stopped;
             }
             waited += self.limits.drain;
             let in_flight = queue.call(|queue| async move { queue.in_flight() }).await;
             self.notice(Notice::Waiting {
-                queue: index,
+                queue: ring,
                 in_flight: in_flight.unwrap_or(0),
                 seconds: waited.as_secs(),
             });
@@ -558,6 +600,20 @@ const FEATURE_NAMES: &[(u64, &str)] = &[
     (blk::feature::RO, "read-only"),
     (virtio_feature::LOG_ALL, "log-all"),
 ];
+
+/// What became of an answer.
+enum Sent {
+    Nothing,
+    Something,
+    /// The front end is gone, or we are going.
+    ToNobody,
+}
+
+/// A front end that ends, or is killed, closes its socket with something unread in it.
+fn is_hang_up(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+    matches!(error.kind(), BrokenPipe | ConnectionReset)
+}
 
 /// How a request was done.
 enum Done {

@@ -88,7 +88,8 @@ impl Read {
         ];
         let ring = &mut machine.queues[0].ring;
         let head = if indirect { ring.place_indirect(1, &bufs) } else { ring.place(&bufs) };
-        let pending = Pending { queue: 0, head, data: data[0].0, len: 8192, status };
+        let pending =
+            Pending { queue: 0, head, header: head_at, data: data[0].0, len: 8192, status };
         machine.submit(0);
         Self { pending, data }
     }

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod inflight;
+mod killed;
 mod log;
 mod requests;
+mod session;
 mod support;

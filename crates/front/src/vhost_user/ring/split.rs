@@ -113,10 +113,14 @@ impl Split {
         &self.view
     }
 
-    /// Goes on at other addresses. None: the ring does not lie there.
+    /// Goes on at other addresses. None: the ring does not lie there, and goes on where it was.
     pub fn set_addresses(&mut self, addresses: RingAddresses) -> Option<()> {
-        self.placement.addresses = addresses;
-        self.place()
+        let before = std::mem::replace(&mut self.placement.addresses, addresses);
+        let placed = self.place();
+        if placed.is_none() {
+            self.placement.addresses = before;
+        }
+        placed
     }
 
     pub fn set_logging(&mut self, logging: bool) {

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use proto::vhost_user::{FDS_PER_MESSAGE_MAX, FrontEnd, Request, Response};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -79,7 +80,6 @@ impl Client {
 
     /// Whether an answer, or the end, lies in the socket now.
     pub fn has_news(&self) -> bool {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut fds, Some(&now)).unwrap() > 0
@@ -97,6 +97,26 @@ impl Client {
             count += bytes.len();
         }
         count
+    }
+
+    /// Closes the connection; for a client that is replaced later.
+    pub fn hang_up(&mut self) {
+        // The other end of the new pair is closed at once.
+        self.socket = UnixStream::pair().unwrap().0;
+    }
+
+    /// Says this again and again until the other side takes no more of it.
+    pub fn fill_with(&self, bytes: &[u8]) {
+        self.socket.set_nonblocking(true).unwrap();
+        let is_stuck = |socket: &UnixStream| {
+            let mut fds = [PollFd::new(socket, PollFlags::OUT)];
+            let limit = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+            poll(&mut fds, Some(&limit)).unwrap() == 0
+        };
+        while !is_stuck(&self.socket) {
+            while self.send_raw(bytes, &[]) == Ok(bytes.len()) {}
+        }
+        self.socket.set_nonblocking(false).unwrap();
     }
 
     /// Says nothing more, and still listens.
@@ -135,6 +155,7 @@ fn send(socket: &UnixStream, bytes: &[u8], fds: &[OwnedFd]) -> Result<usize, Gon
     match sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
         Ok(count) => Ok(count),
         Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => Err(Gone),
+        Err(rustix::io::Errno::AGAIN) => Ok(0),
         Err(errno) => panic!("send: {errno}"),
     }
 }

@@ -2,13 +2,15 @@
 //! rings in the order in which QEMU does, and a driver that makes block requests.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::rc::Rc;
 
 use proto::vhost_user::{InflightArea, Request, Response};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use wire::vhost_user::virtio_feature;
+use wire::vhost_user::{queue_region_split_bytes, virtio_feature};
 use wire::virtio::blk::{RequestHeader, RequestType, SECTOR_BYTES, Status};
 use wire::virtio::{blk, feature};
 use zerocopy::IntoBytes;
@@ -50,11 +52,15 @@ pub struct Queue {
     answers: BTreeMap<u16, Used>,
 }
 
+/// Where header, data and status of a request lie.
+pub type Place = (u64, u64, u64);
+
 /// A request that is out.
 #[derive(Clone, Copy, Debug)]
 pub struct Pending {
     pub queue: usize,
     pub head: u16,
+    pub header: u64,
     pub data: u64,
     pub len: u32,
     pub status: u64,
@@ -104,6 +110,16 @@ impl Machine {
         self.connect();
     }
 
+    /// Closes the connection as the end of the process would.
+    pub fn hang_up(&mut self) {
+        self.client.hang_up();
+    }
+
+    pub fn reconnect_after_hanging_up(&mut self, path: &Path) {
+        self.hang_up();
+        self.reconnect(path);
+    }
+
     fn negotiate(&mut self) {
         let client = &mut self.client;
         let offered = client.number(Request::GetFeatures);
@@ -120,6 +136,18 @@ impl Machine {
             Response::Inflight(area, fd) => (area, fd),
             other => panic!("{other:?} where an in-flight area belongs"),
         }
+    }
+
+    /// Requests that the in-flight area says were taken and not answered.
+    pub fn recorded_in_flight(&self) -> usize {
+        let (area, fd) = self.area.as_ref().expect("an in-flight area");
+        let file = File::from(fd.try_clone().unwrap());
+        let mut bytes = vec![0; area.mmap_size as usize];
+        file.read_exact_at(&mut bytes, area.mmap_offset).unwrap();
+        let of_queue = queue_region_split_bytes(area.queue_size) as usize;
+        let queues = bytes.chunks_exact(of_queue);
+        let states = queues.flat_map(|queue| queue[16..].chunks_exact(16));
+        states.filter(|state| state[0] == 1).count()
     }
 
     pub fn connect(&mut self) {
@@ -204,29 +232,64 @@ impl Machine {
 
     /// Puts a request into the ring and tells nobody.
     pub fn place(&mut self, queue: usize, kind: RequestType, sector: u64, data: Buf) -> Pending {
-        let header = self.guest.put(&header(kind, sector));
-        let status = self.guest.put(&[UNTOUCHED]);
+        let (header, status) = (self.guest.alloc(16, 16), self.guest.alloc(1, 1));
+        self.place_at(queue, (kind, sector), data, (header, status))
+    }
+
+    fn place_at(
+        &mut self,
+        queue: usize,
+        (kind, sector): (RequestType, u64),
+        data: Buf,
+        (head_at, status): (u64, u64),
+    ) -> Pending {
+        self.guest.write(head_at, &header(kind, sector));
+        self.guest.write(status, &[UNTOUCHED]);
         let (Buf::Out(at, len) | Buf::In(at, len)) = data;
-        let bufs = [Buf::Out(header, 16), data, Buf::In(status, 1)];
+        let bufs = [Buf::Out(head_at, 16), data, Buf::In(status, 1)];
         let head = self.queues[queue].ring.place(&bufs);
         // An answer that nobody asked for was another request's.
         self.queues[queue].answers.remove(&head);
-        Pending { queue, head, data: at, len, status }
+        Pending { queue, head, header: head_at, data: at, len, status }
     }
 
-    pub fn place_read(&mut self, queue: usize, offset: u64, len: u32) -> Pending {
-        let data = self.guest.alloc(u64::from(len), 512);
-        self.place(queue, RequestType::IN, offset / SECTOR_BYTES, Buf::In(data, len))
+    /// A place for header, data and status: this one, or a new one.
+    fn room(&self, len: u32, place: Option<Place>) -> Place {
+        let new = || {
+            let alloc = |len, align| self.guest.alloc(len, align);
+            (alloc(16, 16), alloc(u64::from(len), 512), alloc(1, 1))
+        };
+        place.unwrap_or_else(new)
+    }
+
+    pub fn place_read_at(
+        &mut self,
+        queue: usize,
+        offset: u64,
+        len: u32,
+        place: Option<Place>,
+    ) -> Pending {
+        let (header, data, status) = self.room(len, place);
+        let what = (RequestType::IN, offset / SECTOR_BYTES);
+        self.place_at(queue, what, Buf::In(data, len), (header, status))
+    }
+
+    pub fn place_write_at(
+        &mut self,
+        queue: usize,
+        offset: u64,
+        bytes: &[u8],
+        place: Option<Place>,
+    ) -> Pending {
+        let len = bytes.len() as u32;
+        let (header, data, status) = self.room(len, place);
+        self.guest.write(data, bytes);
+        let what = (RequestType::OUT, offset / SECTOR_BYTES);
+        self.place_at(queue, what, Buf::Out(data, len), (header, status))
     }
 
     pub fn place_write(&mut self, queue: usize, offset: u64, bytes: &[u8]) -> Pending {
-        let data = self.guest.put(bytes);
-        let data = Buf::Out(data, bytes.len() as u32);
-        self.place(queue, RequestType::OUT, offset / SECTOR_BYTES, data)
-    }
-
-    pub fn place_flush(&mut self, queue: usize) -> Pending {
-        self.place(queue, RequestType::FLUSH, 0, Buf::Out(0, 0))
+        self.place_write_at(queue, offset, bytes, None)
     }
 
     /// Announces what was placed, and notifies if the device wants it.
@@ -238,7 +301,7 @@ impl Machine {
     }
 
     pub fn begin_read(&mut self, queue: usize, offset: u64, len: u32) -> Pending {
-        let pending = self.place_read(queue, offset, len);
+        let pending = self.place_read_at(queue, offset, len, None);
         self.submit(queue);
         pending
     }
@@ -284,15 +347,28 @@ impl Queue {
 
     /// Takes the answer to this head, as soon as it is there.
     pub fn wait(&mut self, head: u16) -> Used {
+        self.wait_for_answer(head);
+        self.take_answer(head).expect("waited for")
+    }
+
+    pub fn wait_for_answer(&mut self, head: u16) {
         loop {
-            while self.reap() {}
-            if let Some(used) = self.answers.remove(&head) {
-                return used;
+            self.reap_all();
+            if self.answers.contains_key(&head) {
+                return;
             }
             if !self.ring.listen() {
                 assert!(wait_for(&self.call), "no notification; head {head} is out");
             }
         }
+    }
+
+    pub fn take_answer(&mut self, head: u16) -> Option<Used> {
+        self.answers.remove(&head)
+    }
+
+    pub fn reap_all(&mut self) {
+        while self.reap() {}
     }
 
     /// Waits until there is one more answer than before; it is there for `wait` as well.

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 
-use front::vhost_user::{Adapter, Info, Limits, Notice, Observer, SessionInfo, Spec};
+use front::vhost_user::{Adapter, Info, Limits, Notice, Observer, Open, SessionInfo, Spec};
 use rt::{Config, Core, Remote, Spin};
 use target::virtio_blk::Id;
 
@@ -76,7 +76,9 @@ impl Default for Setting {
 }
 
 pub struct Server {
-    dir: tempfile::TempDir,
+    /// Removed with the server, if it is the server's.
+    _own: Option<tempfile::TempDir>,
+    dir: PathBuf,
     pub cores: Vec<Remote>,
     doors: Vec<Door>,
 }
@@ -94,18 +96,30 @@ impl Server {
     }
 
     pub fn start_with(cores: usize, disk: &Arc<Disk>, setting: Setting) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut server = Self { dir, cores: start_cores(cores, setting.spin), doors: Vec::new() };
-        server.add(disk, setting);
+        let own = tempfile::tempdir().unwrap();
+        let mut server = Self::start_in(own.path(), cores, disk.open(), setting);
+        server._own = Some(own);
+        server
+    }
+
+    /// The same with its socket in this directory.
+    pub fn start_in(dir: &Path, cores: usize, open: Open, setting: Setting) -> Self {
+        let cores = start_cores(cores, setting.spin);
+        let mut server = Self { _own: None, dir: dir.to_owned(), cores, doors: Vec::new() };
+        server.add_open(open, setting);
         server
     }
 
     /// One more adapter at home on the first core; its number.
     pub fn add(&mut self, disk: &Arc<Disk>, setting: Setting) -> usize {
+        self.add_open(disk.open(), setting)
+    }
+
+    fn add_open(&mut self, open: Open, setting: Setting) -> usize {
         let number = self.doors.len();
-        let path = self.dir.path().join(format!("{number}.sock"));
+        let path = self.dir.join(format!("{number}.sock"));
         let notices = Arc::new(Notices::default());
-        let adapter = adapter(&self.cores, &path, disk, &notices, setting);
+        let adapter = adapter(&self.cores, &path, open, &notices, setting);
         self.doors.push(Door { path, notices, adapter: Some(adapter) });
         number
     }
@@ -119,7 +133,7 @@ impl Server {
             door.adapter = None;
             std::fs::remove_file(&door.path).unwrap();
             door.adapter =
-                Some(adapter(&self.cores, &door.path, disk, &door.notices, setting.clone()));
+                Some(adapter(&self.cores, &door.path, disk.open(), &door.notices, setting.clone()));
         }
     }
 
@@ -188,7 +202,7 @@ fn start_cores(count: usize, spin: Spin) -> Vec<Remote> {
 fn adapter(
     cores: &[Remote],
     path: &Path,
-    disk: &Arc<Disk>,
+    open: Open,
     notices: &Arc<Notices>,
     setting: Setting,
 ) -> Adapter {
@@ -199,7 +213,7 @@ fn adapter(
         writeback: Arc::new(setting.writeback.into()),
         id: Id::new("serial-of-the-lu"),
         cores: cores.to_vec(),
-        open: disk.open(),
+        open,
         observer: notices.clone(),
     };
     let socket = UnixListener::bind(path).unwrap();
