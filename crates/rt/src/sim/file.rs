@@ -53,6 +53,8 @@ pub(super) struct Open {
     pub(super) inode: InodeId,
     pub(super) write: bool,
     pub(super) direct: bool,
+    /// It is a directory, by this name.
+    directory: Option<PathBuf>,
     /// Has claimed the block device that it is of.
     claim: bool,
     /// Operations that have not ended.
@@ -61,10 +63,10 @@ pub(super) struct Open {
     pub(super) closed: bool,
 }
 
-/// A name in a host's filesystem.
+/// A name in a host's filesystem. Directories are there by the names in them.
 pub(super) struct Name {
     pub(super) inode: InodeId,
-    /// A power loss does not take it away.
+    /// A power loss does not take it away: its directory has been synced since it was made.
     pub(super) durable: bool,
 }
 
@@ -90,7 +92,7 @@ impl Inode {
             size,
             allocated: if device { size } else { self.image.allocated() },
             logical_block: self.logical_block,
-            physical_block: 4096,
+            physical_block: self.image.unit() as u32,
             direct_memory_align: self.logical_block,
             direct_offset_align: self.logical_block,
             discard_granularity: if device { 4096 } else { 0 },
@@ -163,6 +165,9 @@ impl State {
 
     pub(super) fn forget_open(&mut self, id: OpenId) {
         let Some(open) = self.files.open.remove(&id) else { return };
+        if open.directory.is_some() {
+            self.files.inodes.remove(&open.inode);
+        }
         if let Some(inode) = self.files.inodes.get_mut(&open.inode) {
             let waiting = inode.locks.release(id, &(0..0));
             self.wake_workers(waiting);
@@ -172,7 +177,12 @@ impl State {
     fn name(&mut self, host: HostId, path: &Path, options: OpenOptions) -> io::Result<InodeId> {
         let id = InodeId(self.serial());
         let names = &mut self.hosts.get_mut(&host).expect("processes run on hosts").names;
+        let is_directory = || names.keys().any(|name| name != path && name.starts_with(path));
         match names.get(path) {
+            None if !options.write && !options.create && is_directory() => {
+                self.files.inodes.insert(id, Inode::new(FileKind::Other, 0));
+                Ok(id)
+            }
             Some(_) if options.create_new => Err(io::Error::from_raw_os_error(libc::EEXIST)),
             Some(name) => Ok(name.inode),
             None if options.create || options.create_new => {
@@ -198,7 +208,9 @@ impl State {
         if options.write && self.files.inodes[&inode].read_only {
             return Err(io::Error::from_raw_os_error(libc::EROFS));
         }
-        let device = self.files.inodes[&inode].kind == FileKind::BlockDevice;
+        let kind = self.files.inodes[&inode].kind;
+        let device = kind == FileKind::BlockDevice;
+        let directory = (kind == FileKind::Other).then(|| path.to_owned());
         let OpenOptions { write, direct, .. } = options;
         let claim = options.claim && device;
         let claimed = |open: &Open| open.claim && open.host == host && open.inode == inode;
@@ -206,15 +218,30 @@ impl State {
             return Err(io::Error::from_raw_os_error(libc::EBUSY));
         }
         let id = OpenId(self.serial());
-        let open = Open { process, host, inode, write, direct, claim, in_flight: 0, closed: false };
+        let open = Open {
+            process,
+            host,
+            inode,
+            write,
+            direct,
+            directory,
+            claim,
+            in_flight: 0,
+            closed: false,
+        };
         self.files.open.insert(id, open);
         Ok(id)
     }
 
-    /// A file that has been synced keeps its name.
-    pub(super) fn settle_names(&mut self, inode: InodeId) {
-        let names = self.hosts.values_mut().flat_map(|host| host.names.values_mut());
-        names.filter(|name| name.inode == inode).for_each(|name| name.durable = true);
+    /// A directory that has been synced keeps its names. (Many filesystems keep a file's name when
+    /// the file is synced; none promises it.)
+    pub(super) fn settle_names(&mut self, open: OpenId) {
+        let Some(open) = self.files.open.get(&open) else { return };
+        let Some(host) = self.hosts.get_mut(&open.host) else { return };
+        let within =
+            |path: &Path| path.parent().is_some() && path.parent() == open.directory.as_deref();
+        let names = host.names.iter_mut().filter(|(path, _)| within(path));
+        names.for_each(|(_, name)| name.durable = true);
     }
 
     /// What befalls a blocking call, as an error or as what else goes wrong.
@@ -247,6 +274,7 @@ impl State {
         if !self.open_of(id)?.write {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
+        let cached = !self.open_of(id)?.direct;
         let harm = self.befall(id, On::Write, &range)?;
         if harm == Some(Harm::Lost) {
             return Ok(());
@@ -257,7 +285,7 @@ impl State {
         if inode.kind == FileKind::BlockDevice && to + bytes.len() as u64 > inode.image.size() {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
-        inode.image.write(op, to, bytes);
+        inode.image.write(op, to, bytes, cached);
         inode.image.answered(op, to..to + bytes.len() as u64);
         Ok(())
     }
@@ -308,7 +336,10 @@ impl Description {
     /// A long write in a worker goes in several steps, between which anything may happen.
     pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let range = offset..offset + bytes.len() as u64;
-        let pieces = self.room.with(|state| state.pieces(&range));
+        let pieces = self.room.with(|state| {
+            let unit = state.inode_of(self.id)?.image.unit();
+            io::Result::Ok(state.pieces(&range, unit))
+        })?;
         for piece in pieces {
             let part = (piece.start - offset) as usize..(piece.end - offset) as usize;
             self.call(|state| state.write_now(self.id, &bytes[part], piece.start))?;
@@ -343,8 +374,7 @@ impl Description {
                 return Err(error);
             }
             inode.image.settle(covered);
-            let inode = state.open_of(self.id)?.inode;
-            state.settle_names(inode);
+            state.settle_names(self.id);
             Ok(())
         })
     }

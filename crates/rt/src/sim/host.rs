@@ -288,7 +288,8 @@ impl Disk {
         self.with(|inode, random| inode.image.decay(range, random))
     }
 
-    /// Power losses tear between units of so many bytes; one sector unless it is said.
+    /// What the disk writes in one step: between units of so many bytes writes are torn and mixed.
+    /// One sector unless it is said.
     pub fn set_unit(&self, bytes: u32) {
         self.with(|inode, _| inode.image.set_unit(bytes));
     }

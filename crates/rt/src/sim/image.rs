@@ -6,8 +6,8 @@
 //! its changes, none, or those up to some moment, independently of its neighbours: so a long write
 //! is torn, and later writes may survive where earlier ones do not.
 //!
-//! A failed sync leaves its changes *stuck*: readable, but no later sync makes them durable (what
-//! Linux does to pages after a failed write-back). Writing again does.
+//! A failed sync leaves what it covered of the page cache *stuck*: readable, but no later sync makes
+//! it durable (what Linux does to pages after a failed write-back). Writing again does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -40,6 +40,7 @@ struct Change {
     serial: u64,
     /// When it was answered, in answers of this image; 0 while it is not.
     answered: u64,
+    cached: bool,
     stuck: bool,
     bytes: Bytes,
 }
@@ -85,9 +86,14 @@ impl Image {
         }
     }
 
-    /// Power losses tear between units of so many bytes.
+    /// What is written in one step: between units of so many bytes writes are torn and mixed.
     pub(super) fn set_unit(&mut self, bytes: u32) {
         self.unit = u64::from(bytes).div_ceil(SECTOR as u64).max(1);
+    }
+
+    /// In bytes.
+    pub(super) fn unit(&self) -> u64 {
+        self.unit * SECTOR as u64
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -125,13 +131,13 @@ impl Image {
         }
     }
 
-    /// Writes, and grows where it must.
-    pub(super) fn write(&mut self, op: OpId, offset: u64, bytes: &[u8]) {
+    /// Writes, and grows where it must; `cached` says whether through the page cache.
+    pub(super) fn write(&mut self, op: OpId, offset: u64, bytes: &[u8], cached: bool) {
         self.serial += 1;
         for (index, within, part) in sectors(offset, bytes.len()) {
             let mut whole = self.current(index);
             whole[within].copy_from_slice(&bytes[part]);
-            self.change(op, index, Some(Arc::new(whole)));
+            self.change(op, index, Some(Arc::new(whole)), cached);
         }
         let end = offset + bytes.len() as u64;
         self.size = self.size.max(end);
@@ -155,7 +161,7 @@ impl Image {
             let mut whole = self.current(index);
             whole[from..to].fill(0);
             let bytes = (to - from < SECTOR).then(|| Arc::new(whole));
-            self.change(op, index, bytes);
+            self.change(op, index, bytes, false);
         }
         if give_back {
             self.placed.remove(range.start.div_ceil(PLACE)..range.end / PLACE);
@@ -182,8 +188,9 @@ impl Image {
         sector.copied().unwrap_or([0; SECTOR])
     }
 
-    fn change(&mut self, op: OpId, index: u64, bytes: Bytes) {
-        let change = Change { op, serial: self.serial, answered: 0, stuck: false, bytes };
+    fn change(&mut self, op: OpId, index: u64, bytes: Bytes, cached: bool) {
+        let serial = self.serial;
+        let change = Change { op, serial, answered: 0, cached, stuck: false, bytes };
         let changes = &mut self.sectors.entry(index).or_default().changes;
         // What a later answered change has covered is one possible outcome less, no promise less.
         if changes.len() >= CHANGES_MAX
@@ -238,11 +245,12 @@ impl Image {
         self.tidy(index);
     }
 
-    /// A sync has failed: what it covered stays unsettled for good.
+    /// A sync has failed: what it covered of the page cache stays unsettled for good.
     pub(super) fn stick(&mut self, answers: u64) {
         for index in self.dirty_in(0..u64::MAX) {
             for change in &mut self.sectors.entry(index).or_default().changes {
-                change.stuck |= change.answered > 0 && change.answered <= answers;
+                let covered = change.answered > 0 && change.answered <= answers;
+                change.stuck |= covered && change.cached;
             }
         }
     }
@@ -398,7 +406,7 @@ mod tests {
     }
 
     fn put(image: &mut Image, op: u64, offset: u64, bytes: &[u8]) {
-        image.write(OpId(op), offset, bytes);
+        image.write(OpId(op), offset, bytes, true);
         let end = offset + bytes.len() as u64;
         image.answered(OpId(op), offset..end);
     }
@@ -448,7 +456,7 @@ mod tests {
         for seed in 0..200 {
             let mut image = Image::new(4096);
             put(&mut image, 1, 0, &[1; 512]);
-            image.write(OpId(2), 512, &[2; 512]);
+            image.write(OpId(2), 512, &[2; 512], false);
             let cut = image.answers();
             image.answered(OpId(2), 512..1024);
             put(&mut image, 3, 1024, &[3; 512]);

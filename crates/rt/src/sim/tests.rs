@@ -38,6 +38,13 @@ async fn read(file: &File, offset: u64, len: usize) -> Result<Vec<u8>, block::Er
     outcome(|done| file.read(offset, &buffer.sgl(), done)).await.map(|_| buffer.to_vec())
 }
 
+/// A file whose name survives a power loss.
+fn made(host: &Host, path: &str) -> FileHandle {
+    let file = host.open(path, CREATE).unwrap();
+    host.open("/", OpenOptions::read()).unwrap().sync().unwrap();
+    file
+}
+
 fn port(host: &Host, port: u16) -> Address {
     Address::Tcp((host.ip(), port).into())
 }
@@ -139,7 +146,7 @@ fn a_power_loss_keeps_what_was_synced_and_some_of_the_rest() {
     for seed in 0..60 {
         let world = World::new(seed, Options::default());
         let host = world.host("a");
-        let file = host.open("/f", CREATE).unwrap();
+        let file = made(&host, "/f");
         let core = host.core();
         world.block_on(&core, move |core| async move {
             let file = file.on(&core);
@@ -165,8 +172,8 @@ fn names_that_nobody_synced_may_vanish() {
     for seed in 0..40 {
         let world = World::new(seed, Options::default());
         let host = world.host("a");
-        host.open("/synced", CREATE).unwrap().sync().unwrap();
-        host.open("/new", CREATE).unwrap();
+        made(&host, "/synced");
+        host.open("/new", CREATE).unwrap().sync().unwrap();
         host.kill();
         assert!(host.open("/new", OpenOptions::read()).is_ok(), "a kill loses nothing");
         host.lose_power();

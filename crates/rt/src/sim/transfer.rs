@@ -13,6 +13,7 @@ use block::{Error, Outcome};
 use super::fault::{Harm, On};
 use super::file::Inode;
 use super::image::SECTOR;
+use super::random::Random;
 use super::room::{CoreKey, Event, HostId, InodeId, OpId, OpenId, ProcessId, State};
 use crate::file::{Allocate, FileKind};
 
@@ -45,6 +46,8 @@ pub(super) struct Operation {
     len: u64,
     /// Where it goes to; elsewhere when misdirected.
     target: u64,
+    /// Through the page cache.
+    cached: bool,
     pieces: Vec<Piece>,
     harm: Option<Harm>,
     /// For a sync: what had been answered when it was asked for.
@@ -72,14 +75,14 @@ pub(super) struct Landing {
 const PIECES_MAX: u64 = 4;
 
 impl State {
-    /// Cuts a range into pieces at sector borders: usually one.
-    pub(super) fn pieces(&mut self, range: &Range<u64>) -> Vec<Range<u64>> {
+    /// Cuts a range into pieces between units of the disk: usually one.
+    pub(super) fn pieces(&mut self, range: &Range<u64>, unit: u64) -> Vec<Range<u64>> {
         let mut cuts = vec![range.start, range.end];
-        let sectors = (range.end - range.start) / SECTOR as u64;
-        if sectors > 1 && self.random.chance(self.options.pieces_ppm) {
+        let units = (range.end - range.start) / unit;
+        if units > 1 && self.random.chance(self.options.pieces_ppm) {
             for _ in 0..self.random.range(1..PIECES_MAX) {
-                let cut = range.start / SECTOR as u64 + self.random.range(1..sectors + 1);
-                cuts.push((cut * SECTOR as u64).min(range.end));
+                let cut = range.start / unit + self.random.range(1..units + 1);
+                cuts.push((cut * unit).min(range.end));
             }
             cuts.sort_unstable();
         }
@@ -106,7 +109,8 @@ impl State {
         let latency = if slow { &self.options.sync } else { &self.options.transfer };
         let done_at = self.now + latency.draw(&mut self.random);
         let moves = matches!(asked.what, What::Read | What::Write { .. });
-        let pieces = if moves && asked.len > 0 { self.pieces(&range) } else { Vec::new() };
+        let unit = self.files.inodes.get(&inode).map_or(SECTOR as u64, |inode| inode.image.unit());
+        let pieces = if moves && asked.len > 0 { self.pieces(&range, unit) } else { Vec::new() };
         for index in 0..pieces.len() {
             let at = self.random.range(self.now.as_nanos() + 1..done_at.as_nanos() + 1);
             self.push(crate::Time::from_nanos(at), Event::Piece(op, index));
@@ -125,6 +129,7 @@ impl State {
             offset: asked.offset,
             len: asked.len,
             target,
+            cached: self.files.open.get(&asked.open).is_some_and(|open| !open.direct),
             pieces: pieces.collect(),
             harm,
             covers,
@@ -213,9 +218,10 @@ impl State {
                     Some(Harm::Lost) => {}
                     Some(Harm::Errno(libc::EBADF | libc::EINVAL | libc::ENOSPC)) => {}
                     Some(Harm::Errno(_)) => {
-                        land_in_part(inode, op, at, bytes, &mut self.random);
+                        let part = Part { op, at, bytes, cached: operation.cached };
+                        land_in_part(inode, &part, &mut self.random);
                     }
-                    _ => inode.image.write(op, at, bytes),
+                    _ => inode.image.write(op, at, bytes, operation.cached),
                 }
             }
         }
@@ -226,7 +232,7 @@ impl State {
         let operation = self.files.operations.remove(&op)?;
         let outcome = self.conclude(op, &operation);
         if outcome.is_ok() && operation.what == What::Sync {
-            self.settle_names(operation.inode);
+            self.settle_names(operation.open);
         }
         self.let_go(operation.open);
         self.note(outcome.as_ref().map_or(u64::MAX, |count| *count));
@@ -337,7 +343,8 @@ impl State {
                 let range = piece.range.start as usize..piece.range.end as usize;
                 if let Some(bytes) = operation.kept.get(range).filter(|_| !spoilt) {
                     let at = operation.target + piece.range.start;
-                    land_in_part(disk, op, at, bytes, &mut self.random);
+                    let part = Part { op, at, bytes, cached: operation.cached };
+                    land_in_part(disk, &part, &mut self.random);
                 }
             }
             operation.harm = Some(Harm::Errno(libc::EIO));
@@ -373,14 +380,24 @@ impl State {
     }
 }
 
-/// Each sector of a write lands or not.
-fn land_in_part(inode: &mut Inode, op: OpId, at: u64, bytes: &[u8], random: &mut super::Random) {
+/// Bytes of a write on their way.
+struct Part<'a> {
+    op: OpId,
+    at: u64,
+    bytes: &'a [u8],
+    cached: bool,
+}
+
+/// Each unit of a write lands or not.
+fn land_in_part(inode: &mut Inode, part: &Part<'_>, random: &mut Random) {
+    let unit = inode.image.unit();
+    let Part { op, at, bytes, cached } = *part;
     let mut done = 0;
     while done < bytes.len() {
-        let to_border = SECTOR - ((at + done as u64) % SECTOR as u64) as usize;
-        let end = (done + to_border).min(bytes.len());
+        let to_border = unit - (at + done as u64) % unit;
+        let end = (done + to_border as usize).min(bytes.len());
         if random.coin() {
-            inode.image.write(op, at + done as u64, &bytes[done..end]);
+            inode.image.write(op, at + done as u64, &bytes[done..end], cached);
         }
         done = end;
     }
