@@ -1,8 +1,8 @@
 //! Stream sockets through the ring: `net` on the real machine.
 //!
 //! What an operation uses (list of parts, message header, pin on the memory, the socket) lies in a
-//! [`Slot`] that the ring keeps until the completion. A stream uses one slot per direction again and
-//! again, so steady traffic allocates nothing.
+//! [`Slot`] that the ring keeps until the completion. A stream uses one slot per direction again
+//! and again, so steady traffic allocates nothing.
 
 use std::cell::RefCell;
 use std::io;

@@ -6,8 +6,8 @@
 //! its changes, none, or those up to some moment, independently of its neighbours: so a long write
 //! is torn, and later writes may survive where earlier ones do not.
 //!
-//! A failed sync leaves what it covered of the page cache *stuck*: readable, but no later sync makes
-//! it durable (what Linux does to pages after a failed write-back). Writing again does.
+//! A failed sync leaves what it covered of the page cache *stuck*: readable, but no later sync
+//! makes it durable (what Linux does to pages after a failed write-back). Writing again does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
