@@ -20,8 +20,12 @@ impl Notify {
 
     pub fn notify(&self) {
         self.pending.set(true);
-        for waker in self.waiting.take() {
-            waker.wake();
+        // Taken out first: a waker may look at this again. The list's memory is kept.
+        let mut waiting = self.waiting.take();
+        waiting.drain(..).for_each(Waker::wake);
+        let mut place = self.waiting.borrow_mut();
+        if place.is_empty() {
+            *place = waiting;
         }
     }
 

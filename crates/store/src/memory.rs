@@ -413,3 +413,72 @@ fn state_at(segments: &[Arc<Segment>], at: u64) -> (ExtentState, u64) {
     let state = if lock(chunk).is_some() { ExtentState::Data } else { ExtentState::Hole };
     (state, (at / CHUNK_BYTES as u64 + 1) * CHUNK_BYTES as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use block::Buffer;
+    use rt::Config;
+
+    fn on_a_core<T: 'static, F: Future<Output = T> + 'static>(f: impl FnOnce(Core) -> F) -> T {
+        Core::block_on(&Config::new("memory"), f).unwrap()
+    }
+
+    #[test]
+    fn memory_comes_with_writes_and_goes_with_discards() {
+        on_a_core(|core| async move {
+            const CHUNK: u64 = CHUNK_BYTES as u64;
+            let store = MemoryStore::new(1 << 40, 512).unwrap();
+            let device = store.clone().device(&core);
+            let buffer = Buffer::from_bytes(&[1; 512]);
+            for at in [0, CHUNK - 512, SEGMENT_BYTES, 1 << 39] {
+                device.io(&Request::write(at, buffer.sgl())).await.unwrap();
+            }
+            assert_eq!(store.allocated(), 3 * CHUNK);
+            device.io(&Request::read(7 * CHUNK, buffer.sgl())).await.unwrap();
+            device.io(&Request::plain(Op::Discard, 0, CHUNK - 512)).await.unwrap();
+            assert_eq!(store.allocated(), 3 * CHUNK, "part of a chunk, and reads, change nothing");
+            device.io(&Request::plain(Op::Discard, 0, SEGMENT_BYTES + CHUNK)).await.unwrap();
+            assert_eq!(store.allocated(), CHUNK);
+            store.clone().resize(&core, 1 << 39).await.unwrap();
+            assert_eq!(store.allocated(), 0);
+        });
+    }
+
+    #[test]
+    fn sizes_that_make_no_sense_are_refused() {
+        for (size, block_size) in [(1000, 512), (512, 4096), (SIZE_MAX + 512, 512)] {
+            let error = MemoryStore::new(size, block_size).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{size}");
+        }
+    }
+
+    #[test]
+    fn a_compare_and_write_across_chunks_never_sees_half_a_write() {
+        const ROUNDS: u64 = 20_000;
+        const AT: u64 = CHUNK_BYTES as u64 - 512;
+        let store = MemoryStore::new(1 << 20, 512).unwrap();
+        let other = rt::os::start(Config::new("writer")).unwrap();
+        let writing = store.clone();
+        let written = other.call(move |core| async move {
+            let device = writing.device(&core);
+            for round in 0..ROUNDS {
+                let bytes = Buffer::from_bytes(&[round as u8; 1024]);
+                device.io(&Request::write(AT, bytes.sgl())).await.unwrap();
+            }
+        });
+        on_a_core(|core| async move {
+            let device = store.device(&core);
+            let op = Op::CompareAndWrite { fua: false };
+            for round in 0..ROUNDS {
+                // What is there between the halves of a write, and at no other time.
+                let (old, new) = ([round as u8; 512], [round.wrapping_add(1) as u8; 512]);
+                let pair = Buffer::from_bytes(&[&new[..], &old, &[7; 1024]].concat());
+                let request = Request { op, offset: AT, len: 1024, data: pair.sgl() };
+                assert!(device.io(&request).await.is_err(), "half a write was seen");
+            }
+            written.await.unwrap();
+        });
+        other.send(Core::stop);
+    }
+}
