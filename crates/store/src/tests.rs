@@ -1,5 +1,7 @@
 //! Every store under the conformance suite, with its second handle on a core of its own.
 
+mod simulated;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
