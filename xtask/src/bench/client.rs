@@ -9,7 +9,7 @@
 
 use std::io::BufRead;
 use std::mem::MaybeUninit;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -137,7 +137,7 @@ struct Lane {
 unsafe impl Send for Lane {}
 
 impl Device {
-    fn connect(socket: &PathBuf, arguments: &Arguments) -> Result<Self> {
+    fn connect(socket: &Path, arguments: &Arguments) -> Result<Self> {
         let path = socket.to_str().ok_or("a socket path that is not text")?;
         let failed = |error: blkio::Error| format!("{path}: {error}");
         let mut blkio = Blkio::new("virtio-blk-vhost-user").map_err(failed)?;

@@ -3,9 +3,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cores;
 mod inflight;
 mod killed;
 mod log;
+mod memory;
 mod requests;
 mod session;
 mod support;

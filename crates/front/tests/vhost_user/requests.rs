@@ -271,22 +271,18 @@ fn round_trip(machine: &mut Machine, disk: &Disk, shape: &Shape) {
     assert_eq!(read, bytes);
 }
 
-fn any_shape(guest: Guest, cases: u32) {
+#[test]
+fn requests_of_any_shape_move_the_right_bytes() {
     let disk = Disk::new(SIZE);
     let server = Server::start(&disk);
-    let machine = RefCell::new(Machine::boot_with(server.path(), guest, Options::default()));
-    let mut runner = TestRunner::new(proptest_config(cases));
+    let machine = RefCell::new(Machine::boot(server.path()));
+    let mut runner = TestRunner::new(proptest_config(300));
     let result = runner.run(&shape(), |shape| {
         round_trip(&mut machine.borrow_mut(), &disk, &shape);
         Ok(())
     });
     result.unwrap();
     assert_eq!(server.notices().all().len(), 1, "{:?}", server.notices().all());
-}
-
-#[test]
-fn requests_of_any_shape_move_the_right_bytes() {
-    any_shape(Guest::plain(), 400);
 }
 
 /// Regions that follow each other in guest memory, and nowhere else: buffers cross from one into

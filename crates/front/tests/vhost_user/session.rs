@@ -185,7 +185,7 @@ fn a_call_that_comes_late_is_made() {
     machine.queues[0].wait(write.head);
 }
 
-// ---- configuration --------------------------------------------------------------------------------
+// ---- configuration ------------------------------------------------------------------------------
 
 fn config(machine: &mut Machine, offset: u32, size: u32) -> Option<Vec<u8>> {
     match machine.client.ask(Request::GetConfig { offset, size, flags: 0 }) {
@@ -296,7 +296,7 @@ fn a_change_of_capacity_reaches_the_front_end() {
     assert!(!server.notices().contain("Broken"));
 }
 
-// ---- front ends that come and go ------------------------------------------------------------------
+// ---- front ends that come and go ----------------------------------------------------------------
 
 #[test]
 fn a_second_front_end_is_refused() {
@@ -319,12 +319,12 @@ fn who_comes_back_at_once_is_never_refused() {
     let disk = Disk::new(SIZE);
     let server = Server::start(&disk);
     let mut machine = Machine::boot(server.path());
-    for round in 0..200u64 {
+    for round in 0..100u64 {
         let write = machine.begin_write(0, 512 * round, &[1; 512]);
         machine.reconnect_after_hanging_up(server.path());
         assert_eq!(machine.finish(&write), Status::OK);
     }
-    assert_eq!(disk.journal().len(), 200, "what was taken by one is not repeated by the next");
+    assert_eq!(disk.journal().len(), 100, "what was taken by one is not repeated by the next");
 }
 
 #[test]

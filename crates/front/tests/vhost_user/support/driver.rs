@@ -7,8 +7,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use proto::vhost_user::RingAddresses;
 use wire::virtio::ring::{
-    AVAIL_F_NO_INTERRUPT, USED_F_NO_NOTIFY, avail_ring_bytes, desc_flag, desc_table_bytes,
-    used_ring_bytes,
+    USED_F_NO_NOTIFY, avail_ring_bytes, desc_flag, desc_table_bytes, used_ring_bytes,
 };
 
 use super::Guest;
@@ -92,11 +91,6 @@ impl Ring {
             used: self.guest.user(self.used),
             log: logged.then_some(self.used),
         }
-    }
-
-    /// What SET_VRING_BASE says when the ring starts.
-    pub fn base(&self) -> u16 {
-        self.next_used
     }
 
     pub fn free(&self) -> usize {
@@ -209,15 +203,6 @@ impl Ring {
         }
         fence(Ordering::SeqCst);
         self.used_idx() != self.next_used
-    }
-
-    /// Asks for none.
-    pub fn ignore(&self) {
-        if self.event_idx {
-            self.set_used_event(self.next_used.wrapping_sub(1));
-        } else {
-            self.guest.store(self.avail, AVAIL_F_NO_INTERRUPT.to_le());
-        }
     }
 
     pub fn set_used_event(&self, event: u16) {

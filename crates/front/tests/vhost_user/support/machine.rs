@@ -363,6 +363,10 @@ impl Queue {
         }
     }
 
+    pub fn kick(&self) {
+        signal(&self.kick);
+    }
+
     pub fn take_answer(&mut self, head: u16) -> Option<Used> {
         self.answers.remove(&head)
     }
