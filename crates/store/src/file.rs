@@ -11,6 +11,11 @@
 //! device, where the kernel then promises zeroes (a plain discard there promises nothing). Where
 //! neither the hole nor the kernel's zeroing is offered, zeroes are written.
 //!
+//! **Blocks.** An LU's block that is larger than the store's own is not written in one step: a power
+//! loss can leave part of it. One that is smaller is read, changed and written in a range that is
+//! closed to others meanwhile. Nodes that share an image do not see each other's closed ranges, so
+//! shared images offer no compare-and-write and no blocks smaller than the store's.
+//!
 //! **A size that is not of whole blocks** is refused, with the command that makes it so: serving
 //! such an image rounded down would hide its last bytes, rounded up would grow it unasked.
 //!
@@ -24,12 +29,10 @@
 //! | tasks: bounced, partial, zeroing, comparing, status | `work` |
 //! | exclusive ranges | `exclusive`, `gate` |
 //! | aligned memory | `bounce` |
-//! | images that are not raw | `format` |
 
 mod bounce;
 mod claim;
 mod exclusive;
-mod format;
 mod gate;
 mod handle;
 mod open;
@@ -51,8 +54,7 @@ use exclusive::{Ledger, Ticket};
 use gate::Span;
 use handle::{FileDevice, Handle};
 
-pub use format::{HEAD_BYTES, TAIL_BYTES, format_at, format_of};
-pub use open::{OpenError, Options, prepare};
+pub use open::{OpenError, Options};
 
 /// One LU in a file or block device.
 pub struct FileStore {

@@ -2,13 +2,14 @@
 
 mod simulated;
 
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use block::conformance::{Bench, Job, Report, Shape, Subject, run};
 use block::{Device, Error};
-use rt::{Config, Core, Remote};
+use rt::{Config, Core, FileHandle, OpenOptions, Remote};
 
 use super::{Boxed, MemoryStore, NullStore, Store};
 
@@ -60,6 +61,12 @@ impl Subject for StoreSubject {
     fn resize(&self, size: u64) -> Option<Boxed<'_, Result<(), Error>>> {
         self.resizes.then(|| self.store.clone().resize(&self.core, size))
     }
+}
+
+/// Makes a sparse image; blocks the calling thread.
+pub(crate) fn make_image(path: &Path, size: u64) {
+    let options = OpenOptions { create_new: true, ..OpenOptions::write() };
+    FileHandle::open(path, options).and_then(|file| file.set_len(size)).expect("an image");
 }
 
 /// Runs the suite on a core of this thread, with another one beside it.

@@ -82,6 +82,12 @@ pub enum OpenError {
         path.display()
     )]
     Mounted { path: PathBuf },
+    #[error(
+        "{} is written in blocks of {unit} bytes, and nodes that share it cannot share a block: \
+         choose a block size of {unit}, or do not share it",
+        path.display()
+    )]
+    Shared { path: PathBuf, unit: u64 },
     #[error("{what} of {}: {source}", path.display())]
     Io { path: PathBuf, what: &'static str, source: io::Error },
 }
@@ -150,6 +156,9 @@ impl Opening {
             Some(Alignment { unit, memory }) => (unit, memory.max(unit as usize)),
             None => (1, 1),
         };
+        if options.shareable && !read_only && unit > u64::from(block_size) {
+            return Err(OpenError::Shared { path, unit });
+        }
         Ok(Self { path, options, handle, info, size, unit, memory_align })
     }
 
@@ -211,7 +220,10 @@ impl Opening {
         let Self { info, options, .. } = self;
         let block_size = options.block_size;
         let at_least_a_block = |size: u32| size.max(block_size).next_power_of_two();
-        let mut ops = OpSet::COMPARE_AND_WRITE | OpSet::WRITE_ZEROES | OpSet::STATUS;
+        let mut ops = OpSet::WRITE_ZEROES | OpSet::STATUS;
+        if !options.shareable {
+            ops = ops | OpSet::COMPARE_AND_WRITE;
+        }
         if self.can_discard() {
             ops = ops | OpSet::DISCARD;
         }
@@ -300,31 +312,4 @@ pub(super) fn tried_alignment(handle: &FileHandle) -> Option<Alignment> {
         let refused = read.is_err_and(|error| error.kind() != io::ErrorKind::UnexpectedEof);
         (!refused).then_some(Alignment { unit: unit as u64, memory: unit })
     })
-}
-
-/// Makes an image that is not there, or lets one that is too short grow; never shrinks. `reserve`
-/// gives every block a place at once. When this returns, the image survives a power loss. Blocks
-/// the calling thread.
-pub fn prepare(path: &Path, size: u64, reserve: bool) -> Result<(), OpenError> {
-    let failed = |what| {
-        let path = path.to_owned();
-        move |source| OpenError::Io { path, what, source }
-    };
-    let options = OpenOptions { create: true, ..OpenOptions::write() };
-    let file = FileHandle::open(path, options)
-        .map_err(|source| OpenError::Open { path: path.to_owned(), source })?;
-    let has = file.info().map_err(failed("asking for the size"))?.size;
-    if has < size {
-        file.set_len(size).map_err(failed("growing"))?;
-    }
-    if reserve && size > 0 {
-        file.allocate(Allocate::Reserve, 0, size).map_err(failed("reserving space"))?;
-    }
-    file.sync().map_err(failed("syncing"))?;
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let parent = FileHandle::open(parent, OpenOptions::read()).and_then(|parent| parent.sync());
-    parent.map_err(failed("syncing the directory"))
 }

@@ -13,9 +13,9 @@ use block::conformance::{Report, Shape};
 use rt::Core;
 use tempfile::TempDir;
 
-use super::{FileStore, Options, prepare};
+use super::{FileStore, Options};
 use crate::Store;
-use crate::tests::conformance;
+use crate::tests::{conformance, make_image};
 
 /// A filesystem that keeps things on a disk, on most machines.
 const ON_DISK: &str = "/var/tmp";
@@ -37,7 +37,7 @@ fn suite_over_files(parent: &str, page_cache: bool, direct: bool) -> Report {
 }
 
 async fn fresh(core: &Core, path: &Path, shape: Shape, page_cache: bool) -> Arc<FileStore> {
-    prepare(path, shape.size, false).unwrap();
+    make_image(path, shape.size);
     let Shape { block_size, read_only, .. } = shape;
     let options = Options { block_size, read_only, page_cache, ..Options::default() };
     FileStore::open(core, path, options, || panic!("nobody else has it")).await.unwrap()
@@ -105,7 +105,7 @@ fn suite_over_loops(sector: u32) -> Report {
     let next = Rc::new(std::cell::Cell::new(0));
     conformance(false, move |core, shape| {
         let path = dir.path().join(format!("image-{}", next.replace(next.get() + 1)));
-        prepare(&path, shape.size, false).unwrap();
+        make_image(&path, shape.size);
         let device = Loop::attach(&path, sector).unwrap();
         std::fs::remove_file(&path).unwrap();
         Box::pin(async move {

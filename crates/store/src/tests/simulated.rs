@@ -12,7 +12,8 @@ use block::{Device, Error};
 use rt::sim::{Disk, Host, Options as WorldOptions, World};
 use rt::{Core, Remote};
 
-use crate::file::{Options, prepare};
+use super::make_image;
+use crate::file::Options;
 use crate::{Boxed, FileStore, Store};
 
 /// What is simulated.
@@ -50,8 +51,8 @@ impl Bench for WorldBench {
                 }
                 Kind::File => {
                     let path = path.clone();
-                    let made = self.core.blocking(move || prepare(&path, size, false));
-                    made.await.expect("a worker").expect("a file");
+                    let made = self.core.blocking(move || make_image(&path, size));
+                    made.await.expect("a worker");
                 }
             }
             let options = Options { block_size, read_only, ..Options::default() };
@@ -114,7 +115,7 @@ fn suite(seed: u64, kind: Kind, block_sizes: &'static [u32]) -> Report {
 }
 
 /// Worlds that the suite is run in: each takes a second or two.
-const SEEDS: u64 = 3;
+const SEEDS: u64 = 2;
 
 #[test]
 fn simulated_files_conform() {

@@ -12,9 +12,10 @@ use tempfile::TempDir;
 
 use super::super::exclusive::Ticket;
 use super::super::gate::Span;
-use super::super::{FileStore, Options, prepare};
+use super::super::{FileStore, Options};
 use super::ON_DISK;
 use crate::Store;
+use crate::tests::make_image;
 
 const SIZE: u64 = 64 << 20;
 const MIB: usize = 1 << 20;
@@ -26,7 +27,7 @@ where
 {
     let dir = TempDir::new_in(ON_DISK).unwrap();
     let path = dir.path().join("image");
-    prepare(&path, SIZE, false).unwrap();
+    make_image(&path, SIZE);
     Core::block_on(&Config::new("exclusion"), |core| async move {
         let open = FileStore::open(&core, &path, Options::default(), || {});
         let store = open.await.unwrap();

@@ -8,14 +8,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use block::{Buffer, ErrorKind, Op, Request};
+use block::{Buffer, ErrorKind, Op, OpSet, Request};
 use rt::{Allocate, Config, Core, FileHandle, OpenOptions};
 use tempfile::TempDir;
 
 use super::super::open::tried_alignment;
-use super::super::{FileStore, OpenError, Options, prepare};
+use super::super::{FileStore, OpenError, Options};
 use super::{IN_MEMORY, Loop, ON_DISK, loops_work};
 use crate::Store;
+use crate::tests::make_image;
 
 fn on_a_core<T: 'static, F: Future<Output = T> + 'static>(f: impl FnOnce(Core) -> F) -> T {
     Core::block_on(&Config::new("opening"), f).unwrap()
@@ -97,7 +98,7 @@ fn an_lu_smaller_than_its_file_leaves_the_rest_alone() {
 fn an_image_that_is_cut_under_us_is_a_medium_error_that_says_so() {
     let dir = TempDir::new_in(ON_DISK).unwrap();
     let image = dir.path().join("image");
-    prepare(&image, 1 << 20, false).unwrap();
+    make_image(&image, 1 << 20);
     on_a_core(|core| async move {
         let store = open(&core, &image, Options::default()).await.unwrap();
         let device = store.device(&core);
@@ -115,7 +116,7 @@ fn an_image_that_is_cut_under_us_is_a_medium_error_that_says_so() {
 fn nodes_keep_each_other_away_unless_both_share() {
     let dir = TempDir::new_in(ON_DISK).unwrap();
     let image = dir.path().join("image");
-    prepare(&image, 1 << 20, false).unwrap();
+    make_image(&image, 1 << 20);
     on_a_core(|core| async move {
         let alone = |node| Options { node, ..Options::default() };
         let shared = |node| Options { shareable: true, ..alone(node) };
@@ -145,7 +146,7 @@ fn nodes_keep_each_other_away_unless_both_share() {
 fn a_node_waits_for_its_former_process() {
     let dir = TempDir::new_in(ON_DISK).unwrap();
     let image = dir.path().join("image");
-    prepare(&image, 1 << 20, false).unwrap();
+    make_image(&image, 1 << 20);
     for read_only in [false, true] {
         let image = image.clone();
         on_a_core(|core| async move {
@@ -171,7 +172,7 @@ fn a_device_in_use_is_refused_and_one_that_we_serve_cannot_be_mounted() {
     }
     let dir = TempDir::new_in(ON_DISK).unwrap();
     let file = dir.path().join("image");
-    prepare(&file, 1 << 20, false).unwrap();
+    make_image(&file, 1 << 20);
     let device = Loop::attach(&file, 512).unwrap();
     on_a_core(|core| async move {
         // What a mount does.
@@ -251,7 +252,7 @@ fn qemu_refuses_an_image_that_we_serve() {
     const RESIZE: &[&str] = &["resize", "-f", "raw", "IMAGE", "2M"];
     let dir = TempDir::new_in(ON_DISK).unwrap();
     let image = dir.path().join("image");
-    prepare(&image, 1 << 20, false).unwrap();
+    make_image(&image, 1 << 20);
     on_a_core(|core| async move {
         // Who shares an image lets others write, but not change its size.
         let cases: [(bool, &[_]); 2] = [(false, &[WRITE, RESIZE]), (true, &[RESIZE])];
@@ -287,7 +288,7 @@ impl Drop for Running {
 fn we_refuse_an_image_that_a_qemu_holds() {
     let dir = TempDir::new_in(ON_DISK).unwrap();
     let image = dir.path().join("image");
-    prepare(&image, 1 << 20, false).unwrap();
+    make_image(&image, 1 << 20);
     let ready = dir.path().join("pid");
     let qemu = Command::new("qemu-storage-daemon")
         .arg("--blockdev")
@@ -320,4 +321,30 @@ fn we_refuse_an_image_that_a_qemu_holds() {
         drop(qemu);
         open(&core, &image, Options::default()).await.unwrap();
     });
+}
+
+#[test]
+fn what_nodes_cannot_share_is_not_offered_to_them() {
+    let dir = TempDir::new_in(ON_DISK).unwrap();
+    let file = dir.path().join("image");
+    make_image(&file, 1 << 20);
+    let shared = Options { shareable: true, ..Options::default() };
+    let path = file.clone();
+    on_a_core(|core| async move {
+        let offers = async |options| {
+            // The one before may still be about to leave.
+            let store = FileStore::open(&core, &path, options, || {}).await.unwrap();
+            store.device(&core).geometry().ops.contains(OpSet::COMPARE_AND_WRITE)
+        };
+        assert!(!offers(shared).await);
+        assert!(offers(Options::default()).await);
+    });
+    if !loops_work(4096) {
+        return;
+    }
+    let device = Loop::attach(&file, 4096).unwrap();
+    let said = refused(&device.device, shared);
+    assert!(said.contains("block size of 4096"), "{said}");
+    let fits = Options { block_size: 4096, ..shared };
+    on_a_core(|core| async move { drop(open(&core, &device.device, fits).await.unwrap()) });
 }
