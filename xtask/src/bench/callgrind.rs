@@ -6,11 +6,12 @@
 use std::process::Command;
 
 use crate::Result;
+use crate::servers::{Client, LoadSpec, ServerSpec, Small, Watcher};
 
 /// Callgrind before a program, its profile thrown away.
 pub fn command() -> Command {
     let mut command = Command::new("valgrind");
-    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
+    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--fair-sched=yes"]);
     command
 }
 
@@ -33,6 +34,22 @@ pub fn per_request(arguments: &[&str], requests: u64) -> Result<f64> {
     };
     let (short, long) = (count(requests)?, count(2 * requests)?);
     Ok((long - short) as f64 / requests as f64)
+}
+
+/// Instructions per request of the small server under a load, all queues together.
+pub fn per_request_of_server(spec: &ServerSpec, load: &LoadSpec, requests: u64) -> Result<f64> {
+    let count = |requests: u64| -> Result<(u64, u64)> {
+        let server = Small::start(spec, &Watcher::Callgrind)?;
+        let load = LoadSpec { requests: Some(requests), ..load.clone() };
+        let mut client = Client::connect(&server.sockets(), &load)?;
+        let outcome = client.go()?;
+        client.finish()?;
+        let report = server.finish()?;
+        let counted = collected(&report).ok_or_else(|| format!("valgrind: {report}"))?;
+        Ok((counted, outcome.requests))
+    };
+    let (short, long) = (count(requests)?, count(2 * requests)?);
+    Ok((long.0 as f64 - short.0 as f64) / (long.1 - short.1) as f64)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The executor alone: a poller that makes its own requests, no client, against a bare io_uring loop.
+//! The executor alone: a poller that makes its own requests, no client, against a bare io_uring
+//! loop.
 //!
 //! | case | each request |
 //! |---|---|
@@ -236,7 +237,6 @@ fn ours(how: How, depth: u32, stretches: usize, requests: u64) -> Result<Vec<Ins
             device,
             buffer: Buffer::zeroed(4096),
             by_task: matches!(how, How::NopTask | How::AtOnceTask),
-            depth,
             free: Cell::new(depth),
             left: Cell::new(requests),
             requests,
@@ -282,7 +282,6 @@ struct Load {
     device: Rc<dyn Device>,
     buffer: Buffer,
     by_task: bool,
-    depth: u32,
     free: Cell<u32>,
     left: Cell<u64>,
     requests: u64,

@@ -11,19 +11,23 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod allocations;
+mod allocator;
 mod callgrind;
 mod client;
+mod counts;
 mod cpu;
 mod executor;
 mod file;
 mod fio;
 mod histogram;
+mod idle;
 mod limits;
 mod numbers;
 mod procfs;
 mod program;
 mod report;
 mod ring;
+mod scaling;
 mod serve;
 mod servers;
 mod vhost_blk;
@@ -46,6 +50,14 @@ enum Verb {
     Ring(ring::Arguments),
     /// vhost-user-blk, against qemu-storage-daemon
     VhostBlk(vhost_blk::Arguments),
+    /// Several queues and devices over several cores
+    Scaling(scaling::Arguments),
+    /// Many devices without I/O
+    Idle(idle::Arguments),
+    /// Allocations in steady state
+    Allocations(allocations::Arguments),
+    /// Instructions and system calls per request
+    Counts(counts::Arguments),
     /// The small server that the others measure
     #[command(hide = true)]
     Serve(serve::Arguments),
@@ -59,6 +71,10 @@ fn main() -> ExitCode {
         Verb::Executor(arguments) => executor::run(&arguments),
         Verb::Ring(arguments) => ring::run(&arguments),
         Verb::VhostBlk(arguments) => vhost_blk::run(&arguments),
+        Verb::Scaling(arguments) => scaling::run(&arguments),
+        Verb::Idle(arguments) => idle::run(&arguments),
+        Verb::Allocations(arguments) => allocations::run(&arguments),
+        Verb::Counts(arguments) => counts::run(&arguments),
         Verb::Serve(arguments) => serve::run(&arguments),
         Verb::Client(arguments) => client::run(&arguments),
     };

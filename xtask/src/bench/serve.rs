@@ -16,17 +16,20 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use clap::Args;
 use front::vhost_user::{Adapter, Notice, Observer, Spec};
 use rt::os::config::Spin;
+use rt::sync::Answer;
 use rt::{Config, Core, Remote};
 use serde::{Deserialize, Serialize};
-use store::{MemoryStore, NullStore, Store};
+use store::file::Options;
+use store::{FileStore, MemoryStore, NullStore, Store};
 use target::virtio_blk::Id;
 
-use crate::{Result, allocations, limits};
+use crate::{Result, allocator, cpu, limits};
 
 const BLOCK_SIZE: u32 = 512;
 
@@ -51,6 +54,10 @@ pub struct Arguments {
     /// Microseconds of looking before sleeping
     #[arg(long)]
     spin: Option<u64>,
+    /// Milliseconds that a core sleeps at most: under valgrind only one thread runs at a time, and
+    /// one that sleeps in io_uring_enter does not let the others go on
+    #[arg(long)]
+    tick_ms: Option<u64>,
 }
 
 /// What keeps the data.
@@ -104,32 +111,35 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             other => return Err(format!("no command {other:?}").into()),
         }
     }
-    server.stop();
-    Ok(())
+    server.stop()
 }
 
 struct Server {
+    running: Vec<Running>,
     cores: Vec<Remote>,
     adapters: Vec<Adapter>,
 }
 
+/// The thread of a core. The core runs until it is told that all is over.
+struct Running {
+    over: Answer<()>,
+    thread: JoinHandle<std::io::Result<()>>,
+}
+
 impl Server {
     fn start(arguments: &Arguments) -> Result<Self> {
-        let mut cores = Vec::new();
+        let (mut running, mut cores) = (Vec::new(), Vec::new());
         for (index, &cpu) in arguments.cores.iter().enumerate() {
-            let mut config = Config::new(core_name(index));
-            config.cpu = Some(cpu);
-            if let Some(spin) = arguments.spin {
-                config.spin = Spin { bound: Duration::from_micros(spin) };
-            }
-            cores.push(rt::os::start(config)?);
+            let (thread, remote) = start_core(index, cpu, arguments)?;
+            running.push(thread);
+            cores.push(remote);
         }
         let mut adapters = Vec::new();
         for device in 0..arguments.devices {
             // Each device begins on the next core, so that one queue of each spreads as well.
             let mut turned = cores.clone();
             turned.rotate_left(device % cores.len());
-            let store = open(arguments)?;
+            let store = open(arguments, &cores[0])?;
             let spec = Spec {
                 name: format!("device {device}"),
                 queues: arguments.queues,
@@ -146,7 +156,7 @@ impl Server {
             let started = Adapter::start(&turned[0], socket, spec).wait();
             adapters.push(started.ok_or("the core has ended")??);
         }
-        Ok(Self { cores, adapters })
+        Ok(Self { running, cores, adapters })
     }
 
     fn cores(&self) -> Result<Vec<CoreCount>> {
@@ -158,7 +168,7 @@ impl Server {
                     system_calls: stats.system_calls,
                     sleeps: stats.sleeps,
                     operations: stats.operations,
-                    allocations: allocations::of_this_thread(),
+                    allocations: allocator::of_this_thread(),
                 }
             });
             counted.wait().ok_or_else(|| "the core has ended".into())
@@ -183,29 +193,77 @@ impl Server {
         Ok(counts)
     }
 
-    fn stop(self) {
+    fn stop(self) -> Result<()> {
         for adapter in &self.adapters {
             adapter.close().wait();
         }
         drop(self.adapters);
-        for core in &self.cores {
-            core.send(Core::stop);
+        for Running { over, thread } in self.running {
+            over.give(());
+            thread.join().map_err(|_| "a core panicked")??;
+        }
+        Ok(())
+    }
+}
+
+fn start_core(index: usize, cpu: usize, arguments: &Arguments) -> Result<(Running, Remote)> {
+    let name = format!("{CORE_NAME}{index}");
+    let mut config = Config::new(&name);
+    if let Some(spin) = arguments.spin {
+        config.spin = Spin { bound: Duration::from_micros(spin) };
+    }
+    let tick = arguments.tick_ms.map(Duration::from_millis);
+    let (over, told) = rt::sync::reply();
+    let (tell, started) = std::sync::mpsc::channel();
+    let thread = thread::Builder::new().name(name).spawn(move || {
+        cpu::pin(&[cpu]).map_err(|error| std::io::Error::other(error.to_string()))?;
+        Core::block_on(&config, |core| async move {
+            // Whoever waits for it is gone only when the server has failed to start.
+            let _ = tell.send(core.remote());
+            if let Some(tick) = tick {
+                core.spawn(tick_for_ever(core.clone(), tick));
+            }
+            told.await;
+        })
+    })?;
+    let remote = started.recv().map_err(|_| "the core cannot be started");
+    match remote {
+        Ok(remote) => Ok((Running { over, thread }, remote)),
+        Err(error) => {
+            thread.join().map_err(|_| "a core panicked")??;
+            Err(error.into())
         }
     }
 }
 
-fn open(arguments: &Arguments) -> Result<Arc<dyn Store>> {
+/// Lets the other threads of a valgrind run go on, now and then.
+async fn tick_for_ever(core: Core, tick: Duration) {
+    loop {
+        core.sleep(tick).await;
+        thread::yield_now();
+    }
+}
+
+fn open(arguments: &Arguments, core: &Remote) -> Result<Arc<dyn Store>> {
     Ok(match &arguments.store {
         Kind::Null => NullStore::new(arguments.size, BLOCK_SIZE)?,
         Kind::Memory => MemoryStore::new(arguments.size, BLOCK_SIZE)?,
-        Kind::File(path) => return Err(format!("no file store yet: {}", path.display()).into()),
+        Kind::File(path) => {
+            let path = path.clone();
+            let opened = core.call(move |core| async move {
+                FileStore::open(&core, &path, Options::default(), || ()).await
+            });
+            let store = opened.wait().ok_or("the core has ended")??;
+            if !store.is_direct() {
+                return Err("the file cannot be opened with O_DIRECT: choose another --dir".into());
+            }
+            store
+        }
     })
 }
 
-/// The name of a core's thread, by which measurements find it.
-pub fn core_name(index: usize) -> String {
-    format!("core-{index}")
-}
+/// How the threads of cores begin their names.
+pub const CORE_NAME: &str = "core-";
 
 /// The socket of a device.
 pub fn socket_of(base: &std::path::Path, device: usize) -> PathBuf {

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use system_tests::cache::Cache;
 use system_tests::{Node, Qemu};
 use tempfile::TempDir;
@@ -15,7 +16,7 @@ use tempfile::TempDir;
 use crate::client::Outcome;
 use crate::program::Program;
 use crate::serve::{CoreCount, Kind, QueueCount, socket_of};
-use crate::{Result, callgrind, cpu};
+use crate::{Result, callgrind, cpu, serve};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
@@ -24,9 +25,13 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// How long a client may need for one `go`, beyond what it was asked to measure.
 pub const RUN_LIMIT: Duration = Duration::from_secs(300);
 
-/// The only client and slot of the product under measurement.
-const CLIENT: &str = "bench";
+/// Rare enough to add less than one in a hundred instructions.
+const CALLGRIND_TICK_MS: u64 = 10;
+
+/// The only slot of each client.
 const SLOT: u32 = 2;
+/// How the product calls the threads of its cores.
+const PRODUCT_CORE: &str = "viaduct-core";
 
 /// What a server serves, and where it may run.
 #[derive(Clone, Debug)]
@@ -108,14 +113,13 @@ impl Small {
         if let Some(spin) = spec.spin {
             command.args(["--spin", &spin.to_string()]);
         }
+        if let Watcher::Callgrind = watcher {
+            command.args(["--tick-ms", &CALLGRIND_TICK_MS.to_string()]);
+        }
         let command = watcher.command(&command);
         let mut program = cpu::with(&spec.cpus, || Program::start(command))?;
         program.expect("ready", START_LIMIT)?;
         Ok(Self { program, dir, devices: spec.devices })
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.program.pid()
     }
 
     pub fn sockets(&self) -> Vec<PathBuf> {
@@ -137,9 +141,10 @@ impl Small {
     }
 }
 
-/// The product, as its user starts it.
+/// The product, as its user starts it: for each device an LU, a client and a mapping.
 pub struct Product {
     node: Node,
+    devices: usize,
     _dir: TempDir,
 }
 
@@ -149,38 +154,88 @@ impl Product {
         let cores: Vec<String> = spec.cpus.iter().map(usize::to_string).collect();
         let builder = Node::on(&dir.path().join("data")).arguments(&["--cores", &cores.join(",")]);
         let builder = match spec.spin {
-            Some(spin) => builder.arguments(&["--spin", &format!("{spin}us")]),
+            Some(spin) => builder.arguments(&["--poll-us", &spin.to_string()]),
             None => builder,
         };
         let node = cpu::with(&spec.cpus, || Ok(builder.start()?))?;
-        match &spec.store {
-            Kind::Null => create(&node, "null", spec.size)?,
-            Kind::Memory => create(&node, "memory", spec.size)?,
-            Kind::File(path) => {
-                let path = path.to_str().ok_or("a path that is not text")?;
-                node.cli(&["lu", "adopt", "disk", "--path", path])?;
-            }
+        let (size, slot) = (spec.size.to_string(), SLOT.to_string());
+        for device in 0..spec.devices {
+            let (lu, client) = (lu_name(device), client_name(device));
+            match &spec.store {
+                Kind::Null => {
+                    node.cli(&["lu", "create", &lu, "--size", &size, "--backing", "null"])?
+                }
+                Kind::Memory => {
+                    node.cli(&["lu", "create", &lu, "--size", &size, "--backing", "memory"])?
+                }
+                Kind::File(path) => {
+                    let path = path.to_str().ok_or("a path that is not text")?;
+                    node.cli(&["lu", "adopt", path, "--name", &lu])?
+                }
+            };
+            node.cli(&["client", "create", &client])?;
+            let via = ["--via", "vhost-user-blk", "--slot", &slot];
+            node.cli(&[&["map", &lu, "--to", &client], &via[..]].concat())?;
         }
-        node.cli(&["client", "create", CLIENT])?;
-        let slot = SLOT.to_string();
-        let map = ["map", "disk", "--to", CLIENT, "--via", "vhost-user-blk", "--slot", &slot];
-        node.cli(&map)?;
-        Ok(Self { node, _dir: dir })
-    }
-
-    pub fn pid(&self) -> Result<u32> {
-        Ok(self.node.pid()?)
-    }
-
-    pub fn socket(&self) -> PathBuf {
-        self.node.socket(CLIENT, SLOT)
+        Ok(Self { node, devices: spec.devices, _dir: dir })
     }
 }
 
-fn create(node: &Node, backing: &str, size: u64) -> Result<()> {
-    let size = size.to_string();
-    node.cli(&["lu", "create", "disk", "--size", &size, "--backing", backing])?;
-    Ok(())
+fn lu_name(device: usize) -> String {
+    format!("disk{device}")
+}
+
+fn client_name(device: usize) -> String {
+    format!("bench{device}")
+}
+
+/// Which server of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Ours {
+    /// The release binary, as its user runs it
+    Product,
+    /// Executor, front and store without a node
+    Small,
+}
+
+/// One server of ours.
+pub enum Server {
+    Product(Product),
+    Small(Small),
+}
+
+impl Server {
+    pub fn start(which: Ours, spec: &ServerSpec) -> Result<Self> {
+        Ok(match which {
+            Ours::Product => Self::Product(Product::start(spec)?),
+            Ours::Small => Self::Small(Small::start(spec, &Watcher::Nobody)?),
+        })
+    }
+
+    pub fn pid(&self) -> Result<u32> {
+        match self {
+            Self::Product(product) => Ok(product.node.pid()?),
+            Self::Small(small) => Ok(small.program.pid()),
+        }
+    }
+
+    pub fn sockets(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Product(product) => {
+                let socket = |device| product.node.socket(&client_name(device), SLOT);
+                (0..product.devices).map(socket).collect()
+            }
+            Self::Small(small) => small.sockets(),
+        }
+    }
+
+    /// Whether a thread of this name serves clients.
+    pub fn is_core(&self, thread: &str) -> bool {
+        match self {
+            Self::Product(_) => thread.starts_with(PRODUCT_CORE),
+            Self::Small(_) => thread.starts_with(serve::CORE_NAME),
+        }
+    }
 }
 
 /// The peer: qemu-storage-daemon, one export in an I/O thread.

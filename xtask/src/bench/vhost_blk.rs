@@ -15,7 +15,7 @@ use crate::client::Outcome;
 use crate::numbers::{Summary, columns, short};
 use crate::report::{Report, results_dir};
 use crate::serve::Kind;
-use crate::servers::{Client, LoadSpec, Product, ServerSpec, Small, StorageDaemon, Watcher};
+use crate::servers::{Client, LoadSpec, Ours, Server, ServerSpec, StorageDaemon, Watcher};
 use crate::{Result, file, fio};
 
 /// Rounds further apart than this make a ratio doubtful.
@@ -62,12 +62,6 @@ pub enum StoreName {
     Null,
     Memory,
     File,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Ours {
-    Product,
-    Small,
 }
 
 /// Who serves.
@@ -244,31 +238,10 @@ fn measure_store(store: StoreName, arguments: &Arguments, figures: &mut Figures)
 
 /// The servers of one store.
 struct Servers {
-    ours: Serving,
+    ours: Server,
     daemon: StorageDaemon,
     file: Option<PathBuf>,
     cpus: Vec<usize>,
-}
-
-enum Serving {
-    Product(Product),
-    Small(Small),
-}
-
-impl Serving {
-    fn pid(&self) -> Result<u32> {
-        match self {
-            Self::Product(product) => product.pid(),
-            Self::Small(small) => Ok(small.pid()),
-        }
-    }
-
-    fn sockets(&self) -> Vec<PathBuf> {
-        match self {
-            Self::Product(product) => vec![product.socket()],
-            Self::Small(small) => small.sockets(),
-        }
-    }
 }
 
 impl Servers {
@@ -286,10 +259,7 @@ impl Servers {
             cpus: vec![arguments.server_cpu],
             spin: arguments.spin,
         };
-        let ours = match arguments.ours {
-            Ours::Product => Serving::Product(Product::start(&spec)?),
-            Ours::Small => Serving::Small(Small::start(&spec, &Watcher::Nobody)?),
-        };
+        let ours = Server::start(arguments.ours, &spec)?;
         if store == StoreName::Memory {
             // Memory that was never written is not there yet.
             let fill = LoadSpec { fill: true, ..LOADS[0].spec(arguments, None) };

@@ -1,0 +1,167 @@
+//! Several queues and several devices: spread over the cores evenly, and without a word between
+//! them.
+//!
+//! | what | how |
+//! |---|---|
+//! | requests by core | every queue has a client thread of its own that asks as fast as it can |
+//! | messages | counted by the cores around the load; the counting itself sends one to each |
+//! | instructions | two queues on one core against the same two on two cores, under callgrind |
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::numbers::{columns, short};
+use crate::report::Report;
+use crate::serve::{Kind, QueueCount};
+use crate::servers::{Client, LoadSpec, ServerSpec, Small, Watcher};
+use crate::{Result, callgrind, cpu};
+
+const DEVICE_BYTES: u64 = 1 << 30;
+const DEPTH: usize = 32;
+const CALLGRIND_REQUESTS: u64 = 20_000;
+
+#[derive(Args)]
+pub struct Arguments {
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Cores of the server
+    #[arg(long, value_delimiter = ',', default_value = "0,1")]
+    cores: Vec<usize>,
+    /// Do not count instructions
+    #[arg(long)]
+    no_instructions: bool,
+}
+
+/// Devices and queues of each.
+const SHAPES: [(&str, usize, u16); 3] =
+    [("one device, 4 queues", 1, 4), ("4 devices, one queue", 4, 1), ("3 devices, 4 queues", 3, 4)];
+
+#[derive(Serialize)]
+struct Figures {
+    spread: Vec<Spread>,
+    instructions_one_core: Option<f64>,
+    instructions_two_cores: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Spread {
+    shape: &'static str,
+    requests_by_core: Vec<u64>,
+    /// How much more the busiest core did than the least busy one.
+    difference: f64,
+    messages: u64,
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let mut spread = Vec::new();
+    for (shape, devices, queues) in SHAPES {
+        spread.push(measure(shape, devices, queues, arguments)?);
+    }
+    let (mut one, mut two) = (None, None);
+    if !arguments.no_instructions {
+        let last = arguments.cores.last().copied().ok_or("no core")?;
+        one = Some(instructions(&[last], arguments)?);
+        two = Some(instructions(&[last, last], arguments)?);
+    }
+    let mut report = Report::new(
+        "scaling",
+        Figures { spread, instructions_one_core: one, instructions_two_cores: two },
+    );
+    print(&report.figures);
+    let spread = &report.figures.spread;
+    let difference = spread.iter().map(|spread| spread.difference).fold(0.0, f64::max);
+    let messages = spread.iter().map(|spread| spread.messages).sum::<u64>();
+    report.judge("scaling-spread", difference, Vec::new());
+    report.judge("scaling-messages", messages as f64, Vec::new());
+    if let (Some(one), Some(two)) = (one, two) {
+        report.judge("scaling-instructions", two / one, Vec::new());
+    }
+    report.finish()
+}
+
+fn print(figures: &Figures) {
+    let heads = ["", "requests by core", "difference", "messages"];
+    let mut lines = vec![heads.map(str::to_owned).to_vec()];
+    for spread in &figures.spread {
+        let requests = spread.requests_by_core.iter().map(|count| short(*count as f64));
+        lines.push(vec![
+            spread.shape.to_owned(),
+            requests.collect::<Vec<_>>().join(", "),
+            format!("{:.0} %", spread.difference * 100.0),
+            spread.messages.to_string(),
+        ]);
+    }
+    print!("{}", columns(&lines));
+    if let (Some(one), Some(two)) = (figures.instructions_one_core, figures.instructions_two_cores)
+    {
+        println!("instructions per request: {} on one core, {} on two", short(one), short(two));
+    }
+}
+
+fn spec(devices: usize, queues: u16, cores: &[usize]) -> ServerSpec {
+    ServerSpec {
+        store: Kind::Null,
+        size: DEVICE_BYTES,
+        devices,
+        queues,
+        cpus: cores.to_vec(),
+        spin: None,
+    }
+}
+
+fn measure(
+    shape: &'static str,
+    devices: usize,
+    queues: u16,
+    arguments: &Arguments,
+) -> Result<Spread> {
+    let mut server = Small::start(&spec(devices, queues, &arguments.cores), &Watcher::Nobody)?;
+    let load = LoadSpec {
+        block: 4096,
+        depth: DEPTH,
+        queues,
+        seconds: arguments.seconds,
+        warmup: 0.2,
+        cpus: cpu::all()?,
+        ..LoadSpec::default()
+    };
+    let mut client = Client::connect(&server.sockets(), &load)?;
+    let queues_before = server.queues()?;
+    let before = server.cores()?;
+    client.go()?;
+    let after = server.cores()?;
+    let queues_after = server.queues()?;
+    client.finish()?;
+    server.finish()?;
+    let by_core = |counts: &[QueueCount]| {
+        let mut requests = vec![0; arguments.cores.len()];
+        counts.iter().for_each(|count| requests[count.core] += count.requests);
+        requests
+    };
+    let requests_by_core: Vec<u64> = by_core(&queues_after)
+        .into_iter()
+        .zip(by_core(&queues_before))
+        .map(|(after, before)| after - before)
+        .collect();
+    let (most, least) = (requests_by_core.iter().max(), requests_by_core.iter().min());
+    let difference = *most.unwrap_or(&0) as f64 / *least.unwrap_or(&0) as f64 - 1.0;
+    // The second reading is itself one message to each core.
+    let messages =
+        before.iter().zip(&after).map(|(before, after)| after.messages - before.messages - 1);
+    Ok(Spread { shape, difference, messages: messages.sum(), requests_by_core })
+}
+
+/// Instructions per request of two queues, served by these cores.
+fn instructions(cores: &[usize], arguments: &Arguments) -> Result<f64> {
+    let mut spec = spec(1, 2, cores);
+    spec.spin = Some(0);
+    let load = LoadSpec {
+        block: 4096,
+        depth: DEPTH,
+        queues: 2,
+        lockstep: true,
+        cpus: vec![*arguments.cores.first().ok_or("no core")?],
+        ..LoadSpec::default()
+    };
+    callgrind::per_request_of_server(&spec, &load, CALLGRIND_REQUESTS)
+}
