@@ -359,7 +359,7 @@ fn succeed(server: &Server, disk: &Disk, life: &Life) {
 fn every_moment_to_die_at_is_survived() {
     let disk = Disk::new(SIZE);
     let server = Server::start(&disk);
-    let mut runner = TestRunner::new(proptest_config(400));
+    let mut runner = TestRunner::new(proptest_config(200));
     let result = runner.run(&life(), |life| {
         succeed(&server, &disk, &life);
         server.notices().wait_for("Connected");
@@ -382,7 +382,7 @@ fn each_store_of_a_batch_can_be_the_last() {
     let disk = Disk::new(SIZE);
     let server = Server::start(&disk);
     for start in [0, 65_532] {
-        for stores in 0..40 {
+        for stores in 0..36 {
             succeed(&server, &disk, &Life { steps: steps.clone(), stores, start });
         }
     }

@@ -20,7 +20,7 @@ use crate::support::{Guest, Machine, Options, Pending, Random, Server, Setting, 
 const BLOCK: usize = 1024;
 const BLOCKS: usize = 256;
 const QUEUES: u16 = 2;
-const KILLS: usize = 100;
+const KILLS: usize = 40;
 
 /// Where the process that is to serve finds its directory.
 const DIRECTORY: &str = "VIADUCT_TEST_SERVE";

@@ -33,7 +33,7 @@ impl Rig {
 
     fn with(setting: Setting) -> Self {
         let disk = Disk::new(SIZE);
-        disk.fill(0, &pattern(9, SIZE));
+        disk.fill(0, &pattern(9, 8192));
         let server = Server::start_with(1, &disk, setting);
         let machine = Machine::boot_with(server.path(), guest(), Options::default());
         Self { disk, server, machine }
@@ -174,7 +174,7 @@ fn whatever_becomes_of_a_read_all_its_pages_are_marked() {
 fn marks_come_after_the_data_and_before_the_index() {
     let mut rig = Rig::logging();
     rig.disk.hold(true);
-    let rounds = 300;
+    let rounds = 100;
     for round in 0..rounds {
         rig.log().clear();
         let read = Read::place(&mut rig.machine, round % 2 == 0);

@@ -319,12 +319,12 @@ fn who_comes_back_at_once_is_never_refused() {
     let disk = Disk::new(SIZE);
     let server = Server::start(&disk);
     let mut machine = Machine::boot(server.path());
-    for round in 0..200u64 {
+    for round in 0..100u64 {
         let write = machine.begin_write(0, 512 * round, &[1; 512]);
         machine.reconnect_after_hanging_up(server.path());
         assert_eq!(machine.finish(&write), Status::OK);
     }
-    assert_eq!(disk.journal().len(), 200, "what was taken by one is not repeated by the next");
+    assert_eq!(disk.journal().len(), 100, "what was taken by one is not repeated by the next");
 }
 
 #[test]

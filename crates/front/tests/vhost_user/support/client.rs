@@ -118,11 +118,6 @@ impl Client {
         }
         self.socket.set_nonblocking(false).unwrap();
     }
-
-    /// Says nothing more, and still listens.
-    pub fn shut_down_writing(&self) {
-        self.socket.shutdown(std::net::Shutdown::Write).unwrap();
-    }
 }
 
 fn receive(socket: &UnixStream, wanted: usize) -> Result<(Vec<u8>, Vec<OwnedFd>), Gone> {

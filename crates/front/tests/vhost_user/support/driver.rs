@@ -94,11 +94,6 @@ impl Ring {
         }
     }
 
-    /// What SET_VRING_BASE says when the ring starts.
-    pub fn base(&self) -> u16 {
-        self.next_used
-    }
-
     pub fn free(&self) -> usize {
         self.free.len()
     }
