@@ -4,10 +4,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod cores;
+mod hostile;
 mod inflight;
 mod killed;
 mod log;
 mod memory;
+mod oracle;
 mod requests;
 mod session;
 mod support;

@@ -16,6 +16,7 @@ use block::Op;
 
 use crate::support::{
     Buf, Disk, Guest, Machine, Options, Server, Setting, header, pattern, proptest_config,
+    take_signal, wait_for,
 };
 
 const SIZE: usize = 1 << 20;
@@ -171,6 +172,36 @@ fn a_read_only_disk_is_not_written() {
     }
     assert_eq!(machine.read(0, 0, 512), [0; 512]);
     assert_eq!(disk.journal().len(), 1);
+}
+
+/// Notifications in both directions, and none that the other side does not want.
+#[test]
+fn who_wants_no_notification_gets_none() {
+    for event_idx in [false, true] {
+        let disk = Disk::new(SIZE);
+        let server = Server::start(&disk);
+        let mut options = Options::default();
+        if !event_idx {
+            options.features &= !wire::virtio::feature::RING_EVENT_IDX;
+        }
+        let mut machine = Machine::boot_with(server.path(), Guest::plain(), options);
+        machine.write(0, 0, &[1; 512]);
+        while take_signal(&machine.queues[0].call) {}
+        machine.queues[0].ring.ignore();
+        let writes: Vec<_> = (0..8).map(|n| machine.begin_write(0, 512 * n, &[2; 512])).collect();
+        while machine.queues[0].ring.used_idx() != 9 {
+            std::thread::yield_now();
+        }
+        server.session();
+        assert!(!take_signal(&machine.queues[0].call), "event_idx {event_idx}");
+        machine.queues[0].reap_all();
+        // It is woken when it wants to be.
+        assert!(!machine.queues[0].ring.listen());
+        let last = machine.begin_write(0, 0, &[3; 512]);
+        assert!(wait_for(&machine.queues[0].call));
+        assert_eq!(machine.finish(&last), Status::OK);
+        assert_eq!(machine.status(&writes[7]), Status::OK);
+    }
 }
 
 /// Lengths that cut so many bytes at these places.
@@ -345,7 +376,7 @@ fn broken_requests_end_their_queue_and_not_its_neighbour() {
         let mut machine = Machine::boot_with(server.path(), Guest::plain(), options);
         machine.queues[0].ring.place(bufs);
         machine.submit(0);
-        assert!(crate::support::wait_for(&machine.queues[0].error), "{fault}");
+        assert!(wait_for(&machine.queues[0].error), "{fault}");
         server.notices().wait_for(fault);
         machine.begin_write(0, 0, &[1; 512]);
         machine.write(1, 4096, &[2; 512]);

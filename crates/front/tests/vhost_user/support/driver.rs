@@ -7,7 +7,8 @@ use std::sync::atomic::{Ordering, fence};
 
 use proto::vhost_user::RingAddresses;
 use wire::virtio::ring::{
-    USED_F_NO_NOTIFY, avail_ring_bytes, desc_flag, desc_table_bytes, used_ring_bytes,
+    AVAIL_F_NO_INTERRUPT, USED_F_NO_NOTIFY, avail_ring_bytes, desc_flag, desc_table_bytes,
+    used_ring_bytes,
 };
 
 use super::Guest;
@@ -203,6 +204,15 @@ impl Ring {
         }
         fence(Ordering::SeqCst);
         self.used_idx() != self.next_used
+    }
+
+    /// Asks for none.
+    pub fn ignore(&self) {
+        if self.event_idx {
+            self.set_used_event(self.next_used.wrapping_sub(1));
+        } else {
+            self.guest.store(self.avail, AVAIL_F_NO_INTERRUPT.to_le());
+        }
     }
 
     pub fn set_used_event(&self, event: u16) {

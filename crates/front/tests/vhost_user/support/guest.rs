@@ -100,6 +100,11 @@ impl Guest {
     pub fn store<T: AtomicAccess>(&self, at: u64, value: T) {
         self.memory.store(value, GuestAddress(at), Ordering::SeqCst).unwrap();
     }
+
+    /// What `virtio-queue` wants to see.
+    pub fn memory(&self) -> &GuestMemoryMmap {
+        &self.memory
+    }
 }
 
 fn region(guest_address: u64, size: u64) -> (MemoryRegion, Arc<File>) {

@@ -15,8 +15,8 @@ use wire::virtio::blk::{RequestHeader, RequestType, SECTOR_BYTES, Status};
 use wire::virtio::{blk, feature};
 use zerocopy::IntoBytes;
 
-use super::driver::{Ring, Used};
-use super::{Buf, Client, Guest, Log, PATIENCE};
+use super::driver::Used;
+use super::{Buf, Client, Guest, Log, PATIENCE, Ring};
 
 /// What a status byte is before the device has written it.
 const UNTOUCHED: u8 = 0xaa;

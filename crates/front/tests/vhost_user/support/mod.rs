@@ -20,7 +20,7 @@ mod server;
 
 pub use client::Client;
 pub use disk::{Disk, How};
-pub use driver::{Buf, Desc};
+pub use driver::{Buf, Desc, Ring};
 pub use guest::Guest;
 pub use log::{Log, pages_of};
 pub use machine::{Machine, Options, Pending, header, take_signal, wait_for};
