@@ -98,11 +98,6 @@ impl FileStore {
         self.unit > 1
     }
 
-    /// Bytes that have a place in the store; blocks the calling thread.
-    pub fn allocated(&self) -> std::io::Result<u64> {
-        self.handle.info().map(|info| info.allocated)
-    }
-
     async fn resize_to(self: Arc<Self>, core: Core, size: u64) -> Result<(), Error> {
         let whole = self.unit.max(u64::from(self.geometry.block_size));
         if !size.is_multiple_of(whole) {

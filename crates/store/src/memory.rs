@@ -71,7 +71,8 @@ impl MemoryStore {
     }
 
     /// Bytes of memory that hold data now.
-    pub fn allocated(&self) -> u64 {
+    #[cfg(test)]
+    fn allocated(&self) -> u64 {
         let segments = self.state().segments.clone();
         let chunks = segments.iter().filter_map(|segment| segment.chunks.get()).flatten();
         chunks.filter(|chunk| lock(chunk).is_some()).count() as u64 * CHUNK_BYTES as u64

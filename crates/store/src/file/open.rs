@@ -94,6 +94,8 @@ pub enum OpenError {
 
 /// How often a restarted node looks whether the requests of its former process have ended.
 const CLAIM_RETRY: Duration = Duration::from_millis(5);
+/// How often it tries to claim a device that the former process may have claimed.
+const DEVICE_TRIES: u32 = 100;
 
 impl FileStore {
     /// Opens an image from a core. Calls `waiting` once if requests of this node's former process
@@ -111,15 +113,28 @@ impl FileStore {
             move || OpenError::Io { path, what: "opening", source: io::ErrorKind::Other.into() }
         };
         let opening = core.blocking(move || Opening::new(path, options)).await;
-        let opening = opening.ok_or_else(lost.clone())??;
+        let opening = Arc::new(opening.ok_or_else(lost.clone())??);
         let mut waiting = Some(waiting);
-        while !opening.take_own()? {
+        loop {
+            let mine = opening.clone();
+            if core.blocking(move || mine.take_own()).await.ok_or_else(lost.clone())?? {
+                break;
+            }
             if let Some(waiting) = waiting.take() {
                 waiting();
             }
             core.sleep(CLAIM_RETRY).await;
         }
-        core.blocking(move || opening.finish()).await.ok_or_else(lost)?
+        let mut tries = 0;
+        loop {
+            let mine = opening.clone();
+            match core.blocking(move || mine.finish()).await.ok_or_else(lost.clone())? {
+                // A process that ends closes its files one after the other.
+                Err(OpenError::Mounted { .. }) if tries < DEVICE_TRIES => tries += 1,
+                other => return other,
+            }
+            core.sleep(CLAIM_RETRY).await;
+        }
     }
 }
 
@@ -176,7 +191,7 @@ impl Opening {
         self.claim().take_own(&self.handle).map_err(self.failed("locking"))
     }
 
-    fn finish(self) -> Result<Arc<FileStore>, OpenError> {
+    fn finish(&self) -> Result<Arc<FileStore>, OpenError> {
         let path = self.path.clone();
         self.claim().take_image(&self.handle).map_err(|refusal| match refusal {
             Refusal::Node(node) => OpenError::Served { path, node },
@@ -186,7 +201,7 @@ impl Opening {
         let claim = self.claim_device()?;
         let geometry = self.geometry();
         Ok(Arc::new(FileStore {
-            handle: self.handle,
+            handle: self.handle.clone(),
             _claim: claim,
             kind: self.info.kind,
             unit: self.unit,

@@ -100,7 +100,7 @@ fn loops_work(sector: u32) -> bool {
     }
 }
 
-fn suite_over_loops(sector: u32) -> Report {
+fn suite_over_loops(sector: u32, page_cache: bool) -> Report {
     let dir = Rc::new(TempDir::new_in(ON_DISK).unwrap());
     let next = Rc::new(std::cell::Cell::new(0));
     conformance(false, move |core, shape| {
@@ -110,25 +110,23 @@ fn suite_over_loops(sector: u32) -> Report {
         std::fs::remove_file(&path).unwrap();
         Box::pin(async move {
             let Shape { block_size, read_only, .. } = shape;
-            let options = Options { block_size, read_only, ..Options::default() };
+            let options = Options { block_size, read_only, page_cache, ..Options::default() };
             let open = FileStore::open(&core, &device.device, options, || panic!("in use"));
             let store = open.await.unwrap();
-            assert!(store.is_direct());
+            assert_eq!(store.is_direct(), !page_cache);
             Some(store as Arc<dyn Store>)
         })
     })
 }
 
+/// A device has one size, as far as we go.
+const SKIPPED_ON_DEVICES: [&str; 5] =
+    ["copy", "power_cut", "resize", "resize_elsewhere", "resize_under_load"];
+
 #[test]
 fn block_devices_conform() {
     if loops_work(512) {
-        suite_over_loops(512).expect(&[
-            "copy",
-            "power_cut",
-            "resize",
-            "resize_elsewhere",
-            "resize_under_load",
-        ]);
+        suite_over_loops(512, false).expect(&SKIPPED_ON_DEVICES);
     }
 }
 
@@ -136,12 +134,13 @@ fn block_devices_conform() {
 #[test]
 fn block_devices_of_larger_blocks_conform() {
     if loops_work(4096) {
-        suite_over_loops(4096).expect(&[
-            "copy",
-            "power_cut",
-            "resize",
-            "resize_elsewhere",
-            "resize_under_load",
-        ]);
+        suite_over_loops(4096, false).expect(&SKIPPED_ON_DEVICES);
+    }
+}
+
+#[test]
+fn cached_block_devices_conform() {
+    if loops_work(4096) {
+        suite_over_loops(4096, true).expect(&SKIPPED_ON_DEVICES);
     }
 }

@@ -18,6 +18,7 @@ use super::result_of;
 pub(super) const COMPARE_MAX: u32 = 128 << 10;
 /// Records that one status request looks for.
 const EXTENTS_MAX: usize = 1024;
+const EBUSY: i32 = 16;
 const EOPNOTSUPP: i32 = 95;
 
 thread_local! {
@@ -181,6 +182,8 @@ impl Handle {
                 Err(error) if error.errno() == Some(EOPNOTSUPP) => {
                     lacks.store(true, Ordering::Relaxed);
                 }
+                // A device whose cached pages somebody holds: not now.
+                Err(error) if error.errno() == Some(EBUSY) => {}
                 Err(error) => return Err(error),
             }
         }
