@@ -80,7 +80,9 @@ fn a_device_that_ends_early_fails() {
     let errors = errors_after(|disk| {
         fs::File::options().write(true).open(disk).unwrap().set_len(0).unwrap()
     });
-    assert!(errors.contains("read of") || errors.contains("sectors hold"), "{errors}");
+    // The next write may make the file long again: then what lay there reads as if never written.
+    let said = ["read of", "sectors hold", "read the first content"];
+    assert!(said.iter().any(|what| errors.contains(what)), "{errors}");
 }
 
 #[test]
