@@ -30,15 +30,15 @@ fn until_requests(count: u64) -> impl FnOnce(&Run) {
 }
 
 #[test]
-fn a_good_file_passes_in_both_modes() {
+fn a_good_file_passes() {
+    // Not in the overlapping mode: a filesystem does not promise that a read beside a write through
+    // the page cache sees whole blocks.
     let dir = tempfile::tempdir().unwrap();
-    for overlap in [false, true] {
-        let mut load = load(&dir.path().join("disk"));
-        (load.overlap, load.memory_mib) = (overlap, 1);
-        let report = load.run(until_requests(2000)).unwrap().check().unwrap();
-        assert!(report.reads > 0 && report.writes > 0 && report.flushes > 0);
-        assert!(report.held_checks > 0 && report.memory_passes > 0);
-    }
+    let mut load = load(&dir.path().join("disk"));
+    load.memory_mib = 1;
+    let report = load.run(until_requests(2000)).unwrap().check().unwrap();
+    assert!(report.reads > 0 && report.writes > 0 && report.flushes > 0);
+    assert!(report.held_checks > 0 && report.memory_passes > 0);
 }
 
 /// Runs a load over a file that `harm` changes while it runs, and returns what was found.
