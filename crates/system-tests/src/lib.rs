@@ -5,7 +5,8 @@
 //! guest boots from; [`qemu`] knows the two QEMUs that are tested; [`guest`] runs one and talks to
 //! the agent inside it over a serial line ([`line`], [`frame`]); [`qmp`] steers QEMU itself;
 //! [`migration`] moves a running guest; [`storage_daemon`] and [`node`] are servers for guests;
-//! [`verify`] is the program that proves, from inside a guest, that no write was lost.
+//! [`verify`] is the program that proves, from inside a guest, that no write was lost;
+//! [`blk_client`] is a vhost-user client for guests in which the server itself runs.
 //!
 //! A test reads like what a user would do:
 //!
@@ -34,9 +35,11 @@
 //! # }
 //! ```
 //!
-//! The tests are in `tests/`. Nothing here is linked into the product, and nothing here knows the
-//! product's types: it is driven by its command line, like a user does.
+//! The tests are in `tests/`. Nothing here is linked into the product, and it is driven by its
+//! command line, like a user does; only `blk-client` knows some of its types: those of the
+//! vhost-user protocol.
 
+pub mod blk_client;
 pub mod cache;
 pub mod cpio;
 pub mod debian;

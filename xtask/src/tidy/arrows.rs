@@ -21,7 +21,8 @@ const HOUSE: [(&str, &[&str]); 17] = [
     ("node", &ABOVE_NODE),
     ("viaduct", &["node", "model"]),
     ("sim", &["node", "rt"]),
-    ("system-tests", &[]),
+    // Its vhost-user client speaks the protocol as the product's own front end does.
+    ("system-tests", &["wire", "proto"]),
     // Its benchmarks drive any part of the product by itself.
     ("xtask", &ABOVE_XTASK),
 ];

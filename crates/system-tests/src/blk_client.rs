@@ -1,0 +1,61 @@
+//! What `blk-client` tells: the vhost-user-blk client for guests in which the server itself runs.
+//!
+//! There, a block device can be made to apply requests seconds late, which shows what becomes of
+//! requests that a killed server has left in the kernel. The program (`src/bin/blk_client`) does
+//! and measures everything inside the guest, by one clock, and prints a line of JSON for each
+//! thing that it did; the test asserts on these.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::{Context, Error, Result};
+
+/// One use of a disk: blocks written, read back, and found as they were written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Used {
+    /// The disk's size.
+    pub blocks: u64,
+    pub writes: u64,
+    pub reads: u64,
+    /// What was not as it should be.
+    pub violations: Vec<String>,
+}
+
+/// One server killed with requests in the kernel, and what its successor did. Times are counted in
+/// milliseconds from the moment at which the killed process was reaped.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Round {
+    /// Requests of the dead process that the device carried out after its death.
+    pub late_requests: u64,
+    /// How long the killed process took to be reaped.
+    pub reaped_in_ms: u64,
+    /// The successor took the client's connection and knows its rings.
+    pub attached_ms: u64,
+    /// The store began to carry out what it had held back.
+    pub released_ms: u64,
+    /// The last request of the dead process had ended.
+    pub ended_ms: u64,
+    pub first_answer_ms: u64,
+    pub last_answer_ms: u64,
+    /// What was not as it should be.
+    pub violations: Vec<String>,
+}
+
+impl Round {
+    /// How long the client waited although the dead process had nothing left in the kernel.
+    pub fn stall_ms(&self) -> u64 {
+        self.last_answer_ms.saturating_sub(self.ended_ms)
+    }
+}
+
+/// The lines that `blk-client` printed.
+pub fn parse<T: DeserializeOwned>(stdout: &str) -> Result<Vec<T>> {
+    let lines: Result<Vec<T>> = stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).context(|| format!("blk-client said: {line}")))
+        .collect();
+    match lines? {
+        lines if lines.is_empty() => Err(Error::new("blk-client printed nothing")),
+        lines => Ok(lines),
+    }
+}
