@@ -1,8 +1,8 @@
 //! The one door of the workspace: what a developer runs, and what CI runs.
 //!
 //! Each verb is a module. `test` is everything that must hold before a change lands; `bar` runs one
-//! of its long loops in full; `bench` measures; `tidy` is the house rules; `guest` makes and shows
-//! what system tests run in.
+//! of its long loops in full; `bench` measures; `fuzz` looks for what nobody thought of; `tidy` is
+//! the house rules; `guest` makes and shows what system tests run in.
 
 use std::process::ExitCode;
 
@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 mod bar;
 mod bench;
+mod fuzz;
 mod guest;
 mod packages;
 mod test;
@@ -34,6 +35,8 @@ enum Verb {
     Bar(bar::Arguments),
     /// Measure, against bars and peers
     Bench(bench::Arguments),
+    /// Run a fuzz target (with nightly Rust); without a name, list them
+    Fuzz(fuzz::Arguments),
     /// Check the house rules that neither rustfmt nor clippy knows
     Tidy,
     /// The guests of the system tests
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Bar(arguments) => bar::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Fuzz(arguments) => fuzz::run(&arguments),
         Verb::Tidy => tidy::run(),
         Verb::Guest(verb) => guest::run(&verb),
     };

@@ -12,6 +12,8 @@
 
 mod adapter;
 mod channel;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod meter;
 mod queue;
 pub mod ring;

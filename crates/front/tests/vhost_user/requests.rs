@@ -388,6 +388,26 @@ fn broken_requests_end_their_queue_and_not_its_neighbour() {
     }
 }
 
+#[test]
+fn four_gigabytes_are_too_much_for_one_request() {
+    let disk = Disk::new(SIZE);
+    let server = Server::start(&disk);
+    let guest = Guest::new(&[(0, 3 << 30)]);
+    let mut machine = Machine::boot_with(server.path(), guest, Options::default());
+    let ask = machine.guest.put(&header(RequestType::IN, 0));
+    let half = Buf::In(0, 1 << 31);
+    let ring = &mut machine.queues[0].ring;
+    // Less than that is a request, if one that the disk is too small for.
+    let bufs = [Buf::Out(ask, 16), half, Buf::In(0, (1 << 31) - 511), Buf::In(1 << 20, 1)];
+    let head = ring.place(&bufs[..3]);
+    machine.submit(0);
+    assert_eq!(machine.queues[0].wait(head).len, u32::MAX - 510);
+    machine.queues[0].ring.place(&[bufs[0], half, half]);
+    machine.submit(0);
+    server.notices().wait_for("Length");
+    assert!(disk.journal().is_empty());
+}
+
 fn config(machine: &mut Machine) -> Vec<u8> {
     let size = size_of::<Config>() as u32;
     match machine.client.ask(Request::GetConfig { offset: 0, size, flags: 0 }) {

@@ -14,6 +14,8 @@
 #![allow(unsafe_code)]
 
 mod buffers;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod inflight;
 mod memory;
 mod split;

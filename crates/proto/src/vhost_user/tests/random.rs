@@ -1,10 +1,11 @@
-//! Random peers, by the scripts of [`fuzz`](crate::vhost_user::fuzz), and that these scripts reach
-//! what they are there for.
+//! Random peers and the fuzz targets' corpora, by the scripts of [`fuzz`](crate::vhost_user::fuzz),
+//! and that these scripts reach what they are there for.
 
 use crate::vhost_user::{Request, fuzz};
 use proptest::prelude::*;
 use std::collections::HashSet;
 use std::mem::discriminant;
+use std::path::Path;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
@@ -41,4 +42,27 @@ fn random_scripts_reach_the_owner_with_most_requests() {
     }
     // Of 27 kinds six are answered without the owner, and a few need two lucky numbers at once.
     assert!(kinds.len() >= 16, "{} kinds", kinds.len());
+}
+
+/// Seeds and findings of the fuzz target of this name.
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
+    let files = std::fs::read_dir(corpora.join(target)).unwrap();
+    files.map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+}
+
+#[test]
+fn the_corpora_reach_the_owner_and_are_survived() {
+    let reached: Vec<_> =
+        corpus("vhost_user_back_end").iter().flat_map(|script| fuzz::back_end(script)).collect();
+    let kinds: HashSet<_> = reached.iter().map(discriminant::<Request<()>>).collect();
+    assert!(kinds.len() >= 16, "{} kinds", kinds.len());
+    for (target, run) in [
+        ("vhost_user_front_end", fuzz::front_end as fn(&[u8])),
+        ("vhost_user_channel", fuzz::channel),
+    ] {
+        let scripts = corpus(target);
+        assert!(scripts.len() > 5, "{target} has {} scripts", scripts.len());
+        scripts.iter().for_each(|script| run(script));
+    }
 }
