@@ -75,6 +75,7 @@ pub struct GuestBuilder {
     pub(crate) qemu: Qemu,
     memory_mib: u32,
     shared_memory: bool,
+    memory_file: Option<PathBuf>,
     cpus: u32,
     disks: Vec<VhostBlk>,
     drives: Vec<PathBuf>,
@@ -90,6 +91,7 @@ impl Default for GuestBuilder {
             qemu: Qemu::default(),
             memory_mib: 512,
             shared_memory: true,
+            memory_file: None,
             cpus: 2,
             disks: Vec::new(),
             drives: Vec::new(),
@@ -116,6 +118,12 @@ impl GuestBuilder {
     /// mistake that users make.
     pub fn shared_memory(mut self, shared: bool) -> Self {
         self.shared_memory = shared;
+        self
+    }
+
+    /// Keeps the guest's memory in this file, where others can reach it.
+    pub fn memory_file(mut self, path: &Path) -> Self {
+        self.memory_file = Some(path.to_path_buf());
         self
     }
 
@@ -209,7 +217,7 @@ impl GuestBuilder {
         let child = command.spawn().context(|| "start QEMU".into())?;
         let mut process = Process { child, dir };
         let line = process.connect(&line)?;
-        let qmp = Qmp::new(process.connect(&qmp)?)?;
+        let qmp = Qmp::new(process.connect(&qmp)?).context(|| process.tail())?;
         Ok(Launched { line, qmp, process, builder: self.clone() })
     }
 
@@ -232,8 +240,11 @@ impl GuestBuilder {
             false => "q35",
         });
         if self.shared_memory {
-            let memory = format!("memory-backend-memfd,id=memory,size={memory}M,share=on");
-            command.arg("-object").arg(memory);
+            let kind = match &self.memory_file {
+                Some(path) => format!("memory-backend-file,mem-path={}", path.display()),
+                None => "memory-backend-memfd".to_owned(),
+            };
+            command.arg("-object").arg(format!("{kind},id=memory,size={memory}M,share=on"));
         }
         command.arg("-kernel").arg(kernel.vmlinux()).arg("-initrd").arg(&initramfs);
         let append = format!("{KERNEL_ARGUMENTS} viaduct.load={load} {kernel_arguments}");

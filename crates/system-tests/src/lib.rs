@@ -6,7 +6,7 @@
 //! the agent inside it over a serial line ([`line`], [`frame`]); [`qmp`] steers QEMU itself;
 //! [`migration`] moves a running guest; [`storage_daemon`] and [`node`] are servers for guests;
 //! [`verify`] is the program that proves, from inside a guest, that no write was lost;
-//! [`blk_client`] is a vhost-user client for guests in which the server itself runs.
+//! [`node_in_guest`] is a server inside a guest, and [`blk_client`] its client there.
 //!
 //! A test reads like what a user would do:
 //!
@@ -51,6 +51,7 @@ pub mod kernel;
 pub mod line;
 pub mod migration;
 pub mod node;
+pub mod node_in_guest;
 pub mod qemu;
 pub mod qmp;
 pub mod storage_daemon;

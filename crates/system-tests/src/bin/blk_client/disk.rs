@@ -90,14 +90,13 @@ impl Disk {
             is_out: false,
         };
         let slots = (0..SLOTS).map(slot).collect();
-        let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         Ok(Self {
             path: socket.to_path_buf(),
             memory,
             session: None,
             inflight: None,
-            kick: event().context(|| "eventfd".into())?,
-            call: event().context(|| "eventfd".into())?,
+            kick: event()?,
+            call: event()?,
             addresses,
             slots,
             next_avail: 0,
@@ -254,10 +253,34 @@ impl Disk {
         self.perform(0, Op::Read(0))
     }
 
+    /// Gives the server requests in memory that is gone, and waits for its word that the queue is
+    /// broken.
+    pub fn cut_memory(mut self) -> Result<()> {
+        self.attach()?;
+        let broken = event()?;
+        let session = self.session.as_mut().context(|| "no session".into())?;
+        session.done(Request::SetVringErr { ring: 0, fd: Some(broken.try_clone()?) })?;
+        for slot in 0..SLOTS {
+            self.place(slot, Op::Read(u64::from(slot)));
+        }
+        self.memory.cut()?;
+        self.kick()?;
+        let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        let mut fds = [PollFd::new(&broken, PollFlags::IN)];
+        match poll(&mut fds, Some(&patience)).context(|| "poll".into())? {
+            0 => Err(Error::new("the server does not say that the queue is broken")),
+            _ => Ok(()),
+        }
+    }
+
     /// One request to its end.
     pub fn perform(&mut self, slot: u16, op: Op) -> Result<()> {
         self.place(slot, op);
         self.kick()?;
         self.wait().map(drop)
     }
+}
+
+fn event() -> Result<OwnedFd> {
+    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context(|| "eventfd".into())
 }

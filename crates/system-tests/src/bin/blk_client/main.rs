@@ -32,6 +32,8 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Cut the memory off under the server, and wait until it says that the queue is broken.
+    Cut { socket: PathBuf },
     /// Kill servers whose requests the store holds back.
     Late(Arguments),
 }
@@ -62,6 +64,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Use { socket, again, seed } => use_disk(&socket, again, seed),
+        Command::Cut { socket } => Disk::new(&socket).and_then(Disk::cut_memory),
         Command::Late(arguments) => kill_servers(&arguments),
     };
     match result {

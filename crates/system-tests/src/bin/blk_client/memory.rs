@@ -72,6 +72,11 @@ impl Memory {
         self.map.load(at, Ordering::SeqCst).expect("the address was taken here")
     }
 
+    /// Takes the memory away from everybody who has mapped it; nothing of it may be touched after.
+    pub fn cut(&self) -> Result<()> {
+        Ok(self.file.set_len(0)?)
+    }
+
     pub fn snapshot(&self) -> Snapshot {
         Snapshot { map: self.map.clone(), bytes: self.read(0, BYTES) }
     }
