@@ -17,7 +17,7 @@ const BLOCK_BYTES: u64 = 4096;
 
 /// Makes `/dev/nullb0`, a block device in the guest's memory; its number.
 fn make_device(guest: &Guest) -> Result<String> {
-    guest.ok("modprobe null_blk nr_devices=1 memory_backed=1 gb=1 irqmode=0")?;
+    guest.ok("modprobe null_blk nr_devices=1 memory_backed=1 discard=1 gb=1 irqmode=0")?;
     guest.ok("cat /sys/block/nullb0/dev")
 }
 
@@ -30,7 +30,7 @@ fn live(guest: &Guest, data: &str) -> Result<()> {
     let sockets = [node.map("file", "one")?, node.map("device", "two")?];
     for (socket, bytes) in sockets.iter().zip([64 << 20, 1 << 30]) {
         let used = use_disk(guest, socket, "")?;
-        assert_eq!((used.blocks, used.writes, used.reads), (bytes / BLOCK_BYTES, 256, 256));
+        assert_eq!((used.blocks, used.writes, used.reads), (bytes / BLOCK_BYTES, 256, 272));
     }
     let status = node.cli("status")?;
     assert_eq!(status["phase"], "running", "{status}");
@@ -88,7 +88,8 @@ fn late_requests_of_a_killed_server_harm_nobody() -> Result<()> {
     assert_eq!(rounds_done.len(), rounds as usize);
     for round in &rounds_done {
         assert!(round.violations.is_empty(), "{round:#?}\n{log}");
-        assert!(round.first_answer_ms >= round.released_ms, "{round:#?}");
+        let is_late = round.late_requests > 0;
+        assert!(!is_late || round.first_answer_ms >= round.released_ms, "{round:#?}");
         assert!(round.stall_ms() <= STALL_MAX_MS, "{round:#?}");
     }
     // A server that is killed at once may have asked for nothing; most have.

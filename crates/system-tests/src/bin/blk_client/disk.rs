@@ -7,6 +7,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Instant;
 
 use proto::vhost_user::{InflightArea, Request, Response, RingAddresses};
@@ -14,7 +15,9 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use system_tests::verify::BLOCK_BYTES;
 use system_tests::{Context, Error, Result};
 use wire::vhost_user::{protocol_feature, virtio_feature};
-use wire::virtio::blk::{self, RequestHeader, RequestType, SECTOR_BYTES, Status};
+use wire::virtio::blk::{
+    self, DiscardWriteZeroes, RequestHeader, RequestType, SECTOR_BYTES, Status,
+};
 use wire::virtio::feature;
 use wire::virtio::ring::{
     Desc, UsedElem, avail_ring_bytes, desc_flag, desc_table_bytes, used_ring_bytes,
@@ -22,7 +25,7 @@ use wire::virtio::ring::{
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::memory::Memory;
-use crate::session::{PATIENCE, Session};
+use crate::session::{PATIENCE, RECONNECT, Session};
 
 /// Requests that can be out at once.
 pub const SLOTS: u16 = 16;
@@ -38,6 +41,8 @@ const LOOK_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 const FEATURES: u64 = feature::VERSION_1
     | virtio_feature::PROTOCOL_FEATURES
     | blk::feature::FLUSH
+    | blk::feature::DISCARD
+    | blk::feature::WRITE_ZEROES
     | blk::feature::BLK_SIZE;
 const PROTOCOL_FEATURES: u64 = protocol_feature::REPLY_ACK
     | protocol_feature::CONFIG
@@ -49,7 +54,36 @@ pub enum Op {
     /// The block, in blocks of [`BLOCK_BYTES`].
     Read(u64),
     Write(u64),
+    WriteZeroes(u64),
+    Discard(u64),
     Flush,
+}
+
+impl Op {
+    fn request_type(self) -> RequestType {
+        match self {
+            Self::Read(_) => RequestType::IN,
+            Self::Write(_) => RequestType::OUT,
+            Self::WriteZeroes(_) => RequestType::WRITE_ZEROES,
+            Self::Discard(_) => RequestType::DISCARD,
+            Self::Flush => RequestType::FLUSH,
+        }
+    }
+
+    /// The sector that the request's header names, and how many bytes of data it has, which the
+    /// device reads or writes.
+    fn parts(self) -> (u64, usize, u16) {
+        match self {
+            Self::Read(block) => (sector(block), BLOCK_BYTES, desc_flag::WRITE),
+            Self::Write(block) => (sector(block), BLOCK_BYTES, 0),
+            Self::WriteZeroes(_) | Self::Discard(_) => (0, size_of::<DiscardWriteZeroes>(), 0),
+            Self::Flush => (0, 0, 0),
+        }
+    }
+}
+
+fn sector(block: u64) -> u64 {
+    block * BLOCK_BYTES as u64 / SECTOR_BYTES
 }
 
 /// Where a request lies in the memory.
@@ -65,6 +99,7 @@ pub struct Disk {
     path: PathBuf,
     pub memory: Memory,
     session: Option<Session>,
+    features: u64,
     inflight: Option<(InflightArea, OwnedFd)>,
     kick: OwnedFd,
     call: OwnedFd,
@@ -94,6 +129,7 @@ impl Disk {
             path: socket.to_path_buf(),
             memory,
             session: None,
+            features: 0,
             inflight: None,
             kick: event()?,
             call: event()?,
@@ -104,8 +140,19 @@ impl Disk {
         })
     }
 
-    /// Connects to the server, or to its successor; returns the disk's size in blocks.
+    /// Connects to the server, or to its successor; returns the disk's size in blocks. A connection
+    /// may still go to the dead one's socket, and end with that.
     pub fn attach(&mut self) -> Result<u64> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.try_attach() {
+                Err(_) if Instant::now() < deadline => thread::sleep(RECONNECT),
+                result => return result,
+            }
+        }
+    }
+
+    fn try_attach(&mut self) -> Result<u64> {
         self.session = None;
         let mut session = Session::connect(&self.path)?;
         session.done(Request::SetOwner)?;
@@ -118,7 +165,8 @@ impl Disk {
             _ => None,
         };
         let config = config.context(|| "the server has no configuration".into())?;
-        session.done(Request::SetFeatures(offered & FEATURES))?;
+        self.features = offered & FEATURES;
+        session.done(Request::SetFeatures(self.features))?;
         self.set_inflight(&mut session)?;
         session.done(Request::SetMemTable(vec![self.memory.region()?]))?;
         session.done(Request::SetVringNum { ring: 0, num: RING_SIZE })?;
@@ -145,6 +193,11 @@ impl Disk {
         session.done(Request::SetInflightFd(*area, fd.try_clone()?))
     }
 
+    /// Not every store can discard.
+    pub fn has_discard(&self) -> bool {
+        self.features & blk::feature::DISCARD != 0
+    }
+
     /// The data that a slot's request carries, or has got.
     pub fn data(&self, slot: u16) -> Vec<u8> {
         self.memory.read(self.slots[usize::from(slot)].data, BLOCK_BYTES)
@@ -160,18 +213,21 @@ impl Disk {
         assert!(!place.is_out, "slot {slot} has a request");
         place.is_out = true;
         let place = *place;
-        let (request_type, block, data_flag) = match op {
-            Op::Read(block) => (RequestType::IN, block, Some(desc_flag::WRITE)),
-            Op::Write(block) => (RequestType::OUT, block, Some(0)),
-            Op::Flush => (RequestType::FLUSH, 0, None),
-        };
-        let sector = (block * BLOCK_BYTES as u64 / SECTOR_BYTES).into();
-        let header =
-            RequestHeader { request_type: request_type.0.into(), reserved: 0.into(), sector };
+        if let Op::WriteZeroes(block) | Op::Discard(block) = op {
+            let range = DiscardWriteZeroes {
+                sector: sector(block).into(),
+                num_sectors: (sector(1) as u32).into(),
+                flags: 0.into(),
+            };
+            self.memory.write(place.data, range.as_bytes());
+        }
+        let (sector, data_bytes, data_flag) = op.parts();
+        let request_type = op.request_type().0.into();
+        let header = RequestHeader { request_type, reserved: 0.into(), sector: sector.into() };
         self.memory.write(place.header, header.as_bytes());
         self.memory.write(place.status, &[UNTOUCHED]);
         let mut parts = vec![(place.header, size_of::<RequestHeader>() as u32, 0)];
-        parts.extend(data_flag.map(|flag| (place.data, BLOCK_BYTES as u32, flag)));
+        parts.extend((data_bytes > 0).then_some((place.data, data_bytes as u32, data_flag)));
         parts.push((place.status, 1, desc_flag::WRITE));
         let head = SLOT_DESCS * slot;
         self.describe(head, &parts);

@@ -18,7 +18,7 @@ use system_tests::{Context, Error, Result};
 /// For a server to come, and to answer what it is asked about itself.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a client whose server is gone looks for another.
-const RECONNECT: Duration = Duration::from_millis(5);
+pub const RECONNECT: Duration = Duration::from_millis(5);
 
 pub struct Session {
     socket: UnixStream,
