@@ -1,52 +1,57 @@
 //! `xtask bar`: the long loops, of which `xtask test` runs a sample.
 //!
-//! A loop is a system test that repeats what it shows as often as `VIADUCT_LOOPS` says, and a few
-//! times without it; a row of the table says how often is enough.
+//! Mostly a loop is a system test that repeats what it shows as often as `VIADUCT_LOOPS` says, and
+//! a few times without it; a row of the table says how often is enough.
 
 use clap::Args;
 
 use crate::workspace::must;
-use crate::{Result, guest, test};
+use crate::{Result, guest, loom, test};
 
 /// One long loop.
 struct Bar {
     name: &'static str,
     shows: &'static str,
-    /// The system test, by its full name.
-    test: &'static str,
-    loops: u32,
+    what: What,
 }
 
-const BARS: [Bar; 5] = [
+enum What {
+    /// A system test, by its full name, and how often.
+    System(&'static str, u32),
+    /// Interleavings, each once.
+    Loom,
+}
+
+const BARS: [Bar; 6] = [
     Bar {
         name: "kills",
         shows: "a killed server loses nothing, QEMU 10.0.2 goes on within 1 s",
-        test: "a_killed_server_loses_nothing_for_qemu_10",
-        loops: 50,
+        what: What::System("a_killed_server_loses_nothing_for_qemu_10", 50),
     },
     Bar {
         name: "kills-7.2",
         shows: "the same with QEMU 7.2, within 2 s",
-        test: "a_killed_server_loses_nothing_for_qemu_7_2",
-        loops: 50,
+        what: What::System("a_killed_server_loses_nothing_for_qemu_7_2", 50),
     },
     Bar {
         name: "late-writes",
         shows: "what the kernel carries out late for a killed server harms nobody, on 6.1",
-        test: "late_requests_of_a_killed_server_harm_nobody",
-        loops: 20,
+        what: What::System("late_requests_of_a_killed_server_harm_nobody", 20),
     },
     Bar {
         name: "migration",
         shows: "a guest moves between two nodes on one image, data and memory verified",
-        test: "a_guest_moves_between_nodes_with_its_load",
-        loops: 20,
+        what: What::System("a_guest_moves_between_nodes_with_its_load", 20),
     },
     Bar {
         name: "harness-migration",
         shows: "the harness moves a guest between two QEMUs on qemu-storage-daemon, data verified",
-        test: "a_guest_moves_with_its_load",
-        loops: 20,
+        what: What::System("a_guest_moves_with_its_load", 20),
+    },
+    Bar {
+        name: "loom",
+        shows: "messages between cores, in every interleaving of a few threads",
+        what: What::Loom,
     },
 ];
 
@@ -60,16 +65,28 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     let Some(name) = &arguments.name else {
-        for Bar { name, shows, loops, .. } in &BARS {
+        for Bar { name, shows, what } in &BARS {
+            let loops = if let What::System(_, loops) = what { *loops } else { 1 };
             println!("{name:24} {loops:4} x  {shows}");
         }
         return Ok(());
     };
     let bar = BARS.iter().find(|bar| bar.name == name);
     let bar = bar.ok_or_else(|| format!("no bar {name}: `cargo xtask bar` lists them"))?;
-    guest::prepare(false)?;
-    let loops = arguments.loops.unwrap_or(bar.loops);
-    must(test::system_tests(Some(bar.test))?.env("VIADUCT_LOOPS", loops.to_string()))?;
-    println!("{}: {loops} times: {}", bar.name, bar.shows);
+    match bar.what {
+        What::System(test, loops) => {
+            guest::prepare(false)?;
+            let loops = arguments.loops.unwrap_or(loops);
+            must(test::system_tests(Some(test))?.env("VIADUCT_LOOPS", loops.to_string()))?;
+            println!("{name}: {loops} times: {}", bar.shows);
+        }
+        What::Loom if arguments.loops.is_some() => {
+            return Err(format!("{name} is the same every time: leave out --loops").into());
+        }
+        What::Loom => {
+            loom::run()?;
+            println!("{name}: {}", bar.shows);
+        }
+    }
     Ok(())
 }

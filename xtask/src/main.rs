@@ -12,6 +12,7 @@ mod bar;
 mod bench;
 mod fuzz;
 mod guest;
+mod loom;
 mod packages;
 mod test;
 mod tidy;
@@ -37,6 +38,8 @@ enum Verb {
     Bench(bench::Arguments),
     /// Run a fuzz target (with nightly Rust); without a name, list them
     Fuzz(fuzz::Arguments),
+    /// Check what is lock-free in every interleaving
+    Loom,
     /// Check the house rules that neither rustfmt nor clippy knows
     Tidy,
     /// The guests of the system tests
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Verb::Bar(arguments) => bar::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Fuzz(arguments) => fuzz::run(&arguments),
+        Verb::Loom => loom::run(),
         Verb::Tidy => tidy::run(),
         Verb::Guest(verb) => guest::run(&verb),
     };
