@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Context, Error, Result};
 
+/// Longest time in which a client must go on once the dead server's requests have ended.
+const STALL_MAX_MS: u64 = 1000;
+
 /// One use of a disk: blocks written, read back, and found as they were written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Used {
@@ -29,6 +32,8 @@ pub struct Round {
     pub late_requests: u64,
     /// How long the killed process took to be reaped.
     pub reaped_in_ms: u64,
+    /// Another disk of the successor had answered.
+    pub neighbour_ms: u64,
     /// The successor took the client's connection and knows its rings.
     pub attached_ms: u64,
     /// The store began to carry out what it had held back.
@@ -45,6 +50,12 @@ impl Round {
     /// How long the client waited although the dead process had nothing left in the kernel.
     pub fn stall_ms(&self) -> u64 {
         self.last_answer_ms.saturating_sub(self.ended_ms)
+    }
+
+    /// How long it may: a second, or as long as a server takes to start where that is longer, on a
+    /// machine that is busy with other things.
+    pub fn stall_max_ms(&self) -> u64 {
+        STALL_MAX_MS.max(self.neighbour_ms)
     }
 }
 

@@ -110,6 +110,7 @@ impl Killed {
         let before = self.disk.memory.snapshot();
         self.server.restart()?;
         Disk::new(&self.neighbour)?.read_one().context(|| "another disk".into())?;
+        let neighbour_at = Instant::now();
         let hold = Duration::from_millis(HOLD_MIN_MS + self.random() % HOLD_MS);
         let released = self.release_after(hold, passed, before);
         self.disk.attach()?;
@@ -130,6 +131,7 @@ impl Killed {
         Ok(Round {
             late_requests: released.requests,
             reaped_in_ms: reaped_in.as_millis() as u64,
+            neighbour_ms: ms(neighbour_at),
             attached_ms: ms(attached_at),
             released_ms: ms(released.at),
             ended_ms: ms(released.ended_at),
