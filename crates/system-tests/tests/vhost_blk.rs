@@ -183,8 +183,11 @@ fn memory_that_is_not_shared_is_explained() -> Result<()> {
         .disk(VhostBlk::new(&node.socket("vm", 2)).reconnect(false))
         .boot_within(Duration::from_secs(15));
     // QEMU may refuse to start or start with a dead device; either way the node says why.
-    drop(booted);
-    let events = node.cli(&["event", "ls"])?.to_string();
-    assert!(events.contains("memory") && events.contains("share"), "{events}");
+    println!("{}", booted.err().map(|error| error.to_string()).unwrap_or_default());
+    for place in [["event", "ls"].as_slice(), &["client", "show", "vm"]] {
+        let text = node.cli(place)?.to_string();
+        println!("{text}");
+        assert!(text.contains("memory") && text.contains("share"), "{place:?}: {text}");
+    }
     Ok(())
 }
