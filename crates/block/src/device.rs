@@ -6,8 +6,9 @@
 //! says; the device checks everything else with [`Geometry::check`] and survives any offset and
 //! length, because a size may change between the caller's look and the device's work.
 //!
-//! **Answers.** `begin` answers in place (`Some`, through [`Completion::now`]) or later through
-//! `done`, from the executor, never from within `begin`. Every request is answered exactly once.
+//! **Answers.** `begin` answers in place (`Some`, through [`Asked::now`]) or takes a completion
+//! ([`Asked::later`]) and answers through it from the executor, never from within `begin`. Every
+//! request is answered exactly once.
 //!
 //! **Order.** Requests in flight together may take effect in any order, block by block. A flush
 //! covers exactly what was answered before it began. Compare-and-write is one step against every
@@ -33,7 +34,7 @@
 use std::fmt;
 use std::ops::BitOr;
 
-use crate::completion::{Completion, Outcome};
+use crate::completion::{Asked, Outcome};
 use crate::error::{Error, ErrorKind};
 use crate::request::{Op, Request};
 use crate::watch::Watch;
@@ -42,8 +43,8 @@ pub trait Device {
     /// Shape and abilities as they are now.
     fn geometry(&self) -> Geometry;
 
-    /// Asks. `Some`: answered in place. `None`: answered later through `done`.
-    fn begin(&self, request: &Request<'_>, done: Completion) -> Option<Outcome>;
+    /// Asks. `Some`: answered in place. `None`: answered later.
+    fn begin(&self, request: &Request<'_>, asked: Asked<'_>) -> Option<Outcome>;
 
     /// Wakes when geometry or health have changed.
     fn watch(&self) -> &Watch;
@@ -163,24 +164,28 @@ impl Geometry {
         }
     }
 
-    /// The one check of a request against a device, in the order a client would expect to be told.
-    #[inline]
-    pub fn check(&self, request: &Request<'_>) -> Result<(), Error> {
-        let mask = u64::from(self.block_size) - 1;
-        let end = request.offset.checked_add(request.len);
-        let plain = matches!(request.op, Op::Read | Op::Write { atomic: false, .. });
-        let fits = end.is_some_and(|end| end <= self.size);
-        let aligned = (request.offset | request.len) & mask == 0;
-        let whole = request.data.len() as u64 == request.len;
-        let allowed = !self.read_only || matches!(request.op, Op::Read);
-        if plain && fits && aligned && whole && allowed {
-            return Ok(());
-        }
-        self.check_slowly(request)
+    pub const fn with_size(self, size: u64) -> Self {
+        Self { size, ..self }
     }
 
-    #[inline(never)]
-    fn check_slowly(&self, request: &Request<'_>) -> Result<(), Error> {
+    /// Whether this is a plain read or write in good order: for fast paths. Of anything else it
+    /// says nothing; [`Geometry::check`] does.
+    #[inline]
+    pub fn suits(&self, request: &Request<'_>) -> bool {
+        let plain = match request.op {
+            Op::Read => true,
+            Op::Write { atomic, .. } => !atomic && !self.read_only,
+            _ => false,
+        };
+        let mask = u64::from(self.block_size) - 1;
+        let aligned = (request.offset | request.len) & mask == 0;
+        let whole = request.data.len() as u64 == request.len;
+        let fits = request.len <= self.size && request.offset <= self.size - request.len;
+        plain && aligned && whole && fits
+    }
+
+    /// The one check of a request against a device, in the order a client would expect to be told.
+    pub fn check(&self, request: &Request<'_>) -> Result<(), Error> {
         let op = request.op;
         if !self.ops.contains(OpSet::needed_by(op)) {
             return Err(ErrorKind::Unsupported.into());

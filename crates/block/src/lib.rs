@@ -15,7 +15,7 @@ pub mod mem;
 pub mod request;
 pub mod watch;
 
-pub use completion::{Completion, Outcome, Sink};
+pub use completion::{Answer, Asked, Completion, Outcome, Sink, Waiting, Way};
 pub use device::{Device, Geometry, Health, Keeps, OpSet};
 pub use error::{Error, ErrorKind};
 pub use mem::{Buffer, MemPin, Part, PartVec, Sgl, SglBuf};

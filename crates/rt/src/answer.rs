@@ -2,77 +2,35 @@
 //!
 //! A device's `begin` often is straight-line code that may or may not have to wait.
 //! [`Core::answer`] polls it once in place: an outcome that is there at once is `begin`'s own
-//! answer, and only what then waits becomes a pooled task that finishes the completion later.
+//! answer, and only what then waits becomes a pooled task that finishes a completion later.
 
-#![allow(unsafe_code)]
-
-use std::cell::Cell;
 use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
-use block::{Completion, Outcome};
+use block::{Asked, Outcome};
 
 use crate::core::Core;
 
-thread_local! {
-    /// What the body that is polled in place has answered, on its way to its `answer` call. Calls
-    /// nest (a device asks a device), but each takes its own before an outer one can put in its.
-    static IN_PLACE: Cell<Option<(Completion, Outcome)>> = const { Cell::new(None) };
-}
-
 impl Core {
-    /// For [`Device::begin`](block::Device::begin): the outcome of `work` now, or through `done`
-    /// once it has ended.
+    /// For [`Device::begin`](block::Device::begin): the outcome of `work` now, or through a
+    /// completion once it has ended.
     #[inline]
-    pub fn answer<F>(&self, done: Completion, work: F) -> Option<Outcome>
+    pub fn answer<F>(&self, asked: Asked<'_>, work: F) -> Option<Outcome>
     where
         F: Future<Output = Outcome> + 'static,
     {
-        self.spawn_now(Answering { work, done: Some(done), in_place: true });
-        let (done, outcome) = IN_PLACE.take()?;
-        done.now(outcome)
-    }
-}
-
-/// A struct and not an `async` block, which would hold `work` twice.
-struct Answering<F> {
-    work: F,
-    done: Option<Completion>,
-    in_place: bool,
-}
-
-impl<F: Future<Output = Outcome>> Future for Answering<F> {
-    type Output = ();
-
-    #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        // SAFETY: `work` is never moved out and is pinned for as long as `self` is; the other
-        // fields are not pinned.
-        let (work, this) = unsafe {
-            let this = self.get_unchecked_mut();
-            (Pin::new_unchecked(&mut this.work), (&mut this.done, &mut this.in_place))
-        };
-        let (done, in_place) = this;
-        let Poll::Ready(outcome) = work.poll(cx) else {
-            *in_place = false;
-            return Poll::Pending;
-        };
-        let done = done.take().expect("a task that has ended is not polled again");
-        if *in_place {
-            IN_PLACE.set(Some((done, outcome)));
-        } else {
-            done.finish(outcome);
-        }
-        Poll::Ready(())
+        let (asked, outcome) = self.0.tasks.begin(work, asked, |asked| {
+            let done = asked.later();
+            move |outcome| done.finish(outcome)
+        })?;
+        asked.now(outcome)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::rc::Rc;
+    use std::rc::{Rc, Weak};
 
-    use block::{Device, ErrorKind, Geometry, Op, Request, Watch};
+    use block::{Answer, Device, ErrorKind, Geometry, Op, Request, Watch};
 
     use super::*;
     use crate::Config;
@@ -82,7 +40,7 @@ mod tests {
         core: Core,
         wait_at: u64,
         watch: Watch,
-        me: std::rc::Weak<Layers>,
+        me: Weak<Layers>,
     }
 
     impl Device for Layers {
@@ -90,10 +48,10 @@ mod tests {
             Geometry::plain(1 << 20, 512)
         }
 
-        fn begin(&self, request: &Request<'_>, done: Completion) -> Option<Outcome> {
+        fn begin(&self, request: &Request<'_>, asked: Asked<'_>) -> Option<Outcome> {
             let me = self.me.upgrade().expect("alive");
             let len = request.len;
-            self.core.answer(done, async move {
+            self.core.answer(asked, async move {
                 if len == me.wait_at {
                     me.core.yield_now().await;
                 }
@@ -118,11 +76,10 @@ mod tests {
         let both = Core::block_on(&Config::new("answer"), |core| async move {
             let device =
                 Rc::new_cyclic(|me| Layers { core, wait_at, watch: Watch::new(), me: me.clone() });
-            let (waiting, done) = block::completion::Waiting::new();
-            let request = Request::plain(Op::Discard, 0, 8);
-            match device.begin(&request, done) {
-                Some(outcome) => (Some(outcome.clone()), outcome),
-                None => (None, waiting.outcome().await),
+            let device: &dyn Device = &*device;
+            match device.ask(&Request::plain(Op::Discard, 0, 8)) {
+                Answer::Now(outcome) => (Some(outcome.clone()), outcome),
+                Answer::Later(waiting) => (None, waiting.outcome().await),
             }
         });
         both.expect("a core")

@@ -33,15 +33,19 @@ struct Slot {
     poller: Rc<dyn Poller>,
     generation: u32,
     active: Cell<bool>,
+    /// In a list of active ones, perhaps only until that is looked at again.
+    listed: Cell<bool>,
     worked: Cell<Time>,
 }
 
 #[derive(Default)]
 pub(crate) struct Pollers {
     slots: RefCell<Vec<Option<Rc<Slot>>>>,
+    /// Looked at in every turn. A turn takes the list, and what becomes active meanwhile makes a
+    /// new one.
     active: RefCell<Vec<Rc<Slot>>>,
-    /// The list that a turn walks while the other one may change.
-    walk: RefCell<Vec<Rc<Slot>>>,
+    /// Some in the list are not active any more.
+    stale: Cell<bool>,
     /// Those with answers to publish at the end of this turn.
     dirty: RefCell<Vec<Rc<dyn Poller>>>,
     /// The list that is being published while the other one may change.
@@ -54,8 +58,13 @@ impl Pollers {
     pub(crate) fn add(&self, poller: Rc<dyn Poller>, now: Time) -> PollerId {
         let generation = self.generation.get().wrapping_add(1);
         self.generation.set(generation);
-        let slot =
-            Rc::new(Slot { poller, generation, active: Cell::new(true), worked: Cell::new(now) });
+        let slot = Rc::new(Slot {
+            poller,
+            generation,
+            active: Cell::new(true),
+            listed: Cell::new(true),
+            worked: Cell::new(now),
+        });
         self.active.borrow_mut().push(slot.clone());
         let mut slots = self.slots.borrow_mut();
         let index = slots.iter().position(Option::is_none).unwrap_or_else(|| {
@@ -73,7 +82,10 @@ impl Pollers {
             return false;
         }
         let slot = entry.take().expect("looked at just now");
+        drop(slots);
         slot.active.set(false);
+        // It may be in a list that is being walked, too.
+        self.stale.set(true);
         self.active.borrow_mut().retain(|other| !Rc::ptr_eq(other, &slot));
         true
     }
@@ -87,7 +99,9 @@ impl Pollers {
         if !slot.active.replace(true) {
             slot.worked.set(now);
             slot.poller.disarm();
-            self.active.borrow_mut().push(slot);
+            if !slot.listed.replace(true) {
+                self.active.borrow_mut().push(slot);
+            }
         }
     }
 
@@ -110,22 +124,42 @@ impl Pollers {
 
     /// Before sleep: every client is asked to notify. True: more came meanwhile, do not sleep.
     pub(crate) fn arm_all(&self) -> bool {
-        let active = self.active.take();
-        let mut more = Vec::new();
-        for slot in active {
-            if !slot.active.get() {
-                continue;
-            }
-            if slot.poller.arm() {
-                slot.poller.disarm();
-                more.push(slot);
-            } else {
-                slot.active.set(false);
+        let mut found = false;
+        self.walk(|slot| found |= self.arm(slot));
+        found
+    }
+
+    /// Asks a client to notify. True: more came meanwhile.
+    fn arm(&self, slot: &Slot) -> bool {
+        let more = slot.poller.arm();
+        if more {
+            slot.poller.disarm();
+        } else {
+            slot.active.set(false);
+            self.stale.set(true);
+        }
+        more
+    }
+
+    /// Looks at every active poller. The list is taken meanwhile, because anything may happen.
+    #[inline]
+    fn walk(&self, mut look: impl FnMut(&Slot)) {
+        let mut list = self.active.take();
+        for slot in &list {
+            if slot.active.get() {
+                look(slot);
             }
         }
-        let found = !more.is_empty();
-        self.active.borrow_mut().append(&mut more);
-        found
+        if self.stale.take() {
+            list.retain(|slot| {
+                slot.listed.set(slot.active.get());
+                slot.listed.get()
+            });
+        }
+        let mut added = self.active.replace(list);
+        if !added.is_empty() {
+            self.active.borrow_mut().append(&mut added);
+        }
     }
 
     pub(crate) fn is_quiet(&self) -> bool {
@@ -133,37 +167,18 @@ impl Pollers {
     }
 
     /// One look at every active poller; those idle since before `idle_since` are armed. True: work.
+    #[inline]
     pub(crate) fn turn(&self, now: Time, idle_since: Time) -> bool {
         if self.is_quiet() {
             return false;
         }
-        let mut walk = self.walk.take();
-        walk.clone_from(&self.active.borrow());
         let mut worked = false;
-        let mut rest = false;
-        for slot in &walk {
-            if !slot.active.get() {
-                continue;
-            }
-            if slot.poller.turn() {
+        self.walk(|slot| {
+            if slot.poller.turn() || (slot.worked.get() < idle_since && self.arm(slot)) {
                 slot.worked.set(now);
                 worked = true;
-            } else if slot.worked.get() < idle_since {
-                if slot.poller.arm() {
-                    slot.poller.disarm();
-                    slot.worked.set(now);
-                    worked = true;
-                } else {
-                    slot.active.set(false);
-                    rest = true;
-                }
             }
-        }
-        if rest {
-            self.active.borrow_mut().retain(|slot| slot.active.get());
-        }
-        walk.clear();
-        *self.walk.borrow_mut() = walk;
+        });
         worked
     }
 }

@@ -1,34 +1,42 @@
 //! Tasks: futures in pooled memory, polled on their core, woken without reference counts.
 //!
-//! A task lives in a block of memory out of free lists by size, so that steady load allocates
-//! nothing. A waker is three numbers in one word (core, generation, index): cloning and dropping it
-//! costs nothing, and waking a task that has ended finds another generation and does nothing. A
-//! waker may be used on any thread; away from its core it sends a letter.
+//! A task lives in a block of memory, its future behind a header. Blocks come in sizes, each with a
+//! list of spare ones, and stay headers until the core ends: steady load allocates nothing, and
+//! queues and lists are links from header to header. What is too large for any block is boxed.
+//!
+//! A waker is three numbers in one word (generation, core, index of the block): cloning and
+//! dropping it costs nothing, and waking a task that has ended finds another generation and does
+//! nothing. A waker may be used on any thread; away from its core it sends a letter.
 //!
 //! All the `unsafe` of the executor is here and in `mailbox`; both run under Miri.
 
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::cell::{Cell, UnsafeCell};
 use std::future::Future;
+use std::mem::offset_of;
 use std::pin::Pin;
 use std::ptr::{self, NonNull};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 use crate::core::wake;
 
-/// Names a task in a word: core (16 bits), generation (16), index (32).
+/// Names a task in a word: generation (16 bits), core (16), index of its block (32).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TaskRef(u64);
 
 impl TaskRef {
-    pub(crate) const fn core(self) -> u16 {
-        (self.0 >> 48) as u16
+    const fn first(core: u16, index: u32) -> Self {
+        Self((core as u64) << 32 | index as u64)
     }
 
-    const fn generation(self) -> u16 {
+    /// The next task in the same block.
+    const fn next(self) -> Self {
+        Self(self.0.wrapping_add(1 << 48))
+    }
+
+    pub(crate) const fn core(self) -> u16 {
         (self.0 >> 32) as u16
     }
 
@@ -52,49 +60,145 @@ static WAKER: RawWakerVTable = RawWakerVTable::new(
     |_| {},
 );
 
-/// What stands before a future in its block.
+/// What stands at the head of every block, from its allocation to the end of the core.
 struct Header {
-    poll: unsafe fn(NonNull<Header>, &mut Context<'_>) -> Poll<()>,
-    drop: unsafe fn(NonNull<Header>),
-    layout: Layout,
+    /// The task here, or the next one.
+    task: Cell<TaskRef>,
+    state: Cell<State>,
+    class: u8,
+    /// What can be done with the future, if there is one.
+    future: Cell<&'static Actions>,
+    /// The next in the ready queue or among the spare ones.
+    next: Cell<Option<Block>>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// No task, or one that is just ending. It may still be in the ready queue.
+    Vacant,
+    Waiting,
+    /// In the ready queue.
+    Ready,
+}
+
+/// What can be done with a future of unknown type.
+struct Actions {
+    poll: unsafe fn(Block) -> After,
+    end: unsafe fn(Block) -> After,
+}
+
+static NOTHING: Actions = Actions { poll: |_| After::Waits, end: |_| After::Waits };
+
+/// What has become of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    Waits,
+    /// Ended, and its block can be used again.
+    Ended,
+    /// Ended, and its block can be used again once it has come out of the ready queue.
+    EndedInQueue,
+}
+
+/// A header with a future behind it.
 #[repr(C)]
-struct Block<F> {
+struct Filled<F> {
     header: Header,
     future: F,
 }
 
-/// # Safety
-/// `header` heads a live `Block<F>` that is not being polled.
-unsafe fn poll_block<F: Future<Output = ()>>(
-    header: NonNull<Header>,
-    cx: &mut Context<'_>,
-) -> Poll<()> {
-    // SAFETY: promised by the caller; the block never moves, so the future is pinned.
-    unsafe { Pin::new_unchecked(&mut (*header.cast::<Block<F>>().as_ptr()).future) }.poll(cx)
+/// A block of a [`Tasks`], which frees none before its own end: so headers can always be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Block(NonNull<Header>);
+
+impl Block {
+    #[inline]
+    fn header<'a>(self) -> &'a Header {
+        // SAFETY: blocks are used by their `Tasks` alone, on its thread and during its life, when
+        // every one of them has a header. A header is only ever shared and changed through cells.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Where a future lies, or would.
+    #[inline]
+    const fn future<F>(self) -> *mut F {
+        self.0.as_ptr().wrapping_byte_add(offset_of!(Filled<F>, future)).cast()
+    }
+
+    /// # Safety
+    /// The block holds a living `F` that is not being polled.
+    #[inline]
+    unsafe fn poll<F: Future<Output = ()>>(self) -> After {
+        let waker = self.header().task.get().waker();
+        // SAFETY: promised by the caller; the future never moves until it is dropped in its place.
+        let future = unsafe { Pin::new_unchecked(&mut *self.future::<F>()) };
+        if future.poll(&mut Context::from_waker(&waker)).is_pending() {
+            return After::Waits;
+        }
+        // SAFETY: as above; nobody polls it any more.
+        unsafe { self.end::<F>() }
+    }
+
+    /// # Safety
+    /// The block holds a living `F` that is not being polled. It is not used again.
+    #[inline]
+    unsafe fn end<F>(self) -> After {
+        let header = self.header();
+        // First the task and then its future: what the drop wakes or spawns meets no half of it.
+        header.task.set(header.task.get().next());
+        let state = header.state.replace(State::Vacant);
+        // SAFETY: promised by the caller, and done once because the block is vacant now.
+        unsafe { ptr::drop_in_place(self.future::<F>()) };
+        if state == State::Ready { After::EndedInQueue } else { After::Ended }
+    }
 }
 
-/// # Safety
-/// `header` heads a live `Block<F>`; its future is not used again.
-unsafe fn drop_block<F>(header: NonNull<Header>) {
-    // SAFETY: promised by the caller.
-    unsafe { ptr::drop_in_place(&mut (*header.cast::<Block<F>>().as_ptr()).future) };
+/// Work that has waited, and what becomes of its output. A struct and not an `async` block, which
+/// would hold `work` twice.
+struct Then<W, T> {
+    work: W,
+    then: Option<T>,
 }
 
-struct Slot {
-    generation: u16,
-    /// In the ready queue already.
-    queued: bool,
-    block: Option<NonNull<Header>>,
+impl<W: Future, T: FnOnce(W::Output)> Future for Then<W, T> {
+    type Output = ();
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // SAFETY: `work` is pinned for as long as `self` is, and `then` is not pinned.
+        let (work, then) = unsafe {
+            let this = self.get_unchecked_mut();
+            (Pin::new_unchecked(&mut this.work), &mut this.then)
+        };
+        work.poll(cx).map(|output| {
+            let then = then.take().expect("set when it waited, and called once");
+            then(output);
+        })
+    }
+}
+
+/// The smallest block; each class is twice the one before.
+const CLASS_MIN_BYTES: usize = 128;
+const CLASSES: usize = 7;
+/// A line of the cache: as few as possible are touched for one task.
+const BLOCK_ALIGN: usize = 64;
+
+/// The class of blocks that `Filled<F>` fits into; none for what is to be boxed.
+const fn class_of<F>() -> Option<usize> {
+    let layout = Layout::new::<Filled<F>>();
+    let units = layout.size().div_ceil(CLASS_MIN_BYTES);
+    let class = units.next_power_of_two().trailing_zeros() as usize;
+    if class < CLASSES && layout.align() <= BLOCK_ALIGN { Some(class) } else { None }
+}
+
+fn class_layout(class: usize) -> Layout {
+    Layout::from_size_align(CLASS_MIN_BYTES << class, BLOCK_ALIGN).expect("a small constant")
 }
 
 pub(crate) struct Tasks {
     core: u16,
-    slots: RefCell<Vec<Slot>>,
-    free: RefCell<Vec<u32>>,
-    ready: RefCell<VecDeque<TaskRef>>,
-    pool: Pool,
+    table: Table,
+    ready: Queue,
+    spare: [Cell<Option<Block>>; CLASSES],
     live: Cell<usize>,
 }
 
@@ -102,84 +206,164 @@ impl Tasks {
     pub(crate) fn new(core: u16) -> Self {
         Self {
             core,
-            slots: RefCell::default(),
-            free: RefCell::default(),
-            ready: RefCell::default(),
-            pool: Pool::default(),
+            table: Table::default(),
+            ready: Queue::default(),
+            spare: Default::default(),
             live: Cell::new(0),
         }
     }
 
-    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + 'static) {
-        let (task, _) = self.place(future);
-        self.push(task);
+    pub(crate) fn spawn<F: Future<Output = ()> + 'static>(&self, future: F) {
+        let block = match const { class_of::<F>() } {
+            Some(class) => self.place(class, future),
+            None => self.place_boxed(future),
+        };
+        self.queue(block);
     }
 
     /// Polls once in place; only what then waits stays as a task.
     #[inline]
-    pub(crate) fn spawn_now(&self, future: impl Future<Output = ()> + 'static) {
-        let (task, block) = self.place(future);
-        self.poll(task, block);
+    pub(crate) fn spawn_now<F: Future<Output = ()> + 'static>(&self, future: F) {
+        let Some(class) = (const { class_of::<F>() }) else {
+            return self.poll(self.place_boxed(future));
+        };
+        let block = self.place(class, future);
+        // SAFETY: it was placed just now, and until it has waited nobody else polls it.
+        let after = unsafe { block.poll::<F>() };
+        self.settle(block, after);
+    }
+
+    /// Begins a request: polls `work` in place and gives its output. What waits stays as a task,
+    /// and hands its output to what `later` makes of `asked`.
+    #[inline]
+    pub(crate) fn begin<W, T, A>(
+        &self,
+        work: W,
+        asked: A,
+        later: impl FnOnce(A) -> T,
+    ) -> Option<(A, W::Output)>
+    where
+        W: Future + 'static,
+        T: FnOnce(W::Output) + 'static,
+    {
+        match const { class_of::<Then<W, T>>() } {
+            Some(class) => self.begin_in(class, work, asked, later),
+            None => {
+                let class = const { class_of::<Then<Pin<Box<W>>, T>>() };
+                self.begin_in(class.expect("what follows is small"), Box::pin(work), asked, later)
+            }
+        }
     }
 
     #[inline]
-    fn place<F: Future<Output = ()> + 'static>(&self, future: F) -> (TaskRef, NonNull<Header>) {
-        let layout = Layout::new::<Block<F>>();
-        let block = self.pool.take(layout).cast::<Block<F>>();
-        let header = Header { poll: poll_block::<F>, drop: drop_block::<F>, layout };
-        // SAFETY: the pool gave a block of this layout that nobody else has.
-        unsafe { block.as_ptr().write(Block { header, future }) };
-        let block = block.cast::<Header>();
-        self.live.set(self.live.get() + 1);
-        let mut slots = self.slots.borrow_mut();
-        let index = match self.free.borrow_mut().pop() {
-            Some(index) => index,
-            None => {
-                slots.push(Slot { generation: 0, queued: false, block: None });
-                (slots.len() - 1) as u32
-            }
+    fn begin_in<W, T, A>(
+        &self,
+        class: usize,
+        work: W,
+        asked: A,
+        later: impl FnOnce(A) -> T,
+    ) -> Option<(A, W::Output)>
+    where
+        W: Future + 'static,
+        T: FnOnce(W::Output) + 'static,
+    {
+        let block = self.place(class, Then::<W, T> { work, then: None });
+        let waker = block.header().task.get().waker();
+        // SAFETY: it was placed just now, and until it has waited nobody else polls it.
+        let future = unsafe { &mut *block.future::<Then<W, T>>() };
+        // SAFETY: it never moves until it is dropped in its place.
+        let work = unsafe { Pin::new_unchecked(&mut future.work) };
+        let Poll::Ready(output) = work.poll(&mut Context::from_waker(&waker)) else {
+            future.then = Some(later(asked));
+            return None;
         };
-        let slot = &mut slots[index as usize];
-        slot.block = Some(block);
-        let word = u64::from(self.core) << 48 | u64::from(slot.generation) << 32 | u64::from(index);
-        (TaskRef(word), block)
+        // SAFETY: as above; nobody polls it any more.
+        let after = unsafe { block.end::<Then<W, T>>() };
+        self.settle(block, after);
+        Some((asked, output))
+    }
+
+    fn place_boxed(&self, future: impl Future<Output = ()> + 'static) -> Block {
+        let future = Box::pin(future);
+        let class = const { class_of::<Pin<Box<()>>>() }.expect("a pointer fits");
+        self.place(class, future)
+    }
+
+    /// Puts a future that fits into a block of its class.
+    #[inline]
+    fn place<F: Future<Output = ()> + 'static>(&self, class: usize, future: F) -> Block {
+        let block = match self.spare[class].get() {
+            Some(block) => {
+                self.spare[class].set(block.header().next.get());
+                block
+            }
+            None => self.grow(class),
+        };
+        // SAFETY: a spare block has room and no future; from here on it is this task's.
+        unsafe { block.future::<F>().write(future) };
+        let header = block.header();
+        header.future.set(const { &Actions { poll: Block::poll::<F>, end: Block::end::<F> } });
+        header.state.set(State::Waiting);
+        self.live.set(self.live.get() + 1);
+        block
+    }
+
+    #[cold]
+    fn grow(&self, class: usize) -> Block {
+        let layout = class_layout(class);
+        // SAFETY: the layout is not of size zero.
+        let memory = unsafe { alloc(layout) }.cast::<Header>();
+        let memory = NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(layout));
+        let index = u32::try_from(self.table.len()).expect("memory ends before these numbers do");
+        let header = Header {
+            task: Cell::new(TaskRef::first(self.core, index)),
+            state: Cell::new(State::Vacant),
+            class: class as u8,
+            future: Cell::new(&NOTHING),
+            next: Cell::new(None),
+        };
+        // SAFETY: just allocated, large enough for a header in every class.
+        unsafe { memory.write(header) };
+        self.table.push(Block(memory));
+        Block(memory)
     }
 
     /// Queues a task to be polled, unless it is queued already or has ended.
     #[inline]
     pub(crate) fn push(&self, task: TaskRef) {
-        let mut slots = self.slots.borrow_mut();
-        let Some(slot) = slots.get_mut(task.index()) else { return };
-        if slot.generation == task.generation() && slot.block.is_some() && !slot.queued {
-            slot.queued = true;
-            self.ready.borrow_mut().push_back(task);
+        let Some(block) = self.table.at(task.index()) else { return };
+        let header = block.header();
+        if header.task.get() == task && header.state.get() == State::Waiting {
+            self.queue(block);
         }
+    }
+
+    #[inline]
+    fn queue(&self, block: Block) {
+        block.header().state.set(State::Ready);
+        self.ready.push(block);
     }
 
     /// Polls what was ready when the call began. True: there was something.
     #[inline]
     pub(crate) fn run(&self) -> bool {
-        let count = self.ready.borrow().len();
-        for _ in 0..count {
-            let Some(task) = self.ready.borrow_mut().pop_front() else { break };
-            let block = {
-                let mut slots = self.slots.borrow_mut();
-                let slot = &mut slots[task.index()];
-                if slot.generation != task.generation() {
-                    continue;
-                }
-                slot.queued = false;
-                slot.block
-            };
-            if let Some(block) = block {
-                self.poll(task, block);
+        let mut next = self.ready.take();
+        let found = next.is_some();
+        while let Some(block) = next {
+            let header = block.header();
+            next = header.next.get();
+            if header.state.get() == State::Vacant {
+                self.give_back(block);
+                continue;
             }
+            header.state.set(State::Waiting);
+            self.poll(block);
         }
-        count > 0
+        found
     }
 
     pub(crate) fn has_ready(&self) -> bool {
-        !self.ready.borrow().is_empty()
+        !self.ready.is_empty()
     }
 
     pub(crate) fn live(&self) -> usize {
@@ -187,120 +371,120 @@ impl Tasks {
     }
 
     #[inline]
-    fn poll(&self, task: TaskRef, block: NonNull<Header>) {
-        let waker = task.waker();
-        let mut cx = Context::from_waker(&waker);
-        // SAFETY: the slot holds the block until `end`, and a task is polled only from its core's
-        // loop or in place before anyone knows of it, never from within its own poll.
-        let poll = unsafe { (block.as_ref().poll)(block, &mut cx) };
-        if poll.is_ready() {
-            self.end(task.index(), block);
+    fn poll(&self, block: Block) {
+        let actions = block.header().future.get();
+        // SAFETY: these are the actions of the future in the block, which is there because the
+        // block is not vacant. A task is polled by its core's loop or by who makes it, never from
+        // within its own poll.
+        let after = unsafe { (actions.poll)(block) };
+        self.settle(block, after);
+    }
+
+    #[inline]
+    fn settle(&self, block: Block, after: After) {
+        if after != After::Waits {
+            self.live.set(self.live.get() - 1);
+        }
+        if after == After::Ended {
+            self.give_back(block);
         }
     }
 
     #[inline]
-    fn end(&self, index: usize, block: NonNull<Header>) {
-        {
-            let mut slots = self.slots.borrow_mut();
-            let slot = &mut slots[index];
-            slot.block = None;
-            slot.queued = false;
-            slot.generation = slot.generation.wrapping_add(1);
-        }
-        // SAFETY: the slot let go of the block above, so this is its last use. Dropping the future
-        // may spawn or wake; no borrow is held.
-        unsafe {
-            (block.as_ref().drop)(block);
-            self.pool.give(block.cast(), block.as_ref().layout);
-        }
-        self.free.borrow_mut().push(index as u32);
-        self.live.set(self.live.get() - 1);
+    fn give_back(&self, block: Block) {
+        let header = block.header();
+        let spare = &self.spare[usize::from(header.class)];
+        header.next.set(spare.replace(Some(block)));
     }
 
     /// Drops every task, for a core that ends. Tasks that dropping spawns are dropped too.
     pub(crate) fn clear(&self) {
-        loop {
-            let found = {
-                let slots = self.slots.borrow();
-                slots.iter().enumerate().find_map(|(index, slot)| Some((index, slot.block?)))
-            };
-            let Some((index, block)) = found else { break };
-            self.end(index, block);
+        let mut found = true;
+        while std::mem::take(&mut found) {
+            for block in self.table.blocks() {
+                if block.header().state.get() != State::Vacant {
+                    found = true;
+                    let actions = block.header().future.get();
+                    // SAFETY: these are the actions of the future in the block; no task is running.
+                    let after = unsafe { (actions.end)(block) };
+                    self.settle(block, after);
+                }
+            }
         }
-        self.ready.borrow_mut().clear();
+        let mut next = self.ready.take();
+        while let Some(block) = next {
+            next = block.header().next.get();
+            self.give_back(block);
+        }
     }
 }
 
 impl Drop for Tasks {
     fn drop(&mut self) {
         self.clear();
+        for block in self.table.blocks() {
+            let layout = class_layout(usize::from(block.header().class));
+            // SAFETY: allocated with the layout of its class; no future is left, and nobody else
+            // knows the block.
+            unsafe { dealloc(block.0.as_ptr().cast(), layout) };
+        }
     }
 }
 
-/// Smallest block; each class is twice the one before.
-const CLASS_MIN_BYTES: usize = 64;
-const CLASSES: usize = 8;
-const BLOCK_ALIGN: usize = 16;
-/// Spare blocks that a class keeps; more go back to the allocator.
-const SPARE_MAX: usize = 4096;
-
-/// Free lists of blocks by size class.
+/// All blocks by their index.
 #[derive(Default)]
-struct Pool {
-    spare: RefCell<[Vec<NonNull<u8>>; CLASSES]>,
-}
+struct Table(UnsafeCell<Vec<Block>>);
 
-impl Pool {
+impl Table {
     #[inline]
-    fn class(layout: Layout) -> Option<usize> {
-        let units = layout.size().div_ceil(CLASS_MIN_BYTES).max(1);
-        let class = units.next_power_of_two().trailing_zeros() as usize;
-        (class < CLASSES && layout.align() <= BLOCK_ALIGN).then_some(class)
+    fn at(&self, index: usize) -> Option<Block> {
+        // SAFETY: one thread, and each borrow ends within its own method, which calls nobody.
+        unsafe { &*self.0.get() }.get(index).copied()
     }
 
-    fn class_layout(class: usize) -> Layout {
-        Layout::from_size_align(CLASS_MIN_BYTES << class, BLOCK_ALIGN).expect("a small constant")
+    /// Also those that are added meanwhile.
+    fn blocks(&self) -> impl Iterator<Item = Block> {
+        (0..).map_while(|index| self.at(index))
     }
 
-    #[inline]
-    fn take(&self, layout: Layout) -> NonNull<u8> {
-        let Some(class) = Self::class(layout) else { return allocate(layout) };
-        let spare = self.spare.borrow_mut()[class].pop();
-        spare.unwrap_or_else(|| allocate(Self::class_layout(class)))
+    fn len(&self) -> usize {
+        // SAFETY: as in `at`.
+        unsafe { &*self.0.get() }.len()
     }
 
-    /// # Safety
-    /// `block` came from `take` with this layout and is not used again.
-    #[inline]
-    unsafe fn give(&self, block: NonNull<u8>, layout: Layout) {
-        let Some(class) = Self::class(layout) else {
-            // SAFETY: `take` allocated exactly this layout.
-            return unsafe { dealloc(block.as_ptr(), layout) };
-        };
-        let mut spare = self.spare.borrow_mut();
-        if spare[class].len() < SPARE_MAX {
-            return spare[class].push(block);
-        }
-        // SAFETY: `take` allocated the layout of this class.
-        unsafe { dealloc(block.as_ptr(), Self::class_layout(class)) };
+    fn push(&self, block: Block) {
+        // SAFETY: as in `at`.
+        unsafe { &mut *self.0.get() }.push(block);
     }
 }
 
-impl Drop for Pool {
-    fn drop(&mut self) {
-        for (class, spare) in self.spare.get_mut().iter_mut().enumerate() {
-            for block in spare.drain(..) {
-                // SAFETY: spare blocks of a class were allocated with its layout.
-                unsafe { dealloc(block.as_ptr(), Self::class_layout(class)) };
-            }
+/// Blocks in the order in which they came.
+#[derive(Default)]
+struct Queue {
+    first: Cell<Option<Block>>,
+    last: Cell<Option<Block>>,
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.first.get().is_none()
+    }
+
+    #[inline]
+    fn push(&self, block: Block) {
+        block.header().next.set(None);
+        match self.last.replace(Some(block)) {
+            Some(last) => last.header().next.set(Some(block)),
+            None => self.first.set(Some(block)),
         }
     }
-}
 
-fn allocate(layout: Layout) -> NonNull<u8> {
-    // SAFETY: no layout here is of size zero: a block has a header.
-    let block = unsafe { alloc(layout) };
-    NonNull::new(block).unwrap_or_else(|| handle_alloc_error(layout))
+    /// Takes all; the first one leads to the others.
+    #[inline]
+    fn take(&self) -> Option<Block> {
+        self.last.set(None);
+        self.first.take()
+    }
 }
 
 #[cfg(test)]
@@ -313,6 +497,10 @@ mod tests {
         std::future::poll_fn(move |_| if flag.get() { Poll::Ready(()) } else { Poll::Pending })
     }
 
+    fn queued(tasks: &Tasks) -> usize {
+        std::iter::successors(tasks.ready.first.get(), |block| block.header().next.get()).count()
+    }
+
     #[test]
     fn blocks_are_used_again_and_futures_dropped_once() {
         let tasks = Tasks::new(0);
@@ -321,19 +509,18 @@ mod tests {
             tasks.spawn_now(pending_until(&flag));
         }
         assert_eq!((tasks.live(), Rc::strong_count(&flag)), (0, 1));
-        assert_eq!(tasks.pool.spare.borrow().iter().map(Vec::len).sum::<usize>(), 1);
-        assert_eq!(tasks.slots.borrow().len(), 1);
+        assert_eq!(tasks.table.len(), 1);
     }
 
     #[test]
     fn a_stale_waker_wakes_nobody() {
         let tasks = Tasks::new(0);
         let flag = Rc::new(Cell::new(false));
-        let (first, block) = tasks.place(pending_until(&flag));
-        tasks.poll(first, block);
+        tasks.spawn_now(pending_until(&flag));
+        let first = TaskRef::first(0, 0);
         tasks.push(first);
         tasks.push(first);
-        assert_eq!(tasks.ready.borrow().len(), 1, "queued once");
+        assert_eq!(queued(&tasks), 1, "queued once");
         flag.set(true);
         assert!(tasks.run());
         assert_eq!(tasks.live(), 0);

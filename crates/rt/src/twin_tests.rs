@@ -5,14 +5,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use block::completion::Waiting;
 use block::extent::ExtentState;
-use block::{Buffer, Completion, ErrorKind, Outcome, Part, Sgl, Sink};
+use block::{Buffer, Completion, ErrorKind, Outcome, Part, Sgl, Sink, Way};
 
 use crate::net::{Address, Listener, Stream};
 use crate::sim::{Options, World};
@@ -296,9 +296,10 @@ fn more_requests_than_a_queue_takes_are_all_answered<M: Machine>() {
         handle.set_len(4096).unwrap();
         let file = handle.on(&core);
         let sink = Rc::new(Count::default());
+        let way = Way::to(Rc::downgrade(&sink) as Weak<dyn Sink>);
         let buffer = Buffer::zeroed(512);
         for tag in 0..COUNT {
-            file.read(0, &buffer.sgl(), Completion::new(sink.clone(), u64::from(tag)));
+            file.read(0, &buffer.sgl(), Completion::new(way.clone(), u64::from(tag)));
         }
         assert_eq!(sink.answers.get(), 0, "never answered from within the call");
         while sink.answers.get() < COUNT {
@@ -415,14 +416,15 @@ fn writes_in_flight_can_be_waited_for<M: Machine>() {
     M::run(|core, _| async move {
         let file = temp_file::<M>(&core).on(&core);
         let sink = Rc::new(Count::default());
+        let way = Way::to(Rc::downgrade(&sink) as Weak<dyn Sink>);
         let buffer = Buffer::from_bytes(&[5; 8192]);
         for n in 0..16 {
-            file.write(n * 8192, &buffer.sgl(), n % 4 == 0, Completion::new(sink.clone(), n));
+            file.write(n * 8192, &buffer.sgl(), n % 4 == 0, Completion::new(way.clone(), n));
         }
         file.drained(1 << 20, 4096).await;
         file.drained(0, 16 * 8192).await;
         assert_eq!((sink.answers.get(), sink.errors.get()), (16, 0));
-        file.read(0, &buffer.sgl(), Completion::new(sink.clone(), 16));
+        file.read(0, &buffer.sgl(), Completion::new(way.clone(), 16));
         file.drained(0, u64::MAX).await;
         assert_eq!(sink.answers.get(), 16, "reads are not waited for");
         file.quiet(0, u64::MAX).await;

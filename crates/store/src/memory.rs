@@ -8,15 +8,13 @@
 //!
 //! Each handle has its own list of segments, so no request meets a lock that all of them share.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use block::extent::{self, EXTENT_BYTES, Extent, ExtentState};
-use block::{
-    Completion, Device, Error, ErrorKind, Geometry, Op, OpSet, Outcome, Request, Sgl, Watch,
-};
+use block::{Asked, Device, Error, ErrorKind, Geometry, Op, OpSet, Outcome, Request, Sgl, Watch};
 use rt::Core;
 
 use crate::null::check_size;
@@ -145,7 +143,7 @@ impl Store for MemoryStore {
         let device = Rc::new(Memory {
             store: self.clone(),
             id,
-            geometry: RefCell::new(geometry),
+            geometry: Cell::new(geometry),
             segments: RefCell::new(state.segments.clone()),
             watch: Watch::new(),
         });
@@ -167,7 +165,7 @@ impl Store for MemoryStore {
 struct Memory {
     store: Arc<MemoryStore>,
     id: HandleId,
-    geometry: RefCell<Geometry>,
+    geometry: Cell<Geometry>,
     segments: RefCell<Vec<Arc<Segment>>>,
     watch: Watch,
 }
@@ -177,7 +175,7 @@ impl Memory {
     fn look(&self) {
         let state = self.store.state();
         self.segments.replace(state.segments.clone());
-        self.geometry.borrow_mut().size = state.size;
+        self.geometry.set(self.geometry.get().with_size(state.size));
         drop(state);
         self.watch.notify();
     }
@@ -185,13 +183,16 @@ impl Memory {
 
 impl Device for Memory {
     fn geometry(&self) -> Geometry {
-        *self.geometry.borrow()
+        self.geometry.get()
     }
 
     #[inline]
-    fn begin(&self, request: &Request<'_>, done: Completion) -> Option<Outcome> {
-        if let Err(error) = self.geometry.borrow().check(request) {
-            return done.now(Err(error));
+    fn begin(&self, request: &Request<'_>, asked: Asked<'_>) -> Option<Outcome> {
+        let geometry = self.geometry.get();
+        if !geometry.suits(request)
+            && let Err(error) = geometry.check(request)
+        {
+            return asked.now(Err(error));
         }
         let segments = self.segments.borrow();
         let &Request { op, offset, len, data } = request;
@@ -210,7 +211,7 @@ impl Device for Memory {
             Op::Status => Ok(status(&segments, offset, len, &data)),
             Op::Flush => Ok(0),
         };
-        done.now(outcome)
+        asked.now(outcome)
     }
 
     fn watch(&self) -> &Watch {

@@ -1,13 +1,11 @@
 //! A device that does nothing, as fast as possible: reads leave the buffer as it is, writes are
 //! forgotten. It measures everything above it, and says so ([`Keeps::Nothing`]).
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use block::{
-    Completion, Device, Error, ErrorKind, Geometry, Keeps, Op, OpSet, Outcome, Request, Watch,
-};
+use block::{Asked, Device, Error, ErrorKind, Geometry, Keeps, OpSet, Outcome, Request, Watch};
 use rt::Core;
 
 use crate::roster::{HandleId, Member, each};
@@ -58,7 +56,7 @@ impl Store for NullStore {
         let device = Rc::new(Null {
             store: self.clone(),
             id,
-            geometry: RefCell::new(geometry),
+            geometry: Cell::new(geometry),
             watch: Watch::new(),
         });
         state.members.push(Member::new(core, id, &device));
@@ -87,29 +85,29 @@ impl Store for NullStore {
 struct Null {
     store: Arc<NullStore>,
     id: HandleId,
-    geometry: RefCell<Geometry>,
+    geometry: Cell<Geometry>,
     watch: Watch,
 }
 
 impl Null {
     fn look(&self) {
-        self.geometry.borrow_mut().size = self.store.size();
+        self.geometry.set(self.geometry.get().with_size(self.store.size()));
         self.watch.notify();
     }
 }
 
 impl Device for Null {
     fn geometry(&self) -> Geometry {
-        *self.geometry.borrow()
+        self.geometry.get()
     }
 
     #[inline]
-    fn begin(&self, request: &Request<'_>, done: Completion) -> Option<Outcome> {
-        if let Err(error) = self.geometry.borrow().check(request) {
-            return done.now(Err(error));
+    fn begin(&self, request: &Request<'_>, asked: Asked<'_>) -> Option<Outcome> {
+        let geometry = self.geometry.get();
+        if geometry.suits(request) {
+            return asked.now(Ok(request.len));
         }
-        let counted = matches!(request.op, Op::Read | Op::Write { .. });
-        done.now(Ok(if counted { request.len } else { 0 }))
+        asked.now(geometry.check(request).map(|()| 0))
     }
 
     fn watch(&self) -> &Watch {

@@ -8,10 +8,10 @@ mod allocator;
 
 use std::cell::Cell;
 use std::path::Path;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use block::{Buffer, Completion, Device, Op, Outcome, Request, SglBuf, Sink};
+use block::{Asked, Buffer, Device, Op, Outcome, Request, SglBuf, Sink, Way};
 use rt::sync::Notify;
 use rt::{Config, Core};
 use store::file::Options;
@@ -32,13 +32,21 @@ fn lists() -> Vec<(&'static str, SglBuf)> {
 }
 
 /// Counts answers, and says when all have come.
-#[derive(Default)]
 struct Tally {
+    way: Rc<Way>,
     left: Cell<u64>,
     all: Notify,
 }
 
 impl Tally {
+    fn new() -> Rc<Self> {
+        Rc::new_cyclic(|me: &Weak<Self>| Self {
+            way: Way::to(me.clone() as Weak<dyn Sink>),
+            left: Cell::new(0),
+            all: Notify::new(),
+        })
+    }
+
     fn answered(&self, outcome: Outcome) {
         assert_eq!(outcome, Ok(4096));
         self.left.set(self.left.get() - 1);
@@ -61,8 +69,7 @@ async fn load(device: &Rc<dyn Device>, op: Op, list: &SglBuf, tally: &Rc<Tally>,
         for n in 0..DEPTH {
             let offset = (round * DEPTH + n) * 4096 % SIZE;
             let request = Request { op, ..Request::write(offset, list.sgl()) };
-            let done = Completion::new(tally.clone(), n);
-            if let Some(outcome) = device.begin(&request, done) {
+            if let Some(outcome) = device.begin(&request, Asked::by(&tally.way, n)) {
                 tally.answered(outcome);
             }
         }
@@ -71,7 +78,7 @@ async fn load(device: &Rc<dyn Device>, op: Op, list: &SglBuf, tally: &Rc<Tally>,
 }
 
 async fn count(core: Core, store: Arc<dyn Store>, what: &str) {
-    let (device, tally) = (store.device(&core), Rc::new(Tally::default()));
+    let (device, tally) = (store.device(&core), Tally::new());
     for (name, list) in lists() {
         for op in [Op::Write { fua: false, atomic: false }, Op::Read] {
             load(&device, op, &list, &tally, 40).await;

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use block::{
-    Completion, Device, ErrorKind, Geometry, Health, Op, Outcome, Request, RequestBuf, Watch,
+    Asked, Completion, Device, ErrorKind, Geometry, Health, Op, Outcome, Request, RequestBuf, Watch,
 };
 use rt::{Core, Time};
 
@@ -99,13 +99,13 @@ impl Device for Delay {
         self.inner.lower.geometry()
     }
 
-    fn begin(&self, request: &Request<'_>, done: Completion) -> Option<Outcome> {
+    fn begin(&self, request: &Request<'_>, asked: Asked<'_>) -> Option<Outcome> {
         let Inner { core, lower, .. } = &*self.inner;
         let line = self.inner.line(request.op);
         if line.delay.is_zero() {
-            return lower.begin(request, done);
+            return lower.begin(request, asked);
         }
-        let (due, op) = (core.now() + line.delay, request.op);
+        let (due, op, done) = (core.now() + line.delay, request.op, asked.later());
         line.waiting.borrow_mut().push_back(Late { due, request: request.to_buf(), done });
         if !line.is_served.replace(true) {
             core.spawn(self.inner.clone().serve(op));

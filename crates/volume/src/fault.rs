@@ -10,8 +10,8 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use block::{
-    Buffer, Completion, Device, Error, ErrorKind, Geometry, Health, Keeps, Op, Outcome, Request,
-    RequestBuf, Watch,
+    Asked, Buffer, Completion, Device, Error, ErrorKind, Geometry, Health, Keeps, Op, Outcome,
+    Request, RequestBuf, Watch,
 };
 use rt::Core;
 
@@ -158,26 +158,26 @@ impl Fault {
         (mixed ^ (mixed >> 31)) % end
     }
 
-    fn act(&self, action: Action, request: &Request<'_>, done: Completion) -> Option<Outcome> {
+    fn act(&self, action: Action, request: &Request<'_>, asked: Asked<'_>) -> Option<Outcome> {
         match action {
-            Action::Fail(kind) => done.now(Err(injected(kind))),
+            Action::Fail(kind) => asked.now(Err(injected(kind))),
             Action::Hang => {
-                self.hung.borrow_mut().push((request.to_buf(), done));
+                self.hung.borrow_mut().push((request.to_buf(), asked.later()));
                 None
             }
             Action::Tear { bytes } if matches!(request.op, Op::Write { .. }) => {
                 let (lower, request) = (self.lower.clone(), request.to_buf());
-                self.core.answer(done, async move {
+                self.core.answer(asked, async move {
                     write_part(&*lower, &request, bytes.min(request.len)).await?;
                     Err(injected(ErrorKind::Medium))
                 })
             }
-            Action::Tear { .. } => done.now(Err(injected(ErrorKind::Medium))),
+            Action::Tear { .. } => asked.now(Err(injected(ErrorKind::Medium))),
             Action::Lose if request.op.is_write() => {
                 let counted = matches!(request.op, Op::Write { .. });
-                done.now(Ok(if counted { request.len } else { 0 }))
+                asked.now(Ok(if counted { request.len } else { 0 }))
             }
-            Action::Lose => self.lower.begin(request, done),
+            Action::Lose => self.lower.begin(request, asked),
         }
     }
 }
@@ -213,17 +213,17 @@ impl Device for Fault {
         geometry
     }
 
-    fn begin(&self, request: &Request<'_>, done: Completion) -> Option<Outcome> {
+    fn begin(&self, request: &Request<'_>, asked: Asked<'_>) -> Option<Outcome> {
         if !self.is_active.get() {
-            return self.lower.begin(request, done);
+            return self.lower.begin(request, asked);
         }
         // What the device would refuse is no matter for rules.
         if let Err(error) = self.lower.geometry().check(request) {
-            return done.now(Err(error));
+            return asked.now(Err(error));
         }
         match self.decide(request) {
-            None => self.lower.begin(request, done),
-            Some(action) => self.act(action, request, done),
+            None => self.lower.begin(request, asked),
+            Some(action) => self.act(action, request, asked),
         }
     }
 

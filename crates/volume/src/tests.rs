@@ -8,7 +8,7 @@ use std::time::Duration;
 use block::completion::Waiting;
 use block::conformance::{Bench, Boxed, Report, Shape, Subject, run};
 use block::{
-    Buffer, Completion, Device, ErrorKind, Geometry, Keeps, Op, OpSet, Outcome, Request, Watch,
+    Answer, Asked, Buffer, Device, ErrorKind, Geometry, Keeps, Op, OpSet, Outcome, Request, Watch,
 };
 use rt::{Config, Core};
 
@@ -39,10 +39,10 @@ impl Device for Plain {
         self.geometry
     }
 
-    fn begin(&self, request: &Request<'_>, done: Completion) -> Option<Outcome> {
+    fn begin(&self, request: &Request<'_>, asked: Asked<'_>) -> Option<Outcome> {
         self.asked.set(self.asked.get() + 1);
         if let Err(error) = self.geometry.check(request) {
-            return done.now(Err(error));
+            return asked.now(Err(error));
         }
         let mut bytes = self.bytes.borrow_mut();
         let range = request.offset as usize..(request.offset + request.len) as usize;
@@ -52,7 +52,7 @@ impl Device for Plain {
             Op::Discard | Op::WriteZeroes { .. } => bytes[range].fill(0),
             _ => {}
         }
-        done.now(Ok(request.data.len() as u64))
+        asked.now(Ok(request.data.len() as u64))
     }
 
     fn watch(&self) -> &Watch {
@@ -166,14 +166,21 @@ fn a_late_write_is_applied_late_and_not_before_its_answer_is_due() {
     });
 }
 
+/// Asks for what cannot be answered in place.
+fn later(device: &dyn Device, request: &Request<'_>) -> Waiting {
+    match device.ask(request) {
+        Answer::Later(waiting) => waiting,
+        Answer::Now(outcome) => panic!("answered in place: {outcome:?}"),
+    }
+}
+
 #[test]
 fn a_delay_that_is_dropped_answers_what_waits() {
     on_a_core(|core| async move {
         let delays = Delays { others: Duration::from_millis(5), ..Delays::default() };
         let lower = Plain::new(1 << 16, 512);
         let delay = Delay::new(&core, lower.clone(), delays);
-        let (waiting, done) = Waiting::new();
-        assert!(delay.begin(&Request::plain(Op::Discard, 0, 512), done).is_none());
+        let waiting = later(&*delay, &Request::plain(Op::Discard, 0, 512));
         drop(delay);
         assert_eq!(waiting.outcome().await, Ok(0), "the line is served to its end");
         assert_eq!(lower.asked.get(), 1);
@@ -264,8 +271,7 @@ fn what_hangs_goes_on_when_it_is_released_or_ends_with_the_device() {
         let fault = Fault::new(&core, lower.clone(), 1);
         fault.add(Rule { count: 1, ..Rule::always(Requests::Writes, Action::Hang) });
         let buffer = Buffer::from_bytes(&[5; 512]);
-        let (waiting, done) = Waiting::new();
-        assert!(fault.begin(&Request::write(0, buffer.sgl()), done).is_none());
+        let waiting = later(&*fault, &Request::write(0, buffer.sgl()));
         fault.clear();
         assert_eq!((fault.hanging(), lower.asked.get()), (1, 0));
         assert_eq!(fault.geometry().keeps, Keeps::Nothing, "a write may still come");
@@ -276,8 +282,7 @@ fn what_hangs_goes_on_when_it_is_released_or_ends_with_the_device() {
         assert_eq!(read(&*fault, 0, 512).await.unwrap(), [5; 512]);
 
         fault.add(Rule::always(Requests::All, Action::Hang));
-        let (waiting, done) = Waiting::new();
-        assert!(fault.begin(&Request::flush(), done).is_none());
+        let waiting = later(&*fault, &Request::flush());
         drop(fault);
         assert_eq!(waiting.outcome().await.unwrap_err().kind(), ErrorKind::Aborted);
     });

@@ -18,7 +18,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::Instant;
 
-use block::{Completion, Device, Geometry, Outcome, Request, Sink, Watch, mem::Buffer};
+use block::{Asked, Device, Geometry, Outcome, Request, Sink, Watch, Way, mem::Buffer};
 use clap::Args;
 use rt::{Config, Core, Poller};
 use serde::Serialize;
@@ -30,9 +30,9 @@ use crate::{Result, callgrind, cpu};
 
 /// The bars for what needs no kernel are given for a machine whose bare loop takes this long.
 const SCALE_NS: f64 = 90.0;
-const PASSES: usize = 4;
+const PASSES: usize = 20;
 /// In each pass; 40 in all.
-const STRETCHES: usize = 10;
+const STRETCHES: usize = 2;
 const STRETCH_REQUESTS: u64 = 100_000;
 const CALLGRIND_REQUESTS: u64 = 20_000;
 /// A lowest stretch so far below the usual one is not trusted without a word.
@@ -233,12 +233,15 @@ fn ours(how: How, depth: u32, stretches: usize, requests: u64) -> Result<Vec<Ins
         };
         let load = Rc::new_cyclic(|me| Load {
             me: me.clone(),
+            way: Way::to(me.clone()),
             core: core.clone(),
             device,
             buffer: Buffer::zeroed(4096),
             by_task: matches!(how, How::NopTask | How::AtOnceTask),
-            free: Cell::new(depth),
-            left: Cell::new(requests),
+            depth: u64::from(depth),
+            begun: Cell::new(0),
+            answered: Cell::new(0),
+            end: Cell::new(requests),
             requests,
             // One more than asked for: it warms up.
             stretches: Cell::new(stretches + 1),
@@ -246,7 +249,7 @@ fn ours(how: How, depth: u32, stretches: usize, requests: u64) -> Result<Vec<Ins
             over: rt::sync::Notify::new(),
         });
         let poller = core.add_poller(load.clone());
-        load.over.until(|| load.stretches.get() == 0 && load.free.get() == depth).await;
+        load.over.until(|| load.stretches.get() == 0 && load.in_flight() == 0).await;
         core.remove_poller(poller);
         load.ends.take()
     })?;
@@ -265,8 +268,8 @@ impl Device for Nop {
     }
 
     #[inline]
-    fn begin(&self, _: &Request<'_>, done: Completion) -> Option<Outcome> {
-        self.core.nop(done);
+    fn begin(&self, _: &Request<'_>, asked: Asked<'_>) -> Option<Outcome> {
+        self.core.nop(asked.later());
         None
     }
 
@@ -278,12 +281,16 @@ impl Device for Nop {
 /// Keeps `depth` requests in flight, and notes when each stretch ends.
 struct Load {
     me: Weak<Load>,
+    way: Rc<Way>,
     core: Core,
     device: Rc<dyn Device>,
     buffer: Buffer,
     by_task: bool,
-    free: Cell<u32>,
-    left: Cell<u64>,
+    depth: u64,
+    begun: Cell<u64>,
+    answered: Cell<u64>,
+    /// The stretch ends when so many are answered.
+    end: Cell<u64>,
     requests: u64,
     stretches: Cell<usize>,
     ends: RefCell<Vec<Instant>>,
@@ -293,8 +300,8 @@ struct Load {
 impl Load {
     #[inline]
     fn begin(&self, tag: u64) {
-        let me = self.me.upgrade().expect("held while it is a poller");
         if self.by_task {
+            let me = self.me();
             self.core.spawn_now(async move {
                 let request = Request::read(tag * 4096, me.buffer.sgl());
                 let outcome = me.device.io(&request).await;
@@ -303,15 +310,23 @@ impl Load {
             return;
         }
         let request = Request::read(tag * 4096, self.buffer.sgl());
-        if let Some(outcome) = self.device.begin(&request, Completion::new(me, tag)) {
+        if let Some(outcome) = self.device.begin(&request, Asked::by(&self.way, tag)) {
             self.complete(tag, outcome);
         }
+    }
+
+    fn me(&self) -> Rc<Self> {
+        self.me.upgrade().expect("held while it is a poller")
+    }
+
+    fn in_flight(&self) -> u64 {
+        self.begun.get() - self.answered.get()
     }
 
     #[cold]
     fn stretch_ends(&self) {
         self.ends.borrow_mut().push(Instant::now());
-        self.left.set(self.requests);
+        self.end.set(self.answered.get() + self.requests);
         self.stretches.set(self.stretches.get() - 1);
     }
 }
@@ -320,32 +335,26 @@ impl Sink for Load {
     #[inline]
     fn complete(&self, tag: u64, outcome: Outcome) {
         assert!(outcome.is_ok(), "request {tag}");
-        self.free.set(self.free.get() + 1);
-        self.left.set(self.left.get() - 1);
-        if self.left.get() == 0 {
-            self.stretch_ends();
-        }
-        if self.stretches.get() == 0 {
-            self.over.notify();
-        }
+        self.answered.set(self.answered.get() + 1);
     }
 }
 
 impl Poller for Load {
     #[inline]
     fn turn(&self) -> bool {
+        if self.answered.get() >= self.end.get() && self.stretches.get() > 0 {
+            self.stretch_ends();
+        }
         if self.stretches.get() == 0 {
+            self.over.notify();
             return false;
         }
-        let count = self.free.get();
-        for tag in 0..count {
-            if self.stretches.get() == 0 {
-                break;
-            }
-            self.free.set(self.free.get() - 1);
-            self.begin(u64::from(tag));
+        let free = self.depth - self.in_flight();
+        self.begun.set(self.begun.get() + free);
+        for tag in 0..free {
+            self.begin(tag);
         }
-        count > 0
+        free > 0
     }
 
     fn publish(&self) {}

@@ -14,7 +14,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use block::{Completion, Device, Op, Outcome, Request, Sgl, Sink};
+use block::{Asked, Device, Op, Outcome, Request, Sgl, Sink, Way};
 use model::stats::{OpKind, OpStats};
 use proto::vhost_user::RingAddresses;
 use rt::os::event::{EventFd, EventWatch};
@@ -57,6 +57,7 @@ pub(super) struct Setup {
 
 pub(super) struct Queue {
     me: Weak<Queue>,
+    way: Rc<Way>,
     core: Core,
     index: u16,
     ring: RefCell<Split>,
@@ -98,6 +99,7 @@ impl Queue {
         ring.disarm();
         let queue = Rc::new_cyclic(|me| Self {
             me: me.clone(),
+            way: Way::to(me.clone()),
             core: core.clone(),
             index: setup.index,
             ring: RefCell::new(ring),
@@ -270,9 +272,8 @@ impl Queue {
 
     #[inline]
     fn ask(&self, head: u16, request: &Request<'_>) {
-        let me: Rc<dyn Sink> = self.me();
         let tag = u64::from(head);
-        if let Some(outcome) = self.device.begin(request, Completion::new(me, tag)) {
+        if let Some(outcome) = self.device.begin(request, Asked::by(&self.way, tag)) {
             self.complete(tag, outcome);
         }
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use block::{Completion, Device, Geometry, Op, Outcome, Request, RequestBuf, Watch};
+use block::{Asked, Device, Geometry, Op, Outcome, Request, RequestBuf, Watch};
 use rt::Core;
 use wire::virtio::blk::Status;
 
@@ -37,10 +37,11 @@ impl Device for Slow {
         Geometry::plain((BLOCK * BLOCKS) as u64, 512)
     }
 
-    fn begin(&self, request: &Request<'_>, done: Completion) -> Option<Outcome> {
+    fn begin(&self, request: &Request<'_>, asked: Asked<'_>) -> Option<Outcome> {
         if let Err(error) = self.geometry().check(request) {
-            return done.now(Err(error));
+            return asked.now(Err(error));
         }
+        let done = asked.later();
         let (request, file, core) = (request.to_buf(), self.file.clone(), self.core.clone());
         self.core.spawn(async move {
             core.sleep(Duration::from_micros(core.random() % 300)).await;

@@ -7,11 +7,11 @@
 //! in a backlog.
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
-use std::mem::MaybeUninit;
+use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -40,9 +40,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 const IORING_ENTER_GETEVENTS: u32 = 1;
 
 pub struct Driver {
-    ring: RefCell<IoUring>,
-    ops: RefCell<Ops>,
-    backlog: RefCell<VecDeque<squeue::Entry>>,
+    inner: RefCell<Inner>,
     in_flight: Cell<u32>,
     drains: RefCell<Vec<Drain>>,
     pub(crate) counters: Counters,
@@ -76,21 +74,39 @@ impl Doorbell {
     }
 }
 
-#[derive(Default)]
-struct Ops {
-    list: Vec<Op>,
-    free: Vec<u32>,
+struct Inner {
+    queue: Queue,
+    ops: Ops,
 }
 
+struct Queue {
+    ring: IoUring,
+    /// What did not fit into the ring.
+    backlog: VecDeque<squeue::Entry>,
+}
+
+struct Ops {
+    list: Vec<Op>,
+    /// First of the free slots; each names the next.
+    free: u32,
+}
+
+/// No slot.
+const NONE: u32 = u32::MAX;
+
+/// In lines of the cache, so that an operation without data touches one.
+#[repr(C, align(64))]
 struct Op {
     what: What,
     /// The parts still to move; their storage is used again by the next operation of this slot.
     parts: Vec<Part>,
-    pin: Option<MemPin>,
 }
 
+#[repr(u8)]
 enum What {
-    Free,
+    Free {
+        next: u32,
+    },
     /// Bytes between memory and a file.
     Transfer(Transfer),
     /// Anything with one answer and no data: sync, allocate.
@@ -101,11 +117,7 @@ enum What {
     /// A task waits for the raw result.
     Future(Waited),
     /// A read of an eventfd, repeated for as long as its owner wants.
-    Event {
-        value: Box<u64>,
-        fd: Rc<EventFd>,
-        then: Then,
-    },
+    Event(Event),
     /// A message to another core's ring; on failure its eventfd is rung.
     Message(RawFd),
 }
@@ -113,6 +125,7 @@ enum What {
 struct Transfer {
     done: Completion,
     file: Rc<OsFile>,
+    _pin: Option<MemPin>,
     write: Option<WriteFlags>,
     offset: u64,
     left: usize,
@@ -124,6 +137,12 @@ struct Transfer {
 pub(crate) struct WriteFlags {
     /// Answered when durable.
     pub(crate) durable: bool,
+}
+
+struct Event {
+    value: Box<u64>,
+    fd: Rc<EventFd>,
+    then: Then,
 }
 
 enum Waited {
@@ -175,9 +194,10 @@ impl Driver {
         let shared =
             Doorbell { event: doorbell.try_clone()?, ring: AtomicI32::new(ring.as_raw_fd()) };
         let driver = Self {
-            ring: RefCell::new(ring),
-            ops: RefCell::default(),
-            backlog: RefCell::default(),
+            inner: RefCell::new(Inner {
+                queue: Queue { ring, backlog: VecDeque::new() },
+                ops: Ops { list: Vec::new(), free: NONE },
+            }),
             in_flight: Cell::new(0),
             drains: RefCell::default(),
             counters: Counters::default(),
@@ -203,17 +223,15 @@ impl Driver {
         done: Completion,
     ) {
         let total = data.len();
-        let transfer = Transfer { done, file: file.clone(), write, offset, left: total, total };
-        let mut ops = self.ops.borrow_mut();
-        let index = ops.take(What::Free);
-        let op = &mut ops.list[index as usize];
-        op.parts.extend(data.parts());
-        op.pin = data.pin().cloned();
-        let entry = transfer_entry(&transfer, &op.parts);
-        op.what = What::Transfer(transfer);
-        drop(ops);
-        self.push(entry.user_data(u64::from(index)));
-        self.in_flight.set(self.in_flight.get() + 1);
+        let (file, _pin) = (file.clone(), data.pin().cloned());
+        let transfer = Transfer { done, file, _pin, write, offset, left: total, total };
+        self.start(|op| {
+            op.parts.extend(data.parts());
+            let entry = transfer_entry(&transfer, &op.parts);
+            op.fill(What::Transfer(transfer));
+            entry
+        });
+        self.more_in_flight();
     }
 
     /// An operation on a file that answers with zero or an error.
@@ -226,40 +244,41 @@ impl Driver {
         self.plain_on(None, opcode::Nop::new().build(), done);
     }
 
+    #[inline]
     fn plain_on(&self, file: Option<Rc<OsFile>>, entry: squeue::Entry, done: Completion) {
-        let index = self.ops.borrow_mut().take(What::Plain { done, _file: file });
-        self.push(entry.user_data(u64::from(index)));
-        self.in_flight.set(self.in_flight.get() + 1);
+        self.start(|op| {
+            op.fill(What::Plain { done, _file: file });
+            entry
+        });
+        self.more_in_flight();
     }
 
     /// A raw operation for a task to wait on. Dropping the future cancels the operation; what it
     /// uses is kept until the kernel has let go.
     pub(crate) fn submit(&self, entry: squeue::Entry, keep: Option<Rc<dyn Any>>) -> u32 {
         let waited = What::Future(Waited::Pending { waker: None, _keep: keep });
-        let index = self.ops.borrow_mut().take(waited);
-        self.push(entry.user_data(u64::from(index)));
-        self.in_flight.set(self.in_flight.get() + 1);
+        let index = self.start(|op| {
+            op.fill(waited);
+            entry
+        });
+        self.more_in_flight();
         index
     }
 
     /// Goes on reading an eventfd until [`Driver::unwatch`].
     pub(crate) fn watch(&self, fd: &Rc<EventFd>, then: Then) -> u32 {
         let value = Box::new(0u64);
-        let mut ops = self.ops.borrow_mut();
-        let index = ops.take(What::Event { value, fd: fd.clone(), then });
-        let entry = ops.list[index as usize].event_entry();
-        drop(ops);
-        if let Some(entry) = entry {
-            self.push(entry.user_data(u64::from(index)));
-        }
-        index
+        let mut event = Event { value, fd: fd.clone(), then };
+        self.start(|op| {
+            let entry = event.entry();
+            op.fill(What::Event(event));
+            entry
+        })
     }
 
     pub(crate) fn unwatch(&self, index: u32) {
-        if let Some(Op { what: What::Event { then, .. }, .. }) =
-            self.ops.borrow_mut().list.get_mut(index as usize)
-        {
-            *then = Then::Stop;
+        if let What::Event(event) = &mut self.inner.borrow_mut().ops.list[index as usize].what {
+            event.then = Then::Stop;
         }
         self.cancel(index);
     }
@@ -271,62 +290,65 @@ impl Driver {
 
     /// Rings another core's doorbell from this one.
     fn message(&self, ring: RawFd, event: RawFd) {
-        let index = self.ops.borrow_mut().take(What::Message(event));
-        let entry = opcode::MsgRingData::new(types::Fd(ring), 0, UNHEARD, None).build();
-        self.push(entry.user_data(u64::from(index)));
+        self.start(|op| {
+            op.fill(What::Message(event));
+            opcode::MsgRingData::new(types::Fd(ring), 0, UNHEARD, None).build()
+        });
+    }
+
+    /// Pushes an entry whose operation has a slot of its own.
+    #[inline(always)]
+    fn start(&self, fill: impl FnOnce(&mut Op) -> squeue::Entry) -> u32 {
+        let mut inner = self.inner.borrow_mut();
+        let (index, op) = inner.ops.take();
+        let entry = fill(op).user_data(u64::from(index));
+        self.push_to(inner, entry);
+        index
     }
 
     fn push(&self, entry: squeue::Entry) {
+        self.push_to(self.inner.borrow_mut(), entry);
+    }
+
+    #[inline(always)]
+    fn push_to(&self, mut inner: RefMut<'_, Inner>, entry: squeue::Entry) {
         self.counters.operations.set(self.counters.operations.get() + 1);
-        if !self.backlog.borrow().is_empty() {
-            self.backlog.borrow_mut().push_back(entry);
-            return;
-        }
-        if self.try_push(&entry) {
-            return;
-        }
-        // The queue is exactly full: hand it over now. The kernel may refuse while it has
-        // completions that nobody has taken; then the entry waits for the next turn.
-        let _ = self.enter();
-        if !self.try_push(&entry) {
-            self.backlog.borrow_mut().push_back(entry);
+        if !inner.queue.push(&entry) {
+            drop(inner);
+            self.push_when_full(entry);
         }
     }
 
-    fn try_push(&self, entry: &squeue::Entry) -> bool {
-        let mut ring = self.ring.borrow_mut();
-        // SAFETY: what the entry points to is kept in its operation's slot until its completion.
-        unsafe { ring.submission().push(entry) }.is_ok()
+    /// The kernel may refuse to take the queue while it has completions that nobody has taken; then
+    /// the entry waits for the next turn.
+    #[cold]
+    #[inline(never)]
+    fn push_when_full(&self, entry: squeue::Entry) {
+        let _ = self.enter();
+        let queue = &mut self.inner.borrow_mut().queue;
+        if !queue.push(&entry) {
+            queue.backlog.push_back(entry);
+        }
     }
 
     // ---- talking to the kernel ----------------------------------------------------------------
 
     /// Hands over what was pushed, if anything, and lets the kernel post completions it holds back.
+    #[inline]
     pub(crate) fn flush(&self) {
-        while let Some(entry) = self.backlog.borrow().front() {
-            if !self.try_push(entry) {
-                break;
-            }
-            self.backlog.borrow_mut().pop_front();
-        }
-        let (pending, held) = {
-            let mut ring = self.ring.borrow_mut();
-            let queue = ring.submission();
-            (queue.len(), queue.taskrun() || queue.cq_overflow())
-        };
-        if pending > 0 || held {
+        if self.inner.borrow_mut().queue.wants_enter() {
             let _ = self.enter();
         }
     }
 
     /// Entries that the kernel has not taken yet.
     pub(crate) fn has_backlog(&self) -> bool {
-        !self.backlog.borrow().is_empty()
+        !self.inner.borrow().queue.backlog.is_empty()
     }
 
     /// Whether the kernel has something for us, without asking it.
     pub(crate) fn has_news(&self) -> bool {
-        let mut ring = self.ring.borrow_mut();
+        let ring = &mut self.inner.borrow_mut().queue.ring;
         ring.submission().taskrun() || !ring.completion().is_empty()
     }
 
@@ -334,9 +356,9 @@ impl Driver {
     /// waiting.
     fn enter(&self) -> io::Result<usize> {
         self.counters.enters.set(self.counters.enters.get() + 1);
-        let mut ring = self.ring.borrow_mut();
+        let ring = &mut self.inner.borrow_mut().queue.ring;
         let pending = ring.submission().len() as u32;
-        // SAFETY: entries in the queue are valid as `push` says; no argument is passed.
+        // SAFETY: entries in the queue are valid as `Queue::push` says; no argument is passed.
         unsafe {
             ring.submitter().enter::<libc::sigset_t>(pending, 0, IORING_ENTER_GETEVENTS, None)
         }
@@ -346,7 +368,7 @@ impl Driver {
     pub(crate) fn wait(&self, limit: Option<Duration>) {
         self.counters.enters.set(self.counters.enters.get() + 1);
         self.counters.sleeps.set(self.counters.sleeps.get() + 1);
-        let ring = self.ring.borrow();
+        let ring = &self.inner.borrow().queue.ring;
         let result = match limit {
             None => ring.submitter().submit_and_wait(1),
             Some(limit) => {
@@ -362,13 +384,19 @@ impl Driver {
     }
 
     /// Takes completions and answers who asked. True: there were some.
+    #[inline]
     pub(crate) fn reap(&self, core: &Core) -> bool {
+        let nothing = self.inner.borrow_mut().queue.ring.completion().is_empty();
+        !nothing && self.reap_some(core)
+    }
+
+    fn reap_some(&self, core: &Core) -> bool {
         let mut worked = false;
         loop {
             let mut space = [const { MaybeUninit::<cqueue::Entry>::uninit() }; GULP];
-            let mut ring = self.ring.borrow_mut();
-            let entries = ring.completion().fill(&mut space);
-            drop(ring);
+            let mut inner = self.inner.borrow_mut();
+            let entries = inner.queue.ring.completion().fill(&mut space);
+            drop(inner);
             for entry in entries.iter() {
                 worked |= self.complete(core, entry.user_data(), entry.result());
             }
@@ -384,18 +412,19 @@ impl Driver {
             return true;
         }
         let index = user_data as u32;
-        let mut ops = self.ops.borrow_mut();
+        let mut inner = self.inner.borrow_mut();
+        let ops = &mut inner.ops;
         let op = &mut ops.list[index as usize];
         match &mut op.what {
             What::Transfer(transfer) => {
                 if transfer.moved(result, &mut op.parts) {
                     let entry = transfer_entry(transfer, &op.parts);
-                    drop(ops);
-                    self.push(entry.user_data(user_data));
+                    self.push_to(inner, entry.user_data(user_data));
                     return true;
                 }
+                op.parts.clear();
                 let What::Transfer(transfer) = ops.free(index) else { unreachable!() };
-                drop(ops);
+                drop(inner);
                 self.less_in_flight();
                 let outcome = transfer.outcome(result);
                 transfer.done.finish(outcome);
@@ -403,7 +432,7 @@ impl Driver {
             }
             What::Plain { .. } => {
                 let What::Plain { done, .. } = ops.free(index) else { unreachable!() };
-                drop(ops);
+                drop(inner);
                 self.less_in_flight();
                 done.finish(if result < 0 {
                     Err(Error::from_errno(-result, "file operation"))
@@ -412,39 +441,46 @@ impl Driver {
                 });
             }
             What::Future(waited) => {
-                match std::mem::replace(waited, Waited::Done(result)) {
-                    Waited::Pending { waker: Some(waker), .. } => waker.wake(),
-                    Waited::Pending { waker: None, .. } => {}
-                    Waited::Abandoned { .. } => drop(ops.free(index)),
+                let waited = mem::replace(waited, Waited::Done(result));
+                let abandoned = matches!(waited, Waited::Abandoned { .. });
+                let free = abandoned.then(|| ops.free(index));
+                drop((inner, free));
+                self.less_in_flight();
+                match waited {
+                    Waited::Pending { waker, .. } => waker.into_iter().for_each(Waker::wake),
+                    Waited::Abandoned { .. } => {}
                     Waited::Done(_) => unreachable!("one completion per operation"),
                 }
-                self.less_in_flight();
             }
-            What::Event { then, .. } => {
-                let then = then.clone();
+            What::Event(event) => {
+                let then = event.then.clone();
                 if matches!(then, Then::Stop) || (result < 0 && result != -libc::EINTR) {
-                    drop(ops.free(index));
+                    let event = ops.free(index);
+                    drop((inner, event));
                     return false;
                 }
-                let entry = op.event_entry();
-                drop(ops);
-                if let Some(entry) = entry {
-                    self.push(entry.user_data(user_data));
-                }
+                let entry = event.entry();
+                self.push_to(inner, entry.user_data(user_data));
                 signalled(core, &then);
             }
             What::Message(event) => {
                 let event = *event;
-                drop(ops.free(index));
+                let _ = ops.free(index);
+                drop(inner);
                 if result < 0 {
                     // Older kernels refuse messages to such a ring now and then.
                     super::event::signal(event);
                 }
                 return false;
             }
-            What::Free => unreachable!("a completion for a free slot"),
+            What::Free { .. } => unreachable!("a completion for a free slot"),
         }
         true
+    }
+
+    #[inline(always)]
+    fn more_in_flight(&self) {
+        self.in_flight.set(self.in_flight.get() + 1);
     }
 
     fn less_in_flight(&self) {
@@ -459,22 +495,22 @@ impl Driver {
         if let CoreDoorbell::Os(bell) = &core.0.post.doorbell {
             bell.ring.store(-1, Ordering::Relaxed);
         }
-        for op in self.ops.borrow_mut().list.iter_mut() {
-            if let What::Event { then, .. } = &mut op.what {
-                *then = Then::Stop;
+        for op in self.inner.borrow_mut().ops.list.iter_mut() {
+            if let What::Event(event) = &mut op.what {
+                event.then = Then::Stop;
             }
         }
         let deadline = super::clock() + CLOSE_LIMIT;
-        while self.ops.borrow().busy() > 0 && super::clock() < deadline {
+        while self.inner.borrow().ops.busy() > 0 && super::clock() < deadline {
             self.flush();
             let all = types::CancelBuilder::any().all();
             // Nothing to cancel and too late to cancel are both fine: the completions tell.
-            let _ = self.ring.borrow().submitter().register_sync_cancel(None, all);
+            let _ = self.inner.borrow().queue.ring.submitter().register_sync_cancel(None, all);
             self.wait(Some(Duration::from_millis(1)));
             self.reap(core);
         }
-        if self.ops.borrow().busy() > 0 {
-            std::mem::forget(self.ops.take());
+        if self.inner.borrow().ops.busy() > 0 {
+            mem::forget(mem::take(&mut self.inner.borrow_mut().ops.list));
         }
     }
 
@@ -482,7 +518,7 @@ impl Driver {
 
     /// Whether a transfer of this range is in flight.
     fn is_busy(&self, range: &FileRange) -> bool {
-        self.ops.borrow().list.iter().any(|op| match &op.what {
+        self.inner.borrow().ops.list.iter().any(|op| match &op.what {
             What::Transfer(transfer) => {
                 (range.reads || transfer.write.is_some())
                     && Rc::ptr_eq(&transfer.file, &range.file)
@@ -654,36 +690,82 @@ impl Transfer {
     }
 }
 
+impl Event {
+    fn entry(&mut self) -> squeue::Entry {
+        let value: *mut u64 = &mut *self.value;
+        opcode::Read::new(types::Fd(self.fd.as_raw_fd()), value.cast(), 8).build()
+    }
+}
+
 impl Op {
-    fn event_entry(&mut self) -> Option<squeue::Entry> {
-        let What::Event { value, fd, .. } = &mut self.what else { return None };
-        let value: *mut u64 = &mut **value;
-        Some(opcode::Read::new(types::Fd(fd.as_raw_fd()), value.cast(), 8).build())
+    /// Fills a slot that was taken.
+    #[inline(always)]
+    fn fill(&mut self, what: What) {
+        // There is nothing to drop, which the compiler would look for.
+        mem::forget(mem::replace(&mut self.what, what));
+    }
+}
+
+impl Queue {
+    /// False: the ring is full, or what came before still waits.
+    #[inline(always)]
+    fn push(&mut self, entry: &squeue::Entry) -> bool {
+        // SAFETY: what the entry points to is kept in its operation's slot until its completion.
+        self.backlog.is_empty() && unsafe { self.ring.submission().push(entry) }.is_ok()
+    }
+
+    #[inline]
+    fn wants_enter(&mut self) -> bool {
+        if !self.backlog.is_empty() {
+            self.push_backlog();
+        }
+        let submission = self.ring.submission();
+        !submission.is_empty() || submission.taskrun() || submission.cq_overflow()
+    }
+
+    #[cold]
+    fn push_backlog(&mut self) {
+        let mut submission = self.ring.submission();
+        while let Some(entry) = self.backlog.front() {
+            // SAFETY: as in `push`.
+            if unsafe { submission.push(entry) }.is_err() {
+                break;
+            }
+            self.backlog.pop_front();
+        }
     }
 }
 
 impl Ops {
     fn busy(&self) -> usize {
-        self.list.len() - self.free.len()
+        self.list.iter().filter(|op| !matches!(op.what, What::Free { .. })).count()
     }
 
-    #[inline]
-    fn take(&mut self, what: What) -> u32 {
-        if let Some(index) = self.free.pop() {
-            self.list[index as usize].what = what;
-            return index;
+    /// A slot to be filled.
+    #[inline(always)]
+    fn take(&mut self) -> (u32, &mut Op) {
+        if self.free == NONE {
+            self.grow();
         }
-        self.list.push(Op { what, parts: Vec::new(), pin: None });
-        (self.list.len() - 1) as u32
+        let index = self.free;
+        let op = &mut self.list[index as usize];
+        let What::Free { next } = op.what else { unreachable!("in the list of free ones") };
+        self.free = next;
+        (index, op)
     }
 
-    #[inline]
+    #[cold]
+    fn grow(&mut self) {
+        self.free = self.list.len() as u32;
+        self.list.push(Op { what: What::Free { next: NONE }, parts: Vec::new() });
+    }
+
+    #[inline(always)]
     fn free(&mut self, index: u32) -> What {
-        let op = &mut self.list[index as usize];
-        op.parts.clear();
-        op.pin = None;
-        self.free.push(index);
-        std::mem::replace(&mut op.what, What::Free)
+        let free = What::Free { next: self.free };
+        let what = mem::replace(&mut self.list[index as usize].what, free);
+        self.free = index;
+        what
     }
 }
 
@@ -704,8 +786,8 @@ impl Future for Submitted {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<i32> {
         let index = self.index.expect("polled after its result");
-        let mut ops = self.core.os().ops.borrow_mut();
-        let What::Future(waited) = &mut ops.list[index as usize].what else {
+        let mut inner = self.core.os().inner.borrow_mut();
+        let What::Future(waited) = &mut inner.ops.list[index as usize].what else {
             unreachable!("the slot is held until its result is taken")
         };
         match waited {
@@ -715,8 +797,8 @@ impl Future for Submitted {
             }
             Waited::Done(result) => {
                 let result = *result;
-                drop(ops.free(index));
-                drop(ops);
+                let _ = inner.ops.free(index);
+                drop(inner);
                 self.index = None;
                 Poll::Ready(result)
             }
@@ -728,15 +810,15 @@ impl Future for Submitted {
 impl Drop for Submitted {
     fn drop(&mut self) {
         let Some(index) = self.index else { return };
-        let mut ops = self.core.os().ops.borrow_mut();
-        let What::Future(waited) = &mut ops.list[index as usize].what else { return };
-        match std::mem::replace(waited, Waited::Done(0)) {
+        let mut inner = self.core.os().inner.borrow_mut();
+        let What::Future(waited) = &mut inner.ops.list[index as usize].what else { return };
+        match mem::replace(waited, Waited::Done(0)) {
             Waited::Pending { _keep, .. } => {
                 *waited = Waited::Abandoned { _keep };
-                drop(ops);
+                drop(inner);
                 self.core.os().cancel(index);
             }
-            _ => drop(ops.free(index)),
+            _ => drop(inner.ops.free(index)),
         }
     }
 }

@@ -4,13 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::io::Write as _;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use block::completion::Waiting;
-use block::{Buffer, Completion, Outcome, Sink};
+use block::{Buffer, Completion, Outcome, Sink, Way};
 use io_uring::opcode;
 
 use super::event::{EventFd, EventWatch};
@@ -145,9 +145,10 @@ fn a_submission_queue_that_is_exactly_full_goes_on() {
             handle.set_len(4096).unwrap();
             let file = handle.on(&core);
             let sink = Rc::new(Count::default());
+            let way = Way::to(Rc::downgrade(&sink) as Weak<dyn Sink>);
             let buffer = Buffer::zeroed(512);
             for tag in 0..count {
-                let done = Completion::new(sink.clone(), u64::from(tag));
+                let done = Completion::new(way.clone(), u64::from(tag));
                 file.read(0, &buffer.sgl(), done);
             }
             while sink.answers.get() < count {

@@ -1,11 +1,11 @@
 //! A core's handle of a file: the fast path, and where requests leave it.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::future::{Future, Ready, ready};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use block::{Completion, Device, Geometry, Op, Outcome, Request, RequestBuf, Watch};
+use block::{Asked, Completion, Device, Geometry, Op, Outcome, Request, RequestBuf, Watch};
 use rt::{Core, File};
 
 use super::FileStore;
@@ -20,7 +20,7 @@ pub(super) struct Handle {
     pub(super) store: Arc<FileStore>,
     pub(super) core: Core,
     pub(super) file: File,
-    pub(super) geometry: RefCell<Geometry>,
+    pub(super) geometry: Cell<Geometry>,
     pub(super) gate: Rc<Gate>,
     unit_mask: u64,
     memory_align: usize,
@@ -33,7 +33,7 @@ impl Handle {
             id,
             core: core.clone(),
             file: store.handle.on(core),
-            geometry: RefCell::new(store.geometry),
+            geometry: Cell::new(store.geometry),
             gate: Rc::default(),
             unit_mask: store.unit - 1,
             memory_align: store.memory_align,
@@ -45,7 +45,9 @@ impl Handle {
     /// The store has a size that may be new.
     pub(super) fn look(&self) {
         let size = self.store.size();
-        if std::mem::replace(&mut self.geometry.borrow_mut().size, size) != size {
+        let geometry = self.geometry.get();
+        self.geometry.set(geometry.with_size(size));
+        if geometry.size != size {
             self.watch.notify();
         }
     }
@@ -86,28 +88,31 @@ impl Handle {
         (span.start | span.end) & self.unit_mask == 0
     }
 
-    fn begin_slowly(self: &Rc<Self>, request: &Request<'_>, done: Completion) -> Option<Outcome> {
+    fn begin_slowly(self: &Rc<Self>, request: &Request<'_>, asked: Asked<'_>) -> Option<Outcome> {
+        if let Err(error) = self.geometry.get().check(request) {
+            return asked.now(Err(error));
+        }
         if request.op == Op::Flush {
             if self.store.geometry.read_only {
-                return done.now(Ok(0));
+                return asked.now(Ok(0));
             }
-            self.file.sync(done);
+            self.file.sync(asked.later());
             return None;
         }
         if request.len == 0 {
-            return done.now(Ok(0));
+            return asked.now(Ok(0));
         }
         let (me, buf) = (self.clone(), request.to_buf());
         match request.op {
             Op::Read => {
-                self.core.answer(done, async move { me.read_bounced(&buf.as_request()).await })
+                self.core.answer(asked, async move { me.read_bounced(&buf.as_request()).await })
             }
             Op::CompareAndWrite { fua } => {
-                self.core.answer(done, async move { me.compare_and_write(&buf, fua).await })
+                self.core.answer(asked, async move { me.compare_and_write(&buf, fua).await })
             }
-            Op::Status => self.core.answer(done, async move { me.status(&buf).await }),
+            Op::Status => self.core.answer(asked, async move { me.status(&buf).await }),
             _ => {
-                self.change(buf, done);
+                self.change(buf, asked.later());
                 None
             }
         }
@@ -140,7 +145,7 @@ impl Handle {
     pub(super) fn restart(self: &Rc<Self>, held: Vec<(RequestBuf, Completion)>) {
         for (buf, done) in held {
             // The size may have changed meanwhile.
-            let checked = self.geometry.borrow().check(&buf.as_request());
+            let checked = self.geometry.get().check(&buf.as_request());
             match checked {
                 Ok(()) => self.change(buf, done),
                 Err(error) => done.finish(Err(error)),
@@ -168,23 +173,23 @@ impl FileDevice {
 
 impl Device for FileDevice {
     fn geometry(&self) -> Geometry {
-        *self.handle.geometry.borrow()
+        self.handle.geometry.get()
     }
 
     #[inline]
-    fn begin(&self, request: &Request<'_>, done: Completion) -> Option<Outcome> {
+    fn begin(&self, request: &Request<'_>, asked: Asked<'_>) -> Option<Outcome> {
         let handle = &self.handle;
-        if let Err(error) = handle.geometry.borrow().check(request) {
-            return done.now(Err(error));
+        if !handle.geometry.get().suits(request) || !handle.suits(request) {
+            return handle.begin_slowly(request, asked);
         }
         match request.op {
-            Op::Read if handle.suits(request) => {
-                handle.file.read(request.offset, &request.data, done);
+            Op::Write { .. } if !handle.gate.is_open() => {
+                return handle.begin_slowly(request, asked);
             }
-            Op::Write { fua, .. } if handle.suits(request) && handle.gate.is_open() => {
-                handle.file.write(request.offset, &request.data, fua, done);
+            Op::Write { fua, .. } => {
+                handle.file.write(request.offset, &request.data, fua, asked.later());
             }
-            _ => return handle.begin_slowly(request, done),
+            _ => handle.file.read(request.offset, &request.data, asked.later()),
         }
         None
     }

@@ -100,7 +100,7 @@ impl Handle {
     async fn alone(self: &Rc<Self>, buf: &RequestBuf, span: Span) -> Result<Ticket, Error> {
         let cover = span.widened(self.store.unit);
         let ticket = Ticket::take(&self.store, Some(self), cover).await;
-        self.geometry.borrow().check(&buf.as_request())?;
+        self.geometry.get().check(&buf.as_request())?;
         Ok(ticket)
     }
 

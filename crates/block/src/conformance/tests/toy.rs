@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::super::kit::{Random, yield_now};
 use super::super::{Bench, Boxed, Job, Shape, Subject};
-use crate::completion::{Completion, Outcome};
+use crate::completion::{Asked, Completion, Outcome};
 use crate::device::{Device, Geometry, OpSet};
 use crate::error::{Error, ErrorKind};
 use crate::extent::{self, EXTENT_BYTES, Extent, ExtentState};
@@ -160,13 +160,13 @@ struct Medium {
     read_only: bool,
     blocks: RefCell<Blocks>,
     durable: RefCell<Blocks>,
-    asked: RefCell<Vec<Asked>>,
+    asked: RefCell<Vec<Pending>>,
     random: RefCell<Random>,
     held: RefCell<Vec<RequestBuf>>,
 }
 
 /// A request on its way.
-struct Asked {
+struct Pending {
     request: RequestBuf,
     done: Option<Completion>,
     core: u32,
@@ -262,7 +262,7 @@ impl Medium {
                 self.asked.borrow_mut().push(asked);
             }
             Step::Done(outcome) => {
-                let Asked { request, done, .. } = asked;
+                let Pending { request, done, .. } = asked;
                 if self.has(Flaw::HoldsMemoryForEver) {
                     self.held.borrow_mut().push(request);
                 }
@@ -274,7 +274,7 @@ impl Medium {
     }
 
     /// A compare-and-write that is half done holds others back, as far as the flaw lets it.
-    fn must_wait(&self, asked: &Asked) -> bool {
+    fn must_wait(&self, asked: &Pending) -> bool {
         self.asked.borrow().iter().any(|other| {
             let comparing = matches!(other.request.op, Op::CompareAndWrite { .. });
             let compares = matches!(asked.request.op, Op::CompareAndWrite { .. });
@@ -287,8 +287,8 @@ impl Medium {
         })
     }
 
-    fn advance(&self, asked: &mut Asked) -> Step {
-        let Asked { request, phase, before, core, .. } = asked;
+    fn advance(&self, asked: &mut Pending) -> Step {
+        let Pending { request, phase, before, core, .. } = asked;
         let request = request.as_request();
         let Request { op, offset, len, data } = request;
         if offset + len > self.size.get() && *phase == 0 && op != Op::Flush {
@@ -582,21 +582,22 @@ impl Device for Handle {
         *self.geometry.borrow()
     }
 
-    fn begin(&self, request: &Request<'_>, done: Completion) -> Option<Outcome> {
+    fn begin(&self, request: &Request<'_>, asked: Asked<'_>) -> Option<Outcome> {
         if let Err(error) = self.check(request) {
             let fine = self.waves_through(error.kind());
-            return done.now(if fine { Ok(request.len) } else { Err(error) });
+            return asked.now(if fine { Ok(request.len) } else { Err(error) });
         }
         let mut request = request.to_buf();
         if request.offset.checked_add(request.len).is_none() {
-            return done.now(Ok(request.len));
+            return asked.now(Ok(request.len));
         }
         if self.medium.has(Flaw::LetsGoOfMemory) {
             request.data.forget_pin();
         }
         let core = self.core;
-        let asked = Asked { request, done: Some(done), core, phase: 0, before: Vec::new() };
-        self.medium.asked.borrow_mut().push(asked);
+        let done = Some(asked.later());
+        let pending = Pending { request, done, core, phase: 0, before: Vec::new() };
+        self.medium.asked.borrow_mut().push(pending);
         None
     }
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use block::{
-    Completion, Device, ErrorKind, Geometry, Op, OpSet, Outcome, Request, RequestBuf, Watch,
+    Asked, Completion, Device, ErrorKind, Geometry, Op, OpSet, Outcome, Request, RequestBuf, Watch,
 };
 use front::vhost_user::Open;
 use rt::{Core, CoreId, Placed};
@@ -149,19 +149,20 @@ impl Device for Handle {
         Geometry { ops: OpSet::DISCARD | OpSet::WRITE_ZEROES, ..Geometry::plain(size, 512) }
     }
 
-    fn begin(&self, request: &Request<'_>, done: Completion) -> Option<Outcome> {
+    fn begin(&self, request: &Request<'_>, asked: Asked<'_>) -> Option<Outcome> {
         if let Err(error) = self.geometry().check(request) {
-            return done.now(Err(error));
+            return asked.now(Err(error));
         }
         let mut state = self.disk.state();
         let &Request { op, offset, len, .. } = request;
         state.journal.push(Entry { op, offset, len, core: self.core.id() });
         let number = state.journal.len() - 1;
         let outcome = if state.holding {
-            self.held.borrow_mut().push_back(Held { number, request: request.to_buf(), done });
+            let (request, done) = (request.to_buf(), asked.later());
+            self.held.borrow_mut().push_back(Held { number, request, done });
             None
         } else {
-            done.now(perform(&mut state.bytes, request, How::Do))
+            asked.now(perform(&mut state.bytes, request, How::Do))
         };
         drop(state);
         self.disk.begun.notify_all();

@@ -5,8 +5,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use block::completion::Waiting;
-use block::{Buffer, Device, ErrorKind, Op, Outcome, Request};
+use block::{Answer, Buffer, Device, ErrorKind, Op, Outcome, Request};
 use rt::{Config, Core};
 use tempfile::TempDir;
 
@@ -48,10 +47,9 @@ struct Asked {
 }
 
 fn ask(device: &Rc<dyn Device>, request: Request<'_>) -> Asked {
-    let (waiting, done) = Waiting::new();
-    match device.begin(&request, done) {
-        Some(outcome) => Asked { answer: Box::pin(std::future::ready(outcome)) },
-        None => Asked { answer: Box::pin(waiting.outcome()) },
+    match device.ask(&request) {
+        Answer::Now(outcome) => Asked { answer: Box::pin(std::future::ready(outcome)) },
+        Answer::Later(waiting) => Asked { answer: Box::pin(waiting.outcome()) },
     }
 }
 
