@@ -73,6 +73,11 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct Up {
+    /// Read options from this TOML file: what is given here wins over it [default: the file that
+    /// VIADUCT_CONFIG names, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
     /// Where to serve reading and /metrics over TCP: ADDRESS:PORT, PORT or off
     #[arg(long, value_name = "ADDR|off", default_value = "127.0.0.1:7878")]
     pub http: Door,

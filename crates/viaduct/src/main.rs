@@ -4,6 +4,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`args`] | the grammar: nouns and verbs, as clap reads, completes and documents them |
+//! | [`settings`] | the file that `up` reads options from |
 //! | [`up`], [`notify`], [`log`] | a node in the foreground, what systemd is told, what is logged |
 //! | [`client`] | requests over the Unix socket |
 //! | [`commands`] | each verb: request, answer, output |
@@ -18,26 +19,35 @@ mod commands;
 mod log;
 mod notify;
 mod output;
+mod settings;
 mod tables;
 mod up;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use model::ApiError;
 
 use crate::args::{Arguments, Command};
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let result = match arguments.command {
-        Command::Up(options) => up::up(arguments.data, options),
-        command => commands::run(command, arguments.data, arguments.output),
-    };
-    match result {
+    match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(error.kind.exit_code())
         }
+    }
+}
+
+fn run(mut arguments: Arguments) -> Result<(), ApiError> {
+    if let Command::Up(options) = &arguments.command
+        && let Some(file) = options.config.clone().or_else(settings::of_environment)
+    {
+        arguments = settings::read(&file, std::env::args_os().collect())?;
+    }
+    match arguments.command {
+        Command::Up(options) => up::up(arguments.data, options),
+        command => commands::run(command, arguments.data, arguments.output),
     }
 }

@@ -540,6 +540,68 @@ fn usage_is_refused_before_anything_is_asked() {
     );
 }
 
+/// What `up` says of a configuration file before anything is begun.
+fn refused_file(text: &str) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let home = directory.path();
+    std::fs::write(home.join("node.toml"), text).unwrap();
+    let ran = run(&home.join("data"), home, "up --config node.toml");
+    assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{}", ran.err);
+    assert!(!home.join("data").exists());
+    ran.err
+}
+
+#[test]
+fn a_wrong_configuration_file_is_refused_by_line_and_key() {
+    let cases = [
+        "# a typing error\nhtpp = 'off'\n",
+        "http = 'off'\n\n[node]\ncores = '0'\n",
+        "http = ['off']",
+        "log = true",
+        "poll-us = 0.5",
+        "http = 'off'\npoll-us = 5000",
+        "log = 'xml'",
+        "config = 'other.toml'",
+        "http = 'off'\nhttp = 80",
+        "http = off",
+    ];
+    let said: Vec<String> = cases.iter().map(|text| refused_file(text)).collect();
+    expect![[r#"
+        error: node.toml:2: unknown key 'htpp'
+          next: known keys are cores, data, http, log, log-level, poll-us
+        error: node.toml:3: unknown key 'node'
+          next: known keys are cores, data, http, log, log-level, poll-us
+        error: node.toml:1: 'http': array, not string or integer
+        error: node.toml:1: 'log': boolean, not string or integer
+        error: node.toml:1: 'poll-us': float, not string or integer
+        error: node.toml:2: 'poll-us': invalid value '5000' for '--poll-us <N>': 5000 is not in 0..=1000
+        error: node.toml:1: 'log': invalid value 'xml' for '--log <LOG>' [possible values: text, json]
+        error: node.toml:1: unknown key 'config'
+          next: known keys are cores, data, http, log, log-level, poll-us
+        error: node.toml:2: this is no TOML: duplicate key
+        error: node.toml:1: this is no TOML: string values must be quoted, expected literal string
+    "#]]
+    .assert_eq(&said.concat());
+    let directory = tempfile::tempdir().unwrap();
+    let ran = run(directory.path(), directory.path(), "up --config none.toml");
+    assert_eq!(ran.code, 3);
+    assert_eq!(ran.err, "error: there is no configuration file none.toml\n");
+}
+
+/// The example says what happens without it, and every line of it can be taken as it stands.
+#[test]
+fn the_example_configuration_has_every_key() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../dist/viaduct.toml");
+    let example = std::fs::read_to_string(example).unwrap();
+    let lines = example.lines().filter_map(|line| line.strip_prefix("#"));
+    let settings: Vec<&str> =
+        lines.filter(|line| line.contains(" = ") && !line.starts_with(' ')).collect();
+    let keys: Vec<&str> = settings.iter().map(|line| line.split(' ').next().unwrap()).collect();
+    assert!(refused_file("none = 1").contains(&format!("known keys are {}\n", keys.join(", "))));
+    let err = refused_file(&format!("{}\nnone = 1", settings.join("\n")));
+    assert!(err.contains(&format!("node.toml:{}: unknown key 'none'", keys.len() + 1)), "{err}");
+}
+
 #[test]
 fn adoption_takes_raw_images_and_names_what_it_refuses() {
     let bench = Bench::new();

@@ -24,15 +24,19 @@ fn viaduct(data: &Path) -> Command {
 
 impl Up {
     fn start(data: &Path, arguments: &[&str], watchdog_ms: Option<u64>) -> Up {
+        let mut command = viaduct(data);
+        if let Some(watchdog_ms) = watchdog_ms {
+            command.env("WATCHDOG_USEC", (watchdog_ms * 1000).to_string());
+        }
+        Up::start_as(command, data, arguments)
+    }
+
+    fn start_as(mut command: Command, data: &Path, arguments: &[&str]) -> Up {
         let path = data.with_extension("notify");
         drop(std::fs::remove_file(&path));
         let notifications = UnixDatagram::bind(&path).unwrap();
         notifications.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut command = viaduct(data);
         command.arg("up").args(arguments).env("NOTIFY_SOCKET", &path);
-        if let Some(watchdog_ms) = watchdog_ms {
-            command.env("WATCHDOG_USEC", (watchdog_ms * 1000).to_string());
-        }
         let log = std::fs::File::create(data.with_extension("log")).unwrap();
         let child = command.stderr(log).spawn().unwrap();
         let up = Up { child, notifications, data: data.to_path_buf() };
@@ -154,4 +158,43 @@ fn the_log_is_json_when_asked_for() {
     let about = |line: &&serde_json::Value| line["subject"] == "client/vm1";
     let line = lines.iter().find(about).unwrap_or_else(|| panic!("{log}"));
     assert_eq!(line["kind"], "client-created");
+}
+
+#[test]
+fn a_file_says_what_the_command_line_does_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, file) = (directory.path().join("data"), directory.path().join("node.toml"));
+    let text = format!("data = '{}'\nhttp = 0\nlog = 'json'\npoll-us = 7\n", data.display());
+    std::fs::write(&file, text).unwrap();
+    let shown = file.to_str().unwrap();
+    let http = |up: &Up| {
+        let status: serde_json::Value = serde_json::from_str(&up.done("status -o json")).unwrap();
+        status["http"].clone()
+    };
+    let is_json = || std::fs::read_to_string(data.with_extension("log")).unwrap().starts_with('{');
+
+    // The directory that the environment names is not the file's.
+    let other = directory.path().join("other");
+    let up = Up::start(&other, &["--config", shown], None);
+    assert!(http(&up).is_string() && !data.exists());
+    drop(up);
+
+    let mut command = viaduct(&data);
+    command.env_remove("VIADUCT_DATA");
+    let up = Up::start_as(command, &data, &["--config", shown, "--http", "off"]);
+    assert!(http(&up).is_null() && is_json());
+    drop(up);
+
+    let mut command = viaduct(&data);
+    command
+        .env_remove("VIADUCT_DATA")
+        .env("VIADUCT_CONFIG", &file)
+        .env("VIADUCT_LOG_FORMAT", "text");
+    let up = Up::start_as(command, &data, &[]);
+    assert!(http(&up).is_string() && !is_json());
+    drop(up);
+
+    let mut command = viaduct(&data);
+    command.env("VIADUCT_CONFIG", directory.path().join("none.toml"));
+    Up::start_as(command, &data, &["--http", "off"]);
 }
