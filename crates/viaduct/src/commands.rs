@@ -266,11 +266,16 @@ fn completions(shell: clap_complete::Shell) -> Done {
 }
 
 fn man(directory: Option<&Path>) -> Done {
-    let failed = |error: std::io::Error| ApiError::failed(format!("cannot write: {error}"));
     if let Some(directory) = directory {
-        return clap_mangen::generate_to(Arguments::command(), directory).map(drop).map_err(failed);
+        let made = std::fs::create_dir_all(directory);
+        let written = made.and_then(|()| clap_mangen::generate_to(Arguments::command(), directory));
+        return written.map_err(|error| {
+            let shown = directory.display();
+            ApiError::failed(format!("cannot write man pages into {shown}: {error}"))
+        });
     }
     let mut text = Vec::new();
-    clap_mangen::Man::new(Arguments::command()).render(&mut text).map_err(failed)?;
+    let rendered = clap_mangen::Man::new(Arguments::command()).render(&mut text);
+    rendered.map_err(|error| ApiError::failed(format!("cannot write: {error}")))?;
     output::print(&String::from_utf8_lossy(&text))
 }

@@ -745,8 +745,15 @@ fn completions_and_man_pages_know_every_verb() {
         assert!(ran.code == 0 && ran.out.contains("adopt"), "{shell}");
     }
     assert!(run(home, home, "man").out.contains(".TH viaduct 1"));
-    assert_eq!(run(home, home, "man .").code, 0);
-    for page in ["viaduct.1", "viaduct-lu-create.1", "viaduct-config-restore.1"] {
-        assert!(home.join(page).is_file(), "{page}");
+    assert_eq!(run(home, home, "man share/man1").code, 0);
+    let pages = home.join("share/man1");
+    for page in ["viaduct.1", "viaduct-up.1", "viaduct-lu-create.1", "viaduct-config-restore.1"] {
+        assert!(pages.join(page).is_file(), "{page}");
     }
+    let page = std::fs::read_to_string(pages.join("viaduct-up.1")).unwrap();
+    assert!(page.contains("VIADUCT_CONFIG"), "{page}");
+    std::fs::write(home.join("file"), "").unwrap();
+    let ran = run(home, home, "man file");
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.starts_with("error: cannot write man pages into file: "), "{}", ran.err);
 }
