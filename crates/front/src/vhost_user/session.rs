@@ -409,7 +409,7 @@ impl Session {
         let remote = self.spec.cores[turn % self.spec.cores.len()].clone();
         let started = remote.call(move |core| async move {
             let ring = Split::new(View::new(memory), placement, declared.base)
-                .ok_or("it does not lie in the shared memory, or its size is not a power of 2")?;
+                .map_err(|misplaced| misplaced.to_string())?;
             let inflight =
                 inflight.map(|memory| Inflight::open(memory, index, declared.num)).transpose()?;
             let queue = Queue::start(

@@ -174,7 +174,10 @@ fn a_ring_must_lie_in_one_region_whole() {
         let enable = Request::SetVringEnable { ring: 0, enable: true };
         assert!(matches!(machine.client.ask(enable), Response::Refused), "{addresses:x?}");
     }
-    assert_eq!(server.notices().count("does not lie in the shared memory"), 5);
+    let said = server.notices();
+    assert_eq!(said.count("lies in none of the 3 memory regions that are shared"), 5);
+    assert!(!said.contain("memory is not shared with the server"));
+    assert!(!said.contain("power of 2"));
     machine.start_ring(0);
     machine.write(0, 0, &[1; 512]);
     // Addresses that no ring can have, and sizes.
@@ -188,6 +191,29 @@ fn a_ring_must_lie_in_one_region_whole() {
         assert!(there.is_err(), "{num} descriptors at {:#x}", addresses.descriptor);
         machine.reconnect(server.path());
     }
+    machine.write(0, 0, &[1; 512]);
+}
+
+/// What QEMU does for a guest whose memory is its own: it announces no region, and goes on.
+#[test]
+fn a_machine_that_shares_nothing_is_told_how_to_share() {
+    let disk = Disk::new(SIZE);
+    let server = Server::start(&disk);
+    let mut machine = Machine::prepare(server.path(), guest(), Options::default());
+    machine.declare_ring(0);
+    let enable = || Request::SetVringEnable { ring: 0, enable: true };
+    assert!(matches!(machine.client.ask(enable()), Response::Refused));
+    let said = server.notices();
+    assert_eq!(said.count("memory is not shared with the server; start it with"), 1);
+    assert_eq!(said.count("-object memory-backend-memfd,id=mem,size=SIZE,share=on"), 1);
+    assert_eq!(said.count("-machine memory-backend=mem"), 1);
+    assert!(!said.contain("power of 2"));
+    // A part of it is not enough, and is told apart.
+    machine.client.done(add(machine.guest.region(1)));
+    assert!(matches!(machine.client.ask(enable()), Response::Refused));
+    assert_eq!(server.notices().count("lies in none of the 1 memory regions"), 1);
+    machine.client.done(add(machine.guest.region(0)));
+    machine.client.done(enable());
     machine.write(0, 0, &[1; 512]);
 }
 

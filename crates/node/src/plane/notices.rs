@@ -151,7 +151,7 @@ impl Observer for Notices {
                 Severity::Error,
                 "request-refused",
                 format!("client {client} asked for something that cannot be done: {why}"),
-                Some("viaduct connect prints a command line that works"),
+                Some(&format!("viaduct connect {client} prints a command line that works")),
             ),
             Notice::Fault { queue, fault } => {
                 let message = format!("queue {queue} of client {client} is broken: {fault}");

@@ -227,7 +227,7 @@ impl<'a> Play<'a> {
         let view = ground.view(u8::MAX);
         let used = script.word();
         poke(ring_at(ground, places.used), 2..4, &used.to_le_bytes());
-        let mut split = Split::new(view.clone(), placement, base)?;
+        let mut split = Split::new(view.clone(), placement, base).ok()?;
         let mut buffers = Buffers::new(view);
         let mut left = Vec::new();
         if flag(0x40) && size == ground.area.queue_size {

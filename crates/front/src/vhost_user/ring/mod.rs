@@ -23,7 +23,7 @@ mod split;
 pub use buffers::{Buffers, Spot};
 pub use inflight::{Inflight, InflightMemory};
 pub use memory::{Log, MapError, Memory, Region, View};
-pub use split::{Chain, Placement, Split};
+pub use split::{Chain, Misplaced, Placement, Split};
 
 use std::fmt;
 

@@ -60,14 +60,37 @@ pub struct Split {
     inflight: Option<Inflight>,
 }
 
+/// Why a ring cannot be served where its front end says it lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Misplaced {
+    #[error("its size, {size}, is not a power of 2")]
+    Size { size: u16 },
+    /// What QEMU sends of a guest with memory of its own: it names only what it can share.
+    #[error("the virtual machine's memory is not shared with the server; {SHARE}")]
+    NothingShared,
+    #[error(
+        "its {part} at {at:#x} lies in none of the {regions} memory regions that are shared with \
+         the server; if the virtual machine's memory is not shared whole, {SHARE}"
+    )]
+    Outside { part: &'static str, at: u64, regions: usize },
+    #[error("its {part} at {at:#x} is not mapped at a multiple of {align} bytes")]
+    Alignment { part: &'static str, at: u64, align: u64 },
+}
+
+/// How a front end's memory becomes shared.
+const SHARE: &str = "start it with \
+    -object memory-backend-memfd,id=mem,size=SIZE,share=on -machine memory-backend=mem, where SIZE \
+    is that of its -m";
+
 impl Split {
-    /// A ring that goes on at `base`. None: an address is not in the memory or not aligned.
-    pub fn new(view: View, placement: Placement, base: u16) -> Option<Self> {
+    /// A ring that goes on at `base`.
+    pub fn new(view: View, placement: Placement, base: u16) -> Result<Self, Misplaced> {
+        let Placement { size, .. } = placement;
         let mut ring = Self {
             view,
             hint: 0,
             placement,
-            mask: placement.size.is_power_of_two().then(|| placement.size - 1)?,
+            mask: size.is_power_of_two().then(|| size - 1).ok_or(Misplaced::Size { size })?,
             desc: std::ptr::null(),
             avail: std::ptr::null(),
             used: std::ptr::null_mut(),
@@ -85,28 +108,40 @@ impl Split {
             // Who served before may have died after moving the index and before marking its page.
             ring.log_used(0, used_ring_bytes(placement.size));
         }
-        Some(ring)
+        Ok(ring)
     }
 
     /// Finds the three areas in the memory as it is now.
-    fn place(&mut self) -> Option<()> {
+    fn place(&mut self) -> Result<(), Misplaced> {
         let Placement { size, addresses, .. } = self.placement;
-        let find = |at, len, align: u64| {
-            let found = self.view.find_user(at, len)?;
-            (found.addr() as u64).is_multiple_of(align).then_some(found)
+        let find = |part, at, len, align: u64| {
+            let found = self.view.find_user(at, len).ok_or(match self.view.regions().len() {
+                0 => Misplaced::NothingShared,
+                regions => Misplaced::Outside { part, at, regions },
+            })?;
+            let aligned = (found.addr() as u64).is_multiple_of(align);
+            aligned.then_some(found).ok_or(Misplaced::Alignment { part, at, align })
         };
-        let desc = find(addresses.descriptor, desc_table_bytes(size), DESC_TABLE_ALIGNMENT)?;
-        let avail = find(addresses.available, avail_ring_bytes(size), AVAIL_RING_ALIGNMENT)?;
-        let used = find(addresses.used, used_ring_bytes(size), USED_RING_ALIGNMENT)?;
-        (self.desc, self.avail, self.used) = (desc, avail, used);
-        Some(())
+        let [desc, avail, used] = [
+            (
+                "descriptor table",
+                addresses.descriptor,
+                desc_table_bytes(size),
+                DESC_TABLE_ALIGNMENT,
+            ),
+            ("available ring", addresses.available, avail_ring_bytes(size), AVAIL_RING_ALIGNMENT),
+            ("used ring", addresses.used, used_ring_bytes(size), USED_RING_ALIGNMENT),
+        ]
+        .map(|(part, at, len, align)| find(part, at, len, align));
+        (self.desc, self.avail, self.used) = (desc?, avail?, used?);
+        Ok(())
     }
 
     /// Goes on in other memory. None: the ring does not lie there.
     pub fn set_view(&mut self, view: View) -> Option<()> {
         self.view = view;
         self.hint = 0;
-        self.place()
+        self.place().ok()
     }
 
     pub fn view(&self) -> &View {
@@ -116,7 +151,7 @@ impl Split {
     /// Goes on at other addresses. None: the ring does not lie there, and goes on where it was.
     pub fn set_addresses(&mut self, addresses: RingAddresses) -> Option<()> {
         let before = std::mem::replace(&mut self.placement.addresses, addresses);
-        let placed = self.place();
+        let placed = self.place().ok();
         if placed.is_none() {
             self.placement.addresses = before;
         }
@@ -441,4 +476,26 @@ unsafe fn read_desc(at: *const u8) -> Desc {
     };
     let (addr, rest) = (u64::from_le(words[0]), u64::from_le(words[1]));
     Desc { addr, len: rest as u32, flags: (rest >> 32) as u16, next: (rest >> 48) as u16 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::memory::Memory;
+    use super::*;
+
+    #[test]
+    fn each_reason_why_a_ring_is_nowhere_is_its_own() {
+        let refusal = |size| {
+            let addresses =
+                RingAddresses { descriptor: 0x1000, used: 0x3000, available: 0x2000, log: None };
+            let placement =
+                Placement { size, addresses, event_idx: false, indirect: false, logging: false };
+            Split::new(View::new(Arc::new(Memory::default())), placement, 0).err()
+        };
+        assert_eq!(refusal(3), Some(Misplaced::Size { size: 3 }));
+        assert_eq!(refusal(0), Some(Misplaced::Size { size: 0 }));
+        assert_eq!(refusal(64), Some(Misplaced::NothingShared));
+    }
 }
