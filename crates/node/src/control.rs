@@ -150,10 +150,16 @@ impl Control {
     }
 
     fn wait(&self, messages: &Receiver<Message>) -> Result<Message, RecvTimeoutError> {
-        match self.reconciler.wake_at() {
+        match self.wake_at() {
             Some(at) => messages.recv_timeout(at.saturating_sub(self.now())),
             None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
         }
+    }
+
+    /// When there is something to do without being told.
+    fn wake_at(&self) -> Option<Duration> {
+        let wakes = [self.reconciler.wake_at(), self.parts.events.wake_at()];
+        wakes.into_iter().flatten().min()
     }
 
     /// Takes one message; true when that was the last one.
@@ -161,10 +167,13 @@ impl Control {
         match message {
             Message::Change(change, reply) => self.change(change, reply),
             Message::Ended(step, result) => self.ended(&step, result),
-            Message::Report(report) => self.report(report),
+            Message::Report(report) => {
+                self.parts.events.observe(self.now(), self.parts.world.wall(), report);
+            }
             Message::Ping(answer) => answer(),
             Message::Stop(stopped) => self.stop(stopped),
             Message::Stopped => {
+                self.parts.events.tell_left_out(Duration::MAX, self.parts.world.wall());
                 self.stopping.drain(..).for_each(|stopped| stopped());
                 return true;
             }
@@ -174,6 +183,7 @@ impl Control {
 
     /// Begins what is ready, answers who waited, publishes.
     pub fn turn(&mut self) {
+        self.parts.events.tell_left_out(self.now(), self.parts.world.wall());
         if self.phase != Phase::Stopping {
             for step in self.reconciler.next(self.now()) {
                 self.begin(step);

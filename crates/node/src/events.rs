@@ -1,18 +1,23 @@
 //! The log of what happened: the last so many events, in memory, with ids that rise over restarts
 //! too.
 //!
+//! What clients and stores bring about can come many times a second, as with a front end that
+//! tries to connect again and again; of those the first few in a minute are told, and at its end
+//! the last one, with how many were left out.
+//!
 //! Ids are reserved from `kv` in blocks, so that an event costs no write and a listener that
 //! remembers an id is never told an old one twice. What was logged before a restart is in the
 //! journal, through `tracing`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kv::{Kv, Outcome, Transaction};
 use model::event::EventPage;
 use model::limits::{EVENTS_KEPT_MAX, EVENTS_PER_PAGE_MAX};
-use model::{ApiError, Event, Severity};
+use model::{ApiError, Event, Severity, Subject};
 use uuid::Uuid;
 
 use crate::engine::Report;
@@ -20,6 +25,10 @@ use crate::state::unavailable;
 
 /// Ids that one write to `kv` reserves.
 const IDS_PER_BLOCK: u64 = 1000;
+
+/// Events of one kind about one subject that are told in one [`REPEAT_WINDOW`].
+pub const REPEATS_MAX: u32 = 5;
+pub const REPEAT_WINDOW: Duration = Duration::from_secs(60);
 
 /// The log. Clones are the same log.
 #[derive(Clone)]
@@ -34,6 +43,17 @@ struct Log {
     reserved: u64,
     kept: VecDeque<Event>,
     listeners: Vec<Listener>,
+    /// What happened lately by itself, by subject and kind. A window that is over is taken out.
+    windows: BTreeMap<(Subject, &'static str), Window>,
+}
+
+/// How often one thing happened since it first did.
+struct Window {
+    ends: Duration,
+    told: u32,
+    left_out: u32,
+    /// The last one that was left out.
+    last: Option<Report>,
 }
 
 /// Called after every event; short, and not from within the log.
@@ -51,6 +71,7 @@ impl Events {
             reserved: next_id + IDS_PER_BLOCK,
             kept: VecDeque::new(),
             listeners: Vec::new(),
+            windows: BTreeMap::new(),
         };
         Ok(Events { inner: Arc::new(Mutex::new(log)) })
     }
@@ -70,6 +91,35 @@ impl Events {
             log.listeners.clone()
         };
         listeners.iter().for_each(|listener| listener());
+    }
+
+    /// Adds an event that came about by itself, unless there were too many of its kind lately.
+    pub fn observe(&self, now: Duration, time: Timestamp, report: Report) {
+        self.tell_left_out(now, time);
+        let admitted = self.lock().admit(now, report);
+        if let Some(report) = admitted {
+            self.record(time, report);
+        }
+    }
+
+    /// Tells what was left out of windows that are over.
+    pub fn tell_left_out(&self, now: Duration, time: Timestamp) {
+        let is_over = |_: &_, window: &mut Window| window.ends <= now;
+        let over: Vec<_> = self.lock().windows.extract_if(.., is_over).collect();
+        for (_, Window { left_out, last, .. }) in over {
+            let Some(mut report) = last else { continue };
+            let seconds = REPEAT_WINDOW.as_secs();
+            report.message += &format!(
+                " (the last of {left_out} such events that were left out within {seconds} s)"
+            );
+            self.record(time, report);
+        }
+    }
+
+    /// When something that was left out is to be told.
+    pub fn wake_at(&self) -> Option<Duration> {
+        let log = self.lock();
+        log.windows.values().filter(|window| window.left_out > 0).map(|window| window.ends).min()
     }
 
     /// The events after a certain one; all that are kept for 0.
@@ -105,6 +155,24 @@ impl Events {
 }
 
 impl Log {
+    /// The report, if it is to be told now.
+    fn admit(&mut self, now: Duration, report: Report) -> Option<Report> {
+        let key = (report.subject.clone(), report.kind);
+        let window = self.windows.entry(key).or_insert_with(|| Window {
+            ends: now + REPEAT_WINDOW,
+            told: 0,
+            left_out: 0,
+            last: None,
+        });
+        if window.told < REPEATS_MAX {
+            window.told += 1;
+            return Some(report);
+        }
+        window.left_out += 1;
+        window.last = Some(report);
+        None
+    }
+
     fn take_id(&mut self) -> u64 {
         if self.next_id == self.reserved {
             match reserve(self.kv.as_ref(), &self.key) {
@@ -153,11 +221,9 @@ fn say(report: &Report) {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
 
     use kv::Embedded;
     use kv::backing::MemoryBacking;
-    use model::Subject;
 
     use super::*;
 
@@ -222,6 +288,72 @@ mod tests {
         assert!(!events.after(10, 1).missed);
         assert_eq!(ids(&events.after(3, 1)), [11]);
         assert_eq!(events.after(0, usize::MAX).events.len(), EVENTS_PER_PAGE_MAX);
+    }
+
+    fn refused(client: &str, pid: u32) -> Report {
+        Report {
+            severity: Severity::Warning,
+            subject: Subject::Client(client.parse().unwrap()),
+            kind: "client-refused",
+            message: format!("process {pid} tried"),
+            next: None,
+        }
+    }
+
+    fn messages(events: &Events) -> Vec<String> {
+        events.after(0, usize::MAX).events.into_iter().map(|event| event.message).collect()
+    }
+
+    #[test]
+    fn what_happens_all_the_time_is_told_a_few_times_a_minute() {
+        let events = open(&store());
+        let time = Timestamp::UNIX_EPOCH;
+        let at = Duration::from_millis;
+        // A front end that tries again every 100 ms, for a minute less one try.
+        for n in 0..599 {
+            events.observe(at(n * 100), time, refused("vm1", n as u32));
+        }
+        assert_eq!(messages(&events).len(), 5);
+        assert_eq!(events.wake_at(), Some(REPEAT_WINDOW));
+        events.tell_left_out(REPEAT_WINDOW - at(1), time);
+        assert_eq!(messages(&events).len(), 5);
+        // Nothing else needs to happen for the rest to be told.
+        events.tell_left_out(REPEAT_WINDOW, time);
+        let told = messages(&events);
+        assert_eq!(
+            told[4..],
+            [
+                "process 4 tried",
+                "process 598 tried (the last of 594 such events that were left out within 60 s)"
+            ]
+        );
+        assert_eq!(events.wake_at(), None);
+        events.observe(REPEAT_WINDOW, time, refused("vm1", 700));
+        assert_eq!(messages(&events).last().unwrap(), "process 700 tried");
+    }
+
+    #[test]
+    fn other_kinds_and_subjects_are_told_meanwhile() {
+        let events = open(&store());
+        let time = Timestamp::UNIX_EPOCH;
+        for pid in 0..100 {
+            events.observe(Duration::ZERO, time, refused("vm1", pid));
+        }
+        events.observe(Duration::ZERO, time, refused("vm2", 1000));
+        let broken = Report { kind: "queue-broken", ..refused("vm1", 1001) };
+        events.observe(Duration::ZERO, time, broken);
+        let told = messages(&events);
+        assert_eq!(told[5..], ["process 1000 tried", "process 1001 tried"]);
+        // What somebody asked for is always told.
+        for pid in 0..10 {
+            events.record(time, refused("vm1", pid));
+        }
+        assert_eq!(messages(&events).len(), 17);
+        // Few enough leave nothing to be told later.
+        let few = open(&store());
+        (0..5).for_each(|pid| few.observe(Duration::ZERO, time, refused("vm1", pid)));
+        few.tell_left_out(2 * REPEAT_WINDOW, time);
+        assert_eq!((messages(&few).len(), few.wake_at()), (5, None));
     }
 
     #[test]

@@ -323,6 +323,34 @@ fn a_restored_document_is_carried_out_as_a_whole() {
 }
 
 #[test]
+fn a_client_that_comes_again_and_again_does_not_fill_the_events() {
+    let mut bench = furnished();
+    let count = |bench: &Bench| {
+        let events = bench.control.parts.events.after(0, usize::MAX).events;
+        events.iter().filter(|event| event.kind == "client-refused").count()
+    };
+    assert_eq!(bench.control.wake_at(), None);
+    for n in 0..500 {
+        bench.world.now_ms.store(n * 100, Ordering::SeqCst);
+        let is_last = bench.control.take(Message::Report(Report {
+            severity: Severity::Warning,
+            subject: Subject::Node,
+            kind: "client-refused",
+            message: "process 7 tried".to_owned(),
+            next: None,
+        }));
+        assert!(!is_last);
+        bench.control.turn();
+    }
+    assert_eq!(count(&bench), 5);
+    let wake = bench.control.wake_at().unwrap();
+    bench.world.now_ms.store(wake.as_millis() as u64, Ordering::SeqCst);
+    bench.control.turn();
+    assert_eq!(count(&bench), 6);
+    assert_eq!(bench.control.wake_at(), None);
+}
+
+#[test]
 fn the_thread_runs_and_ends_by_itself() {
     let bench = furnished();
     let Bench { control, messages, engine, .. } = bench;
