@@ -7,6 +7,7 @@ use std::path::Path;
 use model::ApiError;
 use model::image::{HEAD_BYTES, ImageUse};
 use rt::{FileHandle, FileKind, OpenOptions};
+use store::file::NODE_LOCKS;
 
 use crate::world;
 
@@ -19,10 +20,21 @@ pub struct Probe {
     pub size: u64,
     /// The first bytes, as many as there are up to [`HEAD_BYTES`].
     pub head: Vec<u8>,
-    /// Someone uses the image in a way that excludes ours.
-    pub is_held: bool,
+    /// Who uses the image in a way that excludes ours.
+    pub holder: Option<Holder>,
     /// It cannot be opened for writing.
     pub is_read_only: bool,
+}
+
+/// Who has an image. Which process it is cannot be said: the locks belong to open files, and the
+/// kernel names no process for those, neither with F_OFD_GETLK nor in /proc/locks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// A node of Viaduct: this one, another, or one that was killed and whose requests have not
+    /// ended.
+    Node,
+    /// A QEMU, or another program that locks images as QEMU does.
+    Other,
 }
 
 /// What kind of file it is.
@@ -56,22 +68,32 @@ pub fn probe(path: &Path, usage: ImageUse) -> Result<Probe, ApiError> {
     if kind != Kind::Other {
         handle.read_at(&mut head, 0).map_err(failed)?;
     }
-    let mut is_held = false;
-    for byte in usage.conflicts() {
-        is_held |= handle.is_locked(byte..byte + 1).map_err(failed)?;
-    }
+    let holder = holder(&handle, usage).map_err(failed)?;
     Ok(Probe {
         path: path.to_string_lossy().into_owned(),
         kind,
         size: info.size,
         head,
-        is_held,
+        holder,
         is_read_only: is_read_only || info.read_only,
     })
 }
 
+fn holder(handle: &FileHandle, usage: ImageUse) -> io::Result<Option<Holder>> {
+    for byte in usage.conflicts() {
+        if handle.is_locked(byte..byte + 1)? {
+            let is_node = handle.is_locked(NODE_LOCKS)?;
+            return Ok(Some(if is_node { Holder::Node } else { Holder::Other }));
+        }
+    }
+    Ok(None)
+}
+
 #[cfg(test)]
 mod tests {
+    use store::FileStore;
+    use store::file::Options;
+
     use super::*;
 
     #[test]
@@ -84,18 +106,46 @@ mod tests {
         let usage = ImageUse::of(false, false);
         let found = probe(&link, usage).unwrap();
         assert_eq!((found.kind, found.size, found.head.len()), (Kind::File, 8192, HEAD_BYTES));
-        assert!(!found.is_held);
+        assert_eq!(found.holder, None);
 
         // Another user of the image, as QEMU does it.
         let other = FileHandle::open(&path, OpenOptions::write()).unwrap();
         for byte in usage.locks() {
             other.try_lock(byte..byte + 1, false).unwrap();
         }
-        assert!(probe(&path, usage).unwrap().is_held);
+        assert_eq!(probe(&path, usage).unwrap().holder, Some(Holder::Other));
         // Who only reads and shares everything disturbs nobody.
-        assert!(!probe(&path, ImageUse::of(true, true)).unwrap().is_held);
+        assert_eq!(probe(&path, ImageUse::of(true, true)).unwrap().holder, None);
         drop(other);
-        assert!(!probe(&path, usage).unwrap().is_held);
+        assert_eq!(probe(&path, usage).unwrap().holder, None);
+    }
+
+    #[test]
+    fn a_node_that_serves_an_image_is_told_from_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk.img");
+        std::fs::write(&path, [7; 8192]).unwrap();
+        let core = rt::os::start(rt::Config::new("test")).unwrap();
+        let serve = |options: Options| {
+            let path = path.clone();
+            let opened = core.call(move |core| async move {
+                FileStore::open(&core, &path, options, || ()).await.map_err(|e| e.to_string())
+            });
+            opened.wait().unwrap().unwrap()
+        };
+        for node in [0, 7, u32::MAX] {
+            let alone = serve(Options { node, ..Options::default() });
+            for usage in [ImageUse::of(false, false), ImageUse::of(false, true)] {
+                assert_eq!(probe(&path, usage).unwrap().holder, Some(Holder::Node), "{node}");
+            }
+            drop(alone);
+            let shared =
+                serve(Options { node, shareable: true, block_size: 4096, ..Options::default() });
+            let holder = |shareable| probe(&path, ImageUse::of(false, shareable)).unwrap().holder;
+            assert_eq!((holder(true), holder(false)), (None, Some(Holder::Node)));
+            drop(shared);
+        }
+        core.send(rt::Core::stop);
     }
 
     #[test]

@@ -54,6 +54,7 @@ use exclusive::{Ledger, Ticket};
 use gate::Span;
 use handle::{FileDevice, Handle};
 
+pub use claim::NODE_LOCKS;
 pub use open::{OpenError, Options};
 
 /// One LU in a file or block device.

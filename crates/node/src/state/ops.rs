@@ -14,7 +14,7 @@ use model::{
 use uuid::Uuid;
 
 use super::Mark;
-use crate::probe::{Kind, Probe};
+use crate::probe::{Holder, Kind, Probe};
 
 /// LUs named in a message before it says "and more".
 const NAMES_SHOWN: usize = 5;
@@ -66,19 +66,16 @@ pub fn lu_adopt(
         ))
         .then(format!("qemu-img convert -O raw {path} NEW, then viaduct lu adopt NEW")));
     }
-    if probe.is_held {
-        return Err(ApiError::conflict(format!(
-            "{path} is in use: a QEMU or another program holds its image lock"
-        ))
-        .then("stop its user, or adopt it --shareable if both shall write it"));
+    let taken = |lu: &&Lu| matches!(&lu.backing, Backing::Adopted { path: other } if other == path);
+    if let Some(lu) = config.lus.iter().find(taken) {
+        return Err(ApiError::conflict(format!("{path} is adopted already, as LU '{}'", lu.name)));
+    }
+    if let Some(holder) = probe.holder {
+        return Err(held(path, holder));
     }
     if probe.is_read_only && !request.read_only {
         return Err(ApiError::conflict(format!("{path} cannot be written"))
             .then("adopt it --read-only, or make it writable for the node"));
-    }
-    let taken = |lu: &&Lu| matches!(&lu.backing, Backing::Adopted { path: other } if other == path);
-    if let Some(lu) = config.lus.iter().find(taken) {
-        return Err(ApiError::conflict(format!("{path} is adopted already, as LU '{}'", lu.name)));
     }
     let lu = Lu {
         name: request.name.clone().map_or_else(|| name_from(path), Ok)?,
@@ -93,6 +90,22 @@ pub fn lu_adopt(
         backing: Backing::Adopted { path: path.clone() },
     };
     add_lu(config, lu)
+}
+
+/// The refusal of an image that somebody has in a way that excludes us.
+fn held(path: &str, holder: Holder) -> ApiError {
+    let (who, next) = match holder {
+        Holder::Node => (
+            "another viaduct node serves it",
+            "viaduct lu rm on that node first, which keeps the data of an adopted image; if both \
+             nodes shall write it, adopt it --shareable on both",
+        ),
+        Holder::Other => (
+            "a QEMU or another program holds its image lock",
+            "stop its user, or adopt it --shareable if both shall write it",
+        ),
+    };
+    ApiError::conflict(format!("{path} is in use: {who}")).then(next)
 }
 
 fn name_from(path: &str) -> Result<LuName, ApiError> {

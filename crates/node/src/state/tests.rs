@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use super::ops::*;
 use super::*;
-use crate::probe::{Kind, Probe};
+use crate::probe::{Holder, Kind, Probe};
 
 fn store() -> (MemoryBacking, Arc<dyn Kv>) {
     let disk = MemoryBacking::new();
@@ -68,7 +68,7 @@ fn probe() -> Probe {
         kind: Kind::File,
         size: 1 << 30,
         head: vec![0; 512],
-        is_held: false,
+        holder: None,
         is_read_only: false,
     }
 }
@@ -140,7 +140,13 @@ fn what_adoption_refuses() {
               next: qemu-img convert -O raw /images/old.img NEW, then viaduct lu adopt NEW"#]],
     );
     refused(
-        adopt(&|probe| probe.is_held = true),
+        adopt(&|probe| probe.holder = Some(Holder::Node)),
+        expect![[r#"
+            Conflict: /images/old.img is in use: another viaduct node serves it
+              next: viaduct lu rm on that node first, which keeps the data of an adopted image; if both nodes shall write it, adopt it --shareable on both"#]],
+    );
+    refused(
+        adopt(&|probe| probe.holder = Some(Holder::Other)),
         expect![[r#"
             Conflict: /images/old.img is in use: a QEMU or another program holds its image lock
               next: stop its user, or adopt it --shareable if both shall write it"#]],
@@ -169,8 +175,10 @@ fn what_adoption_refuses() {
     );
     let once = adopt(&|_| {}).unwrap();
     let named = LuAdopt { name: Some(lu("again")), ..adopt_request() };
+    // It is this node itself that holds it.
+    let held = Probe { holder: Some(Holder::Node), ..probe() };
     refused(
-        lu_adopt(&once, &named, &probe(), Uuid::nil()),
+        lu_adopt(&once, &named, &held, Uuid::nil()),
         expect!["Conflict: /images/old.img is adopted already, as LU 'old'"],
     );
 }

@@ -22,12 +22,16 @@
 //! a container, say) does not see them.
 
 use std::io;
+use std::ops::Range;
 
 use model::image::ImageUse;
 use rt::FileHandle;
 
 /// Where our locks begin.
 pub const LOCKS_START: u64 = 1 << 62;
+
+/// The bytes of which a node holds its own while it has the image open.
+pub const NODE_LOCKS: Range<u64> = LOCKS_START + 1..LOCKS_START + 1 + (1 << 32);
 
 /// How the image is going to be used.
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +58,8 @@ impl From<io::Error> for Refusal {
 }
 
 impl Claim {
-    fn own_byte(self) -> std::ops::Range<u64> {
-        let at = LOCKS_START + 1 + u64::from(self.node);
+    fn own_byte(self) -> Range<u64> {
+        let at = NODE_LOCKS.start + u64::from(self.node);
         at..at + 1
     }
 
@@ -101,8 +105,8 @@ impl Claim {
 
 /// The lowest number of a node that has the image.
 fn other_node(file: &FileHandle) -> io::Result<Option<u32>> {
-    let start = LOCKS_START + 1;
-    let (mut low, mut high) = (start, start + (1 << 32));
+    let Range { start, end } = NODE_LOCKS;
+    let (mut low, mut high) = (start, end);
     if !file.is_locked(low..high)? {
         return Ok(None);
     }

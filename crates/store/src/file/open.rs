@@ -61,7 +61,8 @@ pub enum OpenError {
     #[error("{} is write-protected: serve it read-only", path.display())]
     Protected { path: PathBuf },
     #[error(
-        "{} is served by another node{}: stop it there, or make the LU shareable on both",
+        "{} is served by another viaduct node{}: remove its LU there, or make the LU anew with \
+         --shareable on both nodes if both shall write it",
         path.display(), node.map(|node| format!(" (number {node})")).unwrap_or_default()
     )]
     Served { path: PathBuf, node: Option<u32> },
