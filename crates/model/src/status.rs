@@ -78,7 +78,11 @@ pub enum LuState {
     /// Being brought up.
     Pending,
     Online,
-    /// It could not be opened; the problem says why. It is tried again.
+    /// Requests of clients fail in its store, which can still be read; the problem says why.
+    /// Online again when requests of the same kinds succeed.
+    Degraded,
+    /// It could not be opened, or its store cannot be read; the problem says why. It is tried
+    /// again.
     Failed,
 }
 
@@ -87,6 +91,7 @@ impl fmt::Display for LuState {
         f.pad(match self {
             LuState::Pending => "pending",
             LuState::Online => "online",
+            LuState::Degraded => "degraded",
             LuState::Failed => "failed",
         })
     }

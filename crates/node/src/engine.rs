@@ -113,8 +113,20 @@ pub struct Snapshot {
 pub struct DeviceStatus {
     /// Bytes that its backing takes, where that can be said.
     pub allocated: Option<Size>,
+    pub health: Health,
     /// What is wrong with it now.
     pub problem: Option<Trouble>,
+}
+
+/// How an open device's store does, as measured by requests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Health {
+    #[default]
+    Works,
+    /// Some requests fail, and it can be read.
+    Degraded,
+    /// It cannot be read.
+    Failed,
 }
 
 /// An open adapter.

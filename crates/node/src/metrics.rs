@@ -67,7 +67,7 @@ fn node(text: &mut String, version: &str, picture: &Picture<'_>) {
     let published: &Published = picture.published;
     let gauges: [(&str, &str, u64); 6] = [
         ("viaduct_lus", "LUs that are wanted.", published.config.lus.len() as u64),
-        ("viaduct_lus_online", "LUs that are open.", published.devices.len() as u64),
+        ("viaduct_lus_online", "LUs that are open and whose store works.", picture.lus_online()),
         ("viaduct_mappings", "Mappings that are wanted.", published.config.mappings.len() as u64),
         ("viaduct_sessions", "Adapters with a client.", picture.sessions()),
         ("viaduct_steps_pending", "Steps to the desired state.", published.steps_pending),

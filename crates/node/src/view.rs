@@ -11,7 +11,7 @@ use model::{AdapterId, Backing, Client, Config, Lu, Mapping, Subject};
 use uuid::Uuid;
 
 use crate::datadir::lu_file;
-use crate::engine::{Snapshot, Trouble};
+use crate::engine::{Health, Snapshot, Trouble};
 use crate::reconcile::Failure;
 use crate::socket;
 
@@ -56,10 +56,12 @@ impl Picture<'_> {
         let status = self.snapshot.devices.get(&lu.uuid);
         let subject = || Subject::Lu(lu.name.clone());
         let trouble = status.and_then(|status| status.problem.as_ref());
-        let state = match (is_open, failure) {
-            (true, _) => LuState::Online,
-            (false, Some(_)) => LuState::Failed,
-            (false, None) => LuState::Pending,
+        let health = status.map(|status| status.health).unwrap_or_default();
+        let state = match (is_open, failure, health) {
+            (true, _, Health::Works) => LuState::Online,
+            (true, _, Health::Degraded) => LuState::Degraded,
+            (true, _, Health::Failed) | (false, Some(_), _) => LuState::Failed,
+            (false, None, _) => LuState::Pending,
         };
         let path = match &lu.backing {
             Backing::File => Some(lu_file(self.lus, lu.uuid).to_string_lossy().into_owned()),
@@ -109,6 +111,12 @@ impl Picture<'_> {
         let lus = self.config().lus.iter().filter_map(|lu| self.lu(lu).problem);
         let mappings = self.config().mappings.iter();
         lus.chain(mappings.filter_map(|mapping| self.mapping(mapping).problem)).collect()
+    }
+
+    /// LUs that are as they should be.
+    pub fn lus_online(&self) -> u64 {
+        let lus = self.config().lus.iter();
+        lus.filter(|lu| self.lu(lu).state == LuState::Online).count() as u64
     }
 
     /// Adapters with a client on them.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use model::status::AdapterState;
 use node::engine::recorder::Recorder;
 use node::engine::{AdapterStatus, Engine};
+use node::engine::{DeviceStatus, Health, Trouble};
 use node::run::Told;
 use node::world::Machine;
 use node::{Node, Options};
@@ -105,6 +106,42 @@ fn a_disk_over_the_wire() {
     ok(&node, "DELETE", &format!("{unmap}&force=true"), &Value::Null);
     ok(&node, "DELETE", "/v1/lus/web1", &Value::Null);
     assert_eq!(ok(&node, "GET", "/v1/lus", &Value::Null), json!([]));
+    assert!(node.stop());
+}
+
+#[test]
+fn the_state_of_an_lu_follows_its_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let (node, engine) = start(directory.path(), false);
+    furnish(&node);
+    let lu = || ok(&node, "GET", "/v1/lus/web1", &Value::Null);
+    let uuid = lu()["uuid"].as_str().unwrap().parse().unwrap();
+    let set = |health, message: Option<&str>| {
+        let problem = message.map(|message| Trouble {
+            message: message.to_owned(),
+            next: Some("look below".to_owned()),
+        });
+        engine.set_device(uuid, DeviceStatus { health, problem, ..DeviceStatus::default() });
+    };
+    let online = || {
+        let (status, text) = unix(&node, "GET", "/metrics", &Value::Null);
+        assert_eq!(status, 200, "{text}");
+        text.to_string().contains("viaduct_lus_online 1")
+    };
+    assert_eq!((&lu()["state"], lu()["problem"].is_null()), (&json!("online"), true));
+    let why = "write requests of clients fail: no space";
+    for (health, state) in [(Health::Degraded, "degraded"), (Health::Failed, "failed")] {
+        set(health, Some(why));
+        let problem = json!({"subject": "lu/web1", "message": why, "next": "look below"});
+        assert_eq!((&lu()["state"], &lu()["problem"]), (&json!(state), &problem));
+        let listed = ok(&node, "GET", "/v1/lus", &Value::Null);
+        assert_eq!(listed[0]["state"], json!(state));
+        assert_eq!(ok(&node, "GET", "/v1/status", &Value::Null)["problems"], json!([problem]));
+        assert!(!online());
+    }
+    set(Health::Works, None);
+    assert_eq!((&lu()["state"], lu()["problem"].is_null()), (&json!("online"), true));
+    assert!(online());
     assert!(node.stop());
 }
 

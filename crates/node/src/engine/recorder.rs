@@ -31,6 +31,7 @@ struct Notes {
     files: BTreeSet<Uuid>,
     sockets: BTreeMap<AdapterId, SocketSpec>,
     adapters: BTreeMap<AdapterId, AdapterStatus>,
+    devices: BTreeMap<Uuid, DeviceStatus>,
     failures: Vec<(String, ApiError)>,
     holds: Option<String>,
     held: Vec<Box<dyn FnOnce() + Send>>,
@@ -72,6 +73,11 @@ impl Recorder {
     /// What a client does to an adapter.
     pub fn set_adapter(&self, id: &AdapterId, status: AdapterStatus) {
         self.lock().adapters.insert(id.clone(), status);
+    }
+
+    /// What a store does to a device.
+    pub fn set_device(&self, uuid: Uuid, status: DeviceStatus) {
+        self.lock().devices.insert(uuid, status);
     }
 
     /// Puts a file where an LU's file would be.
@@ -188,10 +194,11 @@ impl Engine for Recorder {
 
     fn snapshot(&self, done: Done<Snapshot>) {
         let notes = self.lock();
+        let status = |uuid: &Uuid| notes.devices.get(uuid).cloned().unwrap_or_default();
         let devices = notes.actual.devices.keys();
         let snapshot = Snapshot {
             cores: 1,
-            devices: devices.map(|uuid| (*uuid, DeviceStatus::default())).collect(),
+            devices: devices.map(|uuid| (*uuid, status(uuid))).collect(),
             adapters: notes.adapters.clone(),
         };
         drop(notes);

@@ -4,6 +4,7 @@
 //! thread made for that. The tables of what is open are behind one lock that is held for look-ups
 //! only; no request ever takes it.
 
+mod health;
 mod lus;
 mod notices;
 
@@ -26,6 +27,7 @@ use uuid::Uuid;
 use crate::engine::{AdapterStatus, Context, DeviceStatus, Done, Engine, Made, Snapshot};
 use crate::probe::{self, Probe};
 use crate::socket::{self, SocketSpec};
+use health::Watch;
 use notices::Notices;
 
 /// Queues that a client may use on one adapter: QEMU makes as many as the guest has CPUs.
@@ -54,6 +56,7 @@ struct Lu {
     spec: DeviceSpec,
     store: Arc<dyn Store>,
     writeback: Arc<AtomicBool>,
+    health: Arc<Watch>,
     /// Counts of adapters that are closed.
     past: Mutex<Vec<OpStats>>,
 }
@@ -151,6 +154,25 @@ impl Plane {
         AdapterStatus { state, session: Some(session), problem }
     }
 
+    async fn device_stats(&self, uuid: Uuid, lu: &Lu) -> DeviceStats {
+        let (mut ops, doors) = {
+            let open = self.open();
+            let doors = open.adapters.values().filter(|door| door.device == uuid);
+            let past = lu.past.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            (past, doors.cloned().collect::<Vec<_>>())
+        };
+        let mut inflight = 0;
+        for door in doors {
+            let info = door.adapter.info().await.unwrap_or_default();
+            add_stats(&mut ops, &info.past);
+            for queue in info.session.iter().flat_map(|session| &session.queues) {
+                inflight += u64::from(queue.in_flight);
+                add_stats(&mut ops, &queue.stats);
+            }
+        }
+        DeviceStats { lu: lu.spec.name.clone(), inflight, ops }
+    }
+
     /// Ends an adapter: what is in flight is answered first.
     async fn close_door(&self, id: &AdapterId) {
         let Some(door) = self.open().adapters.get(id).cloned() else { return };
@@ -196,7 +218,8 @@ impl Engine for Plane {
             let store = lus::open(&plane.0.context, &core, &spec).await?;
             let writeback = Arc::new(AtomicBool::new(spec.cache == Cache::Writeback));
             let uuid = spec.uuid;
-            let lu = Arc::new(Lu { spec, store, writeback, past: Mutex::default() });
+            let health = Arc::new(Watch::of(Arc::downgrade(&plane.0), uuid));
+            let lu = Arc::new(Lu { spec, store, writeback, health, past: Mutex::default() });
             plane.open().devices.insert(uuid, lu);
             Ok(())
         });
@@ -238,6 +261,7 @@ impl Engine for Plane {
                 adapter.id.clone(),
                 lu.spec.name.clone(),
                 plane.0.context.report.clone(),
+                lu.health.clone(),
             ));
             let cores = &plane.0.cores;
             let home = plane.0.next_home.fetch_add(1, Ordering::Relaxed) % cores.len();
@@ -286,7 +310,8 @@ impl Engine for Plane {
                 Snapshot { cores: plane.0.cores.len() as u32, ..Snapshot::default() };
             for (uuid, lu) in devices {
                 let allocated = lus::allocated(&plane.0.context.lus, &lu.spec);
-                snapshot.devices.insert(uuid, DeviceStatus { allocated, problem: None });
+                let (health, problem) = (lu.health.health(), lu.health.trouble());
+                snapshot.devices.insert(uuid, DeviceStatus { allocated, health, problem });
             }
             for (id, door) in adapters {
                 let status = plane.adapter_status(&door).await;
@@ -298,25 +323,12 @@ impl Engine for Plane {
 
     fn stats(&self, done: Done<Vec<DeviceStats>>) {
         self.run(done, |plane, _| async move {
-            let (devices, adapters) = {
-                let open = plane.open();
-                (open.devices.clone(), open.adapters.clone())
-            };
-            let mut sums: BTreeMap<Uuid, DeviceStats> = BTreeMap::new();
+            let devices = plane.open().devices.clone();
+            let mut stats = Vec::new();
             for (uuid, lu) in devices {
-                let ops = lu.past.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                sums.insert(uuid, DeviceStats { lu: lu.spec.name.clone(), inflight: 0, ops });
+                stats.push(plane.device_stats(uuid, &lu).await);
             }
-            for door in adapters.values() {
-                let Some(sum) = sums.get_mut(&door.device) else { continue };
-                let info = door.adapter.info().await.unwrap_or_default();
-                add_stats(&mut sum.ops, &info.past);
-                for queue in info.session.iter().flat_map(|session| &session.queues) {
-                    sum.inflight += u64::from(queue.in_flight);
-                    add_stats(&mut sum.ops, &queue.stats);
-                }
-            }
-            Ok(sums.into_values().collect())
+            Ok(stats)
         });
     }
 

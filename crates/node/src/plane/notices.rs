@@ -3,13 +3,14 @@
 //! A failing store fails many requests a second; it is reported when it begins and then at most
 //! once in a while, with how many there were.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use block::ErrorKind;
 use front::vhost_user::{Notice, Observer};
 use jiff::Timestamp;
 use model::{AdapterId, LuName, Severity, Subject};
 
+use super::health::Watch;
 use crate::engine::{Report, Reporter, Trouble};
 use crate::world::wall_clock;
 
@@ -20,6 +21,7 @@ pub(super) struct Notices {
     adapter: AdapterId,
     lu: LuName,
     report: Reporter,
+    health: Arc<Watch>,
     state: Mutex<State>,
 }
 
@@ -33,8 +35,13 @@ struct State {
 }
 
 impl Notices {
-    pub(super) fn new(adapter: AdapterId, lu: LuName, report: Reporter) -> Self {
-        Self { adapter, lu, report, state: Mutex::default() }
+    pub(super) fn new(
+        adapter: AdapterId,
+        lu: LuName,
+        report: Reporter,
+        health: Arc<Watch>,
+    ) -> Self {
+        Self { adapter, lu, report, health, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -72,6 +79,9 @@ impl Notices {
     }
 
     fn store_failed(&self, queue: u16, error: &block::Error) {
+        if is_of_store(error.kind()) {
+            self.health.failed(error);
+        }
         let now = wall_clock();
         let failures = {
             let mut state = self.state();
@@ -94,8 +104,14 @@ impl Notices {
     }
 }
 
+/// Whether it says something about the store, rather than about the request or the client.
+fn is_of_store(kind: ErrorKind) -> bool {
+    use ErrorKind::{Medium, NoSpace, Offline, Timeout};
+    matches!(kind, Medium | NoSpace | Offline | Timeout)
+}
+
 /// What an operator can do about a store's failure.
-fn advice(kind: ErrorKind) -> (&'static str, Option<&'static str>) {
+pub(super) fn advice(kind: ErrorKind) -> (&'static str, Option<&'static str>) {
     match kind {
         ErrorKind::NoSpace => (
             "store-full",

@@ -1,0 +1,382 @@
+//! Whether the store of an LU works, as the requests of clients and a test read find it.
+//!
+//! Nobody looks at a store that fails nothing. From the first failure on it is looked at once a
+//! second, until it works again:
+//!
+//! ```text
+//!              a request fails                  a test read fails
+//!   works ───────────────────────▶ degraded ───────────────────────▶ failed
+//!     ▲                               │                                │
+//!     ├─ a request of every kind ─────┘                                │
+//!     │  that failed has succeeded since                               │
+//!     └─ the test read works again ────────────────────────────────────┘
+//! ```
+//!
+//! Of a write there is no test but a client's: nothing is written to a disk that nobody asked for.
+//! How many requests there were and failed is read from the counters that the queues keep anyway.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use block::mem::Buffer;
+use block::{Device, Error, Request};
+use model::stats::{OpKind, OpStats};
+use model::{Severity, Subject};
+use rt::Core;
+use uuid::Uuid;
+
+use super::notices::advice;
+use super::{Inner, Lu, Plane};
+use crate::engine::{Health, Report, Trouble};
+
+/// How often a store that has failed is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+const KINDS: usize = OpKind::ALL.len();
+
+/// The health of one LU's store.
+pub(super) struct Watch {
+    begin: Begin,
+    state: Mutex<State>,
+}
+
+/// Begins to look at the store.
+pub(super) type Begin = Box<dyn Fn() + Send + Sync>;
+
+#[derive(Default)]
+struct State {
+    health: Health,
+    told: Health,
+    is_watched: bool,
+    /// Failures that were noted, and how many of them the last look knew.
+    noted: u64,
+    judged: u64,
+    error: Option<Error>,
+    /// Why the last test read failed.
+    unreadable: Option<Error>,
+    failing: [bool; KINDS],
+    seen: [Counts; KINDS],
+}
+
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    done: u64,
+    failed: u64,
+}
+
+impl Watch {
+    pub(super) fn new(begin: Begin) -> Watch {
+        Watch { begin, state: Mutex::default() }
+    }
+
+    /// One that looks at an LU of this plane from its first core.
+    pub(super) fn of(plane: Weak<Inner>, uuid: Uuid) -> Watch {
+        Watch::new(Box::new(move || {
+            let (Some(inner), plane) = (plane.upgrade(), plane.clone()) else { return };
+            inner.cores[0].send(move |core| core.spawn(look_until_well(plane, uuid, core.clone())));
+        }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request failed in the store.
+    pub(super) fn failed(&self, error: &Error) {
+        let begins = {
+            let mut state = self.state();
+            state.noted += 1;
+            state.error = Some(error.clone());
+            if state.health == Health::Works {
+                state.health = Health::Degraded;
+            }
+            !std::mem::replace(&mut state.is_watched, true)
+        };
+        if begins {
+            (self.begin)();
+        }
+    }
+
+    pub(super) fn health(&self) -> Health {
+        self.state().health
+    }
+
+    /// What is wrong, if something is.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        let state = self.state();
+        let error = state.unreadable.as_ref().or(state.error.as_ref())?;
+        let next = advice(error.kind()).1.unwrap_or("viaduct event ls shows when it began");
+        let (message, again) = match state.health {
+            Health::Works => return None,
+            Health::Degraded => {
+                (format!("{} of clients fail: {error}", state.kinds()), "such a request succeeds")
+            }
+            Health::Failed => (format!("its store cannot be read: {error}"), "a test read works"),
+        };
+        Some(Trouble { message, next: Some(format!("{next}; it is online again when {again}")) })
+    }
+
+    fn noted(&self) -> u64 {
+        self.state().noted
+    }
+
+    /// Judges by what the counters say, read after so many failures were noted, and by a test read.
+    /// The health if it is another than was told before.
+    fn look(&self, noted: u64, ops: &[OpStats], test: Result<(), Error>) -> Option<Health> {
+        let mut state = self.state();
+        let is_fresh = noted != std::mem::replace(&mut state.judged, noted);
+        for (kind, op) in ops.iter().enumerate().take(KINDS) {
+            let seen = state.seen[kind];
+            let done = seen.done.max(op.requests.saturating_sub(op.errors));
+            let failed = seen.failed.max(op.errors);
+            if is_fresh && failed > seen.failed {
+                state.failing[kind] = true;
+            } else if done > seen.done {
+                state.failing[kind] = false;
+            }
+            state.seen[kind] = Counts { done, failed };
+        }
+        if state.unreadable.is_some() && test.is_ok() && !is_fresh {
+            state.failing = [false; KINDS];
+        }
+        state.unreadable = test.err();
+        let is_well = !is_fresh && noted == state.noted && !state.failing.contains(&true);
+        state.health = match &state.unreadable {
+            Some(_) => Health::Failed,
+            None if is_well => Health::Works,
+            None => Health::Degraded,
+        };
+        if state.health == Health::Works {
+            (state.is_watched, state.error) = (false, None);
+        }
+        let health = state.health;
+        (std::mem::replace(&mut state.told, health) != health).then_some(health)
+    }
+}
+
+impl State {
+    /// The kinds of requests that fail, in words.
+    fn kinds(&self) -> String {
+        let failing = OpKind::ALL.iter().zip(self.failing).filter(|(_, failing)| *failing);
+        let names: Vec<&str> = failing.map(|(kind, _)| kind.label()).collect();
+        if names.is_empty() {
+            "requests".to_owned()
+        } else {
+            format!("{} requests", names.join(", "))
+        }
+    }
+}
+
+async fn look_until_well(plane: Weak<Inner>, uuid: Uuid, core: Core) {
+    loop {
+        {
+            let Some(plane) = plane.upgrade().map(Plane) else { return };
+            let Some(lu) = plane.lu(uuid) else { return };
+            let noted = lu.health.noted();
+            let stats = plane.device_stats(uuid, &lu).await;
+            let test = test_read(&core, &lu).await;
+            if let Some(health) = lu.health.look(noted, &stats.ops, test) {
+                (plane.0.context.report)(report(&lu, health));
+            }
+            if lu.health.health() == Health::Works {
+                return;
+            }
+        }
+        core.sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Reads the first block.
+async fn test_read(core: &Core, lu: &Lu) -> Result<(), Error> {
+    let device = lu.store.clone().device(core);
+    let block = Buffer::zeroed(lu.spec.block_size.bytes() as usize);
+    (&*device as &dyn Device).io(&Request::read(0, block.sgl())).await.map(drop)
+}
+
+fn report(lu: &Arc<Lu>, health: Health) -> Report {
+    let name = &lu.spec.name;
+    let (severity, kind, state) = match health {
+        Health::Works => (Severity::Info, "lu-online", "works again"),
+        Health::Degraded => (Severity::Warning, "lu-degraded", "is degraded"),
+        Health::Failed => (Severity::Error, "lu-failed", "has failed"),
+    };
+    let (why, next) = match lu.health.trouble() {
+        Some(Trouble { message, next }) => (format!(": {message}"), next),
+        None => (String::new(), None),
+    };
+    let message = format!("LU {name} {state}{why}");
+    Report { severity, subject: Subject::Lu(name.clone()), kind, message, next }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::mpsc;
+
+    use block::ErrorKind;
+    use cluster::DeviceSpec;
+    use model::{Backing, BlockSize, Cache, Size};
+    use rt::Spin;
+
+    use super::*;
+    use crate::Engine;
+    use crate::engine::{Context, Done, Snapshot};
+
+    /// A watch, how often it began to look, and counters of reads and writes.
+    struct Bench {
+        watch: Watch,
+        begun: Arc<AtomicU32>,
+        ops: Vec<OpStats>,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            let begun = Arc::new(AtomicU32::new(0));
+            let counter = begun.clone();
+            let begin = move || {
+                counter.fetch_add(1, Ordering::SeqCst);
+            };
+            let ops = OpKind::ALL.map(OpStats::new).into();
+            Bench { watch: Watch::new(Box::new(begin)), begun, ops }
+        }
+
+        fn does(&mut self, kind: OpKind) {
+            self.ops[kind as usize].record(512, 1, true);
+        }
+
+        fn fails(&mut self, kind: OpKind, why: ErrorKind) {
+            self.watch.failed(&why.into());
+            self.ops[kind as usize].record(512, 1, false);
+        }
+
+        fn look(&self) -> Option<Health> {
+            self.watch.look(self.watch.noted(), &self.ops, Ok(()))
+        }
+
+        fn look_and_cannot_read(&self) -> Option<Health> {
+            self.watch.look(self.watch.noted(), &self.ops, Err(ErrorKind::Medium.into()))
+        }
+
+        fn message(&self) -> String {
+            self.watch.trouble().unwrap().message
+        }
+    }
+
+    #[test]
+    fn a_full_store_is_degraded_until_a_write_succeeds() {
+        let mut bench = Bench::new();
+        bench.does(OpKind::Write);
+        assert_eq!((bench.watch.health(), bench.watch.trouble()), (Health::Works, None));
+        bench.fails(OpKind::Write, ErrorKind::NoSpace);
+        bench.fails(OpKind::Write, ErrorKind::NoSpace);
+        assert_eq!(bench.watch.health(), Health::Degraded, "at once");
+        assert_eq!(bench.begun.load(Ordering::SeqCst), 1);
+        assert_eq!(bench.look(), Some(Health::Degraded));
+        assert!(bench.message().starts_with("write requests of clients fail: "));
+        let next = bench.watch.trouble().unwrap().next.unwrap();
+        assert!(next.contains("free space") && next.contains("online again when"), "{next}");
+        // Neither time nor reads tell that there is room again.
+        bench.does(OpKind::Read);
+        assert_eq!((bench.look(), bench.look()), (None, None));
+        assert_eq!(bench.watch.health(), Health::Degraded);
+        bench.does(OpKind::Write);
+        assert_eq!(bench.look(), Some(Health::Works));
+        assert_eq!(bench.watch.trouble(), None);
+        bench.fails(OpKind::Write, ErrorKind::NoSpace);
+        assert_eq!(bench.begun.load(Ordering::SeqCst), 2, "it is looked at again");
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_read_has_failed_until_it_can() {
+        let mut bench = Bench::new();
+        bench.fails(OpKind::Flush, ErrorKind::Offline);
+        assert_eq!(bench.look_and_cannot_read(), Some(Health::Failed));
+        assert!(bench.message().starts_with("its store cannot be read: "));
+        assert_eq!((bench.look_and_cannot_read(), bench.watch.health()), (None, Health::Failed));
+        assert_eq!(bench.look(), Some(Health::Works));
+    }
+
+    #[test]
+    fn a_failure_between_counting_and_judging_is_not_forgotten() {
+        let mut bench = Bench::new();
+        bench.fails(OpKind::Read, ErrorKind::Medium);
+        bench.look();
+        bench.does(OpKind::Read);
+        let noted = bench.watch.noted();
+        let ops = bench.ops.clone();
+        bench.fails(OpKind::Read, ErrorKind::Medium);
+        assert_eq!(bench.watch.look(noted, &ops, Ok(())), None);
+        assert_eq!(bench.watch.health(), Health::Degraded);
+        assert_eq!(bench.look(), None);
+        assert_eq!(bench.begun.load(Ordering::SeqCst), 1, "and looked at all the while");
+    }
+
+    #[test]
+    fn what_a_client_does_wrong_is_not_the_stores_fault() {
+        let mut bench = Bench::new();
+        bench.ops[OpKind::Read as usize].record(512, 1, false);
+        bench.fails(OpKind::Write, ErrorKind::Timeout);
+        bench.look();
+        bench.does(OpKind::Write);
+        bench.does(OpKind::Read);
+        bench.ops[OpKind::Other as usize].record(0, 1, false);
+        assert_eq!(bench.look(), Some(Health::Works));
+    }
+
+    fn wait_for<T: Send + 'static>(begin: impl FnOnce(Done<T>)) -> T {
+        let (sender, answers) = mpsc::channel();
+        begin(Done::new(move |answer| sender.send(answer).unwrap()));
+        answers.recv().unwrap().unwrap()
+    }
+
+    fn device(path: &Path, size: u64) -> DeviceSpec {
+        DeviceSpec {
+            uuid: Uuid::max(),
+            name: "web1".parse().unwrap(),
+            serial: "serial".to_owned(),
+            size: Size(size),
+            block_size: BlockSize::default(),
+            cache: Cache::default(),
+            read_only: false,
+            removable: false,
+            shareable: false,
+            backing: Backing::Adopted { path: path.to_string_lossy().into_owned() },
+        }
+    }
+
+    /// The file below an LU is cut off under it, and comes back.
+    #[test]
+    fn the_health_of_a_real_store_is_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk.img");
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(1 << 20).unwrap();
+        let (sender, reports) = mpsc::channel();
+        let context = Context {
+            node: Uuid::nil(),
+            lus: directory.path().to_owned(),
+            cores: Vec::new(),
+            report: Arc::new(move |report| drop(sender.send(report))),
+        };
+        let plane = Plane::start(context, Spin::default()).unwrap();
+        let spec = device(&path, 1 << 20);
+        wait_for(|done| plane.open_device(&spec, done));
+        let status =
+            || wait_for::<Snapshot>(|done| plane.snapshot(done)).devices[&spec.uuid].clone();
+        assert_eq!((status().health, status().problem), (Health::Works, None));
+
+        file.set_len(0).unwrap();
+        plane.lu(spec.uuid).unwrap().health.failed(&ErrorKind::Medium.into());
+        assert_eq!(reports.recv().unwrap().kind, "lu-failed");
+        assert_eq!(status().health, Health::Failed);
+        let message = status().problem.unwrap().message;
+        assert!(message.contains("file is shorter than the device"), "{message}");
+
+        file.set_len(1 << 20).unwrap();
+        let report = reports.recv().unwrap();
+        assert_eq!((report.kind, report.message.as_str()), ("lu-online", "LU web1 works again"));
+        assert_eq!((status().health, status().problem), (Health::Works, None));
+        wait_for(|done| plane.stop(done));
+    }
+}
