@@ -124,7 +124,7 @@ fn nodes_keep_each_other_away_unless_both_share() {
         let open = |options| open(&core, &image, options);
         let refuses = async |options, holder: u32| {
             let error = open(options).await.err().expect("refused").to_string();
-            assert!(error.contains(&format!("another node (number {holder})")), "{error}");
+            assert!(error.contains(&format!("another viaduct node (number {holder})")), "{error}");
         };
 
         let first = open(alone(70_000)).await.unwrap();
