@@ -318,7 +318,7 @@ impl Ours {
             indirect: true,
             logging: false,
         };
-        let ring = Split::new(view.clone(), placement, 0).ok_or("the ring lies in no region")?;
+        let ring = Split::new(view.clone(), placement, 0).map_err(|error| error.to_string())?;
         Ok(Self { ring, buffers: Buffers::new(view) })
     }
 

@@ -210,18 +210,11 @@ fn report(lu: &Arc<Lu>, health: Health) -> Report {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::sync::atomic::{AtomicU32, Ordering};
-    use std::sync::mpsc;
 
     use block::ErrorKind;
-    use cluster::DeviceSpec;
-    use model::{Backing, BlockSize, Cache, Size};
-    use rt::Spin;
 
     use super::*;
-    use crate::Engine;
-    use crate::engine::{Context, Done, Snapshot};
 
     /// A watch, how often it began to look, and counters of reads and writes.
     struct Bench {
@@ -322,61 +315,5 @@ mod tests {
         bench.does(OpKind::Read);
         bench.ops[OpKind::Other as usize].record(0, 1, false);
         assert_eq!(bench.look(), Some(Health::Works));
-    }
-
-    fn wait_for<T: Send + 'static>(begin: impl FnOnce(Done<T>)) -> T {
-        let (sender, answers) = mpsc::channel();
-        begin(Done::new(move |answer| sender.send(answer).unwrap()));
-        answers.recv().unwrap().unwrap()
-    }
-
-    fn device(path: &Path, size: u64) -> DeviceSpec {
-        DeviceSpec {
-            uuid: Uuid::max(),
-            name: "web1".parse().unwrap(),
-            serial: "serial".to_owned(),
-            size: Size(size),
-            block_size: BlockSize::default(),
-            cache: Cache::default(),
-            read_only: false,
-            removable: false,
-            shareable: false,
-            backing: Backing::Adopted { path: path.to_string_lossy().into_owned() },
-        }
-    }
-
-    /// The file below an LU is cut off under it, and comes back.
-    #[test]
-    fn the_health_of_a_real_store_is_followed() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("disk.img");
-        let file = std::fs::File::create(&path).unwrap();
-        file.set_len(1 << 20).unwrap();
-        let (sender, reports) = mpsc::channel();
-        let context = Context {
-            node: Uuid::nil(),
-            lus: directory.path().to_owned(),
-            cores: Vec::new(),
-            report: Arc::new(move |report| drop(sender.send(report))),
-        };
-        let plane = Plane::start(context, Spin::default()).unwrap();
-        let spec = device(&path, 1 << 20);
-        wait_for(|done| plane.open_device(&spec, done));
-        let status =
-            || wait_for::<Snapshot>(|done| plane.snapshot(done)).devices[&spec.uuid].clone();
-        assert_eq!((status().health, status().problem), (Health::Works, None));
-
-        file.set_len(0).unwrap();
-        plane.lu(spec.uuid).unwrap().health.failed(&ErrorKind::Medium.into());
-        assert_eq!(reports.recv().unwrap().kind, "lu-failed");
-        assert_eq!(status().health, Health::Failed);
-        let message = status().problem.unwrap().message;
-        assert!(message.contains("file is shorter than the device"), "{message}");
-
-        file.set_len(1 << 20).unwrap();
-        let report = reports.recv().unwrap();
-        assert_eq!((report.kind, report.message.as_str()), ("lu-online", "LU web1 works again"));
-        assert_eq!((status().health, status().problem), (Health::Works, None));
-        wait_for(|done| plane.stop(done));
     }
 }

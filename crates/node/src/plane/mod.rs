@@ -7,14 +7,17 @@
 mod health;
 mod lus;
 mod notices;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use block::{Device, Request};
 use cluster::{AdapterSpec, DeviceSpec};
-use front::vhost_user::{Adapter, Spec, add_stats};
+use front::vhost_user::{Adapter, Info, Spec, add_stats};
 use model::image::ImageUse;
 use model::stats::{DeviceStats, OpStats};
 use model::status::{AdapterState, Session};
@@ -32,6 +35,9 @@ use notices::Notices;
 
 /// Queues that a client may use on one adapter: QEMU makes as many as the guest has CPUs.
 pub const QUEUES_MAX: u16 = 128;
+
+/// How long a listing waits for what the files of LUs take.
+const ALLOCATED_LIMIT: Duration = Duration::from_secs(2);
 
 /// The data plane. Clones are the same one.
 #[derive(Clone)]
@@ -129,8 +135,7 @@ impl Plane {
         });
     }
 
-    async fn adapter_status(&self, door: &Door) -> AdapterStatus {
-        let info = door.adapter.info().await.unwrap_or_default();
+    fn adapter_status(door: &Door, info: Info) -> AdapterStatus {
         let problem = door.notices.problem();
         let Some(session) = info.session else {
             return AdapterStatus { state: AdapterState::Listening, session: None, problem };
@@ -154,23 +159,43 @@ impl Plane {
         AdapterStatus { state, session: Some(session), problem }
     }
 
-    async fn device_stats(&self, uuid: Uuid, lu: &Lu) -> DeviceStats {
-        let (mut ops, doors) = {
+    /// Asks the adapters of a device what they have counted. They are asked before this returns, so
+    /// who wants to know of many devices asks for all of them first.
+    fn device_stats(&self, uuid: Uuid, lu: &Lu) -> impl Future<Output = DeviceStats> + use<> {
+        let (mut ops, asked) = {
             let open = self.open();
             let doors = open.adapters.values().filter(|door| door.device == uuid);
             let past = lu.past.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            (past, doors.cloned().collect::<Vec<_>>())
+            (past, doors.map(|door| door.adapter.info()).collect::<Vec<_>>())
         };
-        let mut inflight = 0;
-        for door in doors {
-            let info = door.adapter.info().await.unwrap_or_default();
-            add_stats(&mut ops, &info.past);
-            for queue in info.session.iter().flat_map(|session| &session.queues) {
-                inflight += u64::from(queue.in_flight);
-                add_stats(&mut ops, &queue.stats);
+        let lu = lu.spec.name.clone();
+        async move {
+            let mut inflight = 0;
+            for info in asked {
+                let info = info.await.unwrap_or_default();
+                add_stats(&mut ops, &info.past);
+                for queue in info.session.iter().flat_map(|session| &session.queues) {
+                    inflight += u64::from(queue.in_flight);
+                    add_stats(&mut ops, &queue.stats);
+                }
             }
+            DeviceStats { lu, inflight, ops }
         }
-        DeviceStats { lu: lu.spec.name.clone(), inflight, ops }
+    }
+
+    /// What the files of LUs take. A filesystem that hangs leaves it unknown, and holds up nobody.
+    fn allocated(
+        &self,
+        core: &Core,
+        devices: &BTreeMap<Uuid, Arc<Lu>>,
+    ) -> impl Future<Output = BTreeMap<Uuid, Size>> + use<> {
+        let specs: Vec<DeviceSpec> = devices.values().map(|lu| lu.spec.clone()).collect();
+        let (directory, core) = (self.0.context.lus.clone(), core.clone());
+        let sizes = core.blocking(move || {
+            let sizes = specs.iter().map(|spec| (spec.uuid, lus::allocated(&directory, spec)));
+            sizes.filter_map(|(uuid, size)| Some((uuid, size?))).collect()
+        });
+        async move { core.timeout(ALLOCATED_LIMIT, sizes).await.flatten().unwrap_or_default() }
     }
 
     /// Ends an adapter: what is in flight is answered first.
@@ -301,20 +326,23 @@ impl Engine for Plane {
     }
 
     fn snapshot(&self, done: Done<Snapshot>) {
-        self.run(done, |plane, _| async move {
+        self.run(done, |plane, core| async move {
             let (devices, adapters) = {
                 let open = plane.open();
                 (open.devices.clone(), open.adapters.clone())
             };
+            // All are asked before the first answer is waited for.
+            let infos: Vec<_> = adapters.values().map(|door| door.adapter.info()).collect();
+            let mut allocated = plane.allocated(&core, &devices).await;
             let mut snapshot =
                 Snapshot { cores: plane.0.cores.len() as u32, ..Snapshot::default() };
             for (uuid, lu) in devices {
-                let allocated = lus::allocated(&plane.0.context.lus, &lu.spec);
+                let allocated = allocated.remove(&uuid);
                 let (health, problem) = (lu.health.health(), lu.health.trouble());
                 snapshot.devices.insert(uuid, DeviceStatus { allocated, health, problem });
             }
-            for (id, door) in adapters {
-                let status = plane.adapter_status(&door).await;
+            for ((id, door), info) in adapters.into_iter().zip(infos) {
+                let status = Plane::adapter_status(&door, info.await.unwrap_or_default());
                 snapshot.adapters.insert(id, status);
             }
             Ok(snapshot)
@@ -324,9 +352,11 @@ impl Engine for Plane {
     fn stats(&self, done: Done<Vec<DeviceStats>>) {
         self.run(done, |plane, _| async move {
             let devices = plane.open().devices.clone();
+            let asked: Vec<_> =
+                devices.iter().map(|(uuid, lu)| plane.device_stats(*uuid, lu)).collect();
             let mut stats = Vec::new();
-            for (uuid, lu) in devices {
-                stats.push(plane.device_stats(uuid, &lu).await);
+            for device in asked {
+                stats.push(device.await);
             }
             Ok(stats)
         });
