@@ -39,6 +39,12 @@ impl Bench for StoreBench {
     }
 }
 
+/// Does a job with a handle of the store on another core.
+fn elsewhere(other: &Remote, store: Arc<dyn Store>, job: Job) -> Boxed<'static, ()> {
+    let reply = other.call(move |core| async move { job(store.device(&core)).await });
+    Box::pin(async { reply.await.expect("the other core goes on") })
+}
+
 struct StoreSubject {
     store: Arc<dyn Store>,
     device: Rc<dyn Device>,
@@ -53,9 +59,7 @@ impl Subject for StoreSubject {
     }
 
     fn elsewhere(&self, job: Job) -> Option<Boxed<'static, ()>> {
-        let store = self.store.clone();
-        let reply = self.other.call(move |core| async move { job(store.device(&core)).await });
-        Some(Box::pin(async { reply.await.expect("the other core goes on") }))
+        Some(elsewhere(&self.other, self.store.clone(), job))
     }
 
     fn resize(&self, size: u64) -> Option<Boxed<'_, Result<(), Error>>> {

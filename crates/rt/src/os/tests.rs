@@ -1,4 +1,5 @@
-//! The real machine under test: every test runs a core on the test's own thread.
+//! What only the real machine has: every test runs a core on the test's own thread. What it shares
+//! with its twin is in `twin_tests`.
 
 use std::cell::{Cell, RefCell};
 use std::io::Write as _;
@@ -35,91 +36,6 @@ async fn outcome(ask: impl FnOnce(Completion)) -> Outcome {
     let (waiting, done) = Waiting::new();
     ask(done);
     waiting.outcome().await
-}
-
-#[test]
-fn sleeps_end_in_order_and_timeouts_cut() {
-    let order = run(|core| async move {
-        let order = Rc::new(RefCell::new(Vec::new()));
-        for millis in [20, 5, 10] {
-            let (core, order, handle) = (core.clone(), order.clone(), core.clone());
-            handle.spawn(async move {
-                core.sleep(Duration::from_millis(millis)).await;
-                order.borrow_mut().push(millis);
-            });
-        }
-        let never = core.timeout(Duration::from_millis(30), std::future::pending::<()>()).await;
-        assert!(never.is_none());
-        order.take()
-    });
-    assert_eq!(order, [5, 10, 20]);
-}
-
-#[test]
-fn tasks_give_results_and_can_be_cancelled() {
-    run(|core| async move {
-        let other = core.clone();
-        let task = core.spawn_task(async move {
-            other.yield_now().await;
-            7
-        });
-        assert_eq!(task.await, 7);
-        let held = Rc::new(());
-        let kept = held.clone();
-        let task = core.spawn_task(async move {
-            std::future::pending::<()>().await;
-            drop(kept);
-        });
-        core.yield_now().await;
-        task.cancel();
-        core.yield_now().await;
-        assert_eq!(Rc::strong_count(&held), 1);
-    });
-}
-
-#[test]
-fn file_transfers_of_every_shape_and_short_files() {
-    run(|core| async move {
-        let (_, handle) = temp_file();
-        handle.set_len(1 << 20).unwrap();
-        let file = handle.on(&core);
-        let bytes: Vec<u8> = (0..10_000u32).map(|n| n as u8).collect();
-        let buffer = Buffer::from_bytes(&bytes);
-        let write = outcome(|done| file.write(100, &buffer.sgl().slice(0, 10_000), true, done));
-        assert_eq!(write.await, Ok(10_000));
-        assert_eq!(outcome(|done| file.sync(done)).await, Ok(0));
-        let back = Buffer::zeroed(10_000);
-        let read = outcome(|done| file.read(100, &back.sgl(), done)).await;
-        assert_eq!((read, back.to_vec()), (Ok(10_000), bytes));
-        let punch = outcome(|done| file.allocate(Allocate::PunchHole, 0, 8192, done)).await;
-        assert_eq!(punch, Ok(0));
-        outcome(|done| file.read(100, &back.sgl(), done)).await.unwrap();
-        assert!(back.to_vec()[..8092].iter().all(|byte| *byte == 0));
-        let beyond = outcome(|done| file.read((1 << 20) - 512, &back.sgl(), done)).await;
-        assert_eq!(beyond.unwrap_err().kind(), block::ErrorKind::Medium);
-        assert_eq!(core.stats().in_flight, 0);
-    });
-}
-
-#[test]
-fn lists_longer_than_one_call_takes_are_moved_whole() {
-    run(|core| async move {
-        let (_, handle) = temp_file();
-        let file = handle.on(&core);
-        let buffer = Buffer::zeroed(3000 * 8);
-        let bytes: Vec<u8> = (0..24_000u32).map(|n| (n / 7) as u8).collect();
-        buffer.write(0, &bytes);
-        let whole = buffer.sgl();
-        let base = whole.single().unwrap();
-        let parts: Vec<block::Part> =
-            (0..3000).map(|n| block::Part::new(base.at().wrapping_add(n * 8), 8)).collect();
-        // SAFETY: the parts lie in `buffer`, whose pin is given.
-        let list = unsafe { block::Sgl::new(&parts, whole.pin().unwrap()) };
-        assert_eq!(outcome(|done| file.write(0, &list, false, done)).await, Ok(24_000));
-        let back = Buffer::zeroed(24_000);
-        outcome(|done| file.read(0, &back.sgl(), done)).await.unwrap();
-        assert_eq!(back.to_vec(), bytes);
-    });
 }
 
 /// Counts answers; stands for a front end.
@@ -404,34 +320,4 @@ fn waiting_for_quiet_sees_reads_and_waiting_for_writes_does_not() {
             assert_eq!(waiting.outcome().await, Ok(8192));
         }
     });
-}
-
-#[test]
-fn locks_of_other_descriptions_are_seen() {
-    let (_, first) = temp_file();
-    first.set_len(4096).unwrap();
-    let path = format!("/proc/self/fd/{}", first_fd(&first));
-    let second = FileHandle::open(path.as_ref(), OpenOptions::write()).unwrap();
-    first.try_lock(100..101, true).unwrap();
-    assert!(second.is_locked(100..101).unwrap());
-    let error = second.try_lock(100..101, false).unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
-    second.try_lock(101..200, true).unwrap();
-    first.unlock(100..101).unwrap();
-    second.try_lock(100..101, false).unwrap();
-}
-
-fn first_fd(file: &FileHandle) -> i32 {
-    // The newest descriptor of a deleted file with this name.
-    let name = file.path().file_name().unwrap().to_string_lossy().into_owned();
-    std::fs::read_dir("/proc/self/fd")
-        .unwrap()
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            let target = std::fs::read_link(entry.path()).ok()?;
-            let matches = target.to_string_lossy().contains(&name);
-            matches.then(|| entry.file_name().to_string_lossy().parse::<i32>().ok()).flatten()
-        })
-        .next()
-        .unwrap()
 }

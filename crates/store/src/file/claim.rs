@@ -44,8 +44,8 @@ pub(super) struct Claim {
 /// Who is in the way.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    /// Another node, by its number if it can be told.
-    Node(Option<u32>),
+    /// Another node.
+    Node,
     /// A QEMU, by the byte that it holds.
     Qemu(u64),
     Io(io::Error),
@@ -81,9 +81,7 @@ impl Claim {
         let alone = !self.shareable && !self.read_only;
         match file.try_lock(LOCKS_START..LOCKS_START + 1, alone) {
             Ok(()) => self.take_from_qemu(file),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                Err(Refusal::Node(other_node(file)?))
-            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Refusal::Node),
             Err(error) => Err(error.into()),
         }
     }
@@ -101,22 +99,4 @@ impl Claim {
         }
         Ok(())
     }
-}
-
-/// The lowest number of a node that has the image.
-fn other_node(file: &FileHandle) -> io::Result<Option<u32>> {
-    let Range { start, end } = NODE_LOCKS;
-    let (mut low, mut high) = (start, end);
-    if !file.is_locked(low..high)? {
-        return Ok(None);
-    }
-    while high - low > 1 {
-        let middle = low + (high - low) / 2;
-        if file.is_locked(low..middle)? {
-            high = middle;
-        } else {
-            low = middle;
-        }
-    }
-    Ok(u32::try_from(low - start).ok())
 }

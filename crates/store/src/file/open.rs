@@ -61,11 +61,11 @@ pub enum OpenError {
     #[error("{} is write-protected: serve it read-only", path.display())]
     Protected { path: PathBuf },
     #[error(
-        "{} is served by another viaduct node{}: remove its LU there, or make the LU anew with \
+        "{} is served by another viaduct node: remove its LU there, or make the LU anew with \
          --shareable on both nodes if both shall write it",
-        path.display(), node.map(|node| format!(" (number {node})")).unwrap_or_default()
+        path.display()
     )]
-    Served { path: PathBuf, node: Option<u32> },
+    Served { path: PathBuf },
     #[error(
         "{} is in use by a QEMU (it holds the lock on byte {byte}): end that QEMU first",
         path.display()
@@ -195,7 +195,7 @@ impl Opening {
     fn finish(&self) -> Result<Arc<FileStore>, OpenError> {
         let path = self.path.clone();
         self.claim().take_image(&self.handle).map_err(|refusal| match refusal {
-            Refusal::Node(node) => OpenError::Served { path, node },
+            Refusal::Node => OpenError::Served { path },
             Refusal::Qemu(byte) => OpenError::Qemu { path, byte },
             Refusal::Io(source) => OpenError::Io { path, what: "locking", source },
         })?;

@@ -122,21 +122,21 @@ fn nodes_keep_each_other_away_unless_both_share() {
         let shared = |node| Options { shareable: true, ..alone(node) };
         let reading = |node| Options { read_only: true, ..alone(node) };
         let open = |options| open(&core, &image, options);
-        let refuses = async |options, holder: u32| {
+        let refuses = async |options| {
             let error = open(options).await.err().expect("refused").to_string();
-            assert!(error.contains(&format!("another viaduct node (number {holder})")), "{error}");
+            assert!(error.contains("served by another viaduct node:"), "{error}");
         };
 
         let first = open(alone(70_000)).await.unwrap();
-        refuses(alone(2), 70_000).await;
-        refuses(shared(2), 70_000).await;
-        refuses(reading(2), 70_000).await;
+        refuses(alone(2)).await;
+        refuses(shared(2)).await;
+        refuses(reading(2)).await;
         drop(first);
         let sharing = [open(shared(u32::MAX)).await.unwrap(), open(shared(0)).await.unwrap()];
-        refuses(alone(5), 0).await;
+        refuses(alone(5)).await;
         drop(sharing);
         let reading = [open(reading(3)).await.unwrap(), open(reading(4)).await.unwrap()];
-        refuses(alone(5), 3).await;
+        refuses(alone(5)).await;
         drop(reading);
         open(alone(5)).await.unwrap();
     });
