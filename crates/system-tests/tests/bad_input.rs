@@ -69,11 +69,21 @@ fn a_full_disk_is_told_and_the_client_goes_on_when_there_is_room() -> Result<()>
         assert!(node.cli("event ls")?.to_string().contains(words), "{}", node.log());
     }
     println!("{client}");
+    assert_eq!(node.cli("lu show full")?["state"], "degraded", "{}", node.log());
 
     guest.ok("rm /small/rest")?;
     use_disk(&guest, &full, "")?;
-    let status = node.cli("status")?;
-    assert_eq!(status["problems"].as_array().map(Vec::len), Some(0), "{status}");
+    // The health of an LU in trouble is looked at once a second.
+    let deadline = Instant::now() + SOON;
+    loop {
+        let status = node.cli("status")?;
+        if status["problems"].as_array().is_some_and(Vec::is_empty) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{status}");
+        thread::sleep(LOOK_AGAIN);
+    }
+    assert_eq!(node.cli("lu show full")?["state"], "online");
     node.stop()
 }
 
