@@ -1,7 +1,7 @@
 //! What only the real machine has: every test runs a core on the test's own thread. What it shares
 //! with its twin is in `twin_tests`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::Write as _;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -18,7 +18,7 @@ use super::event::{EventFd, EventWatch};
 use super::ring::Submitted;
 use super::socket::{Listener, Stream};
 use super::*;
-use crate::{Allocate, Config, Core, FileHandle, OpenOptions, Poller, PollerId, Remote, Spin};
+use crate::{Config, Core, FileHandle, OpenOptions, Poller, PollerId, Remote, Spin};
 
 fn run<T: 'static, F: Future<Output = T> + 'static>(f: impl FnOnce(Core) -> F) -> T {
     Core::block_on(&Config::new("test"), f).unwrap()
