@@ -83,8 +83,6 @@ fn turn(core: &Core, idle_since: Time) -> bool {
         worked |= core.0.timers.fire(now);
     }
     worked |= core.0.tasks.run();
-    // Who waits for these answers works on while we take the next requests.
-    core.0.pollers.publish();
     worked |= core.0.pollers.turn(now, idle_since);
     core.0.pollers.publish();
     driver.flush();
