@@ -7,14 +7,12 @@
 use clap::Args;
 use serde::Serialize;
 
+use crate::matrix::Case;
 use crate::numbers::{columns, short};
-use crate::report::{Report, results_dir};
-use crate::serve::{CoreCount, Kind};
-use crate::servers::{Client, LoadSpec, ServerSpec, Small, Watcher};
-use crate::{Result, file};
-
-const DEVICE_BYTES: u64 = 64 << 20;
-const DEPTHS: [usize; 2] = [1, 32];
+use crate::report::Report;
+use crate::serve::CoreCount;
+use crate::servers::{Client, LoadSpec, Small, Watcher};
+use crate::{Result, matrix};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -38,15 +36,9 @@ struct Figure {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let image = file::Filled::make(&results_dir()?, DEVICE_BYTES)?;
-    let stores =
-        [("null", Kind::Null), ("memory", Kind::Memory), ("file", Kind::File(image.path().into()))];
-    let mut figures = Vec::new();
-    for (name, store) in stores {
-        for (write, depth) in [false, true].into_iter().flat_map(|w| DEPTHS.map(|d| (w, d))) {
-            figures.push(measure(name, &store, write, depth, arguments)?);
-        }
-    }
+    let figures = matrix::each(arguments.server_cpu, arguments.client_cpu, |case| {
+        measure(&case, arguments.requests)
+    })?;
     let heads = ["", "direction", "depth", "requests", "sleeps", "allocations", "per request"];
     let mut lines = vec![heads.map(str::to_owned).to_vec()];
     for figure in &figures {
@@ -67,32 +59,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     report.finish()
 }
 
-fn measure(
-    name: &'static str,
-    store: &Kind,
-    write: bool,
-    depth: usize,
-    arguments: &Arguments,
-) -> Result<Figure> {
-    let spec = ServerSpec {
-        store: store.clone(),
-        size: DEVICE_BYTES,
-        devices: 1,
-        queues: 1,
-        cpus: vec![arguments.server_cpu],
-        spin: None,
-    };
-    let load = LoadSpec {
-        write,
-        block: 4096,
-        depth,
-        queues: 1,
-        requests: Some(arguments.requests),
-        fill: *store == Kind::Memory,
-        cpus: vec![arguments.client_cpu],
-        ..LoadSpec::default()
-    };
-    let mut server = Small::start(&spec, &Watcher::Nobody)?;
+fn measure(case: &Case, requests: u64) -> Result<Figure> {
+    let load = LoadSpec { requests: Some(requests), ..case.load.clone() };
+    let mut server = Small::start(&case.server, &Watcher::Nobody)?;
     let mut client = Client::connect(&server.sockets(), &load)?;
     client.go()?;
     let before = total(&server.cores()?);
@@ -103,9 +72,9 @@ fn measure(
     server.finish()?;
     let reading = again.allocations - after.allocations;
     Ok(Figure {
-        store: name,
-        direction: if write { "write" } else { "read" },
-        depth,
+        store: case.store,
+        direction: case.direction,
+        depth: case.depth,
         requests: outcome.requests,
         sleeps: after.sleeps - before.sleeps,
         allocations: (after.allocations - before.allocations).saturating_sub(reading),

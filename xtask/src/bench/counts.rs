@@ -12,13 +12,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
+use crate::matrix::Case;
 use crate::numbers::{columns, short};
-use crate::report::{Report, results_dir};
-use crate::serve::Kind;
+use crate::report::Report;
 use crate::servers::{Client, LoadSpec, ServerSpec, Small, StorageDaemon, Watcher};
-use crate::{Result, callgrind, file};
+use crate::{Result, callgrind, matrix};
 
-const DEVICE_BYTES: u64 = 64 << 20;
 /// Calls rarer than this per request are not shown.
 const CALLS_MIN: f64 = 0.005;
 
@@ -43,18 +42,10 @@ struct Figure {
     system_calls_of_peer: BTreeMap<String, f64>,
 }
 
-const CASES: [(bool, usize); 4] = [(false, 1), (false, 32), (true, 1), (true, 32)];
-
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let image = file::Filled::make(&results_dir()?, DEVICE_BYTES)?;
-    let stores =
-        [("null", Kind::Null), ("memory", Kind::Memory), ("file", Kind::File(image.path().into()))];
-    let mut figures = Vec::new();
-    for (name, store) in &stores {
-        for (write, depth) in CASES {
-            figures.push(measure(name, store, write, depth, arguments)?);
-        }
-    }
+    let figures = matrix::each(arguments.server_cpu, arguments.client_cpu, |case| {
+        measure(&case, arguments.requests)
+    })?;
     print(&figures);
     Report::new("counts", figures).finish()
 }
@@ -82,44 +73,22 @@ fn print(figures: &[Figure]) {
     print!("{}", columns(&lines));
 }
 
-fn measure(
-    name: &'static str,
-    store: &Kind,
-    write: bool,
-    depth: usize,
-    arguments: &Arguments,
-) -> Result<Figure> {
-    let spec = ServerSpec {
-        store: store.clone(),
-        size: DEVICE_BYTES,
-        devices: 1,
-        queues: 1,
-        cpus: vec![arguments.server_cpu],
-        spin: None,
-    };
-    let load = LoadSpec {
-        write,
-        block: 4096,
-        depth,
-        queues: 1,
-        lockstep: true,
-        fill: *store == Kind::Memory,
-        cpus: vec![arguments.client_cpu],
-        ..LoadSpec::default()
-    };
+fn measure(case: &Case, requests: u64) -> Result<Figure> {
+    let spec = &case.server;
+    let load = LoadSpec { lockstep: true, ..case.load.clone() };
     let sleepy = ServerSpec { spin: Some(0), ..spec.clone() };
     let dir = tempfile::tempdir()?;
     let summary = dir.path().join("strace");
     Ok(Figure {
-        store: name,
-        direction: if write { "write" } else { "read" },
-        depth,
-        instructions: callgrind::per_request_of_server(&sleepy, &load, arguments.requests)?,
-        system_calls: slope(arguments.requests, |requests| {
-            ours(&spec, &LoadSpec { requests: Some(requests), ..load.clone() }, &summary)
+        store: case.store,
+        direction: case.direction,
+        depth: case.depth,
+        instructions: callgrind::per_request_of_server(&sleepy, &load, requests)?,
+        system_calls: slope(requests, |requests| {
+            ours(spec, &LoadSpec { requests: Some(requests), ..load.clone() }, &summary)
         })?,
-        system_calls_of_peer: slope(arguments.requests, |requests| {
-            peer(&spec, &LoadSpec { requests: Some(requests), ..load.clone() }, &summary)
+        system_calls_of_peer: slope(requests, |requests| {
+            peer(spec, &LoadSpec { requests: Some(requests), ..load.clone() }, &summary)
         })?,
     })
 }

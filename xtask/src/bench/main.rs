@@ -22,6 +22,7 @@ mod fio;
 mod histogram;
 mod idle;
 mod limits;
+mod matrix;
 mod numbers;
 mod procfs;
 mod program;

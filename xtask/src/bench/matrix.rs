@@ -1,0 +1,54 @@
+//! Every store in both directions at two depths: what counted figures are taken of.
+
+use crate::report::results_dir;
+use crate::serve::Kind;
+use crate::servers::{LoadSpec, ServerSpec};
+use crate::{Result, file};
+
+const DEVICE_BYTES: u64 = 64 << 20;
+const CASES: [(bool, usize); 4] = [(false, 1), (false, 32), (true, 1), (true, 32)];
+
+/// One device with one queue, and pages of it.
+pub struct Case {
+    pub store: &'static str,
+    pub direction: &'static str,
+    pub depth: usize,
+    pub server: ServerSpec,
+    pub load: LoadSpec,
+}
+
+/// Measures each case, with server and client on these CPUs.
+pub fn each<T>(
+    server_cpu: usize,
+    client_cpu: usize,
+    mut measure: impl FnMut(Case) -> Result<T>,
+) -> Result<Vec<T>> {
+    let image = file::Filled::make(&results_dir()?, DEVICE_BYTES)?;
+    let stores =
+        [("null", Kind::Null), ("memory", Kind::Memory), ("file", Kind::File(image.path().into()))];
+    let mut figures = Vec::new();
+    for (name, store) in stores {
+        for (write, depth) in CASES {
+            let load = LoadSpec {
+                write,
+                block: 4096,
+                depth,
+                queues: 1,
+                fill: store == Kind::Memory,
+                cpus: vec![client_cpu],
+                ..LoadSpec::default()
+            };
+            let server = ServerSpec {
+                store: store.clone(),
+                size: DEVICE_BYTES,
+                devices: 1,
+                queues: 1,
+                cpus: vec![server_cpu],
+                spin: None,
+            };
+            let direction = if write { "write" } else { "read" };
+            figures.push(measure(Case { store: name, direction, depth, server, load })?);
+        }
+    }
+    Ok(figures)
+}
