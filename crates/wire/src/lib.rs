@@ -9,5 +9,6 @@
 #![forbid(unsafe_code)]
 
 mod open_enum;
+pub mod scsi;
 pub mod vhost_user;
 pub mod virtio;
