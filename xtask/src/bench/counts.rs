@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::matrix::Case;
 use crate::numbers::{columns, short};
 use crate::report::Report;
-use crate::servers::{Client, LoadSpec, ServerSpec, Small, StorageDaemon, Watcher};
+use crate::servers::{Client, Idle, LoadSpec, ServerSpec, Small, StorageDaemon, Watcher};
 use crate::{Result, callgrind, matrix};
 
 /// Calls rarer than this per request are not shown.
@@ -113,7 +113,7 @@ fn ours(spec: &ServerSpec, load: &LoadSpec, summary: &Path) -> Result<Calls> {
 }
 
 fn peer(spec: &ServerSpec, load: &LoadSpec, summary: &Path) -> Result<Calls> {
-    let server = StorageDaemon::start(spec, &Watcher::Strace(summary.to_path_buf()))?;
+    let server = StorageDaemon::start(spec, Idle::Poll, &Watcher::Strace(summary.to_path_buf()))?;
     drive(&[server.socket()], load)?;
     server.finish()?;
     calls_in(summary)

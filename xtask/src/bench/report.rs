@@ -35,7 +35,7 @@ const fn at_least(name: &'static str, limit: f64, measure: &'static str) -> Bar 
 }
 
 /// Every bar of every verb.
-pub const BARS: [Bar; 23] = [
+pub const BARS: [Bar; 24] = [
     at_most("executor-nop-32", 2.2, "io_uring NOP by a task, depth 32: × the bare loop"),
     at_most(
         "executor-at-once",
@@ -51,6 +51,7 @@ pub const BARS: [Bar; 23] = [
     at_least("null-read-32-iops", 4.0, "null, 4 KiB read, depth 32: × the peer's IOPS"),
     at_most("null-read-32-cpu", 0.35, "null, 4 KiB read, depth 32: × the peer's CPU per I/O"),
     at_most("null-read-1-p50", 0.2, "null, 4 KiB read, depth 1: × the peer's p50 latency"),
+    at_most("null-read-1-p50-asleep", 0.2, "the same, of a peer whose I/O thread does not poll"),
     at_least("file-read-1-iops", 1.4, "file, 4 KiB read, depth 1: × the peer's IOPS"),
     at_least("file-write-1-iops", 1.4, "file, 4 KiB write, depth 1: × the peer's IOPS"),
     at_least("file-read-32-iops", 1.0, "file, 4 KiB read, depth 32: × the peer's IOPS"),

@@ -244,8 +244,17 @@ pub struct StorageDaemon {
     dir: TempDir,
 }
 
+/// What the peer's I/O thread does when it has nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Looks on for a while, as QEMU's I/O threads do by themselves.
+    Poll,
+    /// Sleeps at once: the form in which the prototype was compared.
+    Sleep,
+}
+
 impl StorageDaemon {
-    pub fn start(spec: &ServerSpec, watcher: &Watcher) -> Result<Self> {
+    pub fn start(spec: &ServerSpec, idle: Idle, watcher: &Watcher) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let ready = dir.path().join("pid");
         let size = spec.size;
@@ -265,7 +274,11 @@ impl StorageDaemon {
             dir.path().join("disk").display()
         );
         let mut command = Qemu::V10.tool(&Cache::open()?, "qemu-storage-daemon")?;
-        command.args(["--object", "iothread,id=io", "--blockdev", &node, "--export", &export]);
+        let thread = match idle {
+            Idle::Poll => "iothread,id=io",
+            Idle::Sleep => "iothread,id=io,poll-max-ns=0",
+        };
+        command.args(["--object", thread, "--blockdev", &node, "--export", &export]);
         command.arg("--pidfile").arg(&ready);
         let mut command = watcher.command(&command);
         command.stdin(Stdio::null()).stdout(Stdio::null());

@@ -15,7 +15,7 @@ use crate::client::Outcome;
 use crate::numbers::{Summary, columns, short};
 use crate::report::{Report, results_dir};
 use crate::serve::Kind;
-use crate::servers::{Client, LoadSpec, Ours, Server, ServerSpec, StorageDaemon, Watcher};
+use crate::servers::{Client, Idle, LoadSpec, Ours, Server, ServerSpec, StorageDaemon, Watcher};
 use crate::{Result, file, fio};
 
 /// Rounds further apart than this make a ratio doubtful.
@@ -70,6 +70,8 @@ pub enum StoreName {
 pub enum Side {
     Ours,
     Qsd,
+    /// Its I/O thread sleeps when idle, as in the comparison that the bar of latency comes from.
+    QsdAsleep,
     Fio,
 }
 
@@ -78,6 +80,7 @@ impl Side {
         match self {
             Self::Ours => "ours",
             Self::Qsd => "qemu-storage-daemon",
+            Self::QsdAsleep => "qemu-storage-daemon, poll-max-ns=0",
             Self::Fio => "fio, no server",
         }
     }
@@ -142,10 +145,11 @@ enum Measure {
 /// Bar, store, load, the other side, measure.
 type Judged = (&'static str, StoreName, &'static str, Side, Measure);
 
-const JUDGED: [Judged; 13] = [
+const JUDGED: [Judged; 14] = [
     ("null-read-32-iops", StoreName::Null, "read-32", Side::Qsd, Measure::Iops),
     ("null-read-32-cpu", StoreName::Null, "read-32", Side::Qsd, Measure::Cpu),
     ("null-read-1-p50", StoreName::Null, "read-1", Side::Qsd, Measure::P50),
+    ("null-read-1-p50-asleep", StoreName::Null, "read-1", Side::QsdAsleep, Measure::P50),
     ("file-read-1-iops", StoreName::File, "read-1", Side::Qsd, Measure::Iops),
     ("file-write-1-iops", StoreName::File, "write-1", Side::Qsd, Measure::Iops),
     ("file-read-32-iops", StoreName::File, "read-32", Side::Qsd, Measure::Iops),
@@ -240,6 +244,7 @@ fn measure_store(store: StoreName, arguments: &Arguments, figures: &mut Figures)
 struct Servers {
     ours: Server,
     daemon: StorageDaemon,
+    asleep: Option<StorageDaemon>,
     file: Option<PathBuf>,
     cpus: Vec<usize>,
 }
@@ -265,25 +270,34 @@ impl Servers {
             let fill = LoadSpec { fill: true, ..LOADS[0].spec(arguments, None) };
             Client::connect(&ours.sockets(), &fill)?.finish()?;
         }
-        let daemon = StorageDaemon::start(&spec, &Watcher::Nobody)?;
-        Ok(Self { ours, daemon, file: file.map(Path::to_path_buf), cpus: spec.cpus })
+        let daemon = StorageDaemon::start(&spec, Idle::Poll, &Watcher::Nobody)?;
+        let asleep = (store == StoreName::Null)
+            .then(|| StorageDaemon::start(&spec, Idle::Sleep, &Watcher::Nobody))
+            .transpose()?;
+        Ok(Self { ours, daemon, asleep, file: file.map(Path::to_path_buf), cpus: spec.cpus })
     }
 
     /// Ours first.
     fn sides(&self) -> &'static [Side] {
-        match self.file {
-            Some(_) => &[Side::Ours, Side::Qsd, Side::Fio],
-            None => &[Side::Ours, Side::Qsd],
+        match (&self.file, &self.asleep) {
+            (Some(_), _) => &[Side::Ours, Side::Qsd, Side::Fio],
+            (None, Some(_)) => &[Side::Ours, Side::Qsd, Side::QsdAsleep],
+            (None, None) => &[Side::Ours, Side::Qsd],
         }
     }
 
     fn measure(&self, side: Side, load: &Load, arguments: &Arguments) -> Result<Outcome> {
-        let (sockets, pid) = match (side, &self.file) {
-            (Side::Fio, Some(file)) => {
+        let daemon = match (side, &self.file, &self.asleep) {
+            (Side::Fio, Some(file), _) => {
                 return fio::run(file, &load.spec(arguments, None), &self.cpus);
             }
-            (Side::Ours, _) => (self.ours.sockets(), self.ours.pid()?),
-            _ => (vec![self.daemon.socket()], self.daemon.pid()?),
+            (Side::Ours, ..) => None,
+            (Side::QsdAsleep, _, Some(asleep)) => Some(asleep),
+            _ => Some(&self.daemon),
+        };
+        let (sockets, pid) = match daemon {
+            None => (self.ours.sockets(), self.ours.pid()?),
+            Some(daemon) => (vec![daemon.socket()], daemon.pid()?),
         };
         let mut client = Client::connect(&sockets, &load.spec(arguments, Some(pid)))?;
         let outcome = client.go()?;
