@@ -6,4 +6,5 @@
 
 #![forbid(unsafe_code)]
 
+pub mod lun;
 pub mod virtio_blk;

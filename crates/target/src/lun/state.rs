@@ -1,0 +1,364 @@
+//! The machine that every change of an LU's shared state passes through. It has one owner, which
+//! stores what it says to store, brings the update to every handle, and then gives the reply.
+//!
+//! A change that changes nothing and concerns nobody has no update.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::access::{Access, Altered};
+use super::attention::Attention;
+use super::change::{
+    Aborter, AccessChange, Applied, Audience, Change, Effect, MediumChange, ModeChange,
+    OperationChange, Refusal, Reply, ResetKind, Update,
+};
+use super::nexus::NexusId;
+use super::operation::{Operation, OperationKind, Stage};
+use super::reservation::{Action, Done, Mistake, Notice, Reservations, SavedReservations};
+use super::view::{Medium, Modes, View};
+
+/// How many nexuses may lock the medium of one LU.
+pub const PREVENTING_MAX: usize = 1_024;
+
+/// An LU as it begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub modes: Modes,
+    pub access: Access,
+    pub medium: Medium,
+}
+
+/// What must not be forgotten: plain data, so that whoever stores it chooses the form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Persistent {
+    pub reservations: SavedReservations,
+    pub modes: Modes,
+    pub saved_modes: Modes,
+    pub preventing: Vec<NexusId>,
+    pub started: bool,
+    pub medium: Medium,
+    /// One that was under way is to be taken up again, or ended as failed, by whoever restores it.
+    pub operation: Option<Operation>,
+}
+
+/// What lies between storing and restoring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outage {
+    /// A process was replaced or another node took over: clients are not to notice.
+    Restart,
+    /// The LU was without power as far as clients can tell.
+    PowerLoss,
+}
+
+/// The shared state of one LU.
+#[derive(Clone, Debug)]
+pub struct State {
+    view: View,
+    saved_modes: Modes,
+}
+
+type Outcome = Result<Vec<Effect>, Refusal>;
+
+impl State {
+    pub fn new(config: Config) -> Self {
+        let view = View {
+            version: 1,
+            reservations: Arc::default(),
+            modes: config.modes,
+            access: Arc::new(config.access),
+            preventing: Arc::default(),
+            started: true,
+            medium: config.medium,
+            operation: None,
+        };
+        Self { saved_modes: config.modes, view }
+    }
+
+    /// As it was stored. Access states are measured, not stored.
+    pub fn restore(access: Access, stored: Persistent, outage: Outage) -> Self {
+        let reservations = Reservations::restore(stored.reservations);
+        let config = Config { modes: stored.saved_modes, access, medium: stored.medium };
+        let mut state = Self::new(config);
+        state.view.operation = stored.operation;
+        state.view.reservations = Arc::new(match outage {
+            Outage::Restart => reservations,
+            Outage::PowerLoss => reservations.after_power_loss(),
+        });
+        if outage == Outage::Restart {
+            state.view.modes = stored.modes;
+            state.view.started = stored.started;
+            let preventing = stored.preventing.into_iter().take(PREVENTING_MAX);
+            state.view.preventing = Arc::new(preventing.collect());
+        }
+        state
+    }
+
+    pub fn view(&self) -> Arc<View> {
+        Arc::new(self.view.clone())
+    }
+
+    pub fn persistent(&self) -> Persistent {
+        Persistent {
+            reservations: self.view.reservations.save(),
+            modes: self.view.modes,
+            saved_modes: self.saved_modes,
+            preventing: self.view.preventing.iter().cloned().collect(),
+            started: self.view.started,
+            medium: self.view.medium,
+            operation: self.view.operation,
+        }
+    }
+
+    pub fn apply(&mut self, change: Change) -> Applied {
+        let before = self.clone();
+        let passing = matches!(change, Change::Operation(OperationChange::Progress(_)));
+        match self.judge(change) {
+            Err(refusal) => {
+                *self = before;
+                Applied { reply: Err(refusal), update: None, persist: None }
+            }
+            Ok(effects) => {
+                let stored = before.saved_modes != self.saved_modes
+                    || (before.view != self.view && !passing);
+                let moved = before.view != self.view || !effects.is_empty();
+                if moved {
+                    self.view.version += 1;
+                }
+                let update = moved.then(|| Update { view: self.view(), effects: effects.into() });
+                let reply = Ok(Reply { version: self.view.version });
+                Applied { reply, update, persist: stored.then(|| self.persistent()) }
+            }
+        }
+    }
+
+    fn judge(&mut self, change: Change) -> Outcome {
+        let all = |what| Ok(vec![Effect::Attention { to: Audience::All, what }]);
+        match change {
+            Change::Reserve { nexus, action } => self.reserve(nexus, action),
+            Change::ClearReservations => {
+                let done = Arc::make_mut(&mut self.view.reservations).clear_all();
+                Ok(notices(done))
+            }
+            Change::Mode { nexus, modes } => Ok(self.mode(nexus, modes)),
+            Change::Prevent { nexus, prevent } => self.prevent(nexus, prevent),
+            Change::Power { start } => {
+                self.view.started = start;
+                Ok(Vec::new())
+            }
+            Change::Medium(change) => self.medium(change),
+            Change::Access(change) => self.access(change),
+            Change::Operation(change) => self.operation(change),
+            Change::Reset { kind, by } => Ok(self.reset(kind, by)),
+            Change::NexusLost { nexus } => Ok(self.lose(nexus)),
+            Change::Resized => all(Attention::CapacityChanged),
+            Change::IdentityChanged => all(Attention::IdentityChanged),
+            Change::ThresholdReached => all(Attention::ThresholdReached),
+        }
+    }
+
+    fn reserve(&mut self, nexus: NexusId, action: Action) -> Outcome {
+        let task = match &action {
+            Action::Preempt { abort, .. } => *abort,
+            Action::Move { to, .. } if !self.has_port(to) => {
+                return Err(Mistake::NoSuchPort.into());
+            }
+            _ => None,
+        };
+        let siblings = self.view.access.siblings(nexus.port());
+        let reservations = Arc::make_mut(&mut self.view.reservations);
+        let mut done = reservations.apply(&nexus, action, &siblings)?;
+        let abort = std::mem::take(&mut done.abort);
+        let mut effects = notices(done);
+        if !abort.is_empty() {
+            let of = Audience::These(abort);
+            effects.push(Effect::ClearAca { of: of.clone() });
+            effects.push(Effect::AbortTasks { of, by: Some(Aborter { nexus, task }), tell: true });
+        }
+        Ok(effects)
+    }
+
+    /// An LU without groups has one way, whose port nobody has told us.
+    fn has_port(&self, nexus: &NexusId) -> bool {
+        let access = &self.view.access;
+        access.groups.is_empty() || access.group_of(nexus.port()).is_some()
+    }
+
+    fn mode(&mut self, nexus: NexusId, change: ModeChange) -> Vec<Effect> {
+        let former = self.view.modes;
+        let change_in = |modes: &mut Modes| {
+            modes.caching = change.caching.unwrap_or(modes.caching);
+            modes.control = change.control.unwrap_or(modes.control);
+        };
+        change_in(&mut self.view.modes);
+        if change.save {
+            change_in(&mut self.saved_modes);
+        }
+        if self.view.modes == former {
+            return Vec::new();
+        }
+        vec![Effect::Attention { to: Audience::AllBut(nexus), what: Attention::ModesChanged }]
+    }
+
+    fn prevent(&mut self, nexus: NexusId, prevent: bool) -> Outcome {
+        let preventing = Arc::make_mut(&mut self.view.preventing);
+        if !prevent {
+            preventing.remove(&nexus);
+        } else if preventing.len() < PREVENTING_MAX || preventing.contains(&nexus) {
+            preventing.insert(nexus);
+        } else {
+            return Err(Refusal::NoRoom);
+        }
+        Ok(Vec::new())
+    }
+
+    fn medium(&mut self, change: MediumChange) -> Outcome {
+        let medium = &mut self.view.medium;
+        let changed_for = |to| Ok(vec![Effect::Attention { to, what: Attention::MediumChanged }]);
+        match change {
+            MediumChange::Eject { by, force } => {
+                let insisted = force && by.is_none();
+                if !self.view.preventing.is_empty() && !insisted {
+                    return Err(Refusal::Prevented);
+                }
+                medium.open = true;
+                Ok(Vec::new())
+            }
+            MediumChange::Load { by } => {
+                let was_loaded = medium.is_loaded();
+                medium.open = false;
+                if medium.present && !was_loaded {
+                    return changed_for(Audience::others(by));
+                }
+                Ok(Vec::new())
+            }
+            MediumChange::Exchanged { present } => {
+                *medium = Medium { present, open: false };
+                if present { changed_for(Audience::All) } else { Ok(Vec::new()) }
+            }
+        }
+    }
+
+    fn access(&mut self, change: AccessChange) -> Outcome {
+        match change {
+            AccessChange::Set(mut access) => {
+                let mut differs = false;
+                for group in &mut access.groups {
+                    let former = self.view.access.groups.iter().find(|it| it.id == group.id);
+                    let same = former.filter(|it| it.state == group.state);
+                    differs |= same.is_none();
+                    group.altered = match (former, same) {
+                        (_, Some(same)) => same.altered,
+                        (None, None) => Altered::Never,
+                        (Some(_), None) => Altered::Implicit,
+                    };
+                }
+                differs |= access.groups.len() != self.view.access.groups.len();
+                self.view.access = Arc::new(access);
+                let what = Attention::AccessChanged;
+                let tell = Effect::Attention { to: Audience::All, what };
+                Ok(differs.then_some(tell).into_iter().collect())
+            }
+            AccessChange::Wish { nexus, group } => {
+                let seen = self.view.access.seen_from(nexus.port());
+                if !seen.iter().any(|it| it.id == group) {
+                    return Err(Refusal::NoSuchGroup);
+                }
+                Ok(vec![Effect::Wish { group }])
+            }
+        }
+    }
+
+    fn operation(&mut self, change: OperationChange) -> Outcome {
+        let current = &mut self.view.operation;
+        match (change, current.as_mut()) {
+            (OperationChange::Begin { .. }, Some(running)) if running.is_running() => {
+                return Err(Refusal::Busy(*running));
+            }
+            // Only a sanitize may follow one that failed.
+            (OperationChange::Begin { kind: OperationKind::Format, .. }, Some(failed))
+                if failed.kind == OperationKind::Sanitize =>
+            {
+                return Err(Refusal::Busy(*failed));
+            }
+            (OperationChange::Begin { kind, may_exit }, _) => {
+                *current =
+                    Some(Operation { kind, stage: Stage::Running { progress: 0 }, may_exit });
+            }
+            (OperationChange::Progress(done), Some(Operation { stage, .. })) => {
+                let Stage::Running { progress } = stage else { return Err(Refusal::NoOperation) };
+                *progress = done.max(*progress);
+            }
+            (OperationChange::End { failed }, Some(running)) if running.is_running() => {
+                if failed {
+                    running.stage = Stage::Failed;
+                } else {
+                    *current = None;
+                }
+            }
+            (OperationChange::ExitFailure, Some(failed)) if !failed.is_running() => {
+                if !failed.may_exit {
+                    return Err(Refusal::MayNotExit);
+                }
+                *current = None;
+            }
+            _ => return Err(Refusal::NoOperation),
+        }
+        Ok(Vec::new())
+    }
+
+    /// SAM-5 6.3.3. Persistent reservations stay, and so does what a sanitize is doing.
+    fn reset(&mut self, kind: ResetKind, by: Option<NexusId>) -> Vec<Effect> {
+        Arc::make_mut(&mut self.view.reservations).release_unit(None);
+        self.view.modes = self.saved_modes;
+        self.view.preventing = Arc::default();
+        self.view.started = true;
+        let what = match kind {
+            ResetKind::LogicalUnit => Attention::Reset,
+            ResetKind::Power => Attention::PowerOn,
+        };
+        let by = by.map(|nexus| Aborter { nexus, task: None });
+        vec![
+            Effect::ClearAca { of: Audience::All },
+            Effect::AbortTasks { of: Audience::All, by, tell: false },
+            Effect::Attention { to: Audience::All, what },
+        ]
+    }
+
+    /// SAM-5 6.3.4.
+    fn lose(&mut self, nexus: NexusId) -> Vec<Effect> {
+        if self.view.reservations.unit_holder() == Some(&nexus) {
+            Arc::make_mut(&mut self.view.reservations).release_unit(Some(&nexus));
+        }
+        if self.view.preventing.contains(&nexus) {
+            let remaining: BTreeSet<NexusId> =
+                self.view.preventing.iter().filter(|&it| *it != nexus).cloned().collect();
+            self.view.preventing = Arc::new(remaining);
+        }
+        let of = Audience::These(vec![nexus.clone()]);
+        let by = Some(Aborter { nexus, task: None });
+        vec![
+            Effect::ClearAca { of: of.clone() },
+            Effect::AbortTasks { of: of.clone(), by, tell: false },
+            Effect::Attention { to: of, what: Attention::NexusLost },
+        ]
+    }
+}
+
+/// What registrants are told, each thing once for all whom it concerns.
+fn notices(done: Done) -> Vec<Effect> {
+    let kinds = [
+        (Notice::ReservationsPreempted, Attention::ReservationsPreempted),
+        (Notice::ReservationsReleased, Attention::ReservationsReleased),
+        (Notice::RegistrationsPreempted, Attention::RegistrationsPreempted),
+    ];
+    let told = |notice| {
+        let meant = done.notices.iter().filter(move |(_, it)| *it == notice);
+        meant.map(|(nexus, _)| nexus.clone()).collect::<Vec<_>>()
+    };
+    kinds
+        .into_iter()
+        .map(|(notice, what)| (told(notice), what))
+        .filter(|(to, _)| !to.is_empty())
+        .map(|(to, what)| Effect::Attention { to: Audience::These(to), what })
+        .collect()
+}
