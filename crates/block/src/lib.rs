@@ -18,6 +18,6 @@ pub mod watch;
 pub use completion::{Answer, Asked, Completion, Outcome, Sink, Waiting, Way};
 pub use device::{Device, Geometry, Health, Keeps, OpSet};
 pub use error::{Error, ErrorKind};
-pub use mem::{Buffer, MemPin, Part, PartVec, Sgl, SglBuf};
+pub use mem::{Buffer, Gather, MemPin, Part, PartVec, Sgl, SglBuf};
 pub use request::{Op, Request, RequestBuf};
 pub use watch::Watch;

@@ -390,6 +390,68 @@ impl Buffer {
     }
 }
 
+/// A list over memory of several owners, for one operation: what a socket sends at once.
+///
+/// It pins all of it, and is used again and again: while an operation still holds its pin, the next
+/// list gets a new one, so steady use allocates nothing.
+#[derive(Debug)]
+pub struct Gather {
+    parts: Vec<Part>,
+    len: usize,
+    pins: Rc<RefCell<Vec<MemPin>>>,
+    /// `pins`, as whoever takes the list along holds it.
+    pin: MemPin,
+}
+
+impl Gather {
+    pub fn new() -> Self {
+        let pins = Rc::new(RefCell::new(Vec::new()));
+        Self { parts: Vec::new(), len: 0, pin: MemPin(pins.clone()), pins }
+    }
+
+    pub fn push(&mut self, sgl: &Sgl<'_>) {
+        self.parts.extend(sgl.parts());
+        self.len += sgl.len;
+        if let Some(pin) = sgl.pin {
+            self.pins.borrow_mut().push(pin.clone());
+        }
+    }
+
+    pub fn sgl(&self) -> Sgl<'_> {
+        Sgl { parts: &self.parts, skip: 0, len: self.len, pin: Some(&self.pin) }
+    }
+
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many parts it has: an operation takes a limited number.
+    pub const fn parts_len(&self) -> usize {
+        self.parts.len()
+    }
+
+    pub fn clear(&mut self) {
+        self.parts.clear();
+        self.len = 0;
+        // Ours, and the one in `pin`.
+        if Rc::strong_count(&self.pins) > 2 {
+            self.pins = Rc::new(RefCell::new(Vec::new()));
+            self.pin = MemPin(self.pins.clone());
+        }
+        self.pins.borrow_mut().clear();
+    }
+}
+
+impl Default for Gather {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Copies bytes that someone else may change meanwhile.
 ///
 /// # Safety
@@ -443,6 +505,26 @@ unsafe fn zero_bytes(to: *mut u8, len: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gather_pins_what_it_names_until_it_is_let_go() {
+        let (head, data) = (Buffer::from_bytes(b"head"), Buffer::from_bytes(b"data"));
+        let mut gather = Gather::new();
+        gather.push(&head.sgl());
+        gather.push(&data.sgl().slice(1, 2));
+        let mut bytes = [0; 6];
+        gather.sgl().copy_out(0, &mut bytes);
+        assert_eq!(&bytes, b"headat");
+        let taken = gather.sgl().to_buf();
+        gather.clear();
+        assert!(gather.is_empty() && gather.parts_len() == 0);
+        assert!(!head.is_unshared() && !data.is_unshared(), "an operation holds it");
+        gather.push(&head.sgl());
+        drop(taken);
+        assert!(!head.is_unshared() && data.is_unshared());
+        gather.clear();
+        assert!(head.is_unshared());
+    }
 
     fn list(lens: &[usize]) -> (Buffer, Vec<Part>) {
         let buffer = Buffer::zeroed(lens.iter().sum());

@@ -56,7 +56,10 @@ impl From<SocketAddr> for Address {
 }
 
 /// A listening socket on one core.
-pub struct Listener(Listening);
+pub struct Listener {
+    core: Core,
+    socket: Listening,
+}
 
 enum Listening {
     Os(os::Listener),
@@ -66,24 +69,46 @@ enum Listening {
 impl Listener {
     /// Port 0 lets the kernel choose; [`Listener::address`] tells which.
     pub fn bind(core: &Core, address: &Address) -> io::Result<Self> {
-        let listening = match core.sim() {
+        let socket = match core.sim() {
             None => Listening::Os(os::Listener::bind(core, address)?),
             Some(_) => Listening::Sim(sim::Listener::bind(core, address)?),
         };
-        Ok(Self(listening))
+        Ok(Self { core: core.clone(), socket })
     }
 
     pub fn address(&self) -> io::Result<Address> {
-        match &self.0 {
+        match &self.socket {
             Listening::Os(listener) => listener.address(),
             Listening::Sim(listener) => Ok(listener.address()),
         }
     }
 
     pub async fn accept(&self) -> io::Result<Stream> {
-        Ok(Stream(match &self.0 {
-            Listening::Os(listener) => Connected::Os(listener.accept().await?),
-            Listening::Sim(listener) => Connected::Sim(listener.accept().await?),
+        self.accept_for_any().await?.open(&self.core)
+    }
+
+    /// A connection that any core of this machine may open.
+    pub async fn accept_for_any(&self) -> io::Result<Accepted> {
+        Ok(Accepted(match &self.socket {
+            Listening::Os(listener) => AcceptedBy::Os(listener.accept().await?),
+            Listening::Sim(listener) => AcceptedBy::Sim(listener.accept().await?),
+        }))
+    }
+}
+
+/// A connection that no core serves yet.
+pub struct Accepted(AcceptedBy);
+
+enum AcceptedBy {
+    Os(os::Socket),
+    Sim(sim::Stream),
+}
+
+impl Accepted {
+    pub fn open(self, core: &Core) -> io::Result<Stream> {
+        Ok(Stream(match self.0 {
+            AcceptedBy::Os(socket) => Connected::Os(os::Stream::open(core, socket)?),
+            AcceptedBy::Sim(stream) => Connected::Sim(stream),
         }))
     }
 }
@@ -124,6 +149,14 @@ impl Stream {
         match &self.0 {
             Connected::Os(stream) => stream.recv(data).await,
             Connected::Sim(stream) => stream.recv(data).await,
+        }
+    }
+
+    /// Ends both directions: whoever receives or sends here, or waits to, is told so.
+    pub fn shutdown(&self) {
+        match &self.0 {
+            Connected::Os(stream) => stream.shutdown(),
+            Connected::Sim(stream) => stream.shutdown(),
         }
     }
 

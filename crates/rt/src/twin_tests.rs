@@ -95,6 +95,7 @@ on_both![
     an_accept_that_is_dropped_loses_no_connection,
     a_receive_that_is_dropped_lets_go_of_its_memory,
     a_slow_reader_holds_its_sender_up,
+    a_shutdown_is_heard_on_both_sides,
     unix_sockets_are_streams_too,
 ];
 
@@ -644,5 +645,22 @@ fn unix_sockets_are_streams_too<M: Machine>() {
         assert_eq!(client.peer().unwrap(), address);
         let long = Address::Unix(format!("/{}", "x".repeat(200)).into());
         assert!(Stream::connect(&core, &long).await.is_err());
+    });
+}
+
+fn a_shutdown_is_heard_on_both_sides<M: Machine>() {
+    M::run(|core, _| async move {
+        let (client, server) = pair(&core).await;
+        let server = std::rc::Rc::new(server);
+        let other = server.clone();
+        let receiving = core.spawn_task(async move {
+            let buffer = Buffer::zeroed(10);
+            other.recv(&buffer.sgl()).await.is_ok_and(|count| count > 0)
+        });
+        core.sleep(millis(5)).await;
+        server.shutdown();
+        assert!(!receiving.await, "it hears of the end");
+        let buffer = Buffer::zeroed(10);
+        assert!(!client.recv(&buffer.sgl()).await.is_ok_and(|count| count > 0));
     });
 }

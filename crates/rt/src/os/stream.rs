@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -62,17 +62,17 @@ impl Listener {
 
     /// Waits for readiness and accepts by a call: an accept in the ring whose future is dropped
     /// would lose the connection that it was about to give.
-    pub(crate) async fn accept(&self) -> io::Result<Stream> {
+    pub(crate) async fn accept(&self) -> io::Result<Socket> {
         match &self.socket {
             Listening::Tcp(socket) => {
                 let fd = socket.as_raw_fd();
-                let (socket, _) = retry(&self.core, fd, libc::POLLIN, || socket.accept()).await?;
-                Stream::tcp(&self.core, socket)
+                let accepted = retry(&self.core, fd, libc::POLLIN, || socket.accept()).await;
+                accepted.map(|(socket, _)| Socket::Tcp(socket))
             }
             Listening::Unix(socket) => {
                 let fd = socket.as_raw_fd();
-                let (socket, _) = retry(&self.core, fd, libc::POLLIN, || socket.accept()).await?;
-                Ok(Stream::new(&self.core, Socket::Unix(socket)))
+                let accepted = retry(&self.core, fd, libc::POLLIN, || socket.accept()).await;
+                accepted.map(|(socket, _)| Socket::Unix(socket))
             }
         }
     }
@@ -85,7 +85,7 @@ pub(crate) struct Stream {
     receiving: RefCell<Option<Rc<Slot>>>,
 }
 
-enum Socket {
+pub(crate) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
@@ -114,16 +114,23 @@ enum Way {
 }
 
 impl Stream {
-    fn new(core: &Core, socket: Socket) -> Self {
+    pub(crate) fn open(core: &Core, socket: Socket) -> io::Result<Self> {
+        if let Socket::Tcp(socket) = &socket {
+            // Every message here is complete when it is sent: none waits for a next one to fill a
+            // packet.
+            socket.set_nodelay(true)?;
+        }
         let core = core.clone();
         let (sending, receiving) = (RefCell::default(), RefCell::default());
-        Self { core, socket: Rc::new(socket), sending, receiving }
+        Ok(Self { core, socket: Rc::new(socket), sending, receiving })
     }
 
-    /// Every message here is complete when it is sent: none waits for a next one to fill a packet.
-    fn tcp(core: &Core, socket: TcpStream) -> io::Result<Self> {
-        socket.set_nodelay(true)?;
-        Ok(Self::new(core, Socket::Tcp(socket)))
+    /// An error means that there is no connection any more: what was asked for.
+    pub(crate) fn shutdown(&self) {
+        let _ = match &*self.socket {
+            Socket::Tcp(socket) => socket.shutdown(Shutdown::Both),
+            Socket::Unix(socket) => socket.shutdown(Shutdown::Both),
+        };
     }
 
     pub(crate) async fn connect(core: &Core, address: &Address) -> io::Result<Self> {
@@ -140,10 +147,11 @@ impl Stream {
             return Err(io::Error::from_raw_os_error(-result));
         }
         let fd = kept.1.try_clone()?;
-        match address {
-            Address::Tcp(_) => Self::tcp(core, fd.into()),
-            Address::Unix(_) => Ok(Self::new(core, Socket::Unix(fd.into()))),
-        }
+        let socket = match address {
+            Address::Tcp(_) => Socket::Tcp(fd.into()),
+            Address::Unix(_) => Socket::Unix(fd.into()),
+        };
+        Self::open(core, socket)
     }
 
     pub(crate) fn local(&self) -> io::Result<Address> {

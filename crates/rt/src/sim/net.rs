@@ -358,7 +358,7 @@ impl State {
             mine.phase = phase;
         }
         mine.inbox.clear();
-        mine.wake.clear();
+        self.wake.append(&mut mine.wake);
         let over = |end: &End| matches!(end.phase, Phase::Closed | Phase::Gone);
         if conn.ends.iter().all(over) {
             self.net.conns.remove(&id);

@@ -71,6 +71,10 @@ impl Stream {
         addresses.ok_or(io::ErrorKind::NotConnected.into())
     }
 
+    pub(crate) fn shutdown(&self) {
+        self.room.with(|state| state.close_end(self.conn, self.end, false));
+    }
+
     pub(crate) async fn recv(&self, data: &Sgl<'_>) -> io::Result<usize> {
         std::future::poll_fn(|cx| {
             self.room.with(|state| state.poll_recv(self.conn, self.end, data, cx))
