@@ -10,4 +10,5 @@
 
 #![forbid(unsafe_code)]
 
+pub mod iscsi;
 pub mod vhost_user;

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod iscsi;
 mod open_enum;
 pub mod scsi;
 pub mod vhost_user;
