@@ -90,6 +90,11 @@ impl Access {
         self.group_of(port).map_or(AccessState::Optimized, |group| group.state)
     }
 
+    /// Whether there is such a port. An LU without groups has one way, whose port nobody has told.
+    pub fn has_port(&self, port: PortId) -> bool {
+        self.groups.is_empty() || self.group_of(port).is_some()
+    }
+
     /// The ports of the target that this port belongs to, this one among them.
     pub fn siblings(&self, port: PortId) -> Vec<PortId> {
         let mut ports: Vec<PortId> = match self.target_of(port) {

@@ -14,7 +14,7 @@ use super::change::{
 };
 use super::nexus::NexusId;
 use super::operation::{Operation, OperationKind, Stage};
-use super::reservation::{Action, Done, Mistake, Notice, Reservations, SavedReservations};
+use super::reservation::{Action, Done, Notice, Reservations, SavedReservations};
 use super::view::{Medium, Modes, View};
 
 /// How many nexuses may lock the medium of one LU.
@@ -159,14 +159,10 @@ impl State {
     fn reserve(&mut self, nexus: NexusId, action: Action) -> Outcome {
         let task = match &action {
             Action::Preempt { abort, .. } => *abort,
-            Action::Move { to, .. } if !self.has_port(to) => {
-                return Err(Mistake::NoSuchPort.into());
-            }
             _ => None,
         };
-        let siblings = self.view.access.siblings(nexus.port());
         let reservations = Arc::make_mut(&mut self.view.reservations);
-        let mut done = reservations.apply(&nexus, action, &siblings)?;
+        let mut done = reservations.apply(&nexus, action, &self.view.access)?;
         let abort = std::mem::take(&mut done.abort);
         let mut effects = notices(done);
         if !abort.is_empty() {
@@ -175,12 +171,6 @@ impl State {
             effects.push(Effect::AbortTasks { of, by: Some(Aborter { nexus, task }), tell: true });
         }
         Ok(effects)
-    }
-
-    /// An LU without groups has one way, whose port nobody has told us.
-    fn has_port(&self, nexus: &NexusId) -> bool {
-        let access = &self.view.access;
-        access.groups.is_empty() || access.group_of(nexus.port()).is_some()
     }
 
     fn mode(&mut self, nexus: NexusId, change: ModeChange) -> Vec<Effect> {

@@ -1,9 +1,11 @@
 //! What the tests share: nexuses with short names, an LU on one core, and a look at futures.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 use block::{Asked, Device, Geometry, Outcome, Request, Watch};
 use target::lun::access::Access;
@@ -61,5 +63,31 @@ pub fn now<F: Future>(future: F) -> F::Output {
     match poll(future) {
         Poll::Ready(value) => value,
         Poll::Pending => panic!("not at once"),
+    }
+}
+
+/// Counts how often it was woken.
+pub struct Woken(Arc<Count>);
+
+#[derive(Default)]
+struct Count(AtomicU32);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Woken {
+    pub fn new() -> Self {
+        Self(Arc::default())
+    }
+
+    pub fn times(&self) -> u32 {
+        self.0.0.load(Ordering::Relaxed)
+    }
+
+    pub fn poll<F: Future>(&self, future: Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(&self.0.clone().into()))
     }
 }

@@ -2,5 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod admit;
+mod attention;
 mod kit;
 mod ledger;
+mod model;
+mod reservations;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use super::super::access::Access;
 use super::super::nexus::{Initiator, NexusId, PortId};
 use super::{Held, Kind, REGISTRANTS_MAX, Reservations};
 
@@ -98,12 +99,12 @@ pub struct Done {
 }
 
 impl Reservations {
-    /// Judges and applies. `siblings`: every port of the target that the nexus came through.
+    /// Judges and applies; `access` says which ports there are.
     pub fn apply(
         &mut self,
         nexus: &NexusId,
         action: Action,
-        siblings: &[PortId],
+        access: &Access,
     ) -> Result<Done, Mistake> {
         let is_simple = matches!(action, Action::ReserveUnit | Action::ReleaseUnit);
         // SPC-2 5.5.1: the simple reservation shuts out the other kind, whoever holds it.
@@ -112,12 +113,12 @@ impl Reservations {
         }
         match action {
             Action::Register { key, new_key, also, all_ports, through_power_loss } => {
-                let ports = if all_ports { siblings } else { &[] };
-                self.register(nexus, (key, new_key), also, (ports, through_power_loss))
+                let ports = if all_ports { access.siblings(nexus.port()) } else { Vec::new() };
+                self.register(nexus, (key, new_key), also, (&ports, through_power_loss))
             }
             Action::RegisterAnyway { new_key, all_ports, through_power_loss } => {
-                let ports = if all_ports { siblings } else { &[] };
-                let all = everywhere([nexus.initiator()], nexus.port(), ports);
+                let ports = if all_ports { access.siblings(nexus.port()) } else { Vec::new() };
+                let all = everywhere([nexus.initiator()], nexus.port(), &ports);
                 let any = all.iter().any(|it| self.registrants.contains_key(it));
                 if new_key == 0 && !any {
                     return Ok(Done::default());
@@ -136,7 +137,8 @@ impl Reservations {
             }
             Action::Move { key, new_key, to, unregister, through_power_loss } => {
                 self.check(nexus, key)?;
-                self.give(nexus, to, new_key, unregister)?;
+                self.may_give(nexus, &to, new_key, access)?;
+                self.give(nexus, to, new_key, unregister);
                 self.through_power_loss = through_power_loss;
                 Ok(Done::default())
             }
@@ -270,13 +272,13 @@ impl Reservations {
         Ok(done)
     }
 
-    /// Moves the reservation to another nexus, which is registered with it.
-    fn give(
-        &mut self,
+    /// SPC-4 5.13.8: only a reservation with one holder can be moved, and only by it.
+    fn may_give(
+        &self,
         nexus: &NexusId,
-        to: NexusId,
+        to: &NexusId,
         new_key: u64,
-        unregister: bool,
+        access: &Access,
     ) -> Result<(), Mistake> {
         if self.held.as_ref().is_none_or(|held| held.holder.as_ref() != Some(nexus)) {
             return Err(Mistake::Conflict);
@@ -284,10 +286,16 @@ impl Reservations {
         if new_key == 0 {
             return Err(Mistake::NoKey);
         }
-        if to == *nexus {
+        if to == nexus {
             return Err(Mistake::MoveToSelf);
         }
-        self.room_for([&to])?;
+        if !access.has_port(to.port()) {
+            return Err(Mistake::NoSuchPort);
+        }
+        self.room_for([to])
+    }
+
+    fn give(&mut self, nexus: &NexusId, to: NexusId, new_key: u64, unregister: bool) {
         self.registrants.insert(to.clone(), new_key);
         if let Some(held) = &mut self.held {
             held.holder = Some(to);
@@ -296,7 +304,6 @@ impl Reservations {
             self.registrants.remove(nexus);
         }
         self.count();
-        Ok(())
     }
 
     fn reserve_unit(&mut self, nexus: &NexusId) -> Result<Done, Mistake> {
