@@ -7,4 +7,5 @@
 #![forbid(unsafe_code)]
 
 pub mod lun;
+pub mod scsi;
 pub mod virtio_blk;

@@ -128,8 +128,9 @@ layouts! {
     pub struct BlockCharacteristics {
         pub medium_rotation_rate: U16,
         pub product_type: u8,
-        pub form_factor: u8,
-        /// WABEREQ, WACEREQ, FUAB, VBULS.
+        /// [`WABEREQ_READABLE`] and others, nominal form factor in four bits.
+        pub erase_form_factor: u8,
+        /// [`FUAB`], VBULS.
         pub flags: u8,
         pub reserved: [u8; 55],
     }
@@ -183,6 +184,8 @@ pub const PROVISIONING_FULL: u8 = 0;
 pub const PROVISIONING_THIN: u8 = 2;
 /// MEDIUM ROTATION RATE of a medium that does not turn.
 pub const NON_ROTATING: u16 = 1;
+/// WABEREQ: blocks can be read after a block erase, before they are written.
+pub const WABEREQ_READABLE: u8 = 0x40;
 /// Of [`BlockCharacteristics`]: SYNCHRONIZE CACHE writes whatever FUA would.
 pub const FUAB: u8 = 0x02;
 

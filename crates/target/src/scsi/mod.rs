@@ -1,0 +1,40 @@
+//! SCSI: the device server of SPC-4 and SBC-3 for one nexus on one core.
+//!
+//! A transport makes a [`Nexus`] for each initiator port that it serves on a core, maps [`Unit`]s
+//! into it, and for each command calls [`Nexus::parse`], collects the data that [`Parsed`] asks
+//! for, and awaits [`Nexus::execute`]. What is shared between nexuses is in `lun`.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `nexus`, `parsed` | a command's way from CDB to answer |
+//! | `table`, `row` | every command, one row each |
+//! | `obstacle` | what may stand between a command and its unit |
+//! | `manage` | task management |
+//! | `spc`, `sbc` | the commands of all devices, and of block devices |
+//!
+//! Not here: how a transport frames any of it; what a session is.
+
+mod answer;
+mod context;
+mod env;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+mod manage;
+mod nexus;
+mod obstacle;
+mod parsed;
+mod row;
+mod sbc;
+mod sense;
+mod spc;
+mod table;
+mod unit;
+
+pub use answer::{Answer, Data, Task};
+pub use env::Env;
+pub use manage::{Response, TaskManagement};
+pub use nexus::Nexus;
+pub use parsed::{CDB_BYTES, Parsed};
+pub use sbc::limits::TRANSFER_BYTES_MAX;
+pub use sense::{SENSE_BYTES, Sense, Specific};
+pub use unit::{Kind, Settings, TargetPort, Unit};

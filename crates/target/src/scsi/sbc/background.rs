@@ -1,0 +1,133 @@
+//! What an LU does by itself for a while: erasing and overwriting all of its medium. It begins as a
+//! command and goes on without it: neither an abort nor a reset ends it (SBC-3 4.11.2, 4.12).
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use block::{Buffer, Device, Error, Op, OpSet, Request, Waiting};
+
+use super::super::answer::Answer;
+use super::super::context::Context;
+use super::same::filled;
+use crate::lun::{Change, Handle, OperationChange};
+
+pub enum Job {
+    /// Blocks read zero afterwards, and their space is given back where that is possible.
+    Erase,
+    Overwrite {
+        block: Vec<u8>,
+        passes: u8,
+        /// Every second pass writes the complement.
+        invert: bool,
+    },
+}
+
+/// Bytes that are erased at a time.
+const ERASE_BYTES: u64 = 64 << 20;
+
+/// Begins an operation, and waits for its end unless the client does not want to.
+pub async fn run(
+    context: &Context<'_>,
+    begin: OperationChange,
+    job: Job,
+    immediately: bool,
+) -> Result<(), Answer> {
+    context.change(Change::Operation(begin)).await?;
+    let (waiting, done) = Waiting::new();
+    let handle = context.unit.handle.clone();
+    context.nexus.env().spawn(Box::pin(async move {
+        let outcome = work(&handle, job).await;
+        let end = OperationChange::End { failed: outcome.is_err() };
+        // An owner that cannot be reached now has stored that the operation was under way.
+        let _ = handle.change(Change::Operation(end)).await;
+        done.finish(outcome.map(|()| 0));
+    }));
+    if immediately {
+        return Ok(());
+    }
+    let mut ended = pin!(waiting.outcome());
+    let mut aborted = pin!(context.entered.until_aborted());
+    poll_fn(|cx| {
+        if let Poll::Ready(how) = aborted.as_mut().poll(cx) {
+            return Poll::Ready(Err(Answer::aborted(how)));
+        }
+        let failed = |error: Error| Answer::of_error(&error, true);
+        ended.as_mut().poll(cx).map(|outcome| outcome.map(drop).map_err(failed))
+    })
+    .await
+}
+
+async fn work(handle: &Rc<Handle>, job: Job) -> Result<(), Error> {
+    let device: &dyn Device = &**handle.device();
+    match job {
+        Job::Erase => erase(handle, device).await?,
+        Job::Overwrite { block, passes, invert } => {
+            let mut block = block;
+            for pass in 0..passes {
+                if invert && pass > 0 {
+                    block.iter_mut().for_each(|byte| *byte = !*byte);
+                }
+                let size = device.geometry().size;
+                let buffer = filled(&block, size);
+                overwrite(handle, device, &buffer, (pass, passes)).await?;
+            }
+        }
+    }
+    device.io(&Request::flush()).await.map(drop)
+}
+
+async fn erase(handle: &Handle, device: &dyn Device) -> Result<(), Error> {
+    let geometry = device.geometry();
+    let op = if geometry.ops.contains(OpSet::WRITE_ZEROES) {
+        Op::WriteZeroes { unmap: true, fua: false }
+    } else if geometry.ops.contains(OpSet::DISCARD) {
+        Op::Discard
+    } else {
+        let zeroes = filled(&vec![0; geometry.block_size as usize], geometry.size);
+        return overwrite(handle, device, &zeroes, (0, 1)).await;
+    };
+    let mut at = 0;
+    while at < geometry.size {
+        let len = (geometry.size - at).min(ERASE_BYTES);
+        device.io(&Request::plain(op, at, len)).await?;
+        at += len;
+        progress(handle, at - len, at, geometry.size).await;
+    }
+    Ok(())
+}
+
+async fn overwrite(
+    handle: &Handle,
+    device: &dyn Device,
+    buffer: &Buffer,
+    (pass, passes): (u8, u8),
+) -> Result<(), Error> {
+    let size = device.geometry().size;
+    let before = size * u64::from(pass);
+    let whole = size * u64::from(passes);
+    let op = Op::Write { fua: false, atomic: false };
+    let mut at = 0;
+    while at < size {
+        let len = (size - at).min(buffer.len() as u64);
+        let data = buffer.sgl().slice(0, len as usize);
+        device.io(&Request { op, offset: at, len, data }).await?;
+        at += len;
+        progress(handle, before + at - len, before + at, whole).await;
+    }
+    Ok(())
+}
+
+/// Progress is told in so many steps: every one is a change of the LU's state.
+const STEPS: u128 = 100;
+
+async fn progress(handle: &Handle, from: u64, to: u64, whole: u64) {
+    let step = |done: u64| u128::from(done) * STEPS / u128::from(whole);
+    if step(from) == step(to) || to >= whole {
+        return;
+    }
+    let progress = (u128::from(to) * 65_536 / u128::from(whole)) as u16;
+    // The operation goes on whether its progress could be told or not.
+    let _ = handle.change(Change::Operation(OperationChange::Progress(progress))).await;
+}
