@@ -272,6 +272,10 @@ impl Entered<'_> {
         self.wait_for_turn().await
     }
 
+    pub fn tag(&self) -> u64 {
+        self.set.inner.borrow().slots[self.slot as usize].tag
+    }
+
     pub fn is_enabled(&self) -> bool {
         self.set.inner.borrow().slots[self.slot as usize].phase == Phase::Enabled
     }

@@ -118,6 +118,7 @@ impl Answer {
         let code = match mistake {
             Mistake::Conflict => return Self::status(Status::RESERVATION_CONFLICT),
             Mistake::OtherKind => Code::INVALID_RELEASE_OF_PERSISTENT_RESERVATION,
+            Mistake::NoKind => Code::INVALID_FIELD_IN_CDB,
             Mistake::NoRoom => Code::INSUFFICIENT_REGISTRATION_RESOURCES,
             Mistake::AlsoOnRegistered
             | Mistake::NoVictim

@@ -10,6 +10,7 @@
 //! | `table`, `row` | every command, one row each |
 //! | `obstacle` | what may stand between a command and its unit |
 //! | `manage` | task management |
+//! | `persist` | persistent reservations, and the names of initiator ports |
 //! | `spc`, `sbc` | the commands of all devices, and of block devices |
 //!
 //! Not here: how a transport frames any of it; what a session is.
@@ -23,6 +24,7 @@ mod manage;
 mod nexus;
 mod obstacle;
 mod parsed;
+pub mod persist;
 mod row;
 mod sbc;
 mod sense;

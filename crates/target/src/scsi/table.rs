@@ -7,11 +7,12 @@
 
 use wire::scsi::Opcode as Op;
 use wire::scsi::opcode::{
-    MaintenanceIn, MaintenanceOut, SERVICE_ACTION_MASK, Sanitize, ServiceActionIn16,
+    MaintenanceIn, MaintenanceOut, PersistentReserveIn as In, PersistentReserveOut as Out,
+    SERVICE_ACTION_MASK, Sanitize, ServiceActionIn16,
 };
 
 use super::row::{Length, Row, Run, Traits, Transfer};
-use super::{sbc, spc};
+use super::{persist, sbc, spc};
 use crate::lun::reservation::Class;
 
 /// The CONTROL byte: NACA.
@@ -241,6 +242,33 @@ pub static TABLE: &[Row] = &[
     )
     .moves(Transfer::In(AT_7))
     .class(Class::Read),
+    reserve_in(In::READ_KEYS, "PERSISTENT RESERVE IN, READ KEYS", Run::Tell(persist::read_keys)),
+    reserve_in(
+        In::READ_RESERVATION,
+        "PERSISTENT RESERVE IN, READ RESERVATION",
+        Run::Tell(persist::read_reservation),
+    ),
+    reserve_in(
+        In::REPORT_CAPABILITIES,
+        "PERSISTENT RESERVE IN, REPORT CAPABILITIES",
+        Run::Tell(persist::report_capabilities),
+    ),
+    reserve_in(
+        In::READ_FULL_STATUS,
+        "PERSISTENT RESERVE IN, READ FULL STATUS",
+        Run::Tell(persist::read_full_status),
+    ),
+    reserve_out(Out::REGISTER, "PERSISTENT RESERVE OUT, REGISTER"),
+    reserve_out(Out::RESERVE, "PERSISTENT RESERVE OUT, RESERVE"),
+    reserve_out(Out::RELEASE, "PERSISTENT RESERVE OUT, RELEASE"),
+    reserve_out(Out::CLEAR, "PERSISTENT RESERVE OUT, CLEAR"),
+    reserve_out(Out::PREEMPT, "PERSISTENT RESERVE OUT, PREEMPT"),
+    reserve_out(Out::PREEMPT_AND_ABORT, "PERSISTENT RESERVE OUT, PREEMPT AND ABORT"),
+    reserve_out(
+        Out::REGISTER_AND_IGNORE_EXISTING_KEY,
+        "PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY",
+    ),
+    reserve_out(Out::REGISTER_AND_MOVE, "PERSISTENT RESERVE OUT, REGISTER AND MOVE"),
     Row::new(Op::READ_16, "READ(16)", &blocks_16(D), Run::Blocks)
         .moves(Transfer::BlocksIn)
         .reading(),
@@ -383,6 +411,18 @@ pub static TABLE: &[Row] = &[
     .moves(Transfer::In(MAINTENANCE))
     .reading(),
 ];
+
+const fn reserve_in(action: In, name: &'static str, run: Run) -> Row {
+    let row = Row::new(Op::PERSISTENT_RESERVE_IN, name, &[0, 0, 0, 0, 0, 0, 0, F, F, C], run);
+    row.action(action.0).moves(Transfer::In(AT_7)).class(Class::Persistent).anywhere()
+}
+
+const fn reserve_out(action: Out, name: &'static str) -> Row {
+    let usage = &[0, 0, F, 0, 0, F, F, F, F, C];
+    let row = Row::new(Op::PERSISTENT_RESERVE_OUT, name, usage, Run::Act(persist::out));
+    let list = Transfer::Out(Length::new(5, 4));
+    row.action(action.0).moves(list).class(Class::Persistent).anywhere()
+}
 
 const fn sanitize(action: Sanitize, name: &'static str) -> Row {
     let row = Row::new(

@@ -151,7 +151,7 @@ fn registrants_are_told_what_was_taken_from_them() {
     ask(0, Action::Reserve { key: 1, kind });
     ask(0, Action::Release { key: 1, kind });
     assert_eq!(b.attentions().take(), Some(Attention::ReservationsReleased));
-    ask(1, Action::Preempt { key: 2, victim: 1, kind, abort: None });
+    ask(1, Action::Preempt { key: 2, victim: 1, kind: Some(kind), abort: None });
     assert_eq!(a.attentions().take(), Some(Attention::RegistrationsPreempted));
     ask(0, register(1));
     ask(0, Action::Clear { key: 1 });

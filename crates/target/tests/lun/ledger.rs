@@ -31,7 +31,7 @@ fn preempt_and_abort_is_answered_when_the_victims_tasks_have_left() {
 
     let own = at_a.tasks().enter(9, Attribute::Simple).unwrap();
     let write = at_b.tasks().enter(5, Attribute::Simple).unwrap();
-    let preempt = Action::Preempt { key: 1, victim: 2, kind, abort: Some(9) };
+    let preempt = Action::Preempt { key: 1, victim: 2, kind: Some(kind), abort: Some(9) };
     let mut change = pin!(handle.change(reserve(&a, preempt)));
     let mut cx = Context::from_waker(Waker::noop());
     assert!(change.as_mut().poll(&mut cx).is_pending());

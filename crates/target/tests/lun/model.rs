@@ -275,6 +275,9 @@ impl Model {
             return Verdict::Conflict;
         }
         if takes_over {
+            if !TYPES.contains(&kind) {
+                return Verdict::InvalidCdb;
+            }
             gone.retain(|it| *it != by);
         }
         self.keys.retain(|(it, _)| !gone.contains(it));

@@ -70,7 +70,8 @@ fn action(ask: &Ask) -> Action {
         Ask::Release { key, kind: code } => Action::Release { key, kind: kind(code) },
         Ask::Clear { key } => Action::Clear { key },
         Ask::Preempt { key, sark, kind: code, abort } => {
-            Action::Preempt { key, victim: sark, kind: kind(code), abort: abort.then_some(77) }
+            let kind = TYPES.contains(&code).then(|| kind(code));
+            Action::Preempt { key, victim: sark, kind, abort: abort.then_some(77) }
         }
         Ask::Move { key, sark, to, unreg, aptpl } => Action::Move {
             key,
@@ -90,7 +91,7 @@ fn verdict(applied: &Applied) -> Verdict {
         Err(Refusal::Reservation(mistake)) => match mistake {
             Mistake::Conflict => Verdict::Conflict,
             Mistake::OtherKind => Verdict::InvalidRelease,
-            Mistake::AlsoOnRegistered => Verdict::InvalidCdb,
+            Mistake::AlsoOnRegistered | Mistake::NoKind => Verdict::InvalidCdb,
             Mistake::NoVictim | Mistake::NoKey | Mistake::MoveToSelf | Mistake::NoSuchPort => {
                 Verdict::InvalidParameter
             }
@@ -304,7 +305,7 @@ fn ask() -> impl Strategy<Value = Ask> {
         4 => (key(), code()).prop_map(|(key, kind)| Ask::Reserve { key, kind }),
         3 => (key(), code()).prop_map(|(key, kind)| Ask::Release { key, kind }),
         1 => key().prop_map(|key| Ask::Clear { key }),
-        5 => (key(), key(), code(), any::<bool>())
+        5 => (key(), key(), prop_oneof![9 => code(), 1 => Just(0)], any::<bool>())
             .prop_map(|(key, sark, kind, abort)| Ask::Preempt { key, sark, kind, abort }),
         3 => (key(), key(), (0..INITIATORS, 1_u8..=4), any::<(bool, bool)>()).prop_map(
             |(key, sark, to, (unreg, aptpl))| Ask::Move { key, sark, to, unreg, aptpl }

@@ -39,11 +39,12 @@ pub enum Action {
     Clear {
         key: u64,
     },
-    /// PREEMPT; with `abort` PREEMPT AND ABORT, asked for by the task with this tag.
+    /// PREEMPT; with `abort` PREEMPT AND ABORT, asked for by the task with this tag. A type is
+    /// needed only where the reservation changes hands.
     Preempt {
         key: u64,
         victim: u64,
-        kind: Kind,
+        kind: Option<Kind>,
         abort: Option<u64>,
     },
     /// REGISTER AND MOVE.
@@ -74,6 +75,8 @@ pub enum Mistake {
     AlsoOnRegistered,
     #[error("the key to preempt is 0, and not every registrant holds the reservation")]
     NoVictim,
+    #[error("the reservation would change hands, and it is not said of which type it is to be")]
+    NoKind,
     #[error("the key of the registrant to move to is 0")]
     NoKey,
     #[error("the reservation would move to the nexus that holds it")]
@@ -239,12 +242,15 @@ impl Reservations {
         nexus: &NexusId,
         key: u64,
         victim: u64,
-        kind: Kind,
+        kind: Option<Kind>,
     ) -> Result<Done, Mistake> {
         self.check(nexus, key)?;
         let takes = self.held.is_some() && self.holder_key() == Some(victim);
         if victim == 0 && !takes {
             return Err(Mistake::NoVictim);
+        }
+        if takes && kind.is_none() {
+            return Err(Mistake::NoKind);
         }
         let is_victim = |(it, of): (&NexusId, u64)| {
             if takes { it != nexus && (victim == 0 || of == victim) } else { of == victim }
@@ -256,7 +262,7 @@ impl Reservations {
         }
         self.registrants.retain(|it, _| !gone.contains(it));
         let mut done = Done::default();
-        if takes {
+        if let (true, Some(kind)) = (takes, kind) {
             let former = self.held.replace(Held::by(nexus, kind));
             if former.is_some_and(|held| held.kind != kind) {
                 done = self.tell_registrants(Notice::ReservationsReleased, nexus);
