@@ -3,4 +3,5 @@
 //! What a command means is in `target`, what a session may say is in `proto`; here is what binds
 //! them to sockets, rings and cores.
 
+pub mod iscsi;
 pub mod vhost_user;

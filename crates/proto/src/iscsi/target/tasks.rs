@@ -207,7 +207,8 @@ impl TaskId {
         Self(index as u32 | (generation as u32) << 16)
     }
 
-    pub(super) const fn index(self) -> usize {
+    /// Its place among the tasks of the session: a small number, another task's when it has ended.
+    pub const fn index(self) -> usize {
         (self.0 & 0xffff) as usize
     }
 

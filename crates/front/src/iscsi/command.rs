@@ -1,0 +1,299 @@
+//! A SCSI command and task management, from PDU to answer.
+//!
+//! A command that sends data waits in its slot until the data is there. Then it runs as an `async fn`
+//! that is polled in place; a read that the device answers at once never becomes a task.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use block::Sgl;
+use proto::iscsi::{Answer, DataFault, ManagementId, TaskId};
+use target::lun::admit::Attribute;
+use target::scsi::{self, Data, Nexus, Parsed, Response, SENSE_BYTES, Sense, Task, TaskManagement};
+use wire::iscsi::{TaskFunction, TaskResponse, attribute};
+use wire::scsi::{AdditionalSense, SenseKey};
+
+use super::connection::Connection;
+use super::pool::Held;
+
+/// The commands of a connection that have memory, by the places of their tasks.
+#[derive(Default)]
+pub(super) struct Commands {
+    slots: RefCell<Vec<Slot>>,
+}
+
+#[derive(Default)]
+enum Slot {
+    #[default]
+    Free,
+    /// Data is still to come.
+    Receiving(Waiting),
+    /// Runs; who runs it has everything.
+    Running,
+    /// Answered; the data is still to be sent.
+    Answered(Option<Held>),
+}
+
+/// A command whose data is coming in.
+struct Waiting {
+    task: TaskId,
+    parsed: Result<Parsed, scsi::Answer>,
+    memory: Rc<Held>,
+}
+
+/// A command that can run.
+struct Ready {
+    task: TaskId,
+    parsed: Parsed,
+    tag: u32,
+    attribute: Attribute,
+    out: Option<Rc<Held>>,
+    into: Option<Held>,
+}
+
+impl Commands {
+    fn put(&self, task: TaskId, slot: Slot) -> Slot {
+        let mut slots = self.slots.borrow_mut();
+        if task.index() >= slots.len() {
+            slots.resize_with(task.index() + 1, Slot::default);
+        }
+        std::mem::replace(&mut slots[task.index()], slot)
+    }
+
+    /// The memory for the data that a command is sent.
+    pub fn memory(&self, task: TaskId) -> Option<Rc<Held>> {
+        match self.slots.borrow().get(task.index()) {
+            Some(Slot::Receiving(waiting)) => Some(waiting.memory.clone()),
+            _ => None,
+        }
+    }
+
+    pub fn with_data(&self, task: TaskId, f: impl FnOnce(&Sgl<'_>)) {
+        if let Some(Slot::Receiving(waiting)) = self.slots.borrow().get(task.index()) {
+            f(&waiting.memory.sgl());
+        }
+    }
+
+    /// Calls with the data of an answer; the last call gives the memory back to `sent`.
+    pub fn with_answer(&self, task: TaskId, f: impl FnOnce(&Sgl<'_>) -> bool) -> Option<Held> {
+        let mut slots = self.slots.borrow_mut();
+        let Some(Slot::Answered(data)) = slots.get_mut(task.index()) else { return None };
+        let is_last = data.as_ref().is_some_and(|data| f(&data.sgl()));
+        if is_last { data.take() } else { None }
+    }
+
+    /// The session is over, or logs out: what has not begun never will.
+    pub fn abort_all(&self, connection: &Rc<Connection>) {
+        let tasks: Vec<TaskId> = connection.machine.borrow().tasks().collect();
+        for task in tasks {
+            connection.abort_waiting(task);
+        }
+        if connection.running.get() > 0
+            && let Some(nexus) = connection.nexus.borrow().clone()
+        {
+            let connection = connection.clone();
+            connection.shared.core.clone().spawn(async move {
+                abort_running(&nexus).await;
+                connection.resumed.notify();
+            });
+        }
+    }
+}
+
+/// Aborts what runs for this nexus at all its units.
+async fn abort_running(nexus: &Nexus) {
+    for (number, _) in nexus.units() {
+        let lun = wire::scsi::LogicalUnitNumber::new(number).0;
+        nexus.manage(lun, TaskManagement::AbortTaskSet).await;
+    }
+}
+
+impl Connection {
+    /// A command has arrived.
+    #[inline]
+    pub fn begin(self: &Rc<Self>, task: TaskId, receives: bool) {
+        let Some(nexus) = self.nexus.borrow().clone() else { return };
+        let mut machine = self.machine.borrow_mut();
+        let Some(command) = machine.command(task) else { return };
+        let (tag, attribute) = (command.tag, attribute_of(command.attribute));
+        let expected = u64::from(command.expected);
+        let parsed = nexus.parse(command.lun, command.cdb);
+        if receives {
+            let want = parsed.as_ref().map_or(0, |parsed| parsed.data_out_len().min(expected));
+            let memory = Rc::new(self.shared.pool.take(want as usize, &self.account));
+            self.commands.put(task, Slot::Receiving(Waiting { task, parsed, memory }));
+            let is_here = machine.accept(task, want as u32);
+            drop(machine);
+            if is_here {
+                self.data_end(task, None);
+            }
+            return self.to_send.notify();
+        }
+        drop(machine);
+        match parsed {
+            Err(answer) => self.answer(task, &answer, None, 0),
+            Ok(parsed) => {
+                let len = parsed.data_in_len().min(expected) as usize;
+                let into = (len > 0).then(|| self.shared.pool.take(len, &self.account));
+                self.run(nexus, Ready { task, parsed, tag, attribute, out: None, into });
+            }
+        }
+    }
+
+    /// The data of a command is here, or will never be.
+    pub fn data_end(self: &Rc<Self>, task: TaskId, fault: Option<DataFault>) {
+        let Slot::Receiving(Waiting { parsed, memory, .. }) =
+            self.commands.put(task, Slot::Running)
+        else {
+            return;
+        };
+        let (tag, attribute) = {
+            let machine = self.machine.borrow();
+            let Some(command) = machine.command(task) else { return };
+            (command.tag, attribute_of(command.attribute))
+        };
+        let Some(nexus) = self.nexus.borrow().clone() else { return };
+        match (parsed, fault) {
+            (Err(answer), _) => self.answer(task, &answer, None, 0),
+            (Ok(_), Some(fault)) => {
+                let code = AdditionalSense(fault.additional_sense());
+                let sense = Sense::new(SenseKey::ABORTED_COMMAND, code);
+                self.answer(task, &scsi::Answer::check(sense), None, 0);
+            }
+            (Ok(parsed), None) => {
+                let out = Some(memory);
+                self.run(nexus, Ready { task, parsed, tag, attribute, out, into: None });
+            }
+        }
+    }
+
+    #[inline]
+    fn run(self: &Rc<Self>, nexus: Rc<Nexus>, ready: Ready) {
+        self.running.set(self.running.get() + 1);
+        self.commands.put(ready.task, Slot::Running);
+        let connection = self.clone();
+        self.shared.core.spawn_now(async move {
+            let Ready { task, parsed, tag, attribute, out, into } = ready;
+            let data = Data {
+                out: out.as_ref().map_or(Sgl::empty(), |out| out.sgl()),
+                into: into.as_ref().map_or(Sgl::empty(), Held::sgl),
+            };
+            let order = Task { tag: u64::from(tag), attribute };
+            let answer = nexus.execute(&parsed, order, data).await;
+            connection.running.set(connection.running.get() - 1);
+            connection.answer(task, &answer, into, parsed.data_out_len());
+        });
+    }
+
+    /// Answers a command; `asked` is how much data-out its CDB asks for.
+    fn answer(&self, task: TaskId, answer: &scsi::Answer, into: Option<Held>, asked: u64) {
+        let mut machine = self.machine.borrow_mut();
+        if answer.silent {
+            self.commands.put(task, Slot::Free);
+            machine.abort(task);
+        } else {
+            let mut sense = [0; SENSE_BYTES];
+            let len = answer.sense.map_or(0, |it| it.encode(&mut sense));
+            let is_good = answer.sense.is_none();
+            let (moved, wanted) = match asked {
+                0 => (answer.len as u32, answer.full),
+                _ if is_good => (u32::try_from(asked).unwrap_or(u32::MAX), asked),
+                _ => (0, 0),
+            };
+            let data = into.filter(|_| moved > 0).map(|mut data| {
+                data.truncate(moved as usize);
+                data
+            });
+            self.commands.put(task, Slot::Answered(data));
+            let sense = &sense[..len];
+            machine.respond(task, &Answer { status: answer.status.0, moved, wanted, sense });
+        }
+        drop(machine);
+        self.to_send.notify();
+        if self.running.get() == 0 {
+            self.resumed.notify();
+        }
+    }
+
+    /// Aborts a command that has not begun.
+    fn abort_waiting(&self, task: TaskId) {
+        let is_waiting = matches!(
+            self.commands.slots.borrow().get(task.index()),
+            Some(Slot::Receiving(waiting)) if waiting.task == task
+        );
+        if is_waiting {
+            self.commands.put(task, Slot::Free);
+            self.machine.borrow_mut().abort(task);
+        }
+    }
+
+    /// Does what a task management request asks for.
+    pub fn manage(self: &Rc<Self>, id: ManagementId) {
+        let Some(nexus) = self.nexus.borrow().clone() else { return };
+        let connection = self.clone();
+        self.running.set(self.running.get() + 1);
+        self.shared.core.spawn(async move {
+            let response = connection.run_management(&nexus, id).await;
+            connection.machine.borrow_mut().manage(id, response);
+            connection.running.set(connection.running.get() - 1);
+            connection.to_send.notify();
+            connection.resumed.notify();
+        });
+    }
+
+    async fn run_management(&self, nexus: &Nexus, id: ManagementId) -> TaskResponse {
+        let Some(asked) = self.machine.borrow().management(id) else {
+            return TaskResponse::FUNCTION_REJECTED;
+        };
+        let tag = asked.task.and_then(|task| {
+            let machine = self.machine.borrow();
+            machine.command(task).map(|command| u64::from(command.tag))
+        });
+        let Some(function) = function_of(asked.function, tag.unwrap_or_default()) else {
+            return TaskResponse::FUNCTION_NOT_SUPPORTED;
+        };
+        let affected = self.machine.borrow().affected(id);
+        let waited = affected.len();
+        affected.into_iter().for_each(|task| self.abort_waiting(task));
+        let response = nexus.manage(asked.lun, function).await;
+        match response {
+            Response::Complete => TaskResponse::FUNCTION_COMPLETE,
+            Response::Succeeded => TaskResponse::FUNCTION_SUCCEEDED,
+            Response::Event(_) => TaskResponse::FUNCTION_SUCCEEDED,
+            // It was aborted before it began.
+            Response::NoTask if waited > 0 => TaskResponse::FUNCTION_COMPLETE,
+            Response::NoTask => TaskResponse::TASK_DOES_NOT_EXIST,
+            Response::IncorrectLun => TaskResponse::LUN_DOES_NOT_EXIST,
+            Response::Failed => TaskResponse::FUNCTION_REJECTED,
+        }
+    }
+}
+
+/// The SCSI function that a request names, with the tag of the task if it names one.
+fn function_of(function: TaskFunction, tag: u64) -> Option<TaskManagement> {
+    Some(match function {
+        TaskFunction::ABORT_TASK => TaskManagement::AbortTask { tag },
+        TaskFunction::ABORT_TASK_SET => TaskManagement::AbortTaskSet,
+        TaskFunction::CLEAR_TASK_SET => TaskManagement::ClearTaskSet,
+        TaskFunction::CLEAR_ACA => TaskManagement::ClearAca,
+        TaskFunction::LOGICAL_UNIT_RESET => TaskManagement::LogicalUnitReset,
+        TaskFunction::TARGET_WARM_RESET | TaskFunction::TARGET_COLD_RESET => {
+            TaskManagement::TargetReset
+        }
+        TaskFunction::I_T_NEXUS_RESET => TaskManagement::NexusReset,
+        TaskFunction::QUERY_TASK => TaskManagement::QueryTask { tag },
+        TaskFunction::QUERY_TASK_SET => TaskManagement::QueryTaskSet,
+        TaskFunction::QUERY_ASYNCHRONOUS_EVENT => TaskManagement::QueryAsyncEvent,
+        _ => return None,
+    })
+}
+
+fn attribute_of(code: u8) -> Attribute {
+    match code {
+        attribute::ORDERED => Attribute::Ordered,
+        attribute::HEAD_OF_QUEUE => Attribute::HeadOfQueue,
+        attribute::ACA => Attribute::Aca,
+        // Untagged ones too (RFC 7143, 11.3.1): an initiator without tags has one at a time.
+        _ => Attribute::Simple,
+    }
+}

@@ -1,0 +1,345 @@
+//! A connection's life: login, commands, end; and its receiving half.
+//!
+//! Everything here is of one core. The machine is borrowed for a call at a time, never across one to
+//! the outside.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use block::Sgl;
+use proto::iscsi::{
+    Admission, CHALLENGE_BYTES, Config, DataOut, Digest, Event, HEADER_BYTES_MAX, Nonce, Refusal,
+    SessionKind, Target,
+};
+use rt::net::{Address, Stream};
+use rt::sync::Notify;
+use rt::{Core, Placed};
+use target::scsi::Nexus;
+use wire::iscsi::LoginStatus;
+
+use super::command::Commands;
+use super::inbox::Inbox;
+use super::outbox;
+use super::pool::Pool;
+use super::sessions::{Entry, Sessions};
+use super::{Host, LOGIN_LIMIT, Notice, QUIET_LIMIT, SESSION_BYTES_MAX, Settings, Why};
+
+/// Bytes that are copied out of the inbox at a time, to be looked at: some headers, or a long one.
+const LOOK_BYTES: usize = 512;
+const _: () = assert!(LOOK_BYTES >= HEADER_BYTES_MAX);
+
+/// What all connections of a core use.
+pub(super) struct Shared {
+    pub core: Core,
+    pub host: Rc<dyn Host>,
+    pub sessions: Arc<Sessions>,
+    pub settings: Settings,
+    pub pool: Rc<Pool>,
+}
+
+pub(super) struct Connection {
+    pub shared: Rc<Shared>,
+    pub stream: Stream,
+    pub machine: RefCell<Target>,
+    pub commands: Commands,
+    pub nexus: RefCell<Option<Rc<Nexus>>>,
+    /// Bytes of buffers that commands hold.
+    pub account: Rc<Cell<usize>>,
+    /// There may be something to send.
+    pub to_send: Notify,
+    /// The machine may take more, or less memory is held.
+    pub resumed: Notify,
+    /// Commands that run.
+    pub running: Cell<usize>,
+    /// Nothing more will be given to be sent.
+    pub is_over: Cell<bool>,
+    peer: Address,
+    why: RefCell<Option<Why>>,
+    entry: RefCell<Option<Entry>>,
+    /// When something last arrived, in seconds of the core's clock.
+    heard: Cell<u64>,
+}
+
+/// What the receiving half waits for.
+enum Wait {
+    Input,
+    /// Data that is to be received where it belongs.
+    Data(DataOut),
+    Blocked,
+    Admission,
+    Ended,
+}
+
+/// Serves a connection until its end.
+pub(super) async fn serve(shared: Rc<Shared>, stream: Stream) {
+    let core = shared.core.clone();
+    let Ok(peer) = stream.peer() else { return };
+    let connection = Rc::new(Connection::new(shared, stream, peer));
+    let watch = core.spawn_task(watch(connection.clone()));
+    let sending = core.spawn_task(outbox::run(connection.clone()));
+    let received = connection.receive().await;
+    if let Err(error) = received {
+        connection.end(match error.kind() {
+            io::ErrorKind::UnexpectedEof => Why::Closed,
+            _ => Why::Failed(error.to_string()),
+        });
+        connection.stream.shutdown();
+    }
+    connection.commands.abort_all(&connection);
+    connection.resumed.until(|| connection.running.get() == 0).await;
+    connection.is_over.set(true);
+    connection.to_send.notify();
+    sending.await;
+    connection.stream.shutdown();
+    watch.cancel();
+    connection.leave();
+}
+
+impl Connection {
+    fn new(shared: Rc<Shared>, stream: Stream, peer: Address) -> Self {
+        let settings = &shared.settings;
+        let config = Config {
+            wishes: settings.wishes,
+            portal_group_tag: settings.portal_group_tag,
+            alias: None,
+            window: settings.window,
+        };
+        let machine = Target::new(config, shared.host.accounts(), nonce(&shared.core));
+        Self {
+            heard: Cell::new(seconds(&shared.core)),
+            commands: Commands::default(),
+            machine: RefCell::new(machine),
+            stream,
+            peer,
+            shared,
+            nexus: RefCell::default(),
+            account: Rc::default(),
+            to_send: Notify::new(),
+            resumed: Notify::new(),
+            running: Cell::new(0),
+            is_over: Cell::new(false),
+            why: RefCell::default(),
+            entry: RefCell::default(),
+        }
+    }
+
+    async fn receive(self: &Rc<Self>) -> io::Result<()> {
+        let mut inbox = Inbox::new();
+        loop {
+            match self.feed(&mut inbox) {
+                Wait::Input => {
+                    inbox.make_room();
+                    let count = arrived(self.stream.recv(&inbox.room()).await?)?;
+                    inbox.arrived(count);
+                }
+                Wait::Data(data) => self.receive_data(data).await?,
+                Wait::Blocked => self.resumed.notified().await,
+                Wait::Admission => self.admit().await,
+                Wait::Ended => return Ok(()),
+            }
+            self.heard.set(seconds(&self.shared.core));
+        }
+    }
+
+    /// Takes from the inbox what can be taken.
+    fn feed(self: &Rc<Self>, inbox: &mut Inbox) -> Wait {
+        let mut look = [0; LOOK_BYTES];
+        let (mut at, mut end) = (0, 0);
+        loop {
+            if self.account.get() > SESSION_BYTES_MAX && self.running.get() > 0 {
+                return Wait::Blocked;
+            }
+            let progress = self.machine.borrow_mut().handle_input(&look[at..end]);
+            at += progress.consumed;
+            inbox.consume(progress.consumed);
+            match progress.event {
+                Event::Idle { needed } => {
+                    let fresh = inbox.data(LOOK_BYTES);
+                    if fresh.len() < needed {
+                        return Wait::Input;
+                    }
+                    fresh.copy_out(0, &mut look[..fresh.len()]);
+                    (at, end) = (0, fresh.len());
+                }
+                Event::DataOut(data) => {
+                    let there = inbox.data(data.length as usize);
+                    if there.is_empty() {
+                        return Wait::Data(data);
+                    }
+                    let count = there.len();
+                    self.place(data, &there);
+                    inbox.consume(count);
+                    // What was copied out may be of this data.
+                    at = end.min(at + count);
+                }
+                Event::Blocked => return Wait::Blocked,
+                Event::Admit => return Wait::Admission,
+                Event::Ended => return Wait::Ended,
+                Event::LoggedIn => self.logged_in(),
+                Event::Command { task, receives } => self.begin(task, receives),
+                Event::DataEnd { task, fault } => self.data_end(task, fault),
+                Event::Manage(id) => self.manage(id),
+                Event::Logout => self.commands.abort_all(self),
+                Event::Pong => {}
+            }
+        }
+    }
+
+    /// Puts data that has arrived where it belongs.
+    fn place(&self, data: DataOut, bytes: &Sgl<'_>) {
+        self.commands.with_data(data.task, |memory| {
+            memory.slice(data.offset as usize, bytes.len()).copy_from(bytes);
+        });
+        self.placed(bytes);
+    }
+
+    fn placed(&self, bytes: &Sgl<'_>) {
+        let mut machine = self.machine.borrow_mut();
+        let mut digest = machine.incoming_digest();
+        if machine.data_digest() {
+            digest = digest_of(digest, bytes);
+        }
+        machine.handle_placed(bytes.len() as u32, digest);
+    }
+
+    /// Receives data where it belongs.
+    async fn receive_data(&self, data: DataOut) -> io::Result<()> {
+        let (at, len) = (data.offset as usize, data.length as usize);
+        let Some(memory) = self.commands.memory(data.task) else {
+            unreachable!("data is only asked for where there is memory for it");
+        };
+        let memory = memory.sgl();
+        let count = arrived(self.stream.recv(&memory.slice(at, len)).await?)?;
+        self.placed(&memory.slice(at, count));
+        Ok(())
+    }
+
+    /// Answers the question whether the session may begin.
+    async fn admit(self: &Rc<Self>) {
+        let Some(admit) = self.machine.borrow().admission() else { return };
+        let admission = match self.decide(&admit).await {
+            Ok(tsih) => Admission::Granted { tsih },
+            Err(status) => Admission::Refused(Refusal::Status(status)),
+        };
+        self.machine.borrow_mut().admit(&admission);
+        self.to_send.notify();
+    }
+
+    async fn decide(self: &Rc<Self>, admit: &proto::iscsi::Admit) -> Result<u16, LoginStatus> {
+        if admit.tsih != 0 {
+            return Err(LoginStatus::SESSION_DOES_NOT_EXIST);
+        }
+        let placed = Arc::new(Placed::new(&self.shared.core, self.clone()));
+        let end = move || drop(placed.call(|old: Rc<Self>| async move { old.replace() }));
+        let entry = self.shared.sessions.enter(admit, end).await;
+        let entry = entry.ok_or(LoginStatus::OUT_OF_RESOURCES)?;
+        let tsih = entry.tsih;
+        if let SessionKind::Normal { .. } = admit.kind {
+            let session = proto::iscsi::Session {
+                initiator: admit.initiator.clone(),
+                isid: admit.isid,
+                tsih,
+                cid: 0,
+                kind: admit.kind.clone(),
+            };
+            let nexus = self.shared.host.enter(&session, &self.peer)?;
+            self.nexus.replace(Some(nexus));
+        }
+        self.entry.replace(Some(entry));
+        Ok(tsih)
+    }
+
+    fn logged_in(&self) {
+        let session = self.machine.borrow().session().cloned();
+        if let Some(session) = session {
+            let peer = self.peer.clone();
+            self.shared.host.notice(Notice::LoggedIn { session, peer });
+        }
+    }
+
+    /// Another session takes this one's place.
+    fn replace(&self) {
+        self.end(Why::Replaced);
+        self.stream.shutdown();
+    }
+
+    /// The first reason counts, and the machine's before the ends that follow from it.
+    fn end(&self, why: Why) {
+        if self.machine.borrow().ended().is_none() {
+            self.why.borrow_mut().get_or_insert(why);
+        }
+    }
+
+    fn leave(&self) {
+        let machine = self.machine.borrow();
+        let protocol = machine.ended().cloned().map(Why::Protocol);
+        let why = self.why.take().or(protocol).unwrap_or(Why::Closed);
+        if let (Some(session), Some(nexus)) = (machine.session(), self.nexus.take()) {
+            self.shared.host.leave(session, &nexus);
+        }
+        let initiator = machine.initiator().map(str::to_owned);
+        let peer = self.peer.clone();
+        self.shared.host.notice(Notice::Ended { initiator, peer, why });
+        self.entry.take();
+    }
+
+    /// What of the machine's has a session by now.
+    fn is_logged_in(&self) -> bool {
+        self.machine.borrow().session().is_some()
+    }
+}
+
+/// Ends a login that takes too long, and a session whose initiator is silent.
+async fn watch(connection: Rc<Connection>) {
+    let core = connection.shared.core.clone();
+    core.sleep(LOGIN_LIMIT).await;
+    if !connection.is_logged_in() {
+        connection.end(Why::LoginTooSlow);
+        return connection.stream.shutdown();
+    }
+    loop {
+        core.sleep(QUIET_LIMIT).await;
+        if seconds(&core) - connection.heard.get() < QUIET_LIMIT.as_secs() {
+            continue;
+        }
+        if !connection.machine.borrow_mut().ping() {
+            connection.end(Why::Silent);
+            return connection.stream.shutdown();
+        }
+        connection.to_send.notify();
+    }
+}
+
+fn arrived(count: usize) -> io::Result<usize> {
+    match count {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        count => Ok(count),
+    }
+}
+
+fn seconds(core: &Core) -> u64 {
+    core.turn_time().as_nanos() / 1_000_000_000
+}
+
+fn nonce(core: &Core) -> Nonce {
+    let mut nonce = [0; 1 + CHALLENGE_BYTES];
+    for chunk in nonce.chunks_mut(size_of::<u64>()) {
+        chunk.copy_from_slice(&core.random().to_ne_bytes()[..chunk.len()]);
+    }
+    nonce
+}
+
+/// Feeds a digest with memory that is never borrowed.
+pub(super) fn digest_of(mut digest: Digest, bytes: &Sgl<'_>) -> Digest {
+    let mut piece = [0; 4096];
+    let mut at = 0;
+    while at < bytes.len() {
+        let len = piece.len().min(bytes.len() - at);
+        bytes.copy_out(at, &mut piece[..len]);
+        digest = digest.update(&piece[..len]);
+        at += len;
+    }
+    digest
+}

@@ -1,0 +1,103 @@
+//! What has arrived and is not consumed yet.
+//!
+//! Headers are copied out to be looked at, data is copied or received to where it belongs. The inbox
+//! begins small, so that a thousand idle sessions cost little, and grows when what arrives fills it.
+
+use block::{Buffer, Sgl};
+
+const FIRST_BYTES: usize = 4 << 10;
+const LAST_BYTES: usize = 128 << 10;
+
+pub(super) struct Inbox {
+    buffer: Buffer,
+    start: usize,
+    end: usize,
+}
+
+impl Inbox {
+    pub fn new() -> Self {
+        Self { buffer: Buffer::zeroed(FIRST_BYTES), start: 0, end: 0 }
+    }
+
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// What is there, at most so much of it.
+    #[inline]
+    pub fn data(&self, most: usize) -> Sgl<'_> {
+        self.buffer.sgl().slice(self.start, self.len().min(most))
+    }
+
+    #[inline]
+    pub fn consume(&mut self, count: usize) {
+        self.start += count;
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// Makes room behind what is there, which is never more than a part of a header.
+    pub fn make_room(&mut self) {
+        let (start, len) = (self.start, self.len());
+        if self.end < self.buffer.len() {
+            return;
+        }
+        if len <= start {
+            let whole = self.buffer.sgl();
+            whole.slice(0, len).copy_from(&whole.slice(start, len));
+            (self.start, self.end) = (0, len);
+        } else {
+            self.move_to((4 * len).min(LAST_BYTES));
+        }
+    }
+
+    fn move_to(&mut self, size: usize) {
+        let (len, buffer) = (self.len(), Buffer::zeroed(size));
+        buffer.sgl().slice(0, len).copy_from(&self.data(len));
+        (self.buffer, self.start, self.end) = (buffer, 0, len);
+    }
+
+    /// Where the next bytes go.
+    #[inline]
+    pub fn room(&self) -> Sgl<'_> {
+        self.buffer.sgl().slice(self.end, self.buffer.len() - self.end)
+    }
+
+    #[inline]
+    pub fn arrived(&mut self, count: usize) {
+        self.end += count;
+        // The next ones will be as many.
+        if self.start == 0 && self.end == self.buffer.len() && self.end < LAST_BYTES {
+            self.move_to((4 * self.end).min(LAST_BYTES));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_stay_in_order_while_it_grows_and_moves() {
+        let mut inbox = Inbox::new();
+        let (mut put, mut got) = (0u8, 0u8);
+        for round in 0..2000 {
+            inbox.make_room();
+            let count = inbox.room().len().min(round * 37 % 5000);
+            let bytes: Vec<u8> = (0..count).map(|index| put.wrapping_add(index as u8)).collect();
+            inbox.room().copy_in(0, &bytes);
+            put = put.wrapping_add(count as u8);
+            inbox.arrived(count);
+            let take = inbox.len().saturating_sub(round % 40);
+            let mut bytes = vec![0; take];
+            inbox.data(take).copy_out(0, &mut bytes);
+            for byte in bytes {
+                assert_eq!(byte, got);
+                got = got.wrapping_add(1);
+            }
+            inbox.consume(take);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! iSCSI over TCP: a connection is a session is a nexus, on one core from its first byte to its last.
+//!
+//! ```text
+//!   socket ─▶ Inbox ─▶ proto::iscsi::Target ─▶ Command ─▶ scsi::Nexus ─▶ block::Device
+//!   socket ◀─ Outbox ◀──────────┘◀──────────── respond ◀──────┘
+//! ```
+//!
+//! Two tasks serve a connection: one receives and begins commands, one sends whatever is there to be
+//! sent as one operation. Data never passes the machine: what a client writes is received where the
+//! device reads it, what it reads is sent from where the device has put it.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `door` | listening, and spreading connections over the cores |
+//! | `connection` | a connection's life, and its receiving half |
+//! | `command` | a SCSI command and task management, from PDU to answer |
+//! | `outbox` | its sending half |
+//! | `inbox`, `pool` | memory of a connection and of a core |
+//! | `sessions` | which sessions exist on all cores: reinstatement |
+//!
+//! Not here: what may log in and what it sees, which a [`Host`] says.
+
+mod command;
+mod connection;
+mod door;
+mod inbox;
+mod outbox;
+mod pool;
+mod sessions;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use proto::iscsi::{Accounts, Ended, Session, Wishes};
+use rt::net::Address;
+use target::scsi::Nexus;
+use wire::iscsi::LoginStatus;
+
+pub use door::{Door, Server};
+pub use sessions::{SESSIONS_MAX, Sessions};
+
+/// What the node says to the connections of one core.
+pub trait Host {
+    fn accounts(&self) -> Rc<dyn Accounts>;
+
+    /// A session begins: what does it see? An error is the status that refuses the login.
+    fn enter(&self, session: &Session, peer: &Address) -> Result<Rc<Nexus>, LoginStatus>;
+
+    /// A session has ended, and every command of it.
+    fn leave(&self, session: &Session, nexus: &Rc<Nexus>);
+
+    fn notice(&self, notice: Notice);
+}
+
+/// Something that an operator may want to know.
+#[derive(Clone, Debug)]
+pub enum Notice {
+    LoggedIn {
+        session: Session,
+        peer: Address,
+    },
+    /// `initiator` as far as it has said who it is.
+    Ended {
+        initiator: Option<String>,
+        peer: Address,
+        why: Why,
+    },
+}
+
+/// Why a connection is over.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Why {
+    #[error(transparent)]
+    Protocol(#[from] Ended),
+    #[error("the initiator has closed the connection")]
+    Closed,
+    #[error("the connection failed: {0}")]
+    Failed(String),
+    #[error("no login within {} s", LOGIN_LIMIT.as_secs())]
+    LoginTooSlow,
+    #[error("the initiator does not answer")]
+    Silent,
+    #[error("it was replaced by a new session of the same initiator, or the target was taken away")]
+    Replaced,
+}
+
+/// How a server is set up; the same on all cores.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub wishes: Wishes,
+    /// Commands that a session may have under way.
+    pub window: u16,
+    /// Also the relative port number of the target port (RFC 7143, 4.4.1).
+    pub portal_group_tag: u16,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { wishes: Wishes::default(), window: 128, portal_group_tag: 1 }
+    }
+}
+
+/// How long a login may take.
+const LOGIN_LIMIT: Duration = Duration::from_secs(15);
+/// A connection from which nothing was heard so long is asked whether it is there, and closed when
+/// it has not answered after as long again.
+const QUIET_LIMIT: Duration = Duration::from_secs(15);
+/// Memory for data of one session at which it begins no more commands.
+const SESSION_BYTES_MAX: usize = 16 << 20;
