@@ -1,7 +1,7 @@
 //! A SCSI command and task management, from PDU to answer.
 //!
-//! A command that sends data waits in its slot until the data is there. Then it runs as an `async fn`
-//! that is polled in place; a read that the device answers at once never becomes a task.
+//! A command that sends data waits in its slot until the data is there. Then it runs as an `async
+//! fn` that is polled in place; a read that the device answers at once never becomes a task.
 
 use std::cell::RefCell;
 use std::rc::Rc;

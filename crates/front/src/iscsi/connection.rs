@@ -1,7 +1,7 @@
 //! A connection's life: login, commands, end; and its receiving half.
 //!
-//! Everything here is of one core. The machine is borrowed for a call at a time, never across one to
-//! the outside.
+//! Everything here is of one core. The machine is borrowed for a call at a time, never across one
+//! to the outside.
 
 use std::cell::{Cell, RefCell};
 use std::io;

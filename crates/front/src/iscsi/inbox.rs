@@ -1,7 +1,8 @@
 //! What has arrived and is not consumed yet.
 //!
-//! Headers are copied out to be looked at, data is copied or received to where it belongs. The inbox
-//! begins small, so that a thousand idle sessions cost little, and grows when what arrives fills it.
+//! Headers are copied out to be looked at, data is copied or received to where it belongs. The
+//! inbox begins small, so that a thousand idle sessions cost little, and grows when what arrives
+//! fills it.
 
 use block::{Buffer, Sgl};
 

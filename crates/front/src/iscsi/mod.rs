@@ -1,13 +1,14 @@
-//! iSCSI over TCP: a connection is a session is a nexus, on one core from its first byte to its last.
+//! iSCSI over TCP: a connection is a session is a nexus, on one core from its first byte to its
+//! last.
 //!
 //! ```text
 //!   socket ─▶ Inbox ─▶ proto::iscsi::Target ─▶ Command ─▶ scsi::Nexus ─▶ block::Device
 //!   socket ◀─ Outbox ◀──────────┘◀──────────── respond ◀──────┘
 //! ```
 //!
-//! Two tasks serve a connection: one receives and begins commands, one sends whatever is there to be
-//! sent as one operation. Data never passes the machine: what a client writes is received where the
-//! device reads it, what it reads is sent from where the device has put it.
+//! Two tasks serve a connection: one receives and begins commands, one sends whatever is there to
+//! be sent as one operation. Data never passes the machine: what a client writes is received where
+//! the device reads it, what it reads is sent from where the device has put it.
 //!
 //! | file | holds |
 //! |---|---|

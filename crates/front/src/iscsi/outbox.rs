@@ -1,7 +1,7 @@
 //! The sending half: everything that is to be sent, as one operation at a time.
 //!
-//! Heads are written one behind the other into memory of the outbox; data is named where it lies. So
-//! the answers of a whole batch of commands leave with one system call and no copy.
+//! Heads are written one behind the other into memory of the outbox; data is named where it lies.
+//! So the answers of a whole batch of commands leave with one system call and no copy.
 
 use std::rc::Rc;
 

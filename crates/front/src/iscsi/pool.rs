@@ -1,7 +1,7 @@
 //! Memory for the data of commands: buffers of a core, used again and again.
 //!
-//! A buffer may outlive its command (the kernel sends from it, a device still writes to it); one that
-//! somebody else holds is not kept.
+//! A buffer may outlive its command (the kernel sends from it, a device still writes to it); one
+//! that somebody else holds is not kept.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
