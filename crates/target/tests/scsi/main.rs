@@ -1,8 +1,13 @@
 //! The SCSI device server over a toy disk: what an initiator sees, command by command.
 #![allow(clippy::unwrap_used)]
 
+mod background;
 mod identity;
 mod medium;
 mod modes;
+mod opcodes;
+mod provisioning;
 mod support;
+mod tasks;
 mod transfer;
+mod verify;

@@ -216,7 +216,7 @@ impl World {
     }
 }
 
-pub fn poll<T>(future: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+pub fn poll<T>(future: Pin<&mut (impl Future<Output = T> + ?Sized)>) -> Poll<T> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
