@@ -230,8 +230,7 @@ impl Negotiation {
         Ok(())
     }
 
-    /// Keys that we offered and that were not answered.
-    #[cfg(test)]
+    /// The first key that we offered and that was not answered.
     pub fn unanswered(&self) -> Option<&'static Row> {
         TABLE.iter().find(|row| self.offered & 1 << row.key as u8 != 0)
     }

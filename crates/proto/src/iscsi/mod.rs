@@ -20,13 +20,18 @@ mod accounts;
 mod chap;
 mod digest;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod head;
+pub mod initiator;
 mod keys;
 mod name;
 mod parameters;
 mod receive;
 mod serial;
 mod target;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use accounts::{
@@ -36,6 +41,7 @@ pub use chap::{ALGORITHMS, Account, Algorithm, CHALLENGE_BYTES, Nonce, SECRET_BY
 pub use digest::Digest;
 pub use error::{Ended, Violation};
 pub use head::{HEAD_BYTES_MAX, Head, TRAILER_BYTES_MAX, Trailer};
+pub use initiator::Initiator;
 pub use name::normalize;
 pub use parameters::{DigestPolicy, LOGIN_SEGMENT_BYTES, Parameters, Wishes};
 pub use receive::{AHS_BYTES_MAX, HEADER_BYTES_MAX};

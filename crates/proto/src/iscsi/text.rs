@@ -14,24 +14,22 @@ pub const PAIRS_MAX: usize = 128;
 /// Longest text of one request, however many PDUs it takes.
 pub const TEXT_BYTES_MAX: usize = 16 * 1024;
 
-/// The pairs of a text, in their order.
+/// The pairs of a request, in their order.
 pub fn parse(text: &[u8]) -> Result<Vec<(&str, &str)>, Violation> {
-    let mut pairs = Vec::new();
-    let mut rest = text;
-    while !rest.is_empty() {
-        let end = rest.iter().position(|byte| *byte == 0).ok_or(Violation::TextUnterminated)?;
-        let (pair, more) = (&rest[..end], &rest[end + 1..]);
-        rest = more;
-        // Some initiators pad the text itself with NULs.
-        if pair.is_empty() {
-            continue;
-        }
-        if pairs.len() == PAIRS_MAX {
-            return Err(Violation::TextPairs { max: PAIRS_MAX });
-        }
-        pairs.push(parse_pair(pair)?);
+    let most = pairs(text).take(PAIRS_MAX + 1).collect::<Result<Vec<_>, _>>()?;
+    if most.len() > PAIRS_MAX {
+        return Err(Violation::TextPairs { max: PAIRS_MAX });
     }
-    Ok(pairs)
+    Ok(most)
+}
+
+/// The pairs of any text, however many they are.
+pub fn pairs(text: &[u8]) -> impl Iterator<Item = Result<(&str, &str), Violation>> {
+    let is_ended = text.last().is_none_or(|byte| *byte == 0);
+    let unended = (!is_ended).then_some(Err(Violation::TextUnterminated));
+    // Some initiators pad the text itself with NULs.
+    let all = text.split(|byte| *byte == 0).filter(|pair| !pair.is_empty());
+    unended.into_iter().chain(all.map(parse_pair))
 }
 
 fn parse_pair(pair: &[u8]) -> Result<(&str, &str), Violation> {

@@ -7,4 +7,7 @@
 mod commands;
 mod exchanges;
 mod login;
+mod pair;
 mod support;
+mod violations;
+mod window;

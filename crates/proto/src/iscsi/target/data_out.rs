@@ -278,6 +278,7 @@ impl Target {
             }
             State::Draining if !task.data_out.is_open() => {
                 self.end_task(id);
+                self.tell_window();
                 None
             }
             _ => None,

@@ -73,6 +73,10 @@ pub struct Host {
     pub accepts: u32,
     /// Most bytes that a read from the socket gives.
     pub chunk: usize,
+    /// The stream is cut once more, before this byte of it.
+    pub cut: Option<usize>,
+    /// Commands are done at once, on this disk: READ and WRITE with addresses in bytes.
+    pub disk: Option<Vec<u8>>,
     input: Vec<u8>,
     pub longest_wait: usize,
 }
@@ -88,6 +92,8 @@ impl Host {
             reads: HashMap::new(),
             accepts: u32::MAX,
             chunk: usize::MAX,
+            cut: None,
+            disk: None,
             input: Vec::new(),
             longest_wait: 0,
         }
@@ -113,6 +119,14 @@ impl Host {
 
     /// Bytes arrive, in pieces.
     pub fn arrive(&mut self, bytes: &[u8]) {
+        let cut = self.cut.filter(|cut| *cut < bytes.len());
+        self.cut = self.cut.map(|cut| cut.wrapping_sub(bytes.len()));
+        let (first, second) = bytes.split_at(cut.unwrap_or(0));
+        self.arrive_chunked(first);
+        self.arrive_chunked(second);
+    }
+
+    fn arrive_chunked(&mut self, bytes: &[u8]) {
         for piece in bytes.chunks(self.chunk) {
             self.input.extend_from_slice(piece);
             self.read();
@@ -143,11 +157,11 @@ impl Host {
                     self.target.admit(&self.admission.clone());
                 }
                 Event::Command { task, receives } => {
-                    self.events.push(progress.event);
+                    self.note(progress.event);
                     if receives {
                         self.data.insert(task, Vec::new());
                         if self.target.accept(task, self.accepts) {
-                            self.events.push(Event::DataEnd { task, fault: None });
+                            self.note(Event::DataEnd { task, fault: None });
                         }
                     }
                 }
@@ -157,10 +171,43 @@ impl Host {
                     }
                     break;
                 }
-                event => self.events.push(event),
+                event => self.note(event),
             }
         }
         self.input.drain(..at);
+    }
+
+    /// Keeps an event for the test, or does what it asks for.
+    fn note(&mut self, event: Event) {
+        match (event, self.disk.is_some()) {
+            (Event::Command { receives: true, .. }, true) => {}
+            (Event::Command { task, .. } | Event::DataEnd { task, fault: None }, true) => {
+                self.run(task);
+            }
+            _ => self.events.push(event),
+        }
+    }
+
+    fn run(&mut self, task: TaskId) {
+        let command = self.target.command(task).unwrap();
+        let at = u32::from_be_bytes(command.cdb[2..6].try_into().unwrap()) as usize;
+        let expected = command.expected as usize;
+        let disk = self.disk.as_mut().unwrap();
+        let moved = match command.cdb[0] {
+            0x28 => {
+                self.reads.insert(task, disk[at..at + expected].to_vec());
+                expected as u32
+            }
+            0x2a => {
+                let data = self.data.remove(&task).unwrap_or_default();
+                assert_eq!(data.len(), expected);
+                disk[at..at + expected].copy_from_slice(&data);
+                expected as u32
+            }
+            _ => 0,
+        };
+        let answer = Answer { status: 0, moved, wanted: u64::from(moved), sense: &[] };
+        self.target.respond(task, &answer);
     }
 
     /// Moves data to its command, as much as is there.
@@ -198,17 +245,26 @@ impl Host {
         }
     }
 
-    /// The command has read this.
+    /// The command has read this; what the initiator is sent.
     pub fn respond_read(&mut self, task: TaskId, data: &[u8]) -> Vec<Received> {
+        self.respond_read_unsent(task, data);
+        self.receive()
+    }
+
+    pub fn respond_read_unsent(&mut self, task: TaskId, data: &[u8]) {
         self.reads.insert(task, data.to_vec());
         let moved = data.len() as u32;
         let answer = Answer { status: 0, moved, wanted: data.len() as u64, sense: &[] };
         self.target.respond(task, &answer);
-        self.receive()
+    }
+
+    /// Everything that the target has to send, as PDUs.
+    pub fn receive(&mut self) -> Vec<Received> {
+        decode(&self.transmit(), self.digests)
     }
 
     /// Everything that the target has to send.
-    pub fn receive(&mut self) -> Vec<Received> {
+    pub fn transmit(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut head = Head::new();
         while let Some(segment) = self.target.next_pdu(&mut head) {
@@ -225,6 +281,6 @@ impl Host {
             }
         }
         assert!(!self.target.has_pdus());
-        decode(&bytes, self.digests)
+        bytes
     }
 }

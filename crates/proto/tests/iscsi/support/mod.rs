@@ -1,7 +1,9 @@
 //! A target with an owner that keeps what it is told, PDUs written by hand, and what comes back.
 
+mod client;
 mod host;
 
+pub use client::{Client, LUN, normal, talk};
 pub use host::{Host, Known, config};
 
 use proto::iscsi::{Digest, Trailer};
