@@ -75,12 +75,12 @@ impl<'a> Script<'a> {
 fn pdu_bytes<P: Pdu>(pdu: &P, data: usize, digests: bool, script: &mut Script<'_>) -> Vec<u8> {
     let mut header = Header::read_from_bytes(pdu.as_bytes()).expect("headers have one size");
     header.data_segment_length = Uint24::new(data as u32);
-    if script.one_in(24) {
+    if script.one_in(64) {
         let at = script.below(48);
         header.as_mut_bytes()[at] = script.word() as u8;
     }
     let mut bytes = header.as_bytes().to_vec();
-    if script.one_in(32) {
+    if script.one_in(96) {
         let words = script.below(6);
         bytes[4] = words as u8;
         bytes.extend((0..4 * words).map(|_| script.word() as u8));
@@ -93,7 +93,7 @@ fn pdu_bytes<P: Pdu>(pdu: &P, data: usize, digests: bool, script: &mut Script<'_
     bytes.extend_from_slice(&segment);
     let digest = digests.then(|| Digest::new().update(&segment));
     bytes.extend_from_slice(Trailer::new(data as u32, digest).as_bytes());
-    if script.one_in(48) {
+    if script.one_in(96) {
         let at = script.below(bytes.len());
         bytes[at] ^= 1 << script.below(8);
     }

@@ -6,7 +6,7 @@ use crate::iscsi::{Direction, HEADER_BYTES_MAX, Head, SessionKind, Wishes, text}
 use std::collections::HashMap;
 use wire::iscsi::{
     AsyncMessage, DataIn, LoginResponse, LogoutReply, NopIn, R2t, Reject, ScsiCommand,
-    ScsiResponse, TaskFunction, TaskManagementResponse, TextResponse, key,
+    ScsiResponse, TaskFunction, TaskManagementResponse, TextResponse, flag, key,
 };
 use zerocopy::FromBytes;
 
@@ -15,10 +15,21 @@ struct Session {
     line: Vec<u8>,
     stat_sn: u32,
     max_cmd_sn: u32,
-    /// Commands that were sent, and how many bytes each may move.
-    tags: Vec<u32>,
+    /// Commands that were sent, as their target sees them.
+    sent: Vec<Sent>,
+    /// How many bytes each command may move.
     lengths: HashMap<TaskId, u32>,
     done: usize,
+}
+
+struct Sent {
+    tag: u32,
+    flags: u8,
+    length: u32,
+    /// Bytes moved, DataSN, R2TSN.
+    moved: u32,
+    data_sn: u32,
+    r2t_sn: u32,
 }
 
 /// Runs a script; how many commands came to their end.
@@ -28,8 +39,8 @@ pub fn initiator(script: &[u8]) -> usize {
     while let Some(step) = script.next() {
         match step % 8 {
             0..2 => session.ask(&mut script),
-            2..7 => session.say(step >> 3, &mut script),
-            _ => session.line.extend_from_slice(script.take(20)),
+            7 if step > 0xf0 => session.line.extend_from_slice(script.take(20)),
+            _ => session.say(step >> 3, &mut script),
         }
         session.send();
         session.read();
@@ -57,7 +68,7 @@ impl Session {
             line: Vec::new(),
             stat_sn: 1,
             max_cmd_sn: 8,
-            tags: Vec::new(),
+            sent: Vec::new(),
             lengths: HashMap::new(),
             done: 0,
         };
@@ -133,86 +144,70 @@ impl Session {
 
     /// The target says something that is often right.
     fn say(&mut self, step: u8, script: &mut Script<'_>) {
-        let tag = match self.tags.len() {
-            0 => script.word(),
-            count => self.tags[script.below(count)],
-        };
-        let stat_sn = if script.one_in(32) { script.word() } else { self.stat_sn }.into();
-        let (exp_cmd_sn, max_cmd_sn) = (1.into(), self.max_cmd_sn.into());
-        let initiator_task_tag = tag.into();
-        let (offset, length) = (script.word() & 0x3ff, script.word() & 0x3ff);
         self.max_cmd_sn += 1;
         self.stat_sn += 1;
-        let bytes = match step {
-            0..8 => {
-                let status = script.one_in(2);
-                self.stat_sn -= u32::from(!status);
-                let pdu = DataIn {
-                    flags: 0x80 | u8::from(status),
-                    initiator_task_tag,
-                    target_transfer_tag: u32::MAX.into(),
-                    stat_sn,
-                    exp_cmd_sn,
-                    max_cmd_sn,
-                    buffer_offset: if script.one_in(4) { offset } else { 0 }.into(),
-                    ..DataIn::default()
-                };
-                pdu_bytes(&pdu, length as usize, false, script)
-            }
-            8..14 => {
-                let pdu = ScsiResponse {
-                    initiator_task_tag,
-                    stat_sn,
-                    exp_cmd_sn,
-                    max_cmd_sn,
-                    ..ScsiResponse::default()
-                };
-                pdu_bytes(&pdu, 0, false, script)
-            }
-            14..20 => {
-                self.stat_sn -= 1;
-                let pdu = R2t {
-                    initiator_task_tag,
-                    target_transfer_tag: 5.into(),
-                    stat_sn,
-                    exp_cmd_sn,
-                    max_cmd_sn,
-                    buffer_offset: offset.into(),
-                    desired_data_transfer_length: length.into(),
-                    ..R2t::default()
-                };
-                pdu_bytes(&pdu, 0, false, script)
-            }
-            _ => self.rare(step, tag, script),
+        if self.sent.is_empty() || step >= 30 {
+            let bytes = self.rare(script);
+            self.line.extend(bytes);
+            return;
+        }
+        let at = script.below(self.sent.len());
+        let command = &mut self.sent[at];
+        let (reads, writes) = (command.flags & flag::READ != 0, command.flags & flag::WRITE != 0);
+        let left = command.length - command.moved;
+        let length = if script.one_in(32) { script.word() & 0x7ff } else { left.min(900) };
+        let is_odd = script.one_in(32);
+        let offset = if is_odd { script.word() } else { command.moved };
+        command.moved += length.min(left);
+        let numbers = (self.stat_sn - 1, self.max_cmd_sn);
+        let is_last = command.moved == command.length;
+        let bytes = if reads && left > 0 && step < 24 {
+            self.stat_sn -= u32::from(!is_last);
+            let pdu = command.data_in(offset, is_last, numbers);
+            pdu_bytes(&pdu, length as usize, false, script)
+        } else if writes && left > 0 && step < 20 {
+            self.stat_sn -= 1;
+            pdu_bytes(&command.r2t(offset, length.min(1024), numbers), 0, false, script)
+        } else {
+            let pdu = ScsiResponse {
+                initiator_task_tag: command.tag.into(),
+                stat_sn: numbers.0.into(),
+                exp_cmd_sn: 1.into(),
+                max_cmd_sn: numbers.1.into(),
+                ..ScsiResponse::default()
+            };
+            self.sent.remove(at);
+            pdu_bytes(&pdu, 0, false, script)
         };
         self.line.extend(bytes);
     }
 
-    fn rare(&mut self, step: u8, tag: u32, script: &mut Script<'_>) -> Vec<u8> {
+    fn rare(&mut self, script: &mut Script<'_>) -> Vec<u8> {
         let stat_sn = (self.stat_sn - 1).into();
-        let initiator_task_tag = if script.one_in(3) { u32::MAX } else { tag }.into();
+        let initiator_task_tag = if script.below(8) > 0 { u32::MAX } else { script.word() }.into();
         let length = script.below(70);
-        match step {
-            20..24 => {
+        match script.below(64) {
+            0..52 => {
+                self.stat_sn -= 1;
                 let target_transfer_tag = script.word().into();
                 let pdu =
                     NopIn { stat_sn, initiator_task_tag, target_transfer_tag, ..NopIn::default() };
                 pdu_bytes(&pdu, length, false, script)
             }
-            24..26 => {
+            52..54 => {
                 let pdu = TextResponse { stat_sn, initiator_task_tag, ..TextResponse::default() };
                 pdu_bytes(&pdu, length, false, script)
             }
-            26..28 => {
+            54..58 => {
                 let async_event = script.below(7) as u8;
                 let pdu = AsyncMessage { stat_sn, async_event, ..AsyncMessage::default() };
                 pdu_bytes(&pdu, length, false, script)
             }
-            28 => {
+            58..60 => {
                 let pdu = Reject { stat_sn, reason: 4, ..Reject::default() };
                 pdu_bytes(&pdu, 48, false, script)
             }
-            29 => {
+            60 => {
                 let pdu = LogoutReply { stat_sn, initiator_task_tag, ..LogoutReply::default() };
                 pdu_bytes(&pdu, 0, false, script)
             }
@@ -237,7 +232,14 @@ impl Session {
             }
             let header = ScsiCommand::read_from_prefix(head.as_bytes()).expect("a header").0;
             if header.opcode == 1 {
-                self.tags.push(header.initiator_task_tag.get());
+                self.sent.push(Sent {
+                    tag: header.initiator_task_tag.get(),
+                    flags: header.flags,
+                    length: header.expected_data_transfer_length.get(),
+                    moved: 0,
+                    data_sn: 0,
+                    r2t_sn: 0,
+                });
             }
         }
     }
@@ -273,6 +275,38 @@ impl Session {
                 }
                 _ => {}
             }
+        }
+    }
+}
+
+impl Sent {
+    fn data_in(&mut self, offset: u32, is_last: bool, (stat_sn, max): (u32, u32)) -> DataIn {
+        self.data_sn += 1;
+        DataIn {
+            flags: 0x80 | u8::from(is_last),
+            initiator_task_tag: self.tag.into(),
+            target_transfer_tag: u32::MAX.into(),
+            stat_sn: stat_sn.into(),
+            exp_cmd_sn: 1.into(),
+            max_cmd_sn: max.into(),
+            data_sn: (self.data_sn - 1).into(),
+            buffer_offset: offset.into(),
+            ..DataIn::default()
+        }
+    }
+
+    fn r2t(&mut self, offset: u32, length: u32, (stat_sn, max): (u32, u32)) -> R2t {
+        self.r2t_sn += 1;
+        R2t {
+            initiator_task_tag: self.tag.into(),
+            target_transfer_tag: 5.into(),
+            stat_sn: stat_sn.into(),
+            exp_cmd_sn: 1.into(),
+            max_cmd_sn: max.into(),
+            r2t_sn: (self.r2t_sn - 1).into(),
+            buffer_offset: offset.into(),
+            desired_data_transfer_length: length.into(),
+            ..R2t::default()
         }
     }
 }
