@@ -140,7 +140,7 @@ pub enum Effect {
     AbortTasks {
         of: Audience,
         by: Option<Aborter>,
-        tell: bool,
+        telling: Telling,
     },
     ClearAca {
         of: Audience,
@@ -149,6 +149,17 @@ pub enum Effect {
     Wish {
         group: u16,
     },
+}
+
+/// How a nexus learns that another one has aborted its tasks. Its own doing it knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Telling {
+    /// Each task ends with the status that says so (TAS).
+    Status,
+    /// An attention, if there were any.
+    Attention,
+    /// By what else it is told.
+    Nothing,
 }
 
 /// Who has tasks aborted.

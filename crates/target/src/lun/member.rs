@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::access::{AccessSet, AccessState};
 use super::admit::{Aborted, Leaving, TaskSet, Which};
 use super::attention::{Attention, AttentionSet, Attentions};
-use super::change::{Effect, Update};
+use super::change::{Effect, Telling, Update};
 use super::nexus::NexusId;
 use super::reservation::{Class, ClassSet, Standing};
 use super::view::View;
@@ -127,15 +127,18 @@ impl Member {
                 Effect::ClearAca { of } if of.contains(&self.nexus) => {
                     leaving.extend(self.tasks.clear_aca().1);
                 }
-                Effect::AbortTasks { of, by, tell } if of.contains(&self.nexus) => {
-                    let by = by.as_ref();
-                    let own = by.filter(|by| by.nexus == self.nexus);
+                Effect::AbortTasks { of, by, telling } if of.contains(&self.nexus) => {
+                    let own = by.as_ref().filter(|by| by.nexus == self.nexus);
                     let which = own.and_then(|by| by.task).map_or(Which::All, Which::AllBut);
-                    let by_other = by.is_some() && own.is_none();
-                    let with_status = by_other && view.modes.control.task_aborted_status;
-                    let how = if with_status { Aborted::WithStatus } else { Aborted::Silently };
-                    let aborted = self.tasks.abort(which, how);
-                    if *tell && by_other && !with_status && !aborted.is_empty() {
+                    let telling = if own.is_some() { Telling::Nothing } else { *telling };
+                    let aborted = self.tasks.abort(
+                        which,
+                        match telling {
+                            Telling::Status => Aborted::WithStatus,
+                            Telling::Attention | Telling::Nothing => Aborted::Silently,
+                        },
+                    );
+                    if telling == Telling::Attention && !aborted.is_empty() {
                         told.insert(Attention::CommandsCleared);
                     }
                     leaving.extend(aborted);

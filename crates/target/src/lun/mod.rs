@@ -11,7 +11,8 @@
 //! | [`Member`]: task set, attentions, what the view means for one nexus | nexus, LU and core | everywhere |
 //!
 //! A change goes to the owner through a [`Ledger`] and is answered once every handle has installed
-//! its outcome. [`Local`] is the ledger of a single core, and the reference for every other.
+//! its outcome. [`Local`] is the ledger of a single core, and the reference for every other;
+//! [`owner::Owner`] is what a ledger of several cores does at the owner's end.
 //!
 //! Not here: bytes of any protocol (`scsi`), sessions (`proto`), the disk itself (`block`).
 
@@ -25,13 +26,14 @@ pub mod map;
 mod member;
 mod nexus;
 pub mod operation;
+pub mod owner;
 pub mod reservation;
 mod state;
 mod view;
 
 pub use change::{
     Aborter, AccessChange, Applied, Audience, Change, Effect, MediumChange, ModeChange,
-    OperationChange, Refusal, Reply, ResetKind, Update,
+    OperationChange, Refusal, Reply, ResetKind, Telling, Update,
 };
 pub use handle::{Handle, Identity, Settled};
 pub use ledger::{Ledger, Local};

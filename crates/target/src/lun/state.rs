@@ -10,7 +10,7 @@ use super::access::{Access, Altered};
 use super::attention::Attention;
 use super::change::{
     Aborter, AccessChange, Applied, Audience, Change, Effect, MediumChange, ModeChange,
-    OperationChange, Refusal, Reply, ResetKind, Update,
+    OperationChange, Refusal, Reply, ResetKind, Telling, Update,
 };
 use super::nexus::NexusId;
 use super::operation::{Operation, OperationKind, Stage};
@@ -168,7 +168,9 @@ impl State {
         if !abort.is_empty() {
             let of = Audience::These(abort);
             effects.push(Effect::ClearAca { of: of.clone() });
-            effects.push(Effect::AbortTasks { of, by: Some(Aborter { nexus, task }), tell: true });
+            let by = Some(Aborter { nexus, task });
+            let telling = self.telling(Telling::Attention);
+            effects.push(Effect::AbortTasks { of, by, telling });
         }
         Ok(effects)
     }
@@ -298,6 +300,8 @@ impl State {
 
     /// SAM-5 6.3.3. Persistent reservations stay, and so does what a sanitize is doing.
     fn reset(&mut self, kind: ResetKind, by: Option<NexusId>) -> Vec<Effect> {
+        // As it was asked for before the reset forgets it.
+        let telling = self.telling(Telling::Nothing);
         Arc::make_mut(&mut self.view.reservations).release_unit(None);
         self.view.modes = self.saved_modes;
         self.view.preventing = Arc::default();
@@ -309,9 +313,13 @@ impl State {
         let by = by.map(|nexus| Aborter { nexus, task: None });
         vec![
             Effect::ClearAca { of: Audience::All },
-            Effect::AbortTasks { of: Audience::All, by, tell: false },
+            Effect::AbortTasks { of: Audience::All, by, telling },
             Effect::Attention { to: Audience::All, what },
         ]
+    }
+
+    fn telling(&self, otherwise: Telling) -> Telling {
+        if self.view.modes.control.task_aborted_status { Telling::Status } else { otherwise }
     }
 
     /// SAM-5 6.3.4.
@@ -328,7 +336,7 @@ impl State {
         let by = Some(Aborter { nexus, task: None });
         vec![
             Effect::ClearAca { of: of.clone() },
-            Effect::AbortTasks { of: of.clone(), by, tell: false },
+            Effect::AbortTasks { of: of.clone(), by, telling: Telling::Nothing },
             Effect::Attention { to: of, what: Attention::NexusLost },
         ]
     }

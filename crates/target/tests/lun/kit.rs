@@ -11,7 +11,7 @@ use block::{Asked, Device, Geometry, Outcome, Request, Watch};
 use target::lun::access::Access;
 use target::lun::attention::AttentionSet;
 use target::lun::{
-    Config, Handle, Identity, Initiator, Local, Medium, Member, Modes, NexusId, PortId, State,
+    Config, Handle, Identity, Initiator, Local, Medium, Member, Modes, NexusId, PortId, State, View,
 };
 
 /// A disk that nobody reads.
@@ -42,11 +42,14 @@ pub fn config() -> Config {
 /// An LU on one core.
 pub fn unit() -> (Rc<Local>, Rc<Handle>) {
     let local = Local::new(State::new(config()));
-    let identity = Identity { uuid: [7; 16], serial: "7".into(), company: None };
-    let device = Rc::new(Quiet(Watch::new()));
-    let handle = Handle::new(device, identity, local.view(), local.clone());
+    let handle = handle_of(local.view(), local.clone());
     local.attach(&handle);
     (local, handle)
+}
+
+pub fn handle_of(view: Arc<View>, ledger: Rc<Local>) -> Rc<Handle> {
+    let identity = Identity { uuid: [7; 16], serial: "7".into(), company: None };
+    Handle::new(Rc::new(Quiet(Watch::new())), identity, view, ledger)
 }
 
 pub fn join(handle: &Handle, nexus: &NexusId) -> Rc<Member> {

@@ -7,4 +7,6 @@ mod attention;
 mod kit;
 mod ledger;
 mod model;
+mod owner;
 mod reservations;
+mod state;

@@ -10,7 +10,7 @@ use target::lun::attention::Attention;
 use target::lun::reservation::{Action, Class, Held, Kind, Mistake, REGISTRANTS_MAX};
 use target::lun::{
     Applied, Audience, Change, Config, Effect, Initiator, NexusId, Outage, Persistent, PortId,
-    Refusal, State,
+    Refusal, State, Telling,
 };
 
 use crate::kit::{config, nexus};
@@ -118,8 +118,8 @@ fn outcome(applied: &Applied) -> Outcome {
                     assert!(outcome.told.insert((at, told)), "told twice");
                 }
             }
-            Effect::AbortTasks { of, by, tell } => {
-                assert!(*tell && by.as_ref().unwrap().task == Some(77));
+            Effect::AbortTasks { of, by, telling } => {
+                assert!(*telling == Telling::Attention && by.as_ref().unwrap().task == Some(77));
                 outcome.aborted.extend(concerned(of));
             }
             Effect::ClearAca { of } => assert!(matches!(of, Audience::These(_))),
