@@ -14,14 +14,15 @@
 //! - A read that overlaps a write in flight may return old and new bytes mixed. Once both are
 //!   answered, every read returns the new ones.
 //! - Once a write is answered, a read begun through any handle of the LU sees it.
-//! - Compare-and-write is one step against every write through every handle: no write that is
-//!   answered before or after it is undone by it.
+//! - Compare-and-write and or-write are each one step against every write through every handle,
+//!   each other included: no write answered before or after such a step is undone by it.
 //! - A write changes no byte outside its range, whatever is in flight beside it.
 
 mod compare;
 mod data;
 mod kit;
 mod memory;
+mod or;
 mod order;
 mod range;
 mod resize;
@@ -122,6 +123,11 @@ const TESTS: &[(&str, Run)] = &[
     ("compare_excludes_compare", |c| Box::pin(compare::counters(c))),
     ("compare_excludes_writes", |c| Box::pin(compare::markers(c))),
     ("compare_excludes_elsewhere", |c| Box::pin(compare::from_two_cores(c))),
+    ("or_write", |c| Box::pin(or::one_at_a_time(c))),
+    ("or_excludes_or", |c| Box::pin(or::setters(c))),
+    ("or_excludes_writes", |c| Box::pin(or::markers(c))),
+    ("or_excludes_compare", |c| Box::pin(or::counters(c))),
+    ("or_excludes_elsewhere", |c| Box::pin(or::from_two_cores(c))),
     ("dropped_read", |c| Box::pin(memory::dropped_read(c))),
     ("dropped_write", |c| Box::pin(memory::dropped_write(c))),
     ("resize", |c| Box::pin(resize::resize(c))),

@@ -11,8 +11,9 @@
 //! request is answered exactly once.
 //!
 //! **Order.** Requests in flight together may take effect in any order, block by block. A flush
-//! covers exactly what was answered before it began. Compare-and-write is one step against every
-//! write to the same LU, through whatever handle.
+//! covers exactly what was answered before it began. Compare-and-write and or-write are each one
+//! step ([`Op::is_exclusive`]): between its look at the range and its writing there is no write to
+//! the same LU, of whatever kind and through whatever handle, that overlaps it.
 //!
 //! **Memory.** The request is borrowed for the call only. Who answers later takes parts and pin
 //! along ([`Request::to_buf`]) until the work has ended, even if nobody waits any more.
@@ -78,6 +79,7 @@ impl OpSet {
     pub const WRITE_ZEROES: Self = Self(1 << 3);
     pub const STATUS: Self = Self(1 << 4);
     pub const COPY: Self = Self(1 << 5);
+    pub const OR_WRITE: Self = Self(1 << 6);
 
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
@@ -89,6 +91,7 @@ impl OpSet {
             Op::Read | Op::Write { atomic: false, .. } | Op::Flush => Self::BASE,
             Op::Write { atomic: true, .. } => Self::WRITE_ATOMIC,
             Op::CompareAndWrite { .. } => Self::COMPARE_AND_WRITE,
+            Op::OrWrite { .. } => Self::OR_WRITE,
             Op::Discard => Self::DISCARD,
             Op::WriteZeroes { .. } => Self::WRITE_ZEROES,
             Op::Status => Self::STATUS,
@@ -107,8 +110,15 @@ impl BitOr for OpSet {
 
 impl fmt::Debug for OpSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const NAMES: [&str; 6] =
-            ["write-atomic", "compare-and-write", "discard", "write-zeroes", "status", "copy"];
+        const NAMES: [&str; 7] = [
+            "write-atomic",
+            "compare-and-write",
+            "discard",
+            "write-zeroes",
+            "status",
+            "copy",
+            "or-write",
+        ];
         let set = NAMES.iter().enumerate().filter(|(bit, _)| self.0 & (1 << bit) != 0);
         f.debug_set().entries(set.map(|(_, name)| name)).finish()
     }
@@ -135,8 +145,8 @@ pub struct Geometry {
     pub optimal_io_size: u32,
     /// Best unit and alignment of discards; at least the block size.
     pub discard_granularity: u32,
-    /// Longest compare-and-write.
-    pub compare_max: u32,
+    /// Longest exclusive step (compare-and-write, or-write); 0 where there is none.
+    pub exclusive_max: u32,
     /// Longest atomic write; 0 where there is none.
     pub atomic_max: u32,
     pub ops: OpSet,
@@ -155,7 +165,7 @@ impl Geometry {
             physical_block_size: block_size,
             optimal_io_size: 0,
             discard_granularity: block_size,
-            compare_max: 0,
+            exclusive_max: 0,
             atomic_max: 0,
             ops: OpSet::BASE,
             read_only: false,
@@ -209,7 +219,7 @@ impl Geometry {
             return Err(ErrorKind::ReadOnly.into());
         }
         let limit = match op {
-            Op::CompareAndWrite { .. } => u64::from(self.compare_max),
+            Op::CompareAndWrite { .. } | Op::OrWrite { .. } => u64::from(self.exclusive_max),
             Op::Write { atomic: true, .. } => u64::from(self.atomic_max),
             _ => u64::MAX,
         };

@@ -19,6 +19,10 @@ pub enum Op {
     CompareAndWrite {
         fua: bool,
     },
+    /// The data is OR-ed, bit by bit, into what is there. One step as above.
+    OrWrite {
+        fua: bool,
+    },
     /// Everything answered before this request began survives a power loss.
     Flush,
     /// The range reads zero afterwards and its space may be given back.
@@ -42,10 +46,16 @@ impl Op {
         !matches!(self, Self::Read | Self::Flush | Self::Status)
     }
 
+    /// Looks at what is there and writes what follows from it, as one step (see
+    /// [`step`](crate::step)).
+    pub const fn is_exclusive(self) -> bool {
+        matches!(self, Self::CompareAndWrite { .. } | Self::OrWrite { .. })
+    }
+
     /// Bytes of data that belong to a request of `len` bytes; None where the client chooses.
     pub const fn data_bytes(self, len: u64) -> Option<u64> {
         match self {
-            Self::Read | Self::Write { .. } => Some(len),
+            Self::Read | Self::Write { .. } | Self::OrWrite { .. } => Some(len),
             Self::CompareAndWrite { .. } => len.checked_mul(2),
             Self::Flush | Self::Discard | Self::WriteZeroes { .. } | Self::Copy { .. } => Some(0),
             Self::Status => None,
@@ -57,6 +67,7 @@ impl Op {
             Self::Read => "read",
             Self::Write { .. } => "write",
             Self::CompareAndWrite { .. } => "compare-and-write",
+            Self::OrWrite { .. } => "or-write",
             Self::Flush => "flush",
             Self::Discard => "discard",
             Self::WriteZeroes { .. } => "write-zeroes",

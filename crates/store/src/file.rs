@@ -2,7 +2,7 @@
 //!
 //! A request whose range and memory suit the file goes straight to the ring: one check, one entry,
 //! no future and no allocation; its completion is the caller's own. Everything else (memory or
-//! ranges that direct I/O cannot take, zeroing, comparing) is a task over the same file.
+//! ranges that direct I/O cannot take, zeroing, exclusive steps) is a task over the same file.
 //!
 //! **Direct I/O** where the file offers it, with the alignment that the kernel names (or that a
 //! trial read finds), otherwise through the page cache; FUA and flush mean the same either way.
@@ -14,7 +14,7 @@
 //! **Blocks.** An LU's block that is larger than the store's own is not written in one step: a
 //! power loss can leave part of it. One that is smaller is read, changed and written in a range
 //! that is closed to others meanwhile. Nodes that share an image do not see each other's closed
-//! ranges, so shared images offer no compare-and-write and no blocks smaller than the store's.
+//! ranges, so shared images offer no exclusive steps and no blocks smaller than the store's.
 //!
 //! **A size that is not of whole blocks** is refused, with the command that makes it so: serving
 //! such an image rounded down would hide its last bytes, rounded up would grow it unasked.
@@ -26,7 +26,7 @@
 //! |---|---|
 //! | opening: checks, alignment, locks | `open` |
 //! | a core's handle and the fast path | `handle` |
-//! | tasks: bounced, partial, zeroing, comparing, status | `work` |
+//! | tasks: bounced, partial, zeroing, exclusive steps, status | `work` |
 //! | exclusive ranges | `exclusive`, `gate` |
 //! | aligned memory | `bounce` |
 

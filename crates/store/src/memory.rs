@@ -2,7 +2,7 @@
 //!
 //! Memory comes in chunks when they are first written and goes when they are discarded. Chunks lie
 //! behind one short lock each, and a request that spans several lets go of a chunk only once it has
-//! the next one: overlapping requests cannot pass each other, so a compare-and-write is one step
+//! the next one: overlapping requests cannot pass each other, so an exclusive step is one step
 //! against writes of any length, from every core. Everything is answered in place, so a discard of
 //! very much keeps its core for as long as it takes to free it.
 //!
@@ -14,7 +14,9 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use block::extent::{self, EXTENT_BYTES, Extent, ExtentState};
-use block::{Asked, Device, Error, ErrorKind, Geometry, Op, OpSet, Outcome, Request, Sgl, Watch};
+use block::{
+    Asked, Device, Error, ErrorKind, Geometry, Op, OpSet, Outcome, Request, Sgl, Watch, step,
+};
 use rt::Core;
 
 use crate::null::check_size;
@@ -30,8 +32,8 @@ const SEGMENT_BYTES: u64 = (CHUNK_BYTES * SEGMENT_CHUNKS) as u64;
 pub const SIZE_MAX: u64 = 64 << 40;
 /// Chunks that one status request looks at: a shorter answer than asked for is normal.
 const STATUS_LOOKS_MAX: u32 = 4096;
-/// Longest compare-and-write.
-const COMPARE_MAX: u32 = CHUNK_BYTES as u32;
+/// Longest exclusive step; the chunks of one are held together.
+const EXCLUSIVE_MAX: u32 = 1 << 20;
 
 /// None reads zero.
 type Chunk = Mutex<Option<Box<[u8]>>>;
@@ -131,8 +133,9 @@ impl Store for MemoryStore {
         let mut state = self.state();
         let geometry = Geometry {
             discard_granularity: CHUNK_BYTES as u32,
-            compare_max: COMPARE_MAX,
+            exclusive_max: EXCLUSIVE_MAX,
             ops: OpSet::COMPARE_AND_WRITE
+                | OpSet::OR_WRITE
                 | OpSet::DISCARD
                 | OpSet::WRITE_ZEROES
                 | OpSet::STATUS
@@ -202,7 +205,9 @@ impl Device for Memory {
                 Ok(len)
             }
             Op::Write { .. } => write(&segments, offset, &data).map(|()| len),
-            Op::CompareAndWrite { .. } => compare_and_write(&segments, offset, &data).map(|()| 0),
+            Op::CompareAndWrite { .. } | Op::OrWrite { .. } => {
+                exclusive_step(&segments, request).map(|()| 0)
+            }
             Op::Discard | Op::WriteZeroes { .. } => {
                 clear(&segments, offset, len);
                 Ok(0)
@@ -335,27 +340,24 @@ fn clear(segments: &[Arc<Segment>], offset: u64, len: u64) {
     }
 }
 
-fn compare_and_write(segments: &[Arc<Segment>], offset: u64, data: &Sgl<'_>) -> Result<(), Error> {
-    let len = data.len() / 2;
-    // Both halves are read once: the client may change them at any time.
+/// With every chunk of the range held, from the look to the writing.
+fn exclusive_step(segments: &[Arc<Segment>], request: &Request<'_>) -> Result<(), Error> {
+    let &Request { op, offset, len, data } = request;
+    // Read once: the client may change it at any time.
     let mut bytes = vec![0; data.len()];
     data.copy_out(0, &mut bytes);
-    let (expected, new) = bytes.split_at(len);
-    let mut held: Vec<_> = pieces(offset, len as u64)
+    let mut held: Vec<_> = pieces(offset, len)
         .map(|piece| (lock(&segments[piece.segment].made()[piece.chunk]), piece.within, piece.at))
         .collect();
+    let mut found = vec![0; len as usize];
     for (chunk, within, at) in &held {
-        let wanted = &expected[*at..*at + within.len()];
-        let first = match chunk.as_ref() {
-            Some(found) => found[within.clone()].iter().zip(wanted).position(|(a, b)| a != b),
-            None => wanted.iter().position(|byte| *byte != 0),
-        };
-        if let Some(first) = first {
-            return Err(ErrorKind::Miscompare { at: (*at + first) as u32 }.into());
+        if let Some(chunk) = chunk.as_ref() {
+            found[*at..*at + within.len()].copy_from_slice(&chunk[within.clone()]);
         }
     }
+    step::modify(op, &bytes, &mut found)?;
     for (chunk, within, at) in &mut held {
-        filled(chunk)?[within.clone()].copy_from_slice(&new[*at..*at + within.len()]);
+        filled(chunk)?[within.clone()].copy_from_slice(&found[*at..*at + within.len()]);
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use crate::error::ErrorKind;
 
 pub(super) async fn one_at_a_time(c: &Context<'_>) -> Verdict {
     let lu = c.make_with(256, OpSet::COMPARE_AND_WRITE).await?;
-    let limit = u64::from(lu.device.geometry().compare_max).min(200 * lu.block);
+    let limit = u64::from(lu.device.geometry().exclusive_max).min(200 * lu.block);
     let mut random = Random::new(6);
     for len in [lu.block, 2 * lu.block, limit] {
         if len > limit {
@@ -44,7 +44,7 @@ pub(super) async fn one_at_a_time(c: &Context<'_>) -> Verdict {
 }
 
 /// Raises the number in a block so many times; answers how often it had to try again.
-async fn raise(device: &dyn Device, offset: u64, block: u64, times: u64) -> Verdict {
+pub(super) async fn raise(device: &dyn Device, offset: u64, block: u64, times: u64) -> Verdict {
     for _ in 0..times {
         loop {
             let bytes = read(device, offset, block).await?;
@@ -64,7 +64,7 @@ async fn raise(device: &dyn Device, offset: u64, block: u64, times: u64) -> Verd
 }
 
 const TASKS: u64 = 6;
-const TIMES: u64 = 20;
+pub(super) const TIMES: u64 = 20;
 
 pub(super) async fn counters(c: &Context<'_>) -> Verdict {
     let lu = c.make_with(16, OpSet::COMPARE_AND_WRITE).await?;
@@ -80,14 +80,14 @@ pub(super) async fn counters(c: &Context<'_>) -> Verdict {
 
 /// The writer's part: only it changes its block, so what it wrote must be there afterwards. The
 /// write covers the block after it as well, which nobody else uses.
-async fn mark(device: Rc<dyn Device>, offset: u64, block: u64, times: u64) -> Verdict {
+pub(super) async fn mark(device: Rc<dyn Device>, offset: u64, block: u64, times: u64) -> Verdict {
     let mut random = Random::new(9);
     for round in 1..=times {
         let bytes = stamped(round << 32, block);
         write(&*device, offset, &[&bytes[..], &bytes].concat()).await?;
         linger(&mut random).await;
         let found = read(&*device, offset, block).await?;
-        ensure_bytes(&found, &bytes, &format!("mark {round}, next to compare-and-write"))?;
+        ensure_bytes(&found, &bytes, &format!("mark {round}, next to exclusive steps"))?;
     }
     Ok(())
 }
@@ -114,7 +114,7 @@ async fn raise_beside(device: Rc<dyn Device>, offset: u64, block: u64, times: u6
 pub(super) async fn markers(c: &Context<'_>) -> Verdict {
     let lu = c.make_with(16, OpSet::COMPARE_AND_WRITE).await?;
     let block = lu.block;
-    if u64::from(lu.device.geometry().compare_max) < 2 * block {
+    if u64::from(lu.device.geometry().exclusive_max) < 2 * block {
         return counters(c).await;
     }
     let parts: Vec<Boxed<'_, Verdict>> = vec![

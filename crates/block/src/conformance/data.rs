@@ -2,8 +2,8 @@
 //! at once, and through another handle.
 
 use super::kit::{
-    Context, Lu, Random, Verdict, all, ask, elsewhere, ensure_bytes, ensure_eq, read, stamped,
-    write, write_as,
+    Context, Lu, Random, Verdict, all, ask, elsewhere, ensure_bytes, ensure_eq, or_write, read,
+    stamped, write, write_as,
 };
 use crate::device::OpSet;
 use crate::mem::{Buffer, SglBuf};
@@ -43,9 +43,16 @@ pub(super) async fn random_operations(c: &Context<'_>) -> Verdict {
                 ask(&*lu.device, op, offset, len).await?;
                 model[range].fill(0);
             }
-            4 if lu.offers(OpSet::DISCARD) => {
+            4 if flag && lu.offers(OpSet::DISCARD) => {
                 ask(&*lu.device, Op::Discard, offset, len).await?;
                 model[range].fill(0);
+            }
+            4 if lu.offers(OpSet::OR_WRITE)
+                && len <= u64::from(lu.device.geometry().exclusive_max) =>
+            {
+                let bytes = random.bytes(len);
+                or_write(&*lu.device, offset, &bytes).await?;
+                model[range].iter_mut().zip(bytes).for_each(|(byte, set)| *byte |= set);
             }
             5 => ensure_eq(lu.device.io(&Request::flush()).await, Ok(0), "flush")?,
             _ => {

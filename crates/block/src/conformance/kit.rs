@@ -147,6 +147,14 @@ pub(super) async fn ask(device: &dyn Device, op: Op, offset: u64, len: u64) -> V
     ensure_eq(outcome, Ok(0), &format!("{} of {len} at {offset}", op.name()))
 }
 
+/// An or-write that must succeed.
+pub(super) async fn or_write(device: &dyn Device, offset: u64, bytes: &[u8]) -> Verdict {
+    let (buffer, op) = (Buffer::from_bytes(bytes), Op::OrWrite { fua: false });
+    let len = bytes.len() as u64;
+    let outcome = device.io(&Request { op, offset, len, data: buffer.sgl() }).await;
+    ensure_eq(outcome, Ok(0), &format!("or-write of {len} at {offset}"))
+}
+
 /// Compares and writes; the outcome is the device's.
 pub(super) async fn compare(
     device: &dyn Device,

@@ -8,11 +8,20 @@ use crate::request::{Op, Request};
 
 const WRITE: Op = Op::Write { fua: false, atomic: false };
 const ZEROES: Op = Op::WriteZeroes { unmap: false, fua: false };
-const COMPARE: Op = Op::CompareAndWrite { fua: false };
+/// Each is one step, with the same limit.
+const EXCLUSIVE: [Op; 2] = [Op::CompareAndWrite { fua: false }, Op::OrWrite { fua: false }];
 
 /// One of each that has a range; copies from the start.
-const RANGED: [Op; 7] =
-    [Op::Read, WRITE, COMPARE, Op::Discard, ZEROES, Op::Status, Op::Copy { from: 0 }];
+const RANGED: [Op; 8] = [
+    Op::Read,
+    WRITE,
+    EXCLUSIVE[0],
+    EXCLUSIVE[1],
+    Op::Discard,
+    ZEROES,
+    Op::Status,
+    Op::Copy { from: 0 },
+];
 
 fn offered(lu: &Lu) -> Vec<Op> {
     RANGED.into_iter().filter(|op| lu.offers(OpSet::needed_by(*op))).collect()
@@ -31,7 +40,8 @@ pub(super) async fn geometry(c: &Context<'_>) -> Verdict {
         ensure!(value.is_power_of_two(), "{what} {value} is not a power of two");
     }
     for (what, limit, op) in [
-        ("compare-and-write", g.compare_max, OpSet::COMPARE_AND_WRITE),
+        ("compare-and-write", g.exclusive_max, OpSet::COMPARE_AND_WRITE),
+        ("or-write", g.exclusive_max, OpSet::OR_WRITE),
         ("atomic write", g.atomic_max, OpSet::WRITE_ATOMIC),
     ] {
         let fits = limit > 0 && limit.is_multiple_of(g.block_size);
@@ -149,7 +159,9 @@ pub(super) async fn zero_length(c: &Context<'_>) -> Verdict {
 }
 
 pub(super) async fn contradictions(c: &Context<'_>) -> Verdict {
-    let lu = c.make(64).await?;
+    // Longer than the limits of most devices.
+    const SIZE: u64 = 2 << 20;
+    let lu = c.make(SIZE / u64::from(c.block_size)).await?;
     let block = lu.block;
     let buffer = Buffer::zeroed(2 * block as usize);
     for op in offered(&lu).into_iter().filter(|op| op.data_bytes(block).is_some()) {
@@ -159,11 +171,12 @@ pub(super) async fn contradictions(c: &Context<'_>) -> Verdict {
         let what = format!("{} with data of another length", op.name());
         ensure_eq(kind(&outcome), Some(ErrorKind::Invalid), &what)?;
     }
-    let limit = u64::from(lu.device.geometry().compare_max);
-    if lu.offers(OpSet::COMPARE_AND_WRITE) && limit < 64 * block {
-        let outcome = outcome_of(&*lu.device, COMPARE, 0, limit + block).await;
-        let what = "compare-and-write longer than its limit";
-        ensure_eq(kind(&outcome), Some(ErrorKind::Invalid), what)?;
+    let limit = u64::from(lu.device.geometry().exclusive_max);
+    let steps = EXCLUSIVE.into_iter().filter(|op| lu.offers(OpSet::needed_by(*op)));
+    for op in steps.filter(|_| limit < SIZE) {
+        let outcome = outcome_of(&*lu.device, op, 0, limit + block).await;
+        let what = format!("{} longer than its limit", op.name());
+        ensure_eq(kind(&outcome), Some(ErrorKind::Invalid), &what)?;
     }
     Ok(())
 }

@@ -10,11 +10,13 @@ use std::task::{Poll, Waker};
 
 use block::{Buffer, Sgl};
 
-/// Largest buffer: longer requests go in pieces.
+/// Longer requests go in pieces of this length.
 pub(super) const PIECE_BYTES: usize = 1 << 20;
+/// Largest buffer: what cannot go in pieces.
+const BUFFER_BYTES_MAX: usize = 2 * PIECE_BYTES;
 /// Smallest buffer; each class is twice the one before.
 const CLASS_MIN_BYTES: usize = 4096;
-const CLASSES: usize = (PIECE_BYTES / CLASS_MIN_BYTES).trailing_zeros() as usize + 1;
+const CLASSES: usize = (BUFFER_BYTES_MAX / CLASS_MIN_BYTES).trailing_zeros() as usize + 1;
 /// Bytes that a thread has out at once.
 const OUT_BYTES_MAX: usize = 32 << 20;
 /// Spare bytes that a thread keeps.
@@ -39,8 +41,8 @@ pub(super) struct Bounce {
 }
 
 impl Bounce {
-    /// A buffer of at least this length, which is at most [`PIECE_BYTES`]. What it holds is left
-    /// over from others.
+    /// A buffer of at least this length, which is at most [`BUFFER_BYTES_MAX`]. What it holds is
+    /// left over from others.
     pub(super) async fn take(len: usize) -> Self {
         let class = class_of(len);
         poll_fn(|cx| {
@@ -67,7 +69,7 @@ impl Bounce {
 }
 
 fn class_of(len: usize) -> usize {
-    assert!(len <= PIECE_BYTES, "a piece");
+    assert!(len <= BUFFER_BYTES_MAX, "a piece, or an exclusive step");
     len.div_ceil(CLASS_MIN_BYTES).max(1).next_power_of_two().trailing_zeros() as usize
 }
 
@@ -114,7 +116,8 @@ mod tests {
 
     #[test]
     fn buffers_are_used_again_unless_the_kernel_still_has_them() {
-        for (len, class) in [(0, 0), (1, 0), (4096, 0), (4097, 1), (PIECE_BYTES, CLASSES - 1)] {
+        for (len, class) in [(0, 0), (1, 0), (4096, 0), (4097, 1), (BUFFER_BYTES_MAX, CLASSES - 1)]
+        {
             assert_eq!(class_of(len), class, "{len}");
         }
         let first = take(5000).unwrap();

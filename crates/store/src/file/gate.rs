@@ -1,9 +1,9 @@
 //! Holding back writes to a range, on one handle.
 //!
-//! What must be exclusive (compare-and-write, writing part of what the store can write, cutting the
-//! end off) closes its range on every handle of the LU, see `exclusive`. A handle with a closed
-//! range keeps new writes to it in a queue until it is open again. While nothing is closed, all of
-//! this costs a write one look at a number.
+//! What must be exclusive (compare-and-write, or-write, writing part of what the store can write,
+//! cutting the end off) closes its range on every handle of the LU, see `exclusive`. A handle with
+//! a closed range keeps new writes to it in a queue until it is open again. While nothing is
+//! closed, all of this costs a write one look at a number.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -107,8 +107,8 @@ impl Handle {
             Op::Read => {
                 self.core.answer(asked, async move { me.read_bounced(&buf.as_request()).await })
             }
-            Op::CompareAndWrite { fua } => {
-                self.core.answer(asked, async move { me.compare_and_write(&buf, fua).await })
+            Op::CompareAndWrite { fua } | Op::OrWrite { fua } => {
+                self.core.answer(asked, async move { me.exclusive_step(&buf, fua).await })
             }
             Op::Status => self.core.answer(asked, async move { me.status(&buf).await }),
             _ => {

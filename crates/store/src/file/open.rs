@@ -13,7 +13,7 @@ use rt::{Allocate, Core, FileHandle, FileInfo, FileKind, OpenOptions};
 use super::bounce::PIECE_BYTES;
 use super::claim::{Claim, Refusal};
 use super::exclusive::Ledger;
-use super::work::COMPARE_MAX;
+use super::work::EXCLUSIVE_MAX;
 use super::{FileStore, Lacks};
 
 /// How an image is served.
@@ -238,7 +238,7 @@ impl Opening {
         let at_least_a_block = |size: u32| size.max(block_size).next_power_of_two();
         let mut ops = OpSet::WRITE_ZEROES | OpSet::STATUS;
         if !options.shareable {
-            ops = ops | OpSet::COMPARE_AND_WRITE;
+            ops = ops | OpSet::COMPARE_AND_WRITE | OpSet::OR_WRITE;
         }
         if self.can_discard() {
             ops = ops | OpSet::DISCARD;
@@ -249,7 +249,7 @@ impl Opening {
                 FileKind::BlockDevice => at_least_a_block(info.discard_granularity),
                 _ => at_least_a_block(info.physical_block),
             },
-            compare_max: COMPARE_MAX,
+            exclusive_max: EXCLUSIVE_MAX,
             ops,
             read_only: options.read_only,
             ..Geometry::plain(self.size, block_size)

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use block::completion::Waiting;
 use block::extent::{self, EXTENT_BYTES, Extent, ExtentState};
-use block::{Buffer, Error, ErrorKind, Op, Outcome, Request, RequestBuf, Sgl};
+use block::{Buffer, Error, ErrorKind, Op, Outcome, Request, RequestBuf, Sgl, step};
 use rt::{Allocate, File, FileKind};
 
 use super::bounce::{Bounce, PIECE_BYTES};
@@ -14,8 +14,8 @@ use super::gate::Span;
 use super::handle::Handle;
 use super::result_of;
 
-/// Longest compare-and-write; with its edges it fits one piece.
-pub(super) const COMPARE_MAX: u32 = 128 << 10;
+/// Longest exclusive step; with its edges it fits one buffer.
+pub(super) const EXCLUSIVE_MAX: u32 = 1 << 20;
 /// Records that one status request looks for.
 const EXTENTS_MAX: usize = 1024;
 const EBUSY: i32 = 16;
@@ -190,24 +190,23 @@ impl Handle {
         Ok(false)
     }
 
-    pub(super) async fn compare_and_write(self: &Rc<Self>, buf: &RequestBuf, fua: bool) -> Outcome {
+    pub(super) async fn exclusive_step(self: &Rc<Self>, buf: &RequestBuf, fua: bool) -> Outcome {
         let span = Span::new(buf.offset, buf.len);
         let cover = span.widened(self.store.unit);
         let _ticket = self.alone(buf, span).await?;
         // The client may change its memory at any time, so it is read once.
-        let len = buf.len as usize;
-        let mut expected = vec![0; len];
-        let data = buf.data.sgl();
-        data.copy_out(0, &mut expected);
+        let sgl = buf.data.sgl();
+        let mut data = vec![0; sgl.len()];
+        sgl.copy_out(0, &mut data);
 
         let bounce = Bounce::take(cover.len() as usize).await;
         let whole = bounce.sgl(cover.len() as usize);
         read(&self.file, cover.start, &whole).await?;
-        let found = whole.slice((span.start - cover.start) as usize, len);
-        if let Some(at) = found.first_difference(&expected) {
-            return Err(ErrorKind::Miscompare { at: at as u32 }.into());
-        }
-        found.copy_from(&data.slice(len, len));
+        let at = (span.start - cover.start) as usize;
+        let mut found = vec![0; buf.len as usize];
+        whole.copy_out(at, &mut found);
+        step::modify(buf.op, &data, &mut found)?;
+        whole.copy_in(at, &found);
         write(&self.file, cover.start, &whole, fua).await?;
         Ok(0)
     }

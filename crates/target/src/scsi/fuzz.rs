@@ -54,7 +54,7 @@ impl Device for Disk {
     fn geometry(&self) -> Geometry {
         let ops = OpSet::COMPARE_AND_WRITE | OpSet::DISCARD | OpSet::WRITE_ZEROES | OpSet::STATUS;
         let plain = Geometry::plain((BLOCKS * BLOCK) as u64, BLOCK as u32);
-        Geometry { ops, compare_max: BLOCK as u32 * 4, ..plain }
+        Geometry { ops, exclusive_max: BLOCK as u32 * 4, ..plain }
     }
 
     fn begin(&self, request: &Request<'_>, asked: Asked<'_>) -> Option<Outcome> {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use block::extent::{self, Extent, ExtentState};
 use block::{
     Asked, Buffer, Completion, Device, ErrorKind, Geometry, Health, Op, OpSet, Outcome, Request,
-    RequestBuf, Sgl, Watch,
+    RequestBuf, Sgl, Watch, step,
 };
 use target::lun::attention::AttentionSet;
 use target::lun::{
@@ -42,12 +42,13 @@ pub struct Disk {
 impl Disk {
     pub fn new(blocks: u64) -> Rc<Self> {
         let size = blocks * BLOCK as u64;
-        let ops = OpSet::COMPARE_AND_WRITE | OpSet::DISCARD | OpSet::WRITE_ZEROES | OpSet::STATUS;
+        let steps = OpSet::COMPARE_AND_WRITE | OpSet::OR_WRITE;
+        let ops = steps | OpSet::DISCARD | OpSet::WRITE_ZEROES | OpSet::STATUS;
         let geometry = Geometry {
             physical_block_size: 4096,
             optimal_io_size: 65536,
             discard_granularity: GRANULE as u32,
-            compare_max: 64 * 1024,
+            exclusive_max: 64 * 1024,
             ops,
             ..Geometry::plain(size, BLOCK as u32)
         };
@@ -102,14 +103,10 @@ impl Disk {
                 request.data.copy_out(0, &mut bytes[range]);
                 self.place(request, true);
             }
-            Op::CompareAndWrite { .. } => {
-                let half = request.len as usize;
-                if let Some(at) =
-                    request.data.slice(0, half).first_difference(&bytes[range.clone()])
-                {
-                    return Err(ErrorKind::Miscompare { at: at as u32 }.into());
-                }
-                request.data.slice(half, half).copy_out(0, &mut bytes[range]);
+            Op::CompareAndWrite { .. } | Op::OrWrite { .. } => {
+                let mut data = vec![0; request.data.len()];
+                request.data.copy_out(0, &mut data);
+                step::modify(request.op, &data, &mut bytes[range])?;
                 self.place(request, true);
             }
             Op::Flush => self.flushes.set(self.flushes.get() + 1),

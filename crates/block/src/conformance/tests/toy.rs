@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind};
 use crate::extent::{self, EXTENT_BYTES, Extent, ExtentState};
 use crate::mem::Sgl;
 use crate::request::{Op, Request, RequestBuf};
+use crate::step;
 use crate::watch::Watch;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +52,11 @@ pub enum Flaw {
     TearsAtPowerCut,
     WritesOnMiscompare,
     NamesAnotherByte,
-    ComparesInTwoSteps,
-    ComparesBesideWrites,
-    ComparesForItsOwnCore,
+    WritesOverInsteadOfOr,
+    OrsBesideCompares,
+    ModifiesInTwoSteps,
+    ModifiesBesideWrites,
+    ModifiesForItsOwnCore,
     LetsGoOfMemory,
     HoldsMemoryForEver,
     ResizesInSilence,
@@ -273,17 +276,18 @@ impl Medium {
         }
     }
 
-    /// A compare-and-write that is half done holds others back, as far as the flaw lets it.
+    /// An exclusive step that is half done holds others back, as far as the flaw lets it.
     fn must_wait(&self, asked: &Pending) -> bool {
         self.asked.borrow().iter().any(|other| {
-            let comparing = matches!(other.request.op, Op::CompareAndWrite { .. });
-            let compares = matches!(asked.request.op, Op::CompareAndWrite { .. });
             let excluded = match self.flaw {
-                Some(Flaw::ComparesBesideWrites) => compares,
-                Some(Flaw::ComparesForItsOwnCore) => other.core == asked.core,
+                Some(Flaw::ModifiesBesideWrites) => asked.request.op.is_exclusive(),
+                Some(Flaw::ModifiesForItsOwnCore) => other.core == asked.core,
+                Some(Flaw::OrsBesideCompares) => {
+                    !matches!(asked.request.op, Op::CompareAndWrite { .. })
+                }
                 _ => false,
             };
-            comparing && other.phase > 0 && excluded
+            other.request.op.is_exclusive() && other.phase > 0 && excluded
         })
     }
 
@@ -317,7 +321,9 @@ impl Medium {
                 }
                 Step::Done(Ok(len))
             }
-            Op::CompareAndWrite { .. } => self.compare_step(&request, *phase),
+            Op::CompareAndWrite { .. } | Op::OrWrite { .. } => {
+                self.exclusive_step(&request, *phase, before)
+            }
             Op::Discard | Op::WriteZeroes { .. } => {
                 self.zero(op, offset, len);
                 Step::Done(Ok(0))
@@ -403,35 +409,50 @@ impl Medium {
         }
     }
 
-    fn compare_step(&self, request: &Request<'_>, phase: u64) -> Step {
-        let &Request { offset, len, data, .. } = request;
-        let block = self.block as usize;
-        let mut bytes = vec![0; data.len()];
-        data.copy_out(0, &mut bytes);
-        let (expected, new) = bytes.split_at(len as usize);
-        let found: Vec<u8> =
-            (0..len / self.block).flat_map(|n| self.load(offset + n * self.block)).collect();
-        let first = found.iter().zip(expected).position(|(a, b)| a != b);
-        let first = first.filter(|_| phase == 0);
-        if let Some(at) = first.filter(|_| !self.has(Flaw::WritesOnMiscompare)) {
-            let wrong = u32::from(self.has(Flaw::NamesAnotherByte));
-            return Step::Done(Err(ErrorKind::Miscompare { at: at as u32 + wrong }.into()));
+    /// What is there afterwards is known from the first step on; with a flaw it is written later.
+    fn exclusive_step(&self, request: &Request<'_>, phase: u64, after: &mut Vec<u8>) -> Step {
+        let &Request { op, offset, len, data } = request;
+        let is_or = matches!(op, Op::OrWrite { .. });
+        if phase == 0 {
+            let mut bytes = vec![0; data.len()];
+            data.copy_out(0, &mut bytes);
+            *after =
+                (0..len / self.block).flat_map(|n| self.load(offset + n * self.block)).collect();
+            if is_or && self.has(Flaw::WritesOverInsteadOfOr) {
+                after.copy_from_slice(&bytes);
+            } else if let Err(error) = step::modify(op, &bytes, after) {
+                if self.has(Flaw::WritesOnMiscompare) {
+                    self.store_all(offset, &bytes[len as usize..]);
+                }
+                return Step::Done(Err(self.told(error)));
+            }
         }
-        let two = matches!(
-            self.flaw,
+        let in_two = match self.flaw {
             Some(
-                Flaw::ComparesInTwoSteps | Flaw::ComparesBesideWrites | Flaw::ComparesForItsOwnCore
-            )
-        );
-        if two && phase < 3 {
+                Flaw::ModifiesInTwoSteps | Flaw::ModifiesBesideWrites | Flaw::ModifiesForItsOwnCore,
+            ) => true,
+            Some(Flaw::OrsBesideCompares) => is_or,
+            _ => false,
+        };
+        if in_two && phase < 3 {
             return Step::More;
         }
-        for (n, bytes) in new.chunks(block).enumerate() {
+        self.store_all(offset, after);
+        Step::Done(Ok(0))
+    }
+
+    fn store_all(&self, offset: u64, bytes: &[u8]) {
+        for (n, bytes) in bytes.chunks(self.block as usize).enumerate() {
             self.store(offset + n as u64 * self.block, bytes.to_vec());
         }
-        match first {
-            Some(at) => Step::Done(Err(ErrorKind::Miscompare { at: at as u32 }.into())),
-            None => Step::Done(Ok(0)),
+    }
+
+    fn told(&self, error: Error) -> Error {
+        match error.kind() {
+            ErrorKind::Miscompare { at } if self.has(Flaw::NamesAnotherByte) => {
+                ErrorKind::Miscompare { at: at + 1 }.into()
+            }
+            _ => error,
         }
     }
 
@@ -524,8 +545,9 @@ impl Handle {
     fn new(medium: &Rc<Medium>, core: u32) -> Self {
         let block_size = medium.block as u32;
         let mut geometry = Geometry {
-            compare_max: 32 * block_size,
+            exclusive_max: 32 * block_size,
             ops: OpSet::COMPARE_AND_WRITE
+                | OpSet::OR_WRITE
                 | OpSet::DISCARD
                 | OpSet::WRITE_ZEROES
                 | OpSet::STATUS

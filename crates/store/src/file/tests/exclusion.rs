@@ -183,6 +183,9 @@ fn what_waited_while_the_end_was_cut_off_is_refused() {
         let op = Op::CompareAndWrite { fua: false };
         let compare = Request { op, offset: at, len: 512, data: pair.sgl() };
         asked.push(("compare", ask(&device, compare)));
+        let op = Op::OrWrite { fua: false };
+        let or = Request { op, offset: at, len: 1024, data: pair.sgl() };
+        asked.push(("or", ask(&device, or)));
         core.yield_now().await;
         store.tell(at).await;
         drop(ticket);

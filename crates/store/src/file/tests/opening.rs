@@ -334,10 +334,11 @@ fn what_nodes_cannot_share_is_not_offered_to_them() {
         let offers = async |options| {
             // The one before may still be about to leave.
             let store = FileStore::open(&core, &path, options, || {}).await.unwrap();
-            store.device(&core).geometry().ops.contains(OpSet::COMPARE_AND_WRITE)
+            let ops = store.device(&core).geometry().ops;
+            [OpSet::COMPARE_AND_WRITE, OpSet::OR_WRITE].map(|step| ops.contains(step))
         };
-        assert!(!offers(shared).await);
-        assert!(offers(Options::default()).await);
+        assert_eq!(offers(shared).await, [false; 2]);
+        assert_eq!(offers(Options::default()).await, [true; 2]);
     });
     if !loops_work(4096) {
         return;

@@ -31,7 +31,7 @@ pub fn compare_bytes_max(geometry: &Geometry) -> u64 {
     if !geometry.ops.contains(OpSet::COMPARE_AND_WRITE) {
         return 0;
     }
-    let blocks = u64::from(geometry.compare_max / geometry.block_size).min(COMPARE_BLOCKS_MAX);
+    let blocks = u64::from(geometry.exclusive_max / geometry.block_size).min(COMPARE_BLOCKS_MAX);
     blocks * u64::from(geometry.block_size)
 }
 
