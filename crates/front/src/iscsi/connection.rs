@@ -13,7 +13,7 @@ use proto::iscsi::{
     Admission, CHALLENGE_BYTES, Config, DataOut, Digest, Event, HEADER_BYTES_MAX, Nonce, Refusal,
     SessionKind, Target,
 };
-use rt::net::{Address, Stream};
+use rt::net::Stream;
 use rt::sync::Notify;
 use rt::{Core, Placed};
 use target::scsi::Nexus;
@@ -24,7 +24,7 @@ use super::inbox::Inbox;
 use super::outbox;
 use super::pool::Pool;
 use super::sessions::{Entry, Sessions};
-use super::{Host, LOGIN_LIMIT, Notice, QUIET_LIMIT, SESSION_BYTES_MAX, Settings, Why};
+use super::{Ends, Host, LOGIN_LIMIT, Notice, QUIET_LIMIT, SESSION_BYTES_MAX, Settings, Why};
 
 /// Bytes that are copied out of the inbox at a time, to be looked at: some headers, or a long one.
 const LOOK_BYTES: usize = 512;
@@ -55,7 +55,7 @@ pub(super) struct Connection {
     pub running: Cell<usize>,
     /// Nothing more will be given to be sent.
     pub is_over: Cell<bool>,
-    peer: Address,
+    ends: Ends,
     why: RefCell<Option<Why>>,
     entry: RefCell<Option<Entry>>,
     /// When something last arrived, in seconds of the core's clock.
@@ -75,8 +75,8 @@ enum Wait {
 /// Serves a connection until its end.
 pub(super) async fn serve(shared: Rc<Shared>, stream: Stream) {
     let core = shared.core.clone();
-    let Ok(peer) = stream.peer() else { return };
-    let connection = Rc::new(Connection::new(shared, stream, peer));
+    let (Ok(peer), Ok(portal)) = (stream.peer(), stream.local()) else { return };
+    let connection = Rc::new(Connection::new(shared, stream, Ends { peer, portal }));
     let watch = core.spawn_task(watch(connection.clone()));
     let sending = core.spawn_task(outbox::run(connection.clone()));
     let received = connection.receive().await;
@@ -98,7 +98,7 @@ pub(super) async fn serve(shared: Rc<Shared>, stream: Stream) {
 }
 
 impl Connection {
-    fn new(shared: Rc<Shared>, stream: Stream, peer: Address) -> Self {
+    fn new(shared: Rc<Shared>, stream: Stream, ends: Ends) -> Self {
         let settings = &shared.settings;
         let config = Config {
             wishes: settings.wishes,
@@ -112,7 +112,7 @@ impl Connection {
             commands: Commands::default(),
             machine: RefCell::new(machine),
             stream,
-            peer,
+            ends,
             shared,
             nexus: RefCell::default(),
             account: Rc::default(),
@@ -244,7 +244,7 @@ impl Connection {
                 cid: 0,
                 kind: admit.kind.clone(),
             };
-            let nexus = self.shared.host.enter(&session, &self.peer)?;
+            let nexus = self.shared.host.enter(&session, &self.ends)?;
             self.nexus.replace(Some(nexus));
         }
         self.entry.replace(Some(entry));
@@ -254,8 +254,8 @@ impl Connection {
     fn logged_in(&self) {
         let session = self.machine.borrow().session().cloned();
         if let Some(session) = session {
-            let peer = self.peer.clone();
-            self.shared.host.notice(Notice::LoggedIn { session, peer });
+            let ends = self.ends.clone();
+            self.shared.host.notice(Notice::LoggedIn { session, ends });
         }
     }
 
@@ -280,8 +280,8 @@ impl Connection {
             self.shared.host.leave(session, &nexus);
         }
         let initiator = machine.initiator().map(str::to_owned);
-        let peer = self.peer.clone();
-        self.shared.host.notice(Notice::Ended { initiator, peer, why });
+        let ends = self.ends.clone();
+        self.shared.host.notice(Notice::Ended { initiator, ends, why });
         self.entry.take();
     }
 

@@ -37,7 +37,7 @@ use rt::net::Address;
 use target::scsi::Nexus;
 use wire::iscsi::LoginStatus;
 
-pub use door::{Door, Server};
+pub use door::{Door, Place, Server};
 pub use sessions::{SESSIONS_MAX, Sessions};
 
 /// What the node says to the connections of one core.
@@ -45,7 +45,7 @@ pub trait Host {
     fn accounts(&self) -> Rc<dyn Accounts>;
 
     /// A session begins: what does it see? An error is the status that refuses the login.
-    fn enter(&self, session: &Session, peer: &Address) -> Result<Rc<Nexus>, LoginStatus>;
+    fn enter(&self, session: &Session, ends: &Ends) -> Result<Rc<Nexus>, LoginStatus>;
 
     /// A session has ended, and every command of it.
     fn leave(&self, session: &Session, nexus: &Rc<Nexus>);
@@ -53,17 +53,25 @@ pub trait Host {
     fn notice(&self, notice: Notice);
 }
 
+/// The two ends of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ends {
+    pub peer: Address,
+    /// The address of ours that it came to.
+    pub portal: Address,
+}
+
 /// Something that an operator may want to know.
 #[derive(Clone, Debug)]
 pub enum Notice {
     LoggedIn {
         session: Session,
-        peer: Address,
+        ends: Ends,
     },
     /// `initiator` as far as it has said who it is.
     Ended {
         initiator: Option<String>,
-        peer: Address,
+        ends: Ends,
         why: Why,
     },
 }

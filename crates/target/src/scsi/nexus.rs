@@ -181,7 +181,7 @@ impl Nexus {
     }
 
     /// REPORT LUNS says what there is, so no unit has to any more (SPC-4 5.14).
-    pub(super) fn told_luns(&self) {
+    pub fn told_luns(&self) {
         for (_, unit) in self.units.borrow().iter() {
             unit.member.attentions().remove(Attention::ReportedLunsChanged);
         }
