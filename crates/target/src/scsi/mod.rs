@@ -10,6 +10,7 @@
 //! | `table`, `row` | every command, one row each |
 //! | `obstacle` | what may stand between a command and its unit |
 //! | `manage` | task management |
+//! | `copy` | third-party copies |
 //! | `persist` | persistent reservations, and the names of initiator ports |
 //! | `spc`, `sbc` | the commands of all devices, and of block devices |
 //!
@@ -17,6 +18,7 @@
 
 mod answer;
 mod context;
+mod copy;
 mod env;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

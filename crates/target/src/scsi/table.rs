@@ -8,11 +8,12 @@
 use wire::scsi::Opcode as Op;
 use wire::scsi::opcode::{
     MaintenanceIn, MaintenanceOut, PersistentReserveIn as In, PersistentReserveOut as Out,
-    SERVICE_ACTION_MASK, Sanitize, ServiceActionIn16,
+    SERVICE_ACTION_MASK, Sanitize, ServiceActionIn16, ThirdPartyCopyIn as CopyIn,
+    ThirdPartyCopyOut as CopyOut,
 };
 
 use super::row::{Length, Row, Run, Traits, Transfer};
-use super::{persist, sbc, spc};
+use super::{copy, persist, sbc, spc};
 use crate::lun::reservation::Class;
 
 /// The CONTROL byte: NACA.
@@ -269,6 +270,29 @@ pub static TABLE: &[Row] = &[
         "PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY",
     ),
     reserve_out(Out::REGISTER_AND_MOVE, "PERSISTENT RESERVE OUT, REGISTER AND MOVE"),
+    copy_out(CopyOut::EXTENDED_COPY_LID1, "EXTENDED COPY(LID1)", Run::Act(copy::extended::run)),
+    copy_out(CopyOut::POPULATE_TOKEN, "POPULATE TOKEN", Run::Act(copy::token::populate))
+        .class(Class::Read),
+    copy_out(CopyOut::WRITE_USING_TOKEN, "WRITE USING TOKEN", Run::Act(copy::token::write))
+        .also(Traits::WRITES),
+    copy_in(
+        CopyIn::RECEIVE_COPY_STATUS_LID1,
+        "RECEIVE COPY STATUS(LID1)",
+        &[0, 0, F, 0, 0, 0, 0, 0, 0, 0, F, F, F, F, 0, C],
+        Run::Tell(copy::extended::status),
+    ),
+    copy_in(
+        CopyIn::RECEIVE_COPY_OPERATING_PARAMETERS,
+        "RECEIVE COPY OPERATING PARAMETERS",
+        &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, F, F, F, F, 0, C],
+        Run::Tell(copy::extended::operating_parameters),
+    ),
+    copy_in(
+        CopyIn::RECEIVE_ROD_TOKEN_INFORMATION,
+        "RECEIVE ROD TOKEN INFORMATION",
+        &[0, 0, F, F, F, F, 0, 0, 0, 0, F, F, F, F, 0, C],
+        Run::Tell(copy::token::information),
+    ),
     Row::new(Op::READ_16, "READ(16)", &blocks_16(D), Run::Blocks)
         .moves(Transfer::BlocksIn)
         .reading(),
@@ -422,6 +446,27 @@ const fn reserve_out(action: Out, name: &'static str) -> Row {
     let row = Row::new(Op::PERSISTENT_RESERVE_OUT, name, usage, Run::Act(persist::out));
     let list = Transfer::Out(Length::new(5, 4));
     row.action(action.0).moves(list).class(Class::Persistent).anywhere()
+}
+
+const fn copy_out(action: CopyOut, name: &'static str, run: Run) -> Row {
+    let usage = match action {
+        CopyOut::EXTENDED_COPY_LID1 => &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, F, F, F, F, 0, C],
+        _ => &[0, 0, 0, 0, 0, 0, F, F, F, F, F, F, F, F, G, C],
+    };
+    Row::new(Op::THIRD_PARTY_COPY_OUT, name, usage, run)
+        .action(action.0)
+        .moves(Transfer::Out(ALLOCATION_16))
+        .on_blocks()
+        .class(Class::Write)
+        .within(10, LONG_S)
+}
+
+const fn copy_in(action: CopyIn, name: &'static str, usage: &[u8], run: Run) -> Row {
+    Row::new(Op::THIRD_PARTY_COPY_IN, name, usage, run)
+        .action(action.0)
+        .moves(Transfer::In(ALLOCATION_16))
+        .on_blocks()
+        .class(Class::Read)
 }
 
 const fn sanitize(action: Sanitize, name: &'static str) -> Row {

@@ -8,6 +8,7 @@ use block::{Device, Geometry};
 use wire::scsi::inquiry::DeviceType;
 use wire::scsi::reservation::Protocol;
 
+use super::copy::Records;
 use crate::lun::attention::Attentions;
 use crate::lun::{Handle, Member, NexusId, PortId, View};
 
@@ -70,6 +71,8 @@ pub struct Unit {
     pub(super) block_size: u32,
     /// What was last written to the echo buffer.
     pub(super) echo: RefCell<Option<Box<[u8]>>>,
+    /// What came of the last copies.
+    pub(super) copies: RefCell<Records>,
 }
 
 impl Unit {
@@ -82,7 +85,14 @@ impl Unit {
     ) -> Rc<Self> {
         let member = handle.join(nexus, attentions, settings.tasks_max);
         let block_size = handle.device().geometry().block_size;
-        Rc::new(Self { handle, member, settings, block_size, echo: RefCell::default() })
+        Rc::new(Self {
+            handle,
+            member,
+            settings,
+            block_size,
+            echo: RefCell::default(),
+            copies: RefCell::default(),
+        })
     }
 
     pub fn handle(&self) -> &Rc<Handle> {

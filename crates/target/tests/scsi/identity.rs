@@ -14,7 +14,7 @@ fn standard_inquiry_claims_what_is_there() {
     let client = Bench::removable().nexus("a");
     let data = inquiry(&client, 0, 0, 260).good();
     assert_eq!(data.len(), 96);
-    assert_eq!(data[..8], [0, 0x80, 6, 0x32, 91, 0x30, 0x10, 2]);
+    assert_eq!(data[..8], [0, 0x80, 6, 0x32, 91, 0x38, 0x10, 2]);
     assert_eq!(&data[8..16], b"VIADUCT ");
     assert_eq!(&data[16..32], b"Virtual Disk    ");
     let claims: Vec<u16> =
@@ -30,9 +30,9 @@ fn standard_inquiry_claims_what_is_there() {
 fn every_supported_page_can_be_read_and_says_its_length() {
     let client = Bench::new().nexus("a");
     let pages = inquiry(&client, 1, 0, 255).good();
-    assert_eq!(pages[4..], [0, 0x80, 0x83, 0x86, 0x88, 0xb0, 0xb1, 0xb2]);
+    assert_eq!(pages[4..], [0, 0x80, 0x83, 0x86, 0x88, 0x8f, 0xb0, 0xb1, 0xb2]);
     for page in &pages[4..] {
-        let data = inquiry(&client, 1, *page, 255).good();
+        let data = inquiry(&client, 1, *page, 1024).good();
         assert_eq!(data[1], *page);
         assert_eq!(data.len(), 4 + usize::from(u16::from_be_bytes([data[2], data[3]])));
     }

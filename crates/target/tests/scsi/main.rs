@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod background;
+mod copies;
 mod identity;
 mod medium;
 mod modes;

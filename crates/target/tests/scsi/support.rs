@@ -115,7 +115,11 @@ impl Disk {
                 self.place(request, false);
             }
             Op::Status => return Ok(self.status(request)),
-            Op::Copy { .. } => return Err(ErrorKind::Unsupported.into()),
+            Op::Copy { from } => {
+                let from = from as usize;
+                bytes.copy_within(from..from + range.len(), range.start);
+                self.place(request, true);
+            }
         }
         Ok(if request.op == Op::Read { request.len } else { 0 })
     }
@@ -238,7 +242,16 @@ impl Bench {
         Self::with(4096, Settings { removable: true, ..SETTINGS })
     }
 
+    /// An LU with this UUID.
+    pub fn named(uuid: [u8; 16]) -> Self {
+        Self::made(4096, SETTINGS, uuid)
+    }
+
     pub fn with(blocks: u64, settings: Settings) -> Self {
+        Self::made(blocks, settings, *b"0123456789abcdef")
+    }
+
+    fn made(blocks: u64, settings: Settings, uuid: [u8; 16]) -> Self {
         let disk = Disk::new(blocks);
         let caching = Caching { write_back: true, ..Caching::default() };
         let config = Config {
@@ -247,8 +260,7 @@ impl Bench {
             medium: Medium::LOADED,
         };
         let local = Local::new(State::new(config));
-        let identity =
-            Identity { uuid: *b"0123456789abcdef", serial: "web-1".to_string(), company: None };
+        let identity = Identity { uuid, serial: "web-1".to_string(), company: None };
         let handle = Handle::new(disk.clone(), identity, local.view(), local.clone());
         local.attach(&handle);
         Self { disk, local, handle, world: Rc::default(), settings }

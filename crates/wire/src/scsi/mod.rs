@@ -11,6 +11,7 @@
 //! | [`mode`], [`log`] | mode and log pages |
 //! | [`capacity`] | READ CAPACITY, GET LBA STATUS, UNMAP, defect lists, FORMAT UNIT, SANITIZE |
 //! | [`ports`] | target port groups |
+//! | [`copy`] | third-party copies |
 //! | [`reservation`] | persistent reservations, transport IDs |
 //! | [`opcodes`] | REPORT SUPPORTED OPERATION CODES and TASK MANAGEMENT FUNCTIONS |
 //!
@@ -22,6 +23,7 @@ mod layout;
 
 pub mod capacity;
 pub mod cdb;
+pub mod copy;
 pub mod inquiry;
 pub mod log;
 pub mod lun;

@@ -3,8 +3,8 @@
 use wire::scsi::cdb::{Inquiry, flag};
 use wire::scsi::inquiry::{
     COMMAND_QUEUE, DeviceType, HI_SUP, MULTI_PORT, NORM_ACA, QUALIFIER_NOT_CAPABLE, REMOVABLE,
-    RESPONSE_DATA_FORMAT, StandardInquiry, TPGS_EXPLICIT, TPGS_IMPLICIT, VERSION_SPC_4,
-    VersionDescriptor,
+    RESPONSE_DATA_FORMAT, StandardInquiry, THIRD_PARTY_COPY, TPGS_EXPLICIT, TPGS_IMPLICIT,
+    VERSION_SPC_4, VersionDescriptor,
 };
 use wire::scsi::reservation::Protocol;
 use wire::scsi::vpd;
@@ -28,6 +28,9 @@ pub fn tell(context: &Context<'_>) -> Result<Vec<u8>, Sense> {
     let mut data = standard(context.nexus, context.unit.device_type());
     if context.unit.settings.removable {
         data.removable = REMOVABLE;
+    }
+    if context.unit.device_type() == DeviceType::DISK {
+        data.flags5 |= THIRD_PARTY_COPY;
     }
     Ok(data.as_bytes().to_vec())
 }

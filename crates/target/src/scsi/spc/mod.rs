@@ -13,7 +13,7 @@ pub mod ports;
 pub mod prevent;
 pub mod reserve;
 pub mod sense;
-mod vpd;
+pub mod vpd;
 
 use super::context::Context;
 use super::sense::Sense;

@@ -12,6 +12,7 @@ use wire::scsi::vpd::{
 };
 
 use super::super::context::Context;
+use super::super::copy;
 use super::super::sbc;
 use super::super::sense::{SENSE_BYTES, Sense};
 use super::super::unit::MAKER;
@@ -27,6 +28,7 @@ const PAGES: &[(Page, Make)] = &[
     (Page::DEVICE_IDENTIFICATION, identification),
     (Page::EXTENDED_INQUIRY_DATA, extended_inquiry),
     (Page::SCSI_PORTS, ports),
+    (Page::THIRD_PARTY_COPY, copy::page::third_party_copy),
     (Page::BLOCK_LIMITS, sbc::limits::block_limits),
     (Page::BLOCK_DEVICE_CHARACTERISTICS, sbc::limits::characteristics),
     (Page::LOGICAL_BLOCK_PROVISIONING, sbc::limits::provisioning),
@@ -64,13 +66,9 @@ fn identification(context: &Context<'_>) -> Vec<u8> {
     let identity = context.unit.handle.identity();
     let mut bytes = Vec::new();
     let lu = Association::LOGICAL_UNIT;
-    designator(&mut bytes, (CODE_SET_BINARY, lu.0), DesignatorType::NAA, &naa(identity));
-    let mut t10 = ascii::<8>(MAKER.vendor).to_vec();
-    t10.extend(printable(&identity.serial));
-    designator(&mut bytes, (CODE_SET_ASCII, lu.0), DesignatorType::T10_VENDOR_ID, &t10);
-    let mut uuid = vec![0x10, 0];
-    uuid.extend(identity.uuid);
-    designator(&mut bytes, (CODE_SET_BINARY, lu.0), DesignatorType::UUID, &uuid);
+    for (code, what, name) in names(identity) {
+        designator(&mut bytes, (code, lu.0), what, &name);
+    }
     port_designators(context, context.nexus.id().port(), &mut bytes);
     let device = context.nexus.port();
     if !device.device_name.is_empty() {
@@ -80,6 +78,19 @@ fn identification(context: &Context<'_>) -> Vec<u8> {
         designator(&mut bytes, (code, kind), DesignatorType::SCSI_NAME_STRING, &name);
     }
     bytes
+}
+
+/// The names of an LU, each with its code set.
+pub fn names(identity: &Identity) -> [(u8, DesignatorType, Vec<u8>); 3] {
+    let mut t10 = ascii::<8>(MAKER.vendor).to_vec();
+    t10.extend(printable(&identity.serial));
+    let mut uuid = vec![0x10, 0];
+    uuid.extend(identity.uuid);
+    [
+        (CODE_SET_BINARY, DesignatorType::NAA, naa(identity)),
+        (CODE_SET_ASCII, DesignatorType::T10_VENDOR_ID, t10),
+        (CODE_SET_BINARY, DesignatorType::UUID, uuid),
+    ]
 }
 
 /// What names a target port: its relative number, its group, and its name where it has one.
