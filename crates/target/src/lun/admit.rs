@@ -21,7 +21,7 @@
 //!
 //! Not here: order across nexuses, of which there is none (TST 001b).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
@@ -93,12 +93,16 @@ pub struct Fault {
 
 pub struct TaskSet {
     inner: RefCell<Inner>,
+    /// Tasks in the set that somebody has aborted: mostly none, which is quickly seen.
+    aborted: Cell<u32>,
 }
 
 /// A place in the set; leaving is dropping it.
 pub struct Entered<'a> {
     set: &'a TaskSet,
     slot: u32,
+    /// A SIMPLE task that found nothing in its way.
+    at_once: bool,
 }
 
 /// Tasks that were aborted and have not left yet.
@@ -128,7 +132,7 @@ struct Slot {
 
 struct Inner {
     slots: Vec<Slot>,
-    free: u32,
+    next_free: u32,
     limit: u32,
     /// Tasks in the set.
     len: u32,
@@ -152,7 +156,7 @@ impl TaskSet {
     pub fn new(limit: u32) -> Self {
         let inner = Inner {
             slots: Vec::new(),
-            free: NO_SLOT,
+            next_free: NO_SLOT,
             limit: limit.clamp(1, TASKS_MAX),
             len: 0,
             dormant: VecDeque::new(),
@@ -164,7 +168,7 @@ impl TaskSet {
             open: true,
             drains: Vec::new(),
         };
-        Self { inner: RefCell::new(inner) }
+        Self { inner: RefCell::new(inner), aborted: Cell::new(0) }
     }
 
     /// Lets a task in; [`Entered::turn`] says when it may begin.
@@ -174,20 +178,20 @@ impl TaskSet {
         if inner.len >= inner.limit {
             return Err(NotAdmitted::Full);
         }
-        let slot = if inner.open && attribute == Attribute::Simple {
+        let at_once = inner.open && attribute == Attribute::Simple;
+        let slot = if at_once {
             inner.running += 1;
             inner.take(tag, attribute, Phase::Enabled)
         } else {
             inner.enter_slowly(tag, attribute)?
         };
-        Ok(Entered { set: self, slot })
+        Ok(Entered { set: self, slot, at_once })
     }
 
     /// Aborts, and says whom to wait for: see [`TaskSet::left`].
     pub fn abort(&self, which: Which, how: Aborted) -> Leaving {
-        let (leaving, wakers) = self.inner.borrow_mut().abort(which, how);
-        wakers.into_iter().for_each(Waker::wake);
-        leaving
+        let is_meant = |_: u32, slot: &Slot| which.matches(slot.tag);
+        self.abort_if(how, is_meant, |_| {})
     }
 
     /// Whether such a task is in the set.
@@ -212,14 +216,9 @@ impl TaskSet {
     /// Ends the auto contingent allegiance and aborts the task that ran in it; says whether there
     /// was one.
     pub fn clear_aca(&self) -> (bool, Leaving) {
-        let mut inner = self.inner.borrow_mut();
-        let had = std::mem::take(&mut inner.aca);
-        let (leaving, wakers) =
-            inner.abort_if(Aborted::Silently, |slot| slot.attribute == Attribute::Aca);
-        inner.look();
-        drop(inner);
-        wakers.into_iter().for_each(Waker::wake);
-        self.advance();
+        let had = self.has_aca();
+        let is_meant = |_: u32, slot: &Slot| slot.attribute == Attribute::Aca;
+        let leaving = self.abort_if(Aborted::Silently, is_meant, |inner| inner.aca = false);
         (had, leaving)
     }
 
@@ -244,6 +243,34 @@ impl TaskSet {
         .await;
     }
 
+    /// Aborts the tasks that are meant and changes what stops the others, in one step.
+    fn abort_if(
+        &self,
+        how: Aborted,
+        is_meant: impl Fn(u32, &Slot) -> bool,
+        change: impl FnOnce(&mut Inner),
+    ) -> Leaving {
+        let mut leaving = Vec::new();
+        let mut wakers = Vec::new();
+        let mut inner = self.inner.borrow_mut();
+        let slots = inner.slots.iter_mut().zip(0_u32..);
+        let present = slots.filter(|(slot, _)| slot.phase != Phase::Free);
+        for (slot, at) in present.filter(|(slot, at)| is_meant(*at, slot)) {
+            if slot.aborted.is_none() {
+                slot.aborted = Some(how);
+                self.aborted.set(self.aborted.get() + 1);
+            }
+            leaving.push((at, slot.serial));
+            wakers.extend(slot.waker.take());
+        }
+        change(&mut inner);
+        inner.look();
+        drop(inner);
+        wakers.into_iter().for_each(Waker::wake);
+        self.advance();
+        Leaving(leaving)
+    }
+
     /// Enables what may run now. Wakers are called while the set is not borrowed: they may come
     /// back to it.
     fn advance(&self) {
@@ -255,8 +282,22 @@ impl TaskSet {
         }
     }
 
+    /// Takes a task out that is anything but a SIMPLE one among SIMPLE ones.
     #[cold]
-    fn left_slowly(&self, drains: Vec<Waker>) {
+    fn take_out(&self, at: u32) {
+        let mut inner = self.inner.borrow_mut();
+        let (attribute, phase, aborted) = inner.free(at);
+        if aborted {
+            self.aborted.set(self.aborted.get() - 1);
+        }
+        match phase {
+            Phase::Enabled => inner.count(attribute, -1),
+            // Given up before its turn came.
+            _ => inner.dormant.retain(|&it| it != at),
+        }
+        inner.look();
+        let drains = if aborted { std::mem::take(&mut inner.drains) } else { Vec::new() };
+        drop(inner);
         drains.into_iter().for_each(Waker::wake);
         self.advance();
     }
@@ -276,13 +317,17 @@ impl Entered<'_> {
         self.set.inner.borrow().slots[self.slot as usize].tag
     }
 
+    #[inline]
     pub fn is_enabled(&self) -> bool {
-        self.set.inner.borrow().slots[self.slot as usize].phase == Phase::Enabled
+        self.at_once || self.set.inner.borrow().slots[self.slot as usize].phase == Phase::Enabled
     }
 
     /// Whether somebody has aborted it, and how it is to end. Look before the answer is given.
     #[inline]
     pub fn aborted(&self) -> Option<Aborted> {
+        if self.set.aborted.get() == 0 {
+            return None;
+        }
         self.set.inner.borrow().slots[self.slot as usize].aborted
     }
 
@@ -301,28 +346,16 @@ impl Entered<'_> {
     /// The command ends with CHECK CONDITION. Whether this ends others, or stops them, is said by
     /// the command (NACA) and by the LU (QERR).
     pub fn fault(&self, fault: Fault) {
-        let mut inner = self.set.inner.borrow_mut();
-        let own = &inner.slots[self.slot as usize];
         // SAM-5 5.10: whoever was aborted has nothing to say any more.
-        if own.aborted.is_some() {
+        if self.aborted().is_some() {
             return;
         }
-        let (tag, serial, was_aca) = (own.tag, own.serial, own.attribute == Attribute::Aca);
-        if fault.aca {
-            inner.aca = true;
-        } else if was_aca {
+        let is_other = |at: u32, _: &Slot| fault.abort_others && at != self.slot;
+        let _ = self.set.abort_if(Aborted::Silently, is_other, |inner| {
+            let was_aca = inner.slots[self.slot as usize].attribute == Attribute::Aca;
             // SAM-5 5.10.3: an ACA task that fails without NACA ends the condition.
-            inner.aca = false;
-        }
-        let mut wakers = Vec::new();
-        if fault.abort_others {
-            let other = |slot: &Slot| (slot.tag, slot.serial) != (tag, serial);
-            wakers = inner.abort_if(Aborted::Silently, other).1;
-        }
-        inner.look();
-        drop(inner);
-        wakers.into_iter().for_each(Waker::wake);
-        self.set.advance();
+            inner.aca = fault.aca || inner.aca && !was_aca;
+        });
     }
 
     async fn wait_for_turn(&self) -> Result<(), Aborted> {
@@ -352,14 +385,13 @@ impl Drop for Entered<'_> {
     #[inline]
     fn drop(&mut self) {
         let mut inner = self.set.inner.borrow_mut();
-        let was_simple = inner.leave(self.slot);
-        if was_simple && inner.open {
+        if self.at_once && inner.open && self.set.aborted.get() == 0 {
+            inner.free(self.slot);
+            inner.running -= 1;
             return;
         }
-        inner.look();
-        let drains = std::mem::take(&mut inner.drains);
         drop(inner);
-        self.set.left_slowly(drains);
+        self.set.take_out(self.slot);
     }
 }
 
@@ -391,11 +423,11 @@ impl Inner {
     #[inline]
     fn take(&mut self, tag: u64, attribute: Attribute, phase: Phase) -> u32 {
         self.len += 1;
-        let at = self.free;
+        let at = self.next_free;
         let Some(slot) = self.slots.get_mut(at as usize) else {
             return self.grow(tag, attribute, phase);
         };
-        self.free = slot.next;
+        self.next_free = slot.next;
         slot.tag = tag;
         slot.attribute = attribute;
         slot.phase = phase;
@@ -410,25 +442,18 @@ impl Inner {
         self.slots.len() as u32 - 1
     }
 
-    /// Frees the slot; says whether it was a SIMPLE task that ran and nobody looks for.
+    /// Frees the slot; says what was in it, and whether it had been aborted.
     #[inline]
-    fn leave(&mut self, at: u32) -> bool {
+    fn free(&mut self, at: u32) -> (Attribute, Phase, bool) {
         let slot = &mut self.slots[at as usize];
-        let (attribute, phase) = (slot.attribute, slot.phase);
-        let plain = slot.aborted.take().is_none() && attribute == Attribute::Simple;
+        let left = (slot.attribute, slot.phase, slot.aborted.take().is_some());
         slot.phase = Phase::Free;
         slot.serial = slot.serial.wrapping_add(1);
         slot.waker = None;
-        slot.next = self.free;
-        self.free = at;
+        slot.next = self.next_free;
+        self.next_free = at;
         self.len -= 1;
-        match phase {
-            Phase::Enabled if attribute == Attribute::Simple => self.running -= 1,
-            Phase::Enabled => self.count(attribute, -1),
-            // Given up before its turn came.
-            _ => self.dormant.retain(|&it| it != at),
-        }
-        plain && phase == Phase::Enabled
+        left
     }
 
     fn count(&mut self, attribute: Attribute, by: i32) {
@@ -468,27 +493,6 @@ impl Inner {
         let waker = slot.waker.take();
         self.look();
         Some(waker)
-    }
-
-    fn abort(&mut self, which: Which, how: Aborted) -> (Leaving, Vec<Waker>) {
-        self.abort_if(how, |slot| which.matches(slot.tag))
-    }
-
-    fn abort_if(
-        &mut self,
-        how: Aborted,
-        is_meant: impl Fn(&Slot) -> bool,
-    ) -> (Leaving, Vec<Waker>) {
-        let mut leaving = Vec::new();
-        let mut wakers = Vec::new();
-        for (at, slot) in self.slots.iter_mut().enumerate() {
-            if slot.phase != Phase::Free && is_meant(slot) {
-                slot.aborted.get_or_insert(how);
-                leaving.push((at as u32, slot.serial));
-                wakers.extend(slot.waker.take());
-            }
-        }
-        (Leaving(leaving), wakers)
     }
 
     fn is_in(&self, at: u32, serial: u32) -> bool {
