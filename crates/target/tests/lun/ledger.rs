@@ -3,12 +3,12 @@
 use std::pin::pin;
 use std::task::{Context, Waker};
 
-use target::lun::Change;
 use target::lun::admit::{Aborted, Attribute};
 use target::lun::attention::Attention;
 use target::lun::reservation::{Action, Class, Kind};
+use target::lun::{Change, Local, ResetKind, State};
 
-use crate::kit::{join, nexus, now, unit};
+use crate::kit::{config, handle_of, join, nexus, now, unit};
 
 fn reserve(nexus: &target::lun::NexusId, action: Action) -> Change {
     Change::Reserve { nexus: nexus.clone(), action }
@@ -43,4 +43,19 @@ fn preempt_and_abort_is_answered_when_the_victims_tasks_have_left() {
     assert_eq!(at_b.attentions().take(), Some(Attention::CommandsCleared));
     assert_eq!(at_b.attentions().take(), None);
     assert!(at_a.attentions().is_empty());
+}
+
+/// What has been installed is not installed again: nothing that came after it is aborted.
+#[test]
+fn an_update_that_comes_twice_does_nothing_the_second_time() {
+    let mut state = State::new(config());
+    let handle = handle_of(state.view(), Local::new(state.clone()));
+    let member = join(&handle, &nexus("a", 1));
+    let reset = Change::Reset { kind: ResetKind::LogicalUnit, by: None };
+    let update = state.apply(reset).update.unwrap();
+    assert!(handle.install(&update).is_done());
+    assert_eq!(member.attentions().take(), Some(Attention::Reset));
+    let task = member.tasks().enter(1, Attribute::Simple).unwrap();
+    assert!(handle.install(&update).is_done());
+    assert_eq!((task.aborted(), member.attentions().take()), (None, None));
 }

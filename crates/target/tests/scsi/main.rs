@@ -8,6 +8,7 @@ mod medium;
 mod modes;
 mod opcodes;
 mod provisioning;
+mod reserve;
 mod support;
 mod tasks;
 mod transfer;

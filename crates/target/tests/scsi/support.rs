@@ -268,7 +268,10 @@ impl Bench {
 
     /// A nexus with the LU at number 0 and nothing to be told.
     pub fn nexus(&self, initiator: &str) -> Client {
-        let id = NexusId::new(Initiator::new(initiator.as_bytes()).unwrap(), PortId(1));
+        self.nexus_of(NexusId::new(Initiator::new(initiator.as_bytes()).unwrap(), PortId(1)))
+    }
+
+    pub fn nexus_of(&self, id: NexusId) -> Client {
         let port = TargetPort {
             protocol: Protocol::ISCSI,
             device_name: "iqn.2026-11.org.viaduct:c:web".to_string(),
