@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use model::AdapterId;
+use model::MappingId;
 use uuid::Uuid;
 
-use crate::desired::{AdapterSpec, DeviceSpec};
+use crate::desired::{DeviceSpec, MappingSpec};
 use crate::plan::{Plan, Step};
 
 /// What a step works on. Two steps on one part never run at the same time.
@@ -16,14 +16,14 @@ use crate::plan::{Plan, Step};
 pub enum Part {
     /// A device and the file under it.
     Device(Uuid),
-    Adapter(AdapterId),
+    Mapping(MappingId),
 }
 
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Part::Device(uuid) => write!(f, "device {uuid}"),
-            Part::Adapter(id) => write!(f, "adapter {id}"),
+            Part::Mapping(id) => write!(f, "mapping {id}"),
         }
     }
 }
@@ -38,7 +38,7 @@ pub struct Actual {
     /// record names is never deleted.
     pub leftovers: BTreeSet<Uuid>,
     pub devices: BTreeMap<Uuid, DeviceSpec>,
-    pub adapters: BTreeMap<AdapterId, AdapterSpec>,
+    pub mappings: BTreeMap<MappingId, MappingSpec>,
     /// Steps under way, by the part they work on.
     pub busy: BTreeMap<Part, Step>,
     /// Parts whose last step failed, and when they are tried again.
@@ -79,11 +79,11 @@ impl Actual {
                 self.made.remove(uuid);
                 self.leftovers.remove(uuid);
             }
-            Step::OpenAdapter { adapter, .. } => {
-                self.adapters.insert(adapter.id.clone(), adapter.clone());
+            Step::OpenMapping { mapping, .. } => {
+                self.mappings.insert(mapping.id.clone(), mapping.clone());
             }
-            Step::CloseAdapter { id, .. } => {
-                self.adapters.remove(id);
+            Step::CloseMapping { id, .. } => {
+                self.mappings.remove(id);
             }
         }
     }

@@ -16,5 +16,5 @@ pub mod desired;
 pub mod plan;
 
 pub use actual::{Actual, Part};
-pub use desired::{AdapterSpec, Desired, DeviceSpec};
+pub use desired::{Account, ChapSpec, Desired, DeviceSpec, IscsiSpec, MappingSpec, Source};
 pub use plan::{Plan, Planned, Step, Wait, plan};

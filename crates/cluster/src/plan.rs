@@ -1,36 +1,38 @@
 //! [`plan()`]: from what is wanted and what is to the steps between them.
 //!
-//! The steps come in the order in which they can be done: adapters close before their devices,
+//! The steps come in the order in which they can be done: mappings close before their devices,
 //! devices before their files are deleted; files are made before devices open, devices before their
-//! adapters. A step that cannot begin yet says what it waits for. What is under way is not planned
-//! again, and what failed waits for its time; both are reasons to wait, never reasons to forget.
+//! mappings. An adapter is one thing at a time: what is mapped there in another way than wanted
+//! closes before anything opens there. A step that cannot begin yet says what it waits for. What is
+//! under way is not planned again, and what failed waits for its time; both are reasons to wait,
+//! never reasons to forget.
 //!
 //! ```text
-//!   close adapter → close device → remove backing
-//!                                  create backing → open device → resize, set cache → open adapter
+//!   close mapping → close device → remove backing
+//!                                  create backing → open device → resize, set cache → open mapping
 //! ```
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use model::{AdapterId, Backing, Cache, LuName, Size};
+use model::{Backing, Cache, LuName, MappingId, Size};
 use uuid::Uuid;
 
 use crate::actual::{Actual, Part};
-use crate::desired::{AdapterSpec, Desired, DeviceSpec};
+use crate::desired::{Desired, DeviceSpec, MappingSpec};
 
 /// One thing to do. Doing it twice is as good as doing it once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    CloseAdapter { id: AdapterId, device: Uuid },
+    CloseMapping { id: MappingId, device: Uuid },
     CloseDevice { uuid: Uuid, name: LuName },
     RemoveBacking { uuid: Uuid },
     CreateBacking { device: DeviceSpec },
     OpenDevice { device: DeviceSpec },
     Resize { uuid: Uuid, name: LuName, from: Size, to: Size },
     SetCache { uuid: Uuid, name: LuName, to: Cache },
-    OpenAdapter { adapter: AdapterSpec, lu: LuName },
+    OpenMapping { mapping: MappingSpec, lu: LuName },
 }
 
 /// Why a step cannot begin.
@@ -82,11 +84,11 @@ impl Plan {
 /// What leads from `actual` to `desired` at the time `now`.
 pub fn plan(desired: &Desired, actual: &Actual, now: Duration) -> Plan {
     let mut planner = Planner { desired, actual, now, steps: Vec::new() };
-    planner.close_adapters();
+    planner.close_mappings();
     planner.close_devices();
     planner.remove_backings();
     planner.open_devices();
-    planner.open_adapters();
+    planner.open_mappings();
     Plan { revision: desired.revision, steps: planner.steps }
 }
 
@@ -98,32 +100,27 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    fn close_adapters(&mut self) {
+    fn close_mappings(&mut self) {
         let (desired, actual) = (self.desired, self.actual);
-        for (id, adapter) in &actual.adapters {
-            let stays = desired.adapters.get(id) == Some(adapter);
-            if stays && !self.device_closes(adapter.device) {
+        for (id, mapping) in &actual.mappings {
+            let stays = desired.mappings.get(id) == Some(mapping);
+            if stays && !self.device_closes(mapping.device) {
                 continue;
             }
-            self.push(Step::CloseAdapter { id: id.clone(), device: adapter.device }, None);
+            self.push(Step::CloseMapping { id: id.clone(), device: mapping.device }, None);
         }
     }
 
     fn close_devices(&mut self) {
         let actual = self.actual;
-        // An adapter that is just being opened holds its device too.
-        let opening = actual.busy.values().filter_map(|step| match step {
-            Step::OpenAdapter { adapter, .. } => Some((&adapter.id, adapter.device)),
-            _ => None,
-        });
-        let open = actual.adapters.iter().map(|(id, adapter)| (id, adapter.device));
-        let users: Vec<(&AdapterId, Uuid)> = open.chain(opening).collect();
+        // A mapping that is just being opened holds its device too.
+        let users: Vec<&MappingSpec> = open_or_opening(actual).collect();
         for (uuid, device) in &actual.devices {
             if !self.device_closes(*uuid) {
                 continue;
             }
-            let user = users.iter().find(|(_, device)| device == uuid);
-            let wait = user.map(|(id, _)| Wait::Earlier(Part::Adapter((*id).clone())));
+            let user = users.iter().find(|mapping| mapping.device == *uuid);
+            let wait = user.map(|mapping| Wait::Earlier(Part::Mapping(mapping.id.clone())));
             self.push(Step::CloseDevice { uuid: *uuid, name: device.name.clone() }, wait);
         }
     }
@@ -173,31 +170,30 @@ impl Planner<'_> {
         }
     }
 
-    fn open_adapters(&mut self) {
+    fn open_mappings(&mut self) {
         let (desired, actual) = (self.desired, self.actual);
-        // Whatever is still to be done to a device, or is being done, comes before its adapters.
+        // Whatever is still to be done to a device, or is being done, comes before its mappings.
         let planned = self.steps.iter().map(|planned| planned.step.part());
         let busy = actual.busy.keys().filter(|part| matches!(part, Part::Device(_)));
         let unsettled: BTreeSet<Part> = planned.chain(busy.cloned()).collect();
-        for (id, adapter) in &desired.adapters {
-            let Some(device) = desired.devices.get(&adapter.device) else { continue };
-            let (own, below) = (Part::Adapter(id.clone()), Part::Device(adapter.device));
+        for (id, mapping) in &desired.mappings {
+            let Some(device) = desired.devices.get(&mapping.device) else { continue };
+            let (own, below) = (Part::Mapping(id.clone()), Part::Device(mapping.device));
             let closes = unsettled.contains(&own);
-            if actual.adapters.contains_key(id) && !closes {
+            if actual.mappings.contains_key(id) && !closes {
                 continue;
             }
-            let is_open = actual.devices.contains_key(&adapter.device);
+            let is_open = actual.devices.contains_key(&mapping.device);
             let wait = if closes {
                 Some(Wait::Earlier(own))
             } else if !is_open || unsettled.contains(&below) {
                 Some(Wait::Earlier(below))
             } else {
-                None
+                let other = at_adapter(actual, id).find(|other| !is_alike(other, mapping));
+                other.map(|other| Wait::Earlier(Part::Mapping(other.id.clone())))
             };
-            self.push(
-                Step::OpenAdapter { adapter: adapter.clone(), lu: device.name.clone() },
-                wait,
-            );
+            let (mapping, lu) = (mapping.clone(), device.name.clone());
+            self.push(Step::OpenMapping { mapping, lu }, wait);
         }
     }
 
@@ -219,12 +215,37 @@ impl Planner<'_> {
     }
 }
 
+/// Mappings that are just being opened.
+fn opening(actual: &Actual) -> impl Iterator<Item = &MappingSpec> {
+    actual.busy.values().filter_map(|step| match step {
+        Step::OpenMapping { mapping, .. } => Some(mapping),
+        _ => None,
+    })
+}
+
+fn open_or_opening(actual: &Actual) -> impl Iterator<Item = &MappingSpec> {
+    actual.mappings.values().chain(opening(actual))
+}
+
+/// The same at the adapter that `id` names, wherever there.
+fn at_adapter<'a>(actual: &'a Actual, id: &MappingId) -> impl Iterator<Item = &'a MappingSpec> {
+    let adapter = id.adapter.clone();
+    let [first, last] = [0, u16::MAX].map(|lun| MappingId { adapter: adapter.clone(), lun });
+    let open = actual.mappings.range(first..=last).map(|(_, mapping)| mapping);
+    open.chain(opening(actual).filter(move |mapping| mapping.id.adapter == adapter))
+}
+
+/// Whether an adapter can have both at once.
+fn is_alike(one: &MappingSpec, other: &MappingSpec) -> bool {
+    one.via == other.via && one.iscsi == other.iscsi
+}
+
 impl Step {
     /// What the step works on.
     pub fn part(&self) -> Part {
         match self {
-            Step::CloseAdapter { id, .. } => Part::Adapter(id.clone()),
-            Step::OpenAdapter { adapter, .. } => Part::Adapter(adapter.id.clone()),
+            Step::CloseMapping { id, .. } => Part::Mapping(id.clone()),
+            Step::OpenMapping { mapping, .. } => Part::Mapping(mapping.id.clone()),
             Step::CloseDevice { uuid, .. }
             | Step::RemoveBacking { uuid }
             | Step::Resize { uuid, .. }
@@ -239,7 +260,7 @@ impl Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Step::CloseAdapter { id, .. } => write!(f, "close adapter {id}"),
+            Step::CloseMapping { id, .. } => write!(f, "close mapping {id}"),
             Step::CloseDevice { name, .. } => write!(f, "close device {name}"),
             Step::RemoveBacking { uuid } => write!(f, "delete the file of removed LU {uuid}"),
             Step::CreateBacking { device } => {
@@ -252,8 +273,8 @@ impl fmt::Display for Step {
                 write!(f, "resize device {name} from {from} to {to}")
             }
             Step::SetCache { name, to, .. } => write!(f, "set the cache of device {name} to {to}"),
-            Step::OpenAdapter { adapter, lu } => {
-                write!(f, "open {} adapter {} on {lu}", adapter.via, adapter.id)
+            Step::OpenMapping { mapping, lu } => {
+                write!(f, "open {} mapping {} of {lu}", mapping.via, mapping.id)
             }
         }
     }

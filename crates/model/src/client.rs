@@ -1,5 +1,6 @@
 //! [`Client`]: who uses storage. Its identities (IQN, host NQN) say which connections are its own;
-//! its socket owner says which user may connect to its vhost-user sockets.
+//! its socket owner says which user may connect to its vhost-user sockets, and how it proves itself
+//! over iSCSI is said by [`Chap`].
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,6 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::chap::Chap;
 use crate::error::{ApiError, ErrorKind};
 use crate::limits::QUALIFIED_NAMES_PER_CLIENT_MAX;
 use crate::name::{ClientName, Iqn, Nqn};
@@ -22,12 +24,25 @@ pub struct Client {
     pub socket_owner: Option<SocketOwner>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub iqns: Vec<Iqn>,
+    /// How it must prove itself over iSCSI; its secrets are elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chap: Option<Chap>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nqns: Vec<Nqn>,
 }
 
 /// `client create` takes a client as it shall be.
 pub type ClientCreate = Client;
+
+/// What changes about a client.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientChange {
+    #[serde(default)]
+    pub add_iqns: Vec<Iqn>,
+    #[serde(default)]
+    pub remove_iqns: Vec<Iqn>,
+}
 
 /// User and group that own a client's sockets, by name or number: `U`, `U:G` or `:G`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -107,7 +122,7 @@ impl Client {
                 return Err(ApiError::new(ErrorKind::Usage, message));
             }
         }
-        Ok(())
+        self.chap.as_ref().map_or(Ok(()), Chap::validate)
     }
 }
 

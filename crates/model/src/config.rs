@@ -1,10 +1,12 @@
 //! [`Config`]: the whole desired state in one document, for `config save`, `restore` and `show`,
 //! and for the copy that a node keeps by itself. The document says which version it is; one of a
-//! newer version is refused, never half understood.
+//! newer version is refused, never half understood. Secrets are in it only when they were asked
+//! for.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::chap::{self, Secrets};
 use crate::client::Client;
 use crate::error::ApiError;
 use crate::lu::Lu;
@@ -28,6 +30,14 @@ pub struct Config {
     pub clients: Vec<Client>,
     #[serde(default)]
     pub mappings: Vec<Mapping>,
+    /// Only in a document that was saved with them; a node keeps them apart from the rest.
+    #[serde(
+        default,
+        skip_serializing_if = "Secrets::is_empty",
+        deserialize_with = "chap::secrets_unseen"
+    )]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, chap::ChapSecrets>>)]
+    pub secrets: Secrets,
 }
 
 /// `config restore`.
@@ -57,6 +67,7 @@ impl Default for Config {
             lus: Vec::new(),
             clients: Vec::new(),
             mappings: Vec::new(),
+            secrets: Secrets::new(),
         }
     }
 }
@@ -112,6 +123,15 @@ mod tests {
         let error = Config::check_version(2).unwrap_err();
         assert!(error.message.contains("version 2"));
         assert!(Config::check_version(0).is_err());
+    }
+
+    #[test]
+    fn wrong_secrets_are_not_repeated() {
+        for wrong in [r#""horse""#, r#"{"h":"horse"}"#, r#"{"h":{"horse":1}}"#] {
+            let text = format!(r#"{{"version":1,"secrets":{wrong}}}"#);
+            let error = serde_json::from_str::<Config>(&text).unwrap_err().to_string();
+            assert!(error.contains("--with-secrets") && !error.contains("horse"), "{error}");
+        }
     }
 
     #[test]

@@ -8,10 +8,13 @@
 //! | [`size`] | [`Size`]: `10G`, `10GiB`, `512` |
 //! | [`lu`] | [`Lu`] and what creates, adopts and resizes one |
 //! | [`client`] | [`Client`] |
+//! | [`chap`] | how a client proves itself over iSCSI: [`Chap`], and [`Secrets`] kept apart from it |
 //! | [`mapping`] | [`Mapping`], [`Via`], [`Slot`] and the slot rules |
+//! | [`target`] | the iSCSI target name of a client |
 //! | [`config`] | [`Config`]: the whole desired state in one versioned document |
 //! | [`event`] | [`Event`], [`Severity`], [`Subject`] |
 //! | [`status`] | what is, as opposed to what is wanted: node, devices, sessions |
+//! | [`reservation`] | who holds an LU, and who registered to |
 //! | [`stats`] | counters and latency histograms of a device |
 //! | [`image`] | image formats that are not raw, and QEMU's lock bytes |
 //! | [`error`] | [`ApiError`]: kind → exit code and HTTP status |
@@ -19,6 +22,7 @@
 //! There is no behaviour here beyond parsing, validation of one value by itself, and printing.
 //! Rules that span objects (is this slot free?) are in `node::state`.
 
+pub mod chap;
 pub mod client;
 pub mod config;
 pub mod error;
@@ -28,16 +32,19 @@ pub mod limits;
 pub mod lu;
 pub mod mapping;
 pub mod name;
+pub mod reservation;
 mod schema;
 pub mod size;
 pub mod stats;
 pub mod status;
+pub mod target;
 
-pub use client::{Client, ClientCreate, SocketOwner};
+pub use chap::{Chap, ChapSecrets, Secret, Secrets};
+pub use client::{Client, ClientChange, ClientCreate, SocketOwner};
 pub use config::Config;
 pub use error::{ApiError, ErrorKind};
 pub use event::{Event, Severity, Subject};
 pub use lu::{Backing, BlockSize, Cache, Lu, LuAdopt, LuCreate, LuResize};
-pub use mapping::{AdapterId, MapRequest, Mapping, Slot, Via};
+pub use mapping::{AdapterId, MapRequest, Mapping, MappingId, Slot, Via};
 pub use name::{ClientName, Iqn, LuName, Nqn};
 pub use size::Size;

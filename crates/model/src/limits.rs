@@ -26,8 +26,19 @@ pub const SLOTS_PER_CLIENT_MAX: u16 = 256;
 /// Slots below this one are reserved.
 pub const SLOTS_RESERVED: u16 = 2;
 
+/// LUNs of one adapter, for transports that have more than one: what the single-level addressing
+/// of SCSI reaches without flat space (SAM-5 4.7.4).
+pub const LUNS_PER_ADAPTER_MAX: u16 = 256;
+
 /// Names of one kind (IQN or NQN) that one client may have.
 pub const QUALIFIED_NAMES_PER_CLIENT_MAX: usize = 64;
+
+/// Bytes of a CHAP secret: at least 96 bits where the connection is not encrypted (RFC 7143 9.2.1).
+pub const CHAP_SECRET_BYTES_MIN: usize = 12;
+pub const CHAP_SECRET_BYTES_MAX: usize = 255;
+
+/// Longest CHAP name.
+pub const CHAP_NAME_BYTES_MAX: usize = 255;
 
 /// Smallest and largest LU. The upper end keeps every byte offset within a signed 64-bit file
 /// offset with room to spare.

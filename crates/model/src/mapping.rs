@@ -1,6 +1,7 @@
-//! [`Mapping`]: which LU a client sees, through which adapter. The adapter is numbered by a
-//! [`Slot`] of its client: 0 and 1 are reserved, 2 to 255 may be used, a slot holds one adapter,
-//! and the lowest free one is offered.
+//! [`Mapping`]: which LU a client sees, through which adapter and at which LUN there. The adapter
+//! is numbered by a [`Slot`] of its client: 0 and 1 are reserved, 2 to 255 may be used, a slot
+//! holds one adapter, and the lowest free one is offered. A vhost-user-blk adapter is one disk, LUN
+//! 0; an iSCSI adapter is the client's target, with a LUN for each of its LUs.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,7 +10,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::limits::{SLOTS_PER_CLIENT_MAX, SLOTS_RESERVED};
+use crate::limits::{LUNS_PER_ADAPTER_MAX, SLOTS_PER_CLIENT_MAX, SLOTS_RESERVED};
 use crate::name::{ClientName, LuName};
 
 /// An LU at a slot of a client.
@@ -20,7 +21,7 @@ pub struct Mapping {
     pub client: ClientName,
     pub via: Via,
     pub slot: Slot,
-    /// The logical unit number at that adapter; a vhost-user-blk adapter has only LUN 0.
+    /// The logical unit number at that adapter; see [`Via::luns`].
     #[serde(default)]
     pub lun: u16,
     #[serde(default)]
@@ -31,6 +32,10 @@ impl Mapping {
     pub fn adapter(&self) -> AdapterId {
         AdapterId { client: self.client.clone(), slot: self.slot }
     }
+
+    pub fn id(&self) -> MappingId {
+        MappingId { adapter: self.adapter(), lun: self.lun }
+    }
 }
 
 /// The transport of an adapter.
@@ -38,12 +43,24 @@ impl Mapping {
 #[serde(rename_all = "kebab-case")]
 pub enum Via {
     VhostUserBlk,
+    Iscsi,
+}
+
+impl Via {
+    /// How many LUNs one adapter has.
+    pub fn luns(self) -> u16 {
+        match self {
+            Via::VhostUserBlk => 1,
+            Via::Iscsi => LUNS_PER_ADAPTER_MAX,
+        }
+    }
 }
 
 impl fmt::Display for Via {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Via::VhostUserBlk => "vhost-user-blk",
+            Via::Iscsi => "iscsi",
         })
     }
 }
@@ -55,9 +72,10 @@ pub struct MapRequest {
     pub lu: LuName,
     pub client: ClientName,
     pub via: Via,
-    /// The lowest free one when absent.
+    /// When absent: for iSCSI the slot of the client's iSCSI adapter, else the lowest free one.
     #[serde(default)]
     pub slot: Option<Slot>,
+    /// The lowest free one of the adapter when absent.
     #[serde(default)]
     pub lun: Option<u16>,
     #[serde(default)]
@@ -138,6 +156,30 @@ impl fmt::Display for AdapterId {
     }
 }
 
+/// One mapping by its place: an adapter and a LUN there. LUN 0 goes without saying, so that the
+/// mapping of an adapter that has no other is printed as its adapter is: `CLIENT-SLOT`, else
+/// `CLIENT-SLOT.LUN`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+pub struct MappingId {
+    #[serde(flatten)]
+    pub adapter: AdapterId,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lun: u16,
+}
+
+fn is_zero(lun: &u16) -> bool {
+    *lun == 0
+}
+
+impl fmt::Display for MappingId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.lun {
+            0 => self.adapter.fmt(f),
+            lun => f.pad(&format!("{}.{lun}", self.adapter)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,5 +217,17 @@ mod tests {
         assert_eq!(Via::VhostUserBlk.to_string(), "vhost-user-blk");
         let id = AdapterId { client: "vm1".parse().unwrap(), slot: Slot(2) };
         assert_eq!(id.to_string(), "vm1-2");
+        assert_eq!(serde_json::to_string(&Via::Iscsi).unwrap(), format!("\"{}\"", Via::Iscsi));
+    }
+
+    #[test]
+    fn a_mapping_is_named_by_adapter_and_lun() {
+        let adapter = AdapterId { client: "vm1".parse().unwrap(), slot: Slot(2) };
+        let [first, second] = [0, 1].map(|lun| MappingId { adapter: adapter.clone(), lun });
+        assert_eq!([&first, &second].map(ToString::to_string), ["vm1-2", "vm1-2.1"]);
+        assert_eq!(serde_json::to_string(&first).unwrap(), r#"{"client":"vm1","slot":2}"#);
+        let json = serde_json::to_string(&second).unwrap();
+        assert_eq!(json, r#"{"client":"vm1","slot":2,"lun":1}"#);
+        assert_eq!(serde_json::from_str::<MappingId>(&json).unwrap(), second);
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! An LU's name is for people and file names: letters, digits, `.`, `_` and `-`. A client's name
 //! also becomes the last part of its iSCSI target name, and there only lower-case letters, digits,
-//! `.` and `-` exist (RFC 3722), so a client's name is held to that from the start.
+//! `.` and `-` exist (RFC 3722), so a client's name is held to that from the start. An iSCSI name
+//! is kept in its normal form, small letters: equal means equal.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -30,7 +31,7 @@ pub enum NameError {
 }
 
 macro_rules! name_type {
-    ($(#[$doc:meta])* $type:ident, $check:expr) => {
+    ($(#[$doc:meta])* $type:ident, $normal:expr, $check:expr) => {
         $(#[$doc])*
         #[derive(
             Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
@@ -48,6 +49,7 @@ macro_rules! name_type {
         impl TryFrom<String> for $type {
             type Error = NameError;
             fn try_from(name: String) -> Result<Self, NameError> {
+                let name = $normal(name);
                 $check(&name)?;
                 Ok(Self(name))
             }
@@ -83,6 +85,7 @@ macro_rules! name_type {
 name_type!(
     /// The name of an LU: unique in its cluster.
     LuName,
+    std::convert::identity::<String>,
     |name| check_plain(name, "LU", "letters, digits, '.', '_' and '-'", |c| {
         c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
     })
@@ -91,6 +94,7 @@ name_type!(
 name_type!(
     /// The name of a client: unique in its cluster.
     ClientName,
+    std::convert::identity::<String>,
     |name| check_plain(name, "client", "lower-case letters, digits, '.' and '-'", |c| {
         c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-')
     })
@@ -99,18 +103,26 @@ name_type!(
 name_type!(
     /// An iSCSI initiator name in one of its three forms.
     Iqn,
+    |name: String| name.to_ascii_lowercase(),
     |name| check_qualified(name, "an iSCSI name", "iqn.2004-10.org.example:host", |name| {
-        name.starts_with("iqn.") || name.starts_with("eui.") || name.starts_with("naa.")
+        let has_type = ["iqn.", "eui.", "naa."].iter().any(|it| name.starts_with(it));
+        has_type && name.chars().all(is_iscsi_character)
     })
 );
 
 name_type!(
     /// An NVMe host name.
     Nqn,
+    std::convert::identity::<String>,
     |name| check_qualified(name, "an NVMe name", "nqn.2014-08.org.example:host", |name| {
         name.starts_with("nqn.")
     })
 );
+
+/// RFC 7143 4.2.7.1, and `_`, which people give their hosts and every initiator takes.
+fn is_iscsi_character(c: char) -> bool {
+    c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.' | ':' | '_')
+}
 
 fn check_plain(
     name: &str,
@@ -136,11 +148,11 @@ fn check_qualified(
     name: &str,
     what: &'static str,
     example: &'static str,
-    has_prefix: impl Fn(&str) -> bool,
+    has_form: impl Fn(&str) -> bool,
 ) -> Result<(), NameError> {
     check_length(name, what, QUALIFIED_NAME_BYTES_MAX)?;
     let is_plain = name.chars().all(|c| c.is_ascii_graphic());
-    if !has_prefix(name) || name.len() < 8 || !is_plain {
+    if !has_form(name) || name.len() < 8 || !is_plain {
         return Err(NameError::Form { what, name: name.to_owned(), example });
     }
     Ok(())
@@ -166,6 +178,8 @@ mod tests {
             assert_eq!(name.parse::<ClientName>().unwrap().as_str(), name);
         }
         assert!("iqn.1993-08.org.debian:01:abc".parse::<Iqn>().is_ok());
+        let capitals: Iqn = "IQN.1993-08.org.Debian:01:ABC".parse().unwrap();
+        assert_eq!(capitals.as_str(), "iqn.1993-08.org.debian:01:abc");
         assert!("nqn.2014-08.org.nvmexpress:uuid:1".parse::<Nqn>().is_ok());
     }
 
@@ -184,7 +198,9 @@ mod tests {
         assert!("VM1".parse::<ClientName>().unwrap_err().to_string().contains("lower-case"));
         assert!("vm_1".parse::<ClientName>().is_err());
         assert!("eui".parse::<Iqn>().is_err());
-        assert!("iqn.2004-10.org:a b".parse::<Iqn>().is_err());
+        for name in ["iqn.2004-10.org:a b", "iqn.2004-10.org:a,i,0x1", "iqn.2004-10.org/a"] {
+            assert!(name.parse::<Iqn>().is_err(), "{name}");
+        }
         assert!("iqn.2004-10.org:x".parse::<Nqn>().is_err());
     }
 

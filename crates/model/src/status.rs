@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::chap::Chap;
 use crate::client::Client;
 use crate::event::Subject;
 use crate::lu::Lu;
-use crate::mapping::{AdapterId, Mapping};
-use crate::name::LuName;
+use crate::mapping::{AdapterId, Mapping, MappingId};
+use crate::name::{Iqn, LuName};
 use crate::size::Size;
 
 /// Something that is not as it should be, and what to do about it.
@@ -54,6 +55,9 @@ pub struct NodeStatus {
     pub data: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<String>,
+    /// Addresses that iSCSI is served on.
+    #[serde(default)]
+    pub iscsi: Vec<String>,
     #[schema(value_type = String, format = DateTime)]
     pub started: Timestamp,
     pub uptime_s: u64,
@@ -66,7 +70,7 @@ pub struct NodeStatus {
     pub lus: u64,
     pub clients: u64,
     pub mappings: u64,
-    /// Adapters with a client on them now.
+    /// Sessions of clients with adapters.
     pub sessions: u64,
     pub problems: Vec<Problem>,
 }
@@ -107,7 +111,7 @@ pub enum AdapterState {
     Listening,
     /// A client is there, its rings are not running.
     Connected,
-    /// A client is there and its rings are running.
+    /// A client is there and its rings are running, or it has logged in.
     Running,
     /// The client did something that cannot be served; the problem says what.
     Broken,
@@ -134,7 +138,7 @@ impl fmt::Display for AdapterState {
     }
 }
 
-/// A client's connection to an adapter.
+/// A client's connection to a vhost-user adapter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Session {
     /// Process at the other end of the socket, where the kernel says.
@@ -152,6 +156,46 @@ pub struct Session {
     pub logging: bool,
 }
 
+/// A session of an initiator with an iSCSI adapter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct IscsiSession {
+    /// The name that it logged in with, in normal form.
+    pub initiator: String,
+    /// The initiator's part of the session's identity: 12 hexadecimal digits.
+    pub isid: String,
+    /// The target's part of it (TSIH).
+    pub tsih: u16,
+    pub connections: Vec<IscsiConnection>,
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+    /// What was agreed on beside the defaults, as it is negotiated: `HeaderDigest=CRC32C`.
+    #[serde(default)]
+    pub parameters: Vec<String>,
+    /// Counts since it began, where they are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io: Option<SessionIo>,
+}
+
+/// A connection of an iSCSI session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct IscsiConnection {
+    pub cid: u16,
+    /// Address of the initiator.
+    pub peer: String,
+    /// Address of ours that it came to.
+    pub portal: String,
+}
+
+/// What went over a session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SessionIo {
+    pub commands: u64,
+    /// Bytes sent to the initiator.
+    pub bytes_read: u64,
+    /// Bytes taken from it.
+    pub bytes_written: u64,
+}
+
 /// An LU with its state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LuView {
@@ -164,7 +208,7 @@ pub struct LuView {
     /// Bytes that the backing takes, where that can be said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocated: Option<Size>,
-    pub mapped_to: Vec<AdapterId>,
+    pub mapped_to: Vec<MappingId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
 }
@@ -177,6 +221,9 @@ pub struct MappingView {
     pub state: AdapterState,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<String>,
+    /// Name of the iSCSI target that it is at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<Session>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -188,7 +235,20 @@ pub struct MappingView {
 pub struct ClientView {
     #[serde(flatten)]
     pub client: Client,
+    /// Its iSCSI adapter, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iscsi: Option<IscsiView>,
     pub mappings: Vec<MappingView>,
+}
+
+/// The iSCSI adapter of a client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct IscsiView {
+    pub adapter: AdapterId,
+    pub target: String,
+    /// Addresses that it is served on.
+    pub portals: Vec<String>,
+    pub sessions: Vec<IscsiSession>,
 }
 
 /// Which tool a connection is printed for.
@@ -207,15 +267,40 @@ pub struct Connection {
     /// What else to know or do, a paragraph each.
     pub notes: Vec<String>,
     pub adapters: Vec<ConnectionAdapter>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iscsi: Option<ConnectionTarget>,
 }
 
-/// The facts behind a [`Connection`], for programs.
+/// The facts behind a [`Connection`] to a vhost-user adapter, for programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ConnectionAdapter {
     pub adapter: AdapterId,
     pub lu: LuName,
     pub socket: String,
     pub queues: u16,
+    pub block_size: u32,
+    pub read_only: bool,
+    pub serial: String,
+}
+
+/// The facts behind a [`Connection`] to an iSCSI target, for programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ConnectionTarget {
+    pub adapter: AdapterId,
+    pub target: String,
+    pub portals: Vec<String>,
+    pub initiators: Vec<Iqn>,
+    /// How the client must prove itself; its secret is not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chap: Option<Chap>,
+    pub luns: Vec<ConnectionLun>,
+}
+
+/// A LUN of a [`ConnectionTarget`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ConnectionLun {
+    pub lun: u16,
+    pub lu: LuName,
     pub block_size: u32,
     pub read_only: bool,
     pub serial: String,

@@ -35,7 +35,7 @@ pub fn connection(
         ConnectFor::Libvirt => libvirt(&adapters),
     };
     let notes = notes(client, wanted, &adapters);
-    Ok(Connection { text, notes, adapters })
+    Ok(Connection { text, notes, adapters, iscsi: None })
 }
 
 fn adapter(config: &Config, view: &MappingView, queues: u16) -> Option<ConnectionAdapter> {
@@ -205,12 +205,13 @@ mod tests {
                 mapping,
                 state: AdapterState::Listening,
                 socket: Some((*socket).to_owned()),
+                target: None,
                 session: None,
                 problem: None,
             });
         }
         let client = serde_json::from_str(r#"{"name":"vm1"}"#).unwrap();
-        (config, ClientView { client, mappings })
+        (config, ClientView { client, iscsi: None, mappings })
     }
 
     #[test]

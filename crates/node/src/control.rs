@@ -11,12 +11,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use cluster::{Desired, Part, Step};
+use cluster::{Desired, MappingSpec, Part, Source, Step};
 use model::config::{ConfigRestore, RestoreOutcome};
 use model::status::Phase;
 use model::{
-    AdapterId, ApiError, Client, ClientName, Config, LuAdopt, LuCreate, LuName, LuResize,
-    MapRequest, Mapping, Severity, Subject,
+    ApiError, Chap, ChapSecrets, Client, ClientChange, ClientName, Config, LuAdopt, LuCreate,
+    LuName, LuResize, MapRequest, Mapping, MappingId, Severity, Subject, Via,
 };
 use uuid::Uuid;
 
@@ -42,9 +42,11 @@ pub enum Change {
     LuResize(LuName, LuResize, Option<Probe>),
     LuRemove(LuName),
     ClientCreate(Client),
+    ClientChange(ClientName, ClientChange),
+    ClientChap(ClientName, Option<(Chap, ChapSecrets)>),
     ClientRemove(ClientName),
     Map(MapRequest),
-    Unmap(LuName, ClientName),
+    Unmap(LuName, ClientName, Option<Via>),
     Restore(ConfigRestore),
 }
 
@@ -80,6 +82,8 @@ pub struct Parts {
     pub events: Events,
     pub published: Arc<RwLock<Arc<Published>>>,
     pub sender: Sender<Message>,
+    /// The cluster's part in target names.
+    pub cluster: String,
     /// Where the sockets of clients are.
     pub run: PathBuf,
     /// Where a copy of the configuration is kept for people.
@@ -109,7 +113,7 @@ impl Control {
     pub fn new(parts: Parts) -> Control {
         let state = &parts.state;
         let mut reconciler = Reconciler::new(state.made().clone(), state.leftovers().clone());
-        reconciler.want(Desired::of(state.config()), state.leftovers());
+        reconciler.want(desired(state, &parts.cluster), state.leftovers());
         let config = Arc::new(state.config().clone());
         let control = Control {
             parts,
@@ -226,7 +230,7 @@ impl Control {
         self.parts.state.commit(prepared.next, &prepared.marks)?;
         let state = &self.parts.state;
         self.config = Arc::new(state.config().clone());
-        self.reconciler.want(Desired::of(&self.config), state.leftovers());
+        self.reconciler.want(desired(state, &self.parts.cluster), state.leftovers());
         self.copy_config();
         let changed = Changed { revision: self.config.revision, ..prepared.changed };
         let parts = self.parts_of(&prepared.subject, &changed, &before);
@@ -268,14 +272,20 @@ impl Control {
                 let message = format!("client '{}' was made", client.name);
                 Ok(Prepared::client(next, client.name, "client-created", message))
             }
+            Change::ClientChange(name, change) => {
+                let next = ops::client_change(config, &name, &change)?;
+                let message = format!("client '{name}' has other iSCSI names");
+                Ok(Prepared::client(next, name, "client-changed", message))
+            }
+            Change::ClientChap(name, chap) => prepare_chap(config, name, chap),
             Change::ClientRemove(name) => {
                 let next = ops::client_remove(config, &name)?;
                 let message = format!("client '{name}' was removed");
                 Ok(Prepared::client(next, name, "client-removed", message))
             }
             Change::Map(request) => self.prepare_map(config, &request),
-            Change::Unmap(lu, client) => {
-                let (next, mapping) = ops::unmap(config, &lu, &client)?;
+            Change::Unmap(lu, client, via) => {
+                let (next, mapping) = ops::unmap(config, &lu, &client, via)?;
                 let message = format!("LU '{lu}' was unmapped from client '{client}'");
                 Ok(Prepared::mapping(next, mapping, "unmapped", message))
             }
@@ -294,27 +304,35 @@ impl Control {
 
     fn prepare_map(&self, config: &Config, request: &MapRequest) -> Result<Prepared, ApiError> {
         let (next, mapping) = ops::map(config, request)?;
-        socket::check_path(&socket::path_of(&self.parts.run, &mapping.adapter()))?;
-        let Mapping { lu, client, slot, via, .. } = &mapping;
-        let message = format!("LU '{lu}' was mapped to client '{client}' at slot {slot} via {via}");
+        let Mapping { lu, client, slot, via, lun, .. } = &mapping;
+        let place = match via {
+            Via::VhostUserBlk => {
+                socket::check_path(&socket::path_of(&self.parts.run, &mapping.adapter()))?;
+                format!("slot {slot}")
+            }
+            Via::Iscsi => format!("LUN {lun} at slot {slot}"),
+        };
+        let message = format!("LU '{lu}' was mapped to client '{client}' at {place} via {via}");
         Ok(Prepared::mapping(next, mapping, "mapped", message))
     }
 
-    /// The devices and adapters that a change is about.
+    /// The devices and mappings that a change is about.
     fn parts_of(&self, subject: &Subject, changed: &Changed, before: &Config) -> BTreeSet<Part> {
         let lu = |name: &LuName| self.config.lu(name).or_else(|| before.lu(name));
         let device = |name: &LuName| lu(name).map(|lu| Part::Device(lu.uuid));
-        match subject {
-            Subject::Lu(name) => device(name).into_iter().collect(),
-            Subject::Adapter(id) => {
-                let mapped = changed.mapping.as_ref().and_then(|mapping| device(&mapping.lu));
-                mapped.into_iter().chain([Part::Adapter(id.clone())]).collect()
+        let mapping = |mapping: &Mapping| Part::Mapping(mapping.id());
+        match (subject, &changed.mapping) {
+            (Subject::Lu(name), _) => device(name).into_iter().collect(),
+            (Subject::Adapter(_), changed) => {
+                let parts = changed.iter().flat_map(|it| [device(&it.lu), Some(mapping(it))]);
+                parts.flatten().collect()
             }
-            Subject::Client(_) => BTreeSet::new(),
-            Subject::Node => {
+            (Subject::Client(name), _) => {
+                self.config.mappings_of_client(name).map(mapping).collect()
+            }
+            (Subject::Node, _) => {
                 let devices = self.config.lus.iter().map(|lu| Part::Device(lu.uuid));
-                let mappings = self.config.mappings.iter().map(Mapping::adapter);
-                devices.chain(mappings.map(Part::Adapter)).collect()
+                devices.chain(self.config.mappings.iter().map(mapping)).collect()
             }
         }
     }
@@ -333,18 +351,33 @@ impl Control {
             }
             Step::CloseDevice { uuid, .. } => engine.close_device(*uuid, self.done(&step, none)),
             Step::RemoveBacking { uuid } => engine.remove_backing(*uuid, self.done(&step, none)),
-            Step::CloseAdapter { id, .. } => engine.close_adapter(id, self.done(&step, none)),
-            Step::OpenAdapter { adapter, .. } => {
+            Step::CloseMapping { id, .. } => engine.close_mapping(id, self.done(&step, none)),
+            Step::OpenMapping { mapping, .. } => {
                 let done = self.done(&step, none);
-                let ownership = match owner::resolve(adapter.socket_owner.as_ref()) {
-                    Ok(ownership) => ownership,
-                    Err(error) => return done.fail(error),
-                };
-                let path = socket::path_of(&self.parts.run, &adapter.id);
-                let socket = SocketSpec { path, mode: CLIENT_SOCKET_MODE, ownership };
-                engine.open_adapter(adapter, &socket, done);
+                match self.socket_of(mapping) {
+                    Ok(socket) => engine.open_mapping(mapping, socket.as_ref(), done),
+                    Err(error) => done.fail(error),
+                }
             }
         }
+    }
+
+    /// The socket that a mapping is to be served on, if it is on one; why it cannot be served.
+    fn socket_of(&self, mapping: &MappingSpec) -> Result<Option<SocketSpec>, ApiError> {
+        let adapter = &mapping.id.adapter;
+        if let Some(iscsi) = &mapping.iscsi {
+            let client = &adapter.client;
+            if iscsi.lacks_secret {
+                return Err(ApiError::conflict(format!(
+                    "client '{client}' shall prove itself with CHAP, and its secret is not here"
+                ))
+                .then(format!("viaduct client chap {client} --secret-file FILE, or --off")));
+            }
+            return Ok(None);
+        }
+        let ownership = owner::resolve(mapping.socket_owner.as_ref())?;
+        let path = socket::path_of(&self.parts.run, adapter);
+        Ok(Some(SocketSpec { path, mode: CLIENT_SOCKET_MODE, ownership }))
     }
 
     /// Sends the end of a step back to this thread.
@@ -391,7 +424,7 @@ impl Control {
 
     fn subject_of(&self, part: &Part) -> Subject {
         match part {
-            Part::Adapter(id) => Subject::Adapter(id.clone()),
+            Part::Mapping(id) => Subject::Adapter(id.adapter.clone()),
             Part::Device(uuid) => {
                 let lu = self.config.lus.iter().find(|lu| lu.uuid == *uuid);
                 lu.map_or(Subject::Node, |lu| Subject::Lu(lu.name.clone()))
@@ -430,13 +463,15 @@ impl Control {
             steps_pending: self.reconciler.steps_pending() as u64,
             failures: self.reconciler.failures().clone(),
             devices: self.reconciler.actual().devices.keys().copied().collect::<BTreeSet<Uuid>>(),
-            adapters: self
+            mappings: self
                 .reconciler
                 .actual()
-                .adapters
+                .mappings
                 .keys()
                 .cloned()
-                .collect::<BTreeSet<AdapterId>>(),
+                .collect::<BTreeSet<MappingId>>(),
+            secrets: Arc::new(self.parts.state.secrets().clone()),
+            cluster: self.parts.cluster.clone(),
         };
         let mut slot = self.parts.published.write().unwrap_or_else(PoisonError::into_inner);
         *slot = Arc::new(published);
@@ -480,6 +515,26 @@ impl Control {
             let _ = sender.send(Message::Stopped);
         }));
     }
+}
+
+/// What a state asks of this node.
+fn desired(state: &State, cluster: &str) -> Desired {
+    Desired::of(Source { config: state.config(), secrets: state.secrets(), cluster })
+}
+
+fn prepare_chap(
+    config: &Config,
+    name: ClientName,
+    chap: Option<(Chap, ChapSecrets)>,
+) -> Result<Prepared, ApiError> {
+    let (chap, secrets) = chap.unzip();
+    let mut next = ops::client_chap(config, &name, chap.as_ref())?;
+    next.secrets.extend(secrets.map(|secrets| (name.clone(), secrets)));
+    let message = match chap {
+        Some(chap) => format!("client '{name}' proves itself with CHAP: {chap}"),
+        None => format!("client '{name}' need not prove itself"),
+    };
+    Ok(Prepared::client(next, name, "client-chap-changed", message))
 }
 
 /// A change that is ready to be committed.

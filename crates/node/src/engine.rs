@@ -3,22 +3,24 @@
 //! the implementation send each piece of work to the core it belongs to, and what lets a store that
 //! hangs hang alone: the reconciler counts the step as under way and goes on with the others.
 //!
-//! The caller keeps the order that `cluster::plan` gives: an adapter is opened on an open device, a
-//! device is closed when no adapter is on it, and there are never two steps on one device or
-//! adapter at a time. Every call may come again after a crash or a lost answer and must then
-//! succeed.
+//! The caller keeps the order that `cluster::plan` gives: a mapping is opened on an open device, a
+//! device is closed when nothing maps it, there are never two steps on one device or mapping at a
+//! time, and the open mappings of one adapter agree on what it is. Every call may come again after
+//! a crash or a lost answer and must then succeed.
 
 pub mod recorder;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cluster::{AdapterSpec, DeviceSpec};
+use cluster::{DeviceSpec, MappingSpec};
 use model::image::ImageUse;
+use model::reservation::Reservations;
 use model::stats::DeviceStats;
-use model::status::{AdapterState, Session};
-use model::{AdapterId, ApiError, Cache, Severity, Size, Subject};
+use model::status::{AdapterState, IscsiSession, Session};
+use model::{AdapterId, ApiError, Cache, MappingId, Severity, Size, Subject};
 use uuid::Uuid;
 
 use crate::probe::Probe;
@@ -45,17 +47,26 @@ pub trait Engine: Send + Sync {
     /// Closes a device when everything in flight has ended and was flushed.
     fn close_device(&self, uuid: Uuid, done: Done<()>);
 
-    /// Listens on the adapter's socket and serves its device there.
-    fn open_adapter(&self, adapter: &AdapterSpec, socket: &SocketSpec, done: Done<()>);
+    /// Serves a device at a LUN of an adapter. The first mapping of an adapter opens it: a
+    /// vhost-user one listens on its socket, an iSCSI one lets its initiators log in.
+    fn open_mapping(&self, mapping: &MappingSpec, socket: Option<&SocketSpec>, done: Done<()>);
 
-    /// Ends the session, drains what is in flight and removes the socket.
-    fn close_adapter(&self, id: &AdapterId, done: Done<()>);
+    /// Takes a LUN away and drains what is in flight there. The last one closes its adapter:
+    /// sessions end and the socket goes.
+    fn close_mapping(&self, id: &MappingId, done: Done<()>);
 
     /// Looks at an image or device that is to be adopted.
     fn probe(&self, path: &str, usage: ImageUse, done: Done<Probe>);
 
     /// What runs now.
     fn snapshot(&self, done: Done<Snapshot>);
+
+    /// What is reserved of open devices; those of which nothing is may be left out.
+    fn reservations(&self, done: Done<BTreeMap<Uuid, Reservations>>);
+
+    /// Ends every reservation and registration of an open device, as CLEAR does, and tells its
+    /// clients.
+    fn clear_reservations(&self, uuid: Uuid, done: Done<()>);
 
     /// The counters of every open device.
     fn stats(&self, done: Done<Vec<DeviceStats>>);
@@ -73,6 +84,9 @@ pub struct Context {
     pub lus: PathBuf,
     /// The CPUs that it may use; all when empty.
     pub cores: Vec<usize>,
+    /// Where to serve iSCSI; nowhere when empty. They were free a moment ago; for one that is
+    /// taken all the same, [`refused`](crate::tcp::refused) makes the error.
+    pub iscsi: Vec<SocketAddr>,
     /// Takes what happens by itself.
     pub report: Reporter,
 }
@@ -106,6 +120,8 @@ pub struct Snapshot {
     pub cores: u32,
     pub devices: BTreeMap<Uuid, DeviceStatus>,
     pub adapters: BTreeMap<AdapterId, AdapterStatus>,
+    /// Addresses that iSCSI is served on, with the ports that they have.
+    pub portals: Vec<SocketAddr>,
 }
 
 /// An open device.
@@ -129,13 +145,24 @@ pub enum Health {
     Failed,
 }
 
-/// An open adapter.
+/// An open adapter, with all its mappings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdapterStatus {
     pub state: AdapterState,
+    /// Of a vhost-user adapter.
     pub session: Option<Session>,
+    /// Of an iSCSI adapter.
+    pub sessions: Vec<IscsiSession>,
     /// What is wrong with it now, or why the last session ended badly.
     pub problem: Option<Trouble>,
+}
+
+impl AdapterStatus {
+    /// How many clients are on it.
+    pub fn sessions(&self) -> u64 {
+        let of_vhost_user = self.sessions.is_empty() && self.state.has_session();
+        self.sessions.len() as u64 + u64::from(of_vhost_user)
+    }
 }
 
 /// What is wrong, and what to do.

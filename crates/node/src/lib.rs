@@ -23,7 +23,7 @@
 //! | [`metrics`] | the Prometheus text |
 //! | [`api`] | REST on a Unix socket and, read-only, on TCP |
 //! | [`datadir`] | layout, lock and format of the data directory |
-//! | [`socket`], [`owner`] | sockets for clients, users and groups |
+//! | [`socket`], [`owner`], [`tcp`] | sockets for clients, users and groups, addresses |
 //! | [`probe`], [`world`] | images, clock and files |
 //! | [`run`] | a node from start to stop |
 //!
@@ -44,6 +44,7 @@ pub mod reconcile;
 pub mod run;
 pub mod socket;
 pub mod state;
+pub mod tcp;
 pub mod view;
 pub mod world;
 

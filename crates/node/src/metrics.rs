@@ -69,7 +69,7 @@ fn node(text: &mut String, version: &str, picture: &Picture<'_>) {
         ("viaduct_lus", "LUs that are wanted.", published.config.lus.len() as u64),
         ("viaduct_lus_online", "LUs that are open and whose store works.", picture.lus_online()),
         ("viaduct_mappings", "Mappings that are wanted.", published.config.mappings.len() as u64),
-        ("viaduct_sessions", "Adapters with a client.", picture.sessions()),
+        ("viaduct_sessions", "Sessions of clients with adapters.", picture.sessions()),
         ("viaduct_steps_pending", "Steps to the desired state.", published.steps_pending),
         ("viaduct_problems", "Things not as they should be.", picture.problems().len() as u64),
     ];

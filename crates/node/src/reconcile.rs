@@ -4,7 +4,7 @@
 //!
 //! A step that fails is tried again, at first after a second, then less and less often; a change of
 //! what is wanted tries everything at once. A step that never ends keeps only its own device or
-//! adapter waiting.
+//! mapping waiting.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -160,7 +160,7 @@ fn retry_after(attempts: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use model::Config;
+    use model::{Config, Secrets};
 
     use super::*;
 
@@ -173,7 +173,7 @@ mod tests {
                 "mappings":[{"lu":"a","client":"vm1","via":"vhost-user-blk","slot":2}]}"#,
         )
         .unwrap();
-        Desired::of(&config)
+        Desired::of(cluster::Source { config: &config, secrets: &Secrets::new(), cluster: "test" })
     }
 
     fn reconciler() -> Reconciler {
@@ -185,7 +185,7 @@ mod tests {
     fn parts() -> BTreeSet<Part> {
         let desired = wanted();
         let devices = desired.devices.keys().map(|uuid| Part::Device(*uuid));
-        devices.chain(desired.adapters.keys().cloned().map(Part::Adapter)).collect()
+        devices.chain(desired.mappings.keys().cloned().map(Part::Mapping)).collect()
     }
 
     fn at(seconds: u64) -> Duration {
@@ -213,7 +213,7 @@ mod tests {
             [
                 "make the file of a (1GiB)",
                 "open device a (file)",
-                "open vhost-user-blk adapter vm1-2 on a"
+                "open vhost-user-blk mapping vm1-2 of a"
             ]
         );
         assert_eq!(reconciler.settled(&parts()), Settled::Yes);

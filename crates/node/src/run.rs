@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use kv::{Embedded, Kv};
 use model::status::Phase;
+use model::target::cluster_of;
 use model::{ApiError, Severity, Subject};
 use rt::{FileHandle, OpenOptions, Spin};
 
@@ -20,6 +21,7 @@ use crate::engine::{Context, Done, Engine, Report, Reporter};
 use crate::events::Events;
 use crate::plane::Plane;
 use crate::state::{State, unavailable};
+use crate::tcp;
 use crate::view::Published;
 use crate::world::{self, JoinHandle, Machine, World};
 
@@ -32,6 +34,8 @@ pub struct Options {
     pub data: PathBuf,
     /// Where to serve reading over TCP.
     pub http: Option<SocketAddr>,
+    /// Where to serve iSCSI; nowhere when empty.
+    pub iscsi: Vec<SocketAddr>,
     /// The CPUs for the data plane; all when empty.
     pub cores: Vec<usize>,
 }
@@ -81,13 +85,14 @@ impl Node {
         let events = Events::open(kv, directory.id())?;
         let listeners = Listeners::bind(directory.api_socket(), options.http)?;
         let http = listeners.http();
+        tcp::check(&options.iscsi, "--iscsi")?;
 
         let (sender, messages) = mpsc::channel();
         let (tell, told) = mpsc::channel();
         let report = reporter(&sender);
-        let node = directory.id();
-        let lus = directory.lus();
-        let engine = engine(Context { node, lus, cores: options.cores, report })?;
+        let (node, lus) = (directory.id(), directory.lus());
+        let Options { cores, iscsi, .. } = options;
+        let engine = engine(Context { node, lus, cores, iscsi, report })?;
         let published = Arc::new(RwLock::new(Arc::new(Published::default())));
         let api = Api {
             info: Arc::new(info(&directory, world.as_ref(), http)),
@@ -107,6 +112,7 @@ impl Node {
             events,
             published: Arc::clone(&published),
             sender: sender.clone(),
+            cluster: cluster_of(directory.id()),
             run: directory.run(),
             config_copy: directory.config_copy(),
         });

@@ -13,6 +13,7 @@
 //! | `/config/head` | version of the document and G |
 //! | `/config/G/lu/NAME`, `/config/G/client/NAME` | the object |
 //! | `/config/G/mapping/CLIENT/SLOT/LUN` | the object |
+//! | `/config/G/secret/CLIENT` | the client's CHAP secrets, which are in no other value |
 //! | `/node/ID/made/UUID` | the LU's file was made on this node |
 //! | `/node/ID/leftover/UUID` | the LU was removed; its file is to be deleted |
 //!
@@ -30,7 +31,7 @@ use kv::{
     Entry, Kv, Operation, Outcome, Revision, TRANSACTION_OPERATIONS_MAX, Transaction, range_all,
 };
 use model::config::CONFIG_VERSION;
-use model::{ApiError, Client, Config, Lu, Mapping};
+use model::{ApiError, ChapSecrets, Client, ClientName, Config, Lu, Mapping, Secrets};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -54,7 +55,9 @@ pub struct State {
     kv: Arc<dyn Kv>,
     node: Uuid,
     head: Head,
+    /// Without the secrets.
     config: Config,
+    secrets: Secrets,
     made: BTreeSet<Uuid>,
     leftovers: BTreeSet<Uuid>,
 }
@@ -71,14 +74,19 @@ pub enum Mark {
 impl State {
     /// Reads the state, or begins an empty one.
     pub fn load(kv: Arc<dyn Kv>, node: Uuid) -> Result<State, ApiError> {
-        let (head, config) = read_config(kv.as_ref())?;
+        let (head, mut config) = read_config(kv.as_ref())?;
+        let secrets = std::mem::take(&mut config.secrets);
         let uuids = |kind: &str| read_uuids(kv.as_ref(), &format!("/node/{node}/{kind}/"));
         let (made, leftovers) = (uuids("made")?, uuids("leftover")?);
-        Ok(State { kv, node, head, config, made, leftovers })
+        Ok(State { kv, node, head, config, secrets, made, leftovers })
     }
 
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
     }
 
     pub fn made(&self) -> &BTreeSet<Uuid> {
@@ -89,15 +97,19 @@ impl State {
         &self.leftovers
     }
 
-    /// Makes `next` the desired state, durably, if nobody changed it since it was read here.
+    /// Makes `next` the desired state, durably, if nobody changed it since it was read here. The
+    /// secrets in it are added to those that are kept.
     pub fn commit(&mut self, mut next: Config, marks: &[Mark]) -> Result<(), ApiError> {
         next.sort();
         validate::config(&next)?;
+        let added = std::mem::take(&mut next.secrets);
+        let secrets = kept_secrets(&next, &self.secrets, added);
         if let Some(lu) = next.lus.iter().find(|lu| self.leftovers.contains(&lu.uuid)) {
             return Err(ApiError::not_now(format!("LU '{}' is still being removed", lu.name))
                 .then("run the command again in a moment"));
         }
-        let (before, after) = (objects(&self.config)?, objects(&next)?);
+        let before = objects(&self.config, &self.secrets)?;
+        let after = objects(&next, &secrets)?;
         let mut operations = Vec::new();
         for (key, value) in &after {
             if before.get(key) != Some(value) {
@@ -118,6 +130,7 @@ impl State {
         };
         next.revision = revision;
         self.config = next;
+        self.secrets = secrets;
         self.note(marks);
         Ok(())
     }
@@ -246,6 +259,7 @@ fn read_config(kv: &dyn Kv) -> Result<(Head, Config), ApiError> {
             lus: decode_all::<Lu>(&list("lu")?)?,
             clients: decode_all::<Client>(&list("client")?)?,
             mappings: decode_all::<Mapping>(&list("mapping")?)?,
+            secrets: read_secrets(head.generation, &list("secret")?)?,
         };
         let again = kv.get(HEAD).map_err(unavailable)?;
         if again.is_some_and(|again| again.mod_revision == entry.mod_revision) {
@@ -254,6 +268,35 @@ fn read_config(kv: &dyn Kv) -> Result<(Head, Config), ApiError> {
         }
     }
     Err(ApiError::not_now("the configuration changes faster than it can be read"))
+}
+
+fn read_secrets(generation: u64, entries: &[Entry]) -> Result<Secrets, ApiError> {
+    let prefix = format!("/config/{generation}/secret/");
+    let secrets = |entry: &Entry| {
+        let name = entry.key.strip_prefix(&prefix).unwrap_or_default();
+        let client: ClientName =
+            name.parse().map_err(|_| damaged(&entry.key, "is no client's name"))?;
+        // What is wrong with it is said without it.
+        let secrets: ChapSecrets = serde_json::from_slice(&entry.value)
+            .map_err(|_| damaged(&entry.key, "it is no CHAP secret"))?;
+        Ok((client, secrets))
+    };
+    entries.iter().map(secrets).collect()
+}
+
+/// The secrets of a configuration: those of before and those added, of clients that prove
+/// themselves in the way that they are for.
+fn kept_secrets(config: &Config, before: &Secrets, added: Secrets) -> Secrets {
+    let mut secrets = before.clone();
+    secrets.extend(added);
+    secrets.retain(|name, secrets| {
+        let chap = config.client(name).and_then(|client| client.chap.as_ref());
+        if chap.is_some_and(|chap| chap.mutual_name.is_none()) {
+            secrets.mutual_secret = None;
+        }
+        chap.is_some()
+    });
+    secrets
 }
 
 fn read_uuids(kv: &dyn Kv, prefix: &str) -> Result<BTreeSet<Uuid>, ApiError> {
@@ -266,7 +309,7 @@ fn read_uuids(kv: &dyn Kv, prefix: &str) -> Result<BTreeSet<Uuid>, ApiError> {
 }
 
 /// Every object under its key, without the generation.
-fn objects(config: &Config) -> Result<BTreeMap<String, Vec<u8>>, ApiError> {
+fn objects(config: &Config, secrets: &Secrets) -> Result<BTreeMap<String, Vec<u8>>, ApiError> {
     let mut objects = BTreeMap::new();
     for lu in &config.lus {
         objects.insert(format!("lu/{}", lu.name), encode(lu)?);
@@ -277,6 +320,9 @@ fn objects(config: &Config) -> Result<BTreeMap<String, Vec<u8>>, ApiError> {
     for mapping in &config.mappings {
         let Mapping { client, slot, lun, .. } = mapping;
         objects.insert(format!("mapping/{client}/{slot}/{lun}"), encode(mapping)?);
+    }
+    for (client, secrets) in secrets {
+        objects.insert(format!("secret/{client}"), encode(secrets)?);
     }
     Ok(objects)
 }

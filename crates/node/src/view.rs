@@ -6,12 +6,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cluster::Part;
-use model::status::{AdapterState, ClientView, LuState, LuView, MappingView, Phase, Problem};
-use model::{AdapterId, Backing, Client, Config, Lu, Mapping, Subject};
+use model::status::{
+    AdapterState, ClientView, IscsiView, LuState, LuView, MappingView, Phase, Problem,
+};
+use model::target::target_name;
+use model::{Backing, Client, Config, Lu, Mapping, MappingId, Secrets, Subject, Via};
 use uuid::Uuid;
 
 use crate::datadir::lu_file;
-use crate::engine::{Health, Snapshot, Trouble};
+use crate::engine::{AdapterStatus, Health, Snapshot, Trouble};
 use crate::reconcile::Failure;
 use crate::socket;
 
@@ -23,7 +26,11 @@ pub struct Published {
     pub steps_pending: u64,
     pub failures: BTreeMap<Part, Failure>,
     pub devices: BTreeSet<Uuid>,
-    pub adapters: BTreeSet<AdapterId>,
+    pub mappings: BTreeSet<MappingId>,
+    /// Only for who asks for them by name.
+    pub secrets: Arc<Secrets>,
+    /// The cluster's part in target names.
+    pub cluster: String,
 }
 
 impl Default for Published {
@@ -34,7 +41,9 @@ impl Default for Published {
             steps_pending: 0,
             failures: BTreeMap::new(),
             devices: BTreeSet::new(),
-            adapters: BTreeSet::new(),
+            mappings: BTreeSet::new(),
+            secrets: Arc::default(),
+            cluster: String::new(),
         }
     }
 }
@@ -73,16 +82,16 @@ impl Picture<'_> {
             state,
             path,
             allocated: status.and_then(|status| status.allocated),
-            mapped_to: self.config().mappings_of_lu(&lu.name).map(Mapping::adapter).collect(),
+            mapped_to: self.config().mappings_of_lu(&lu.name).map(Mapping::id).collect(),
             problem: problem(failure, trouble, subject),
         }
     }
 
     pub fn mapping(&self, mapping: &Mapping) -> MappingView {
-        let id = mapping.adapter();
-        let is_open = self.published.adapters.contains(&id);
-        let failure = self.published.failures.get(&Part::Adapter(id.clone()));
-        let status = self.snapshot.adapters.get(&id);
+        let (id, adapter) = (mapping.id(), mapping.adapter());
+        let is_open = self.published.mappings.contains(&id);
+        let failure = self.published.failures.get(&Part::Mapping(id));
+        let status = self.snapshot.adapters.get(&adapter);
         let state = match (is_open, failure, status) {
             (true, _, Some(status)) => status.state,
             (true, _, None) => AdapterState::Listening,
@@ -90,20 +99,51 @@ impl Picture<'_> {
             (false, None, _) => AdapterState::Pending,
         };
         let trouble = status.and_then(|status| status.problem.as_ref());
-        let socket = socket::path_of(self.run, &id);
+        let (socket, target) = match mapping.via {
+            Via::VhostUserBlk => {
+                (Some(socket::path_of(self.run, &adapter).to_string_lossy().into_owned()), None)
+            }
+            Via::Iscsi => (None, Some(self.target(mapping))),
+        };
         MappingView {
             mapping: mapping.clone(),
             state,
-            socket: Some(socket.to_string_lossy().into_owned()),
+            socket,
+            target,
             session: status.and_then(|status| status.session.clone()),
-            problem: problem(failure, trouble, || Subject::Adapter(id.clone())),
+            problem: problem(failure, trouble, || Subject::Adapter(adapter.clone())),
         }
     }
 
+    fn target(&self, mapping: &Mapping) -> String {
+        target_name(&self.published.cluster, &mapping.client)
+    }
+
     pub fn client(&self, client: &Client) -> ClientView {
-        let mappings = self.config().mappings_of_client(&client.name);
-        let mappings = mappings.map(|mapping| self.mapping(mapping)).collect();
-        ClientView { client: client.clone(), mappings }
+        let mappings = || self.config().mappings_of_client(&client.name);
+        let target = mappings().find(|mapping| mapping.via == Via::Iscsi);
+        ClientView {
+            client: client.clone(),
+            iscsi: target.map(|mapping| self.iscsi(mapping)),
+            mappings: mappings().map(|mapping| self.mapping(mapping)).collect(),
+        }
+    }
+
+    /// The adapter of an iSCSI mapping.
+    fn iscsi(&self, mapping: &Mapping) -> IscsiView {
+        let adapter = mapping.adapter();
+        let status = self.snapshot.adapters.get(&adapter);
+        IscsiView {
+            adapter,
+            target: self.target(mapping),
+            portals: self.portals(),
+            sessions: status.map(|status| status.sessions.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// Addresses that iSCSI is served on.
+    pub fn portals(&self) -> Vec<String> {
+        self.snapshot.portals.iter().map(ToString::to_string).collect()
     }
 
     /// Everything that is not as it should be.
@@ -119,10 +159,9 @@ impl Picture<'_> {
         lus.filter(|lu| self.lu(lu).state == LuState::Online).count() as u64
     }
 
-    /// Adapters with a client on them.
+    /// Sessions of clients with adapters.
     pub fn sessions(&self) -> u64 {
-        let adapters = self.snapshot.adapters.values();
-        adapters.filter(|adapter| adapter.state.has_session()).count() as u64
+        self.snapshot.adapters.values().map(AdapterStatus::sessions).sum()
     }
 
     fn config(&self) -> &Config {

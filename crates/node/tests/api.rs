@@ -31,7 +31,8 @@ fn start(data: &Path, http: bool) -> (Node, Recorder) {
 
 fn try_start(data: &Path, http: bool, engine: Recorder) -> Result<Node, model::ApiError> {
     let http = http.then(|| SocketAddr::from(([127, 0, 0, 1], 0)));
-    let options = Options { data: data.to_path_buf(), http, cores: Vec::new() };
+    let (data, iscsi) = (data.to_path_buf(), Vec::new());
+    let options = Options { data, http, iscsi, cores: Vec::new() };
     let engine: Arc<dyn Engine> = Arc::new(engine);
     Node::start(options, Arc::new(Machine), |_| Ok(engine))
 }
@@ -98,7 +99,8 @@ fn a_disk_over_the_wire() {
     assert_eq!(status["problems"], json!([]));
 
     let id = model::AdapterId { client: "vm1".parse().unwrap(), slot: 2.try_into().unwrap() };
-    let running = AdapterStatus { state: AdapterState::Running, session: None, problem: None };
+    let (state, sessions) = (AdapterState::Running, Vec::new());
+    let running = AdapterStatus { state, session: None, sessions, problem: None };
     engine.set_adapter(&id, running);
     let unmap = "/v1/mappings?lu=web1&client=vm1";
     let (status, error) = unix(&node, "DELETE", unmap, &Value::Null);
@@ -159,7 +161,7 @@ fn everything_is_there_after_a_restart() {
     assert_eq!(ok(&node, "GET", "/v1/config", &Value::Null), before);
     assert_eq!(
         engine.log(),
-        ["open device web1 (file)", "open vhost-user-blk adapter vm1-2 on web1"]
+        ["open device web1 (file)", "open vhost-user-blk mapping vm1-2 of web1"]
     );
     let events = ok(&node, "GET", "/v1/events", &Value::Null);
     assert!(events["events"][0]["id"].as_u64().unwrap() > 1000, "ids go on: {events}");

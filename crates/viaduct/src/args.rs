@@ -312,12 +312,14 @@ pub struct Map {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Transport {
     VhostUserBlk,
+    Iscsi,
 }
 
 impl From<Transport> for Via {
     fn from(transport: Transport) -> Via {
         match transport {
             Transport::VhostUserBlk => Via::VhostUserBlk,
+            Transport::Iscsi => Via::Iscsi,
         }
     }
 }

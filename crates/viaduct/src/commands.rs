@@ -137,7 +137,7 @@ fn lu_adopt(node: &Client, arguments: args::LuAdopt, format: Format) -> Done {
 fn client(node: &Client, command: args::Client, format: Format) -> Done {
     match command {
         args::Client::Create(args::ClientCreate { name, iqn, nqn, socket_owner }) => {
-            let request = model::Client { name, socket_owner, iqns: iqn, nqns: nqn };
+            let request = model::Client { name, socket_owner, iqns: iqn, chap: None, nqns: nqn };
             let view: ClientView = node.post("/v1/clients", &request)?;
             show(format, &view, tables::client_done)
         }

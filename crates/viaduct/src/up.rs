@@ -27,6 +27,7 @@ pub fn up(data: Option<PathBuf>, arguments: Up) -> Result<(), ApiError> {
     let options = Options {
         data: commands::data_directory(data)?,
         http: arguments.http.0,
+        iscsi: Vec::new(),
         cores: arguments.cores.0,
     };
     let poll = Duration::from_micros(arguments.poll_us.into());

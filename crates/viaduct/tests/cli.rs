@@ -38,7 +38,7 @@ impl Bench {
         let engine = Recorder::new();
         let shared: Arc<dyn Engine> = Arc::new(engine.clone());
         let data = directory.path().join("data");
-        let options = Options { data, http: None, cores: Vec::new() };
+        let options = Options { data, http: None, iscsi: Vec::new(), cores: Vec::new() };
         let node = Node::start(options, Arc::new(Machine), |_| Ok(shared)).unwrap();
         assert_eq!(node.wait(PATIENCE), Some(Told::Running));
         Bench { node, engine, directory }
@@ -337,6 +337,7 @@ fn break_session(bench: &Bench) {
         AdapterStatus {
             state: AdapterState::Broken,
             session: Some(session),
+            sessions: Vec::new(),
             problem: Some(problem),
         },
     );

@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 
 use expect_test::{Expect, expect};
-use model::{BlockSize, SocketOwner, Via};
+use model::{AdapterId, BlockSize, Secret, SocketOwner, Via};
 use proptest::prelude::*;
 
 use super::*;
+use crate::desired::{Account, ChapSpec, IscsiSpec};
 
 const NOW: Duration = Duration::from_secs(100);
 
@@ -31,24 +32,38 @@ fn device(number: u8) -> DeviceSpec {
     }
 }
 
-fn adapter(client: u8, slot: u16, device: u8) -> AdapterSpec {
-    AdapterSpec {
-        id: AdapterId {
-            client: format!("vm{client}").parse().unwrap(),
-            slot: slot.try_into().unwrap(),
-        },
+fn mapping(client: u8, slot: u16, device: u8) -> MappingSpec {
+    let client = format!("vm{client}").parse().unwrap();
+    let adapter = AdapterId { client, slot: slot.try_into().unwrap() };
+    MappingSpec {
+        id: MappingId { adapter, lun: 0 },
         via: Via::VhostUserBlk,
         device: uuid(device),
         read_only: false,
         socket_owner: None,
+        iscsi: None,
     }
 }
 
-fn desired(devices: &[DeviceSpec], adapters: &[AdapterSpec]) -> Desired {
+/// The same at a LUN of the client's target.
+fn at_lun(mapping: MappingSpec, lun: u16, chap: Option<ChapSpec>) -> MappingSpec {
+    let MappingId { adapter, .. } = mapping.id;
+    let target = format!("iqn.2026-11.org.viaduct:test:{}", adapter.client);
+    let initiators = vec!["iqn.1994-05.com.redhat:abc".parse().unwrap()];
+    let iscsi = Some(IscsiSpec { target, initiators, chap, lacks_secret: false });
+    MappingSpec { id: MappingId { adapter, lun }, via: Via::Iscsi, iscsi, ..mapping }
+}
+
+fn chap() -> ChapSpec {
+    let secret = Secret::from_input(b"correct horse battery").unwrap();
+    ChapSpec { initiator: Account { name: "vm1".to_owned(), secret }, target: None }
+}
+
+fn desired(devices: &[DeviceSpec], mappings: &[MappingSpec]) -> Desired {
     Desired {
         revision: 7,
         devices: devices.iter().map(|d| (d.uuid, d.clone())).collect(),
-        adapters: adapters.iter().map(|a| (a.id.clone(), a.clone())).collect(),
+        mappings: mappings.iter().map(|m| (m.id.clone(), m.clone())).collect(),
     }
 }
 
@@ -73,14 +88,14 @@ fn prints(plan: &Plan, expected: Expect) {
 
 #[test]
 fn from_nothing() {
-    let wanted = desired(&[device(1)], &[adapter(1, 2, 1)]);
+    let wanted = desired(&[device(1)], &[mapping(1, 2, 1)]);
     prints(
         &plan(&wanted, &Actual::default(), NOW),
         expect![[r#"
             revision 7: 3 steps
               make the file of lu1 (1GiB)
               open device lu1 (file) (waits for device 00000000-0000-0000-0000-000000000001)
-              open vhost-user-blk adapter vm1-2 on lu1 (waits for device 00000000-0000-0000-0000-000000000001)"#]],
+              open vhost-user-blk mapping vm1-2 of lu1 (waits for device 00000000-0000-0000-0000-000000000001)"#]],
     );
 }
 
@@ -98,10 +113,10 @@ fn after_a_restart_no_file_is_made_again() {
 
 #[test]
 fn a_change_of_size_and_cache_closes_nothing() {
-    let before = desired(&[device(1)], &[adapter(1, 2, 1)]);
+    let before = desired(&[device(1)], &[mapping(1, 2, 1)]);
     let actual = settled(&before);
     let larger = DeviceSpec { size: Size::gib(2), cache: Cache::Writethrough, ..device(1) };
-    let after = desired(&[larger], &[adapter(1, 2, 1)]);
+    let after = desired(&[larger], &[mapping(1, 2, 1)]);
     prints(
         &plan(&after, &actual, NOW),
         expect![[r#"
@@ -113,30 +128,30 @@ fn a_change_of_size_and_cache_closes_nothing() {
 
 #[test]
 fn a_change_of_anything_else_closes_and_opens() {
-    let actual = settled(&desired(&[device(1)], &[adapter(1, 2, 1)]));
-    let after = desired(&[DeviceSpec { read_only: true, ..device(1) }], &[adapter(1, 2, 1)]);
+    let actual = settled(&desired(&[device(1)], &[mapping(1, 2, 1)]));
+    let after = desired(&[DeviceSpec { read_only: true, ..device(1) }], &[mapping(1, 2, 1)]);
     prints(
         &plan(&after, &actual, NOW),
         expect![[r#"
             revision 7: 4 steps
-              close adapter vm1-2
-              close device lu1 (waits for adapter vm1-2)
+              close mapping vm1-2
+              close device lu1 (waits for mapping vm1-2)
               open device lu1 (file) (waits for device 00000000-0000-0000-0000-000000000001)
-              open vhost-user-blk adapter vm1-2 on lu1 (waits for adapter vm1-2)"#]],
+              open vhost-user-blk mapping vm1-2 of lu1 (waits for mapping vm1-2)"#]],
     );
 }
 
 #[test]
 fn removal_deletes_only_files_of_removed_lus() {
-    let mut actual = settled(&desired(&[device(1), device(2)], &[adapter(1, 2, 1)]));
+    let mut actual = settled(&desired(&[device(1), device(2)], &[mapping(1, 2, 1)]));
     actual.leftovers.insert(uuid(1));
     // LU 2 vanished from the configuration without having been removed: its file stays.
     prints(
         &plan(&desired(&[], &[]), &actual, NOW),
         expect![[r#"
             revision 7: 4 steps
-              close adapter vm1-2
-              close device lu1 (waits for adapter vm1-2)
+              close mapping vm1-2
+              close device lu1 (waits for mapping vm1-2)
               close device lu2
               delete the file of removed LU 00000000-0000-0000-0000-000000000001 (waits for device 00000000-0000-0000-0000-000000000001)"#]],
     );
@@ -144,7 +159,7 @@ fn removal_deletes_only_files_of_removed_lus() {
 
 #[test]
 fn what_failed_waits_and_what_is_under_way_is_not_begun_twice() {
-    let wanted = desired(&[device(1), device(2), device(3)], &[adapter(1, 2, 1)]);
+    let wanted = desired(&[device(1), device(2), device(3)], &[mapping(1, 2, 1)]);
     let mut actual = Actual { made: [uuid(1), uuid(2), uuid(3)].into(), ..Actual::default() };
     actual.fail(&Step::OpenDevice { device: device(1) }, NOW + Duration::from_secs(5));
     actual.begin(&Step::OpenDevice { device: device(2) });
@@ -158,13 +173,13 @@ fn what_failed_waits_and_what_is_under_way_is_not_begun_twice() {
               open device lu1 (file) (tried again at 105.0 s)
               open device lu2 (file) (a step on device 00000000-0000-0000-0000-000000000002 is under way)
               open device lu3 (file)
-              open vhost-user-blk adapter vm1-2 on lu1 (waits for device 00000000-0000-0000-0000-000000000001)"#]],
+              open vhost-user-blk mapping vm1-2 of lu1 (waits for device 00000000-0000-0000-0000-000000000001)"#]],
     );
 }
 
 #[test]
-fn a_device_outlives_an_adapter_that_is_being_opened() {
-    let before = desired(&[device(1)], &[adapter(1, 2, 1)]);
+fn a_device_outlives_a_mapping_that_is_being_opened() {
+    let before = desired(&[device(1)], &[mapping(1, 2, 1)]);
     let mut actual = settled(&desired(&[device(1)], &[]));
     let step = plan(&before, &actual, NOW).ready().next().cloned().unwrap();
     actual.begin(&step);
@@ -172,22 +187,82 @@ fn a_device_outlives_an_adapter_that_is_being_opened() {
         &plan(&desired(&[], &[]), &actual, NOW),
         expect![[r#"
             revision 7: 1 steps
-              close device lu1 (waits for adapter vm1-2)"#]],
+              close device lu1 (waits for mapping vm1-2)"#]],
     );
     actual.apply(&step);
     settle(&desired(&[], &[]), &mut actual);
 }
 
-/// A few devices and adapters in all their variations.
+#[test]
+fn the_luns_of_a_target_open_and_close_by_themselves() {
+    let devices = [device(1), device(2)];
+    let luns = |count: usize| {
+        let all = [at_lun(mapping(1, 2, 1), 0, None), at_lun(mapping(1, 2, 2), 3, None)];
+        desired(&devices, &all[..count])
+    };
+    prints(
+        &plan(&luns(2), &settled(&luns(1)), NOW),
+        expect![[r#"
+            revision 7: 1 steps
+              open iscsi mapping vm1-2.3 of lu2"#]],
+    );
+    prints(
+        &plan(&luns(1), &settled(&luns(2)), NOW),
+        expect![[r#"
+            revision 7: 1 steps
+              close mapping vm1-2.3"#]],
+    );
+}
+
+#[test]
+fn a_target_that_changes_closes_all_its_luns_before_one_opens() {
+    let devices = [device(1), device(2)];
+    let with = |chap: Option<ChapSpec>| {
+        let second = at_lun(mapping(1, 2, 2), 1, chap.clone());
+        desired(&devices, &[at_lun(mapping(1, 2, 1), 0, chap), second])
+    };
+    let mut actual = settled(&with(None));
+    let wanted = with(Some(chap()));
+    prints(
+        &plan(&wanted, &actual, NOW),
+        expect![[r#"
+            revision 7: 4 steps
+              close mapping vm1-2
+              close mapping vm1-2.1
+              open iscsi mapping vm1-2 of lu1 (waits for mapping vm1-2)
+              open iscsi mapping vm1-2.1 of lu2 (waits for mapping vm1-2.1)"#]],
+    );
+    actual.apply(&plan(&wanted, &actual, NOW).steps[0].step.clone());
+    prints(
+        &plan(&wanted, &actual, NOW),
+        expect![[r#"
+            revision 7: 3 steps
+              close mapping vm1-2.1
+              open iscsi mapping vm1-2 of lu1 (waits for mapping vm1-2.1)
+              open iscsi mapping vm1-2.1 of lu2 (waits for mapping vm1-2.1)"#]],
+    );
+    settle(&wanted, &mut actual);
+}
+
+#[test]
+fn secrets_are_in_no_print_of_a_plan() {
+    let wanted = desired(&[device(1)], &[at_lun(mapping(1, 2, 1), 0, Some(chap()))]);
+    let plan = plan(&wanted, &Actual::default(), NOW);
+    assert!(!format!("{plan} {plan:?} {wanted:?}").contains("horse"));
+}
+
+/// A few devices and mappings in all their variations.
 fn any_desired() -> impl Strategy<Value = Desired> {
     let devices =
         prop::collection::btree_map(0u8..5, (1u64..3, any::<bool>(), any::<bool>(), 0u8..3), 0..5);
-    let adapters = prop::collection::btree_map(
-        (0u8..3, 2u16..4),
+    let mappings = prop::collection::btree_map(
+        (0u8..3, 2u16..4, 0u16..3),
         (0u8..5, any::<bool>(), any::<bool>()),
-        0..5,
+        0..8,
     );
-    (devices, adapters).prop_map(|(devices, adapters)| {
+    // What an adapter is: a disk, or a target with or without CHAP.
+    let adapters = prop::collection::vec(0u8..3, 6);
+    (devices, mappings, adapters).prop_map(|(devices, mappings, adapters)| {
         let devices: BTreeMap<u8, DeviceSpec> = devices
             .into_iter()
             .map(|(number, (gib, writethrough, read_only, backing))| {
@@ -205,28 +280,28 @@ fn any_desired() -> impl Strategy<Value = Desired> {
                 (number, spec)
             })
             .collect();
-        let adapters: Vec<AdapterSpec> = adapters
+        let mappings: Vec<MappingSpec> = mappings
             .into_iter()
             .filter(|(_, (number, ..))| devices.contains_key(number))
-            .map(|((client, slot), (number, read_only, owned))| AdapterSpec {
-                read_only,
-                socket_owner: owned.then(|| "qemu:kvm".parse::<SocketOwner>().unwrap()),
-                ..adapter(client, slot, number)
+            .filter_map(|((client, slot, lun), (number, read_only, owned))| {
+                let mapping = MappingSpec { read_only, ..mapping(client, slot, number) };
+                let owner = owned.then(|| "qemu:kvm".parse::<SocketOwner>().unwrap());
+                match adapters[usize::from(client) * 2 + usize::from(slot - 2)] {
+                    0 if lun == 0 => Some(MappingSpec { socket_owner: owner, ..mapping }),
+                    0 => None,
+                    1 => Some(at_lun(mapping, lun, None)),
+                    _ => Some(at_lun(mapping, lun, Some(chap()))),
+                }
             })
             .collect();
-        desired(&devices.into_values().collect::<Vec<_>>(), &adapters)
+        desired(&devices.into_values().collect::<Vec<_>>(), &mappings)
     })
 }
 
 /// What must hold whenever a step begins, whatever went before.
 fn check_step(actual: &Actual, step: &Step) {
     assert!(!actual.busy.contains_key(&step.part()), "{step}: two steps on one part");
-    let opening = actual.busy.values().filter_map(|step| match step {
-        Step::OpenAdapter { adapter, .. } => Some(adapter.device),
-        _ => None,
-    });
-    let mut used: Vec<Uuid> = actual.adapters.values().map(|a| a.device).collect();
-    used.extend(opening);
+    let used: Vec<Uuid> = open_or_opening(actual).map(|mapping| mapping.device).collect();
     match step {
         Step::CloseDevice { uuid, .. } => assert!(!used.contains(uuid), "{step}: in use"),
         Step::RemoveBacking { uuid } => {
@@ -241,13 +316,17 @@ fn check_step(actual: &Actual, step: &Step) {
             let is_there = device.backing != Backing::File || actual.made.contains(&device.uuid);
             assert!(is_there, "{step}: no file");
         }
-        Step::OpenAdapter { adapter, .. } => {
-            assert!(!actual.adapters.contains_key(&adapter.id), "{step}: open twice");
-            assert!(actual.devices.contains_key(&adapter.device), "{step}: no device");
-            let device = Part::Device(adapter.device);
+        Step::OpenMapping { mapping, .. } => {
+            assert!(!actual.mappings.contains_key(&mapping.id), "{step}: open twice");
+            assert!(actual.devices.contains_key(&mapping.device), "{step}: no device");
+            let device = Part::Device(mapping.device);
             assert!(!actual.busy.contains_key(&device), "{step}: its device is not at rest");
+            let others = open_or_opening(actual).filter(|other| {
+                other.id.adapter == mapping.id.adapter && !is_alike(other, mapping)
+            });
+            assert_eq!(others.count(), 0, "{step}: its adapter is something else");
         }
-        Step::CloseAdapter { .. } | Step::Resize { .. } | Step::SetCache { .. } => {}
+        Step::CloseMapping { .. } | Step::Resize { .. } | Step::SetCache { .. } => {}
     }
 }
 
@@ -307,7 +386,7 @@ fn take(actual: &mut Actual, wanted: &mut Desired, turn: Turn) {
             *wanted = next;
             wanted.devices.retain(|uuid, _| !actual.leftovers.contains(uuid));
             let devices = wanted.devices.clone();
-            wanted.adapters.retain(|_, adapter| devices.contains_key(&adapter.device));
+            wanted.mappings.retain(|_, mapping| devices.contains_key(&mapping.device));
         }
     }
 }
@@ -340,7 +419,7 @@ proptest! {
         prop_assert_eq!(last.to_string(), "revision 7: 0 steps");
         actual.prune(&last);
         prop_assert_eq!(&actual.devices, &wanted.devices);
-        prop_assert_eq!(&actual.adapters, &wanted.adapters);
+        prop_assert_eq!(&actual.mappings, &wanted.mappings);
         prop_assert!(actual.leftovers.is_empty() && actual.failed.is_empty());
     }
 

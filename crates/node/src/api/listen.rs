@@ -3,7 +3,7 @@
 //! tokio.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::extract::connect_info::{ConnectInfo, Connected};
@@ -18,10 +18,14 @@ use super::{Api, Closing, routes};
 use crate::api::routes::Refusal;
 use crate::owner::Ownership;
 use crate::socket::{self, SocketSpec};
+use crate::tcp;
 use crate::world::{self, JoinHandle, TcpListener, UnixListener};
 
 /// Only root and the owner; the peer's credentials are looked at as well.
 const API_SOCKET_MODE: u32 = 0o600;
+
+/// The option that says where TCP is.
+const HTTP: &str = "--http";
 
 /// The sockets of the API, bound and not yet served.
 pub struct Listeners {
@@ -44,7 +48,7 @@ impl Listeners {
         let spec =
             SocketSpec { path: socket, mode: API_SOCKET_MODE, ownership: Ownership::default() };
         let unix = socket::bind(&spec)?;
-        let tcp = http.map(bind_tcp).transpose()?;
+        let tcp = http.map(|address| tcp::bind(address, HTTP)).transpose()?;
         Ok(Listeners { unix, tcp })
     }
 
@@ -72,19 +76,6 @@ impl Serving {
             tracing::error!("the API thread panicked");
         }
     }
-}
-
-fn bind_tcp(address: SocketAddr) -> Result<TcpListener, ApiError> {
-    world::bind_tcp(address).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            let holder = holder_of(address.port())
-                .map_or("another process".to_owned(), |holder| holder.to_string());
-            ApiError::conflict(format!("port {} is in use by {holder}", address.port()))
-                .then("viaduct up --http ADDR:PORT takes another one, --http off none")
-        }
-        _ => ApiError::failed(format!("cannot listen on {address}: {error}"))
-            .then("viaduct up --http ADDR:PORT takes another address, --http off none"),
-    })
 }
 
 fn run(listeners: Listeners, api: Api, on_signal: OnSignal) {
@@ -170,83 +161,5 @@ async fn check_peer(
             let next = format!("run the command as root or as user {own_uid}");
             Refusal::from(error.then(next)).into_response()
         }
-    }
-}
-
-/// A process that has a port.
-#[derive(Debug, PartialEq, Eq)]
-struct Holder {
-    pid: u32,
-    name: String,
-}
-
-impl std::fmt::Display for Holder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "process {} ({})", self.pid, self.name)
-    }
-}
-
-/// Who listens on a TCP port, as far as /proc lets us see.
-fn holder_of(port: u16) -> Option<Holder> {
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
-    let inodes: Vec<String> = tables
-        .iter()
-        .filter_map(|table| world::read_text(Path::new(table)).ok().flatten())
-        .flat_map(|table| listening_inodes(&table, port))
-        .collect();
-    let pids = world::names_in(Path::new("/proc")).ok()?;
-    let pids = pids.iter().filter_map(|name| name.parse::<u32>().ok());
-    pids.into_iter().find(|pid| holds(*pid, &inodes)).map(|pid| {
-        let name = world::read_text(Path::new(&format!("/proc/{pid}/comm"))).ok().flatten();
-        Holder { pid, name: name.unwrap_or_default().trim().to_owned() }
-    })
-}
-
-/// Inodes of sockets that listen on a port, from a table in the form of /proc/net/tcp.
-fn listening_inodes(table: &str, port: u16) -> Vec<String> {
-    const LISTEN: &str = "0A";
-    let wanted = format!("{port:04X}");
-    let inode = |line: &str| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let [_, local, _, state, _, _, _, _, _, inode, ..] = fields[..] else { return None };
-        let (_, port) = local.rsplit_once(':')?;
-        (port == wanted && state == LISTEN).then(|| inode.to_owned())
-    };
-    table.lines().filter_map(inode).collect()
-}
-
-fn holds(pid: u32, inodes: &[String]) -> bool {
-    let directory = PathBuf::from(format!("/proc/{pid}/fd"));
-    let Ok(names) = world::names_in(&directory) else { return false };
-    names.iter().any(|name| {
-        let target = world::link_target(&directory.join(name)).unwrap_or_default();
-        let target = target.to_string_lossy();
-        let inode = target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']'));
-        inode.is_some_and(|inode| inodes.iter().any(|other| other == inode))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_taken_port_names_its_holder() {
-        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = taken.local_addr().unwrap();
-        let error = bind_tcp(address).unwrap_err();
-        let holder = format!("port {} is in use by process {}", address.port(), std::process::id());
-        assert!(error.message.starts_with(&holder), "{error}");
-        drop(taken);
-        assert!(bind_tcp(address).is_ok());
-    }
-
-    #[test]
-    fn the_table_of_the_kernel_is_read_by_port_and_state() {
-        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
-             0: 0100007F:1EC6 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1\n\
-             1: 0100007F:1EC6 0100007F:9999 01 00000000:00000000 00:00000000 00000000     0        0 4712 1\n\
-             2: 0100007F:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4713 1\n";
-        assert_eq!(listening_inodes(table, 7878), ["4711"]);
     }
 }

@@ -19,7 +19,7 @@ use model::limits::{BODY_BYTES_MAX, EVENTS_PER_PAGE_MAX, WAIT_SECONDS_MAX};
 use model::status::{ClientView, ConnectFor, Connection, LuView, MappingView, NodeStatus, Problem};
 use model::{
     ApiError, Backing, Client, ClientName, Config, LuAdopt, LuCreate, LuName, LuResize, MapRequest,
-    Mapping, Subject,
+    Mapping, Subject, Via,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -157,6 +157,7 @@ pub async fn status(State(api): State<Api>) -> Answer<NodeStatus> {
         pid: crate::world::process_id(),
         data: info.data.to_string_lossy().into_owned(),
         http: info.http.clone(),
+        iscsi: picture.portals(),
         started: info.started,
         uptime_s: api.world.now().saturating_sub(info.started_at).as_secs(),
         phase: published.phase,
@@ -363,6 +364,9 @@ pub struct UnmapParameters {
     lu: LuName,
     #[param(value_type = String)]
     client: ClientName,
+    /// Needed only where it is mapped by two transports.
+    #[param(value_type = Option<Via>)]
+    via: Option<Via>,
     /// Also while the client uses it.
     #[serde(default)]
     force: bool,
@@ -375,22 +379,37 @@ pub async fn unmap(
     State(api): State<Api>,
     Parameters(parameters): Parameters<UnmapParameters>,
 ) -> Answer<Removed> {
-    let UnmapParameters { lu, client, force } = parameters;
+    let UnmapParameters { lu, client, via, force } = parameters;
     let published = api.published();
-    let is_meant = |mapping: &&Mapping| mapping.lu == lu && mapping.client == client;
+    let is_meant = |mapping: &&Mapping| {
+        let is_by = via.is_none_or(|via| mapping.via == via);
+        mapping.lu == lu && mapping.client == client && is_by
+    };
     let mapping = published.config.mappings.iter().find(is_meant);
     if let (Some(mapping), false) = (mapping, force) {
         let snapshot = api.snapshot().await?;
         let status = snapshot.adapters.get(&mapping.adapter());
-        if status.is_some_and(|status| status.state.has_session()) {
-            return Err(ApiError::conflict(format!("client '{client}' is using LU '{lu}' now"))
-                .then(format!(
-                    "stop the guest first, or viaduct unmap {lu} --from {client} --force"
-                ))
-                .into());
+        if status.is_some_and(|status| status.sessions() > 0) {
+            return Err(in_use(mapping).into());
         }
     }
-    removed(&api.change(Change::Unmap(lu, client)).await?)
+    removed(&api.change(Change::Unmap(lu, client, via)).await?)
+}
+
+fn in_use(mapping: &Mapping) -> ApiError {
+    let Mapping { lu, client, via, .. } = mapping;
+    let force = format!("viaduct unmap {lu} --from {client} --force");
+    match via {
+        Via::VhostUserBlk => {
+            ApiError::conflict(format!("client '{client}' is using LU '{lu}' now"))
+                .then(format!("stop the guest first, or {force}"))
+        }
+        // Which of its LUNs an initiator uses is not known here.
+        Via::Iscsi => ApiError::conflict(format!(
+            "client '{client}' is logged in, and may be using LU '{lu}' now"
+        ))
+        .then(format!("unmount it and delete its disks there, or log out; then {force}")),
+    }
 }
 
 /// Which events, and whether to wait for them.

@@ -66,6 +66,7 @@ impl Bench {
             events: Events::open(Arc::clone(&kv), Uuid::nil()).unwrap(),
             published: Arc::default(),
             sender,
+            cluster: "test".to_owned(),
             run: directory.path().join("run"),
             config_copy: directory.path().join("config.json"),
         });
@@ -142,7 +143,7 @@ fn map(lu: &str, client: &str) -> Change {
 }
 
 fn unmap(lu: &str, client: &str) -> Change {
-    Change::Unmap(lu.parse().unwrap(), client.parse().unwrap())
+    Change::Unmap(lu.parse().unwrap(), client.parse().unwrap(), None)
 }
 
 fn furnished() -> Bench {
@@ -159,7 +160,7 @@ fn a_disk_from_its_making_to_its_end() {
     bench.logged(expect![[r#"
         make the file of web1 (1GiB)
         open device web1 (file)
-        open vhost-user-blk adapter vm1-2 on web1"#]]);
+        open vhost-user-blk mapping vm1-2 of web1"#]]);
     let adapter = bench.control.config.mappings[0].adapter();
     let socket = bench.engine.socket(&adapter).unwrap();
     assert_eq!(socket.path, bench.directory.path().join("run/vm1-2.sock"));
@@ -171,7 +172,7 @@ fn a_disk_from_its_making_to_its_end() {
     bench.change(Change::LuRemove("web1".parse().unwrap())).unwrap();
     bench.logged(expect![[r#"
         resize device web1 from 1GiB to 2GiB
-        close adapter vm1-2
+        close mapping vm1-2
         close device web1
         delete the file of removed LU 00000000-0000-0001-0000-000000000000"#]]);
     assert!(bench.engine.files().is_empty());
@@ -191,7 +192,7 @@ fn every_device_comes_back_after_death_and_no_file_is_made_again() {
     let mut bench = furnished().restart();
     bench.logged(expect![[r#"
         open device web1 (file)
-        open vhost-user-blk adapter vm1-2 on web1"#]]);
+        open vhost-user-blk mapping vm1-2 of web1"#]]);
     assert_eq!(bench.published().phase, Phase::Running);
     // And nothing more is done for nothing.
     bench.pass(1000);
@@ -312,12 +313,12 @@ fn a_restored_document_is_carried_out_as_a_whole() {
     let changed = bench.change(Change::Restore(restore)).unwrap();
     assert_eq!(changed.restored.unwrap().changed, 1);
     bench.logged(expect![[r#"
-        close adapter vm1-2
-        open vhost-user-blk adapter vm1-2 on web1"#]]);
+        close mapping vm1-2
+        open vhost-user-blk mapping vm1-2 of web1"#]]);
     let empty = ConfigRestore { config: Config::default(), prune: true };
     bench.change(Change::Restore(empty)).unwrap();
     bench.logged(expect![[r#"
-        close adapter vm1-2
+        close mapping vm1-2
         close device web1
         delete the file of removed LU 00000000-0000-0001-0000-000000000000"#]]);
 }
@@ -368,7 +369,8 @@ fn the_thread_runs_and_ends_by_itself() {
 fn a_session_shows_in_the_picture() {
     let bench = furnished();
     let adapter = bench.control.config.mappings[0].adapter();
-    let running = AdapterStatus { state: AdapterState::Running, session: None, problem: None };
+    let (state, sessions) = (AdapterState::Running, Vec::new());
+    let running = AdapterStatus { state, session: None, sessions, problem: None };
     bench.engine.set_adapter(&adapter, running);
     let (sender, snapshots) = mpsc::channel();
     let done = Done::new(move |snapshot| sender.send(snapshot).unwrap());
@@ -382,6 +384,6 @@ fn a_session_shows_in_the_picture() {
     let view = picture.mapping(&published.config.mappings[0]);
     assert_eq!(view.state, AdapterState::Running);
     let lu = picture.lu(&published.config.lus[0]);
-    assert_eq!(lu.mapped_to, [adapter]);
+    assert_eq!(lu.mapped_to, [published.config.mappings[0].id()]);
     assert_eq!(lu.state, model::status::LuState::Online);
 }

@@ -3,14 +3,16 @@
 //! nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cluster::{Actual, AdapterSpec, DeviceSpec, Step};
+use cluster::{Actual, DeviceSpec, MappingSpec, Step};
 use model::image::ImageUse;
+use model::reservation::Reservations;
 use model::stats::{DeviceStats, OpKind, OpStats};
 use model::status::AdapterState;
-use model::{AdapterId, ApiError, Cache, Size};
+use model::{AdapterId, ApiError, Cache, MappingId, Size};
 use uuid::Uuid;
 
 use super::{AdapterStatus, DeviceStatus, Done, Engine, Made, Snapshot};
@@ -32,6 +34,8 @@ struct Notes {
     sockets: BTreeMap<AdapterId, SocketSpec>,
     adapters: BTreeMap<AdapterId, AdapterStatus>,
     devices: BTreeMap<Uuid, DeviceStatus>,
+    reservations: BTreeMap<Uuid, Reservations>,
+    portals: Vec<SocketAddr>,
     failures: Vec<(String, ApiError)>,
     holds: Option<String>,
     held: Vec<Box<dyn FnOnce() + Send>>,
@@ -78,6 +82,21 @@ impl Recorder {
     /// What a store does to a device.
     pub fn set_device(&self, uuid: Uuid, status: DeviceStatus) {
         self.lock().devices.insert(uuid, status);
+    }
+
+    /// What clients reserve of a device.
+    pub fn set_reservations(&self, uuid: Uuid, reservations: Reservations) {
+        self.lock().reservations.insert(uuid, reservations);
+    }
+
+    /// Where iSCSI is served.
+    pub fn set_portals(&self, portals: Vec<SocketAddr>) {
+        self.lock().portals = portals;
+    }
+
+    /// What is open at a place.
+    pub fn mapping(&self, id: &MappingId) -> Option<MappingSpec> {
+        self.lock().actual.mappings.get(id).cloned()
     }
 
     /// Puts a file where an LU's file would be.
@@ -162,29 +181,32 @@ impl Engine for Recorder {
         self.step(Step::CloseDevice { uuid, name: open.name }, done, |_| {});
     }
 
-    fn open_adapter(&self, adapter: &AdapterSpec, socket: &SocketSpec, done: Done<()>) {
-        let device = self.lock().actual.devices.get(&adapter.device).cloned();
+    fn open_mapping(&self, mapping: &MappingSpec, socket: Option<&SocketSpec>, done: Done<()>) {
+        let device = self.lock().actual.devices.get(&mapping.device).cloned();
         let Some(device) = device else {
-            return done.fail(ApiError::failed(format!("device {} is not open", adapter.device)));
+            return done.fail(ApiError::failed(format!("device {} is not open", mapping.device)));
         };
-        let (id, socket) = (adapter.id.clone(), socket.clone());
-        let step = Step::OpenAdapter { adapter: adapter.clone(), lu: device.name };
+        let (id, socket) = (mapping.id.adapter.clone(), socket.cloned());
+        let step = Step::OpenMapping { mapping: mapping.clone(), lu: device.name };
         self.step(step, done, move |notes| {
-            let listening =
-                AdapterStatus { state: AdapterState::Listening, session: None, problem: None };
-            notes.adapters.insert(id.clone(), listening);
-            notes.sockets.insert(id, socket);
+            let (state, sessions) = (AdapterState::Listening, Vec::new());
+            let listening = AdapterStatus { state, session: None, sessions, problem: None };
+            notes.adapters.entry(id.clone()).or_insert(listening);
+            notes.sockets.extend(socket.map(|socket| (id, socket)));
         });
     }
 
-    fn close_adapter(&self, id: &AdapterId, done: Done<()>) {
-        let Some(open) = self.lock().actual.adapters.get(id).cloned() else {
+    fn close_mapping(&self, id: &MappingId, done: Done<()>) {
+        let Some(open) = self.lock().actual.mappings.get(id).cloned() else {
             return done.ok(());
         };
-        let step = Step::CloseAdapter { id: id.clone(), device: open.device };
+        let step = Step::CloseMapping { id: id.clone(), device: open.device };
         self.step(step, done, |notes| {
-            notes.adapters.remove(id);
-            notes.sockets.remove(id);
+            let adapter = &id.adapter;
+            if !notes.actual.mappings.keys().any(|other| other.adapter == *adapter) {
+                notes.adapters.remove(adapter);
+                notes.sockets.remove(adapter);
+            }
         });
     }
 
@@ -200,9 +222,23 @@ impl Engine for Recorder {
             cores: 1,
             devices: devices.map(|uuid| (*uuid, status(uuid))).collect(),
             adapters: notes.adapters.clone(),
+            portals: notes.portals.clone(),
         };
         drop(notes);
         done.ok(snapshot);
+    }
+
+    fn reservations(&self, done: Done<BTreeMap<Uuid, Reservations>>) {
+        let reservations = self.lock().reservations.clone();
+        done.ok(reservations);
+    }
+
+    fn clear_reservations(&self, uuid: Uuid, done: Done<()>) {
+        let mut notes = self.lock();
+        notes.log.push(format!("clear the reservations of {uuid}"));
+        notes.reservations.remove(&uuid);
+        drop(notes);
+        done.ok(());
     }
 
     fn stats(&self, done: Done<Vec<DeviceStats>>) {

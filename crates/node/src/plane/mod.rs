@@ -16,12 +16,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use block::{Device, Request};
-use cluster::{AdapterSpec, DeviceSpec};
+use cluster::{DeviceSpec, MappingSpec};
 use front::vhost_user::{Adapter, Info, Spec, add_stats};
 use model::image::ImageUse;
+use model::reservation::Reservations;
 use model::stats::{DeviceStats, OpStats};
 use model::status::{AdapterState, Session};
-use model::{AdapterId, ApiError, Cache, Size};
+use model::{AdapterId, ApiError, Cache, MappingId, Size, Via};
 use rt::{Core, Remote, Spin};
 use store::Store;
 use target::virtio_blk::Id;
@@ -138,7 +139,8 @@ impl Plane {
     fn adapter_status(door: &Door, info: Info) -> AdapterStatus {
         let problem = door.notices.problem();
         let Some(session) = info.session else {
-            return AdapterStatus { state: AdapterState::Listening, session: None, problem };
+            let (state, sessions) = (AdapterState::Listening, Vec::new());
+            return AdapterStatus { state, session: None, sessions, problem };
         };
         let state = if door.notices.is_broken() {
             AdapterState::Broken
@@ -156,7 +158,7 @@ impl Plane {
             inflight_tracking: session.inflight_tracking,
             logging: session.logging,
         };
-        AdapterStatus { state, session: Some(session), problem }
+        AdapterStatus { state, session: Some(session), sessions: Vec::new(), problem }
     }
 
     /// Asks the adapters of a device what they have counted. They are asked before this returns, so
@@ -274,29 +276,33 @@ impl Engine for Plane {
         });
     }
 
-    fn open_adapter(&self, adapter: &AdapterSpec, socket: &SocketSpec, done: Done<()>) {
-        let (adapter, socket) = (adapter.clone(), socket.clone());
+    fn open_mapping(&self, mapping: &MappingSpec, socket: Option<&SocketSpec>, done: Done<()>) {
+        let (mapping, socket) = (mapping.clone(), socket.cloned());
         self.run(done, move |plane, _| async move {
-            if plane.open().adapters.contains_key(&adapter.id) {
+            let (Via::VhostUserBlk, Some(socket)) = (mapping.via, socket) else {
+                return Err(ApiError::failed(format!("{} is not served here", mapping.via)));
+            };
+            let id = &mapping.id.adapter;
+            if plane.open().adapters.contains_key(id) {
                 return Ok(());
             }
-            let lu = plane.lu(adapter.device).ok_or_else(|| not_open(adapter.device))?;
+            let lu = plane.lu(mapping.device).ok_or_else(|| not_open(mapping.device))?;
             let listener = socket::bind(&socket)?;
             let notices = Arc::new(Notices::new(
-                adapter.id.clone(),
+                id.clone(),
                 lu.spec.name.clone(),
                 plane.0.context.report.clone(),
                 lu.health.clone(),
             ));
             let cores = &plane.0.cores;
             let home = plane.0.next_home.fetch_add(1, Ordering::Relaxed) % cores.len();
-            let (store, id) = (lu.store.clone(), Id::new(&lu.spec.serial));
+            let (store, serial) = (lu.store.clone(), Id::new(&lu.spec.serial));
             let spec = Spec {
-                name: adapter.id.to_string(),
+                name: id.to_string(),
                 queues: QUEUES_MAX,
-                read_only: adapter.read_only || lu.spec.read_only,
+                read_only: mapping.read_only || lu.spec.read_only,
                 writeback: lu.writeback.clone(),
-                id,
+                id: serial,
                 cores: cores.clone(),
                 open: Box::new(move |core| store.clone().device(core)),
                 observer: notices.clone(),
@@ -304,16 +310,16 @@ impl Engine for Plane {
             let started = Adapter::start(&cores[home], listener, spec).await;
             let started = started.unwrap_or_else(|| Err(std::io::Error::other("its core ended")));
             let started = started.map_err(|error| {
-                ApiError::failed(format!("adapter {} cannot be served: {error}", adapter.id))
+                ApiError::failed(format!("adapter {id} cannot be served: {error}"))
             })?;
-            let door = Door { device: adapter.device, adapter: started, socket, notices };
-            plane.open().adapters.insert(adapter.id.clone(), Arc::new(door));
+            let door = Door { device: mapping.device, adapter: started, socket, notices };
+            plane.open().adapters.insert(id.clone(), Arc::new(door));
             Ok(())
         });
     }
 
-    fn close_adapter(&self, id: &AdapterId, done: Done<()>) {
-        let id = id.clone();
+    fn close_mapping(&self, id: &MappingId, done: Done<()>) {
+        let id = id.adapter.clone();
         self.run(done, move |plane, _| async move {
             plane.close_door(&id).await;
             Ok(())
@@ -347,6 +353,15 @@ impl Engine for Plane {
             }
             Ok(snapshot)
         });
+    }
+
+    /// No transport that is served here has reservations.
+    fn reservations(&self, done: Done<BTreeMap<Uuid, Reservations>>) {
+        done.ok(BTreeMap::new());
+    }
+
+    fn clear_reservations(&self, uuid: Uuid, done: Done<()>) {
+        done.give(self.lu(uuid).map(drop).ok_or_else(|| not_open(uuid)));
     }
 
     fn stats(&self, done: Done<Vec<DeviceStats>>) {

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 
 use block::ErrorKind;
 use cluster::DeviceSpec;
-use model::{Backing, BlockSize, Cache, Size, Via};
+use model::{Backing, BlockSize, Cache, MappingId, Size, Via};
 
 use super::*;
 use crate::engine::{Health, Reporter};
@@ -13,7 +13,8 @@ use crate::owner::Ownership;
 use crate::socket::CLIENT_SOCKET_MODE;
 
 fn start(lus: &Path, report: Reporter) -> Plane {
-    let context = Context { node: Uuid::nil(), lus: lus.to_owned(), cores: Vec::new(), report };
+    let (lus, cores, iscsi) = (lus.to_owned(), Vec::new(), Vec::new());
+    let context = Context { node: Uuid::nil(), lus, cores, iscsi, report };
     Plane::start(context, Spin::default()).unwrap()
 }
 
@@ -38,12 +39,13 @@ fn device(backing: Backing, size: u64) -> DeviceSpec {
     }
 }
 
-fn adapter(run: &Path, device: Uuid, slot: u16) -> (AdapterSpec, SocketSpec) {
-    let id = AdapterId { client: "vm1".parse().unwrap(), slot: slot.try_into().unwrap() };
+fn mapping(run: &Path, device: Uuid, slot: u16) -> (MappingSpec, SocketSpec) {
+    let adapter = AdapterId { client: "vm1".parse().unwrap(), slot: slot.try_into().unwrap() };
     let (mode, ownership) = (CLIENT_SOCKET_MODE, Ownership::default());
-    let socket = SocketSpec { path: socket::path_of(run, &id), mode, ownership };
-    let (via, read_only, socket_owner) = (Via::VhostUserBlk, false, None);
-    (AdapterSpec { id, via, device, read_only, socket_owner }, socket)
+    let socket = SocketSpec { path: socket::path_of(run, &adapter), mode, ownership };
+    let (id, via) = (MappingId { adapter, lun: 0 }, Via::VhostUserBlk);
+    let spec = MappingSpec { id, via, device, read_only: false, socket_owner: None, iscsi: None };
+    (spec, socket)
 }
 
 /// The file below an LU is cut off under it, and comes back.
@@ -90,8 +92,8 @@ fn adapters_are_asked_all_at_once() {
     let spec = device(Backing::Null, 1 << 20);
     wait_for(|done| plane.open_device(&spec, done));
     for slot in 2..2 + ADAPTERS {
-        let (adapter, socket) = adapter(directory.path(), spec.uuid, slot);
-        wait_for(|done| plane.open_adapter(&adapter, &socket, done));
+        let (mapping, socket) = mapping(directory.path(), spec.uuid, slot);
+        wait_for(|done| plane.open_mapping(&mapping, Some(&socket), done));
     }
     let cores = plane.0.cores.clone();
     let last = &cores[cores.len() - 1];

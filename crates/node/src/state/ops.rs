@@ -1,15 +1,15 @@
 //! Each change of the desired state, as a pure function from one configuration to the next. What a
 //! change refuses, it refuses with the name of the thing and the next thing to do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use model::config::{ConfigRestore, RestoreOutcome};
 use model::image::format_of;
 use model::lu::serial_of;
 use model::{
-    ApiError, Backing, Client, ClientName, Config, Lu, LuAdopt, LuCreate, LuName, LuResize,
-    MapRequest, Mapping, Size, Slot,
+    ApiError, Backing, Chap, Client, ClientChange, ClientName, Config, Lu, LuAdopt, LuCreate,
+    LuName, LuResize, MapRequest, Mapping, Size, Slot, Via,
 };
 use uuid::Uuid;
 
@@ -213,8 +213,13 @@ pub fn client_create(config: &Config, client: &Client) -> Result<Config, ApiErro
         return Err(ApiError::conflict(format!("client '{name}' exists already"))
             .then(format!("choose another name; viaduct client show {name}")));
     }
+    if client.chap.is_some() {
+        return Err(ApiError::usage(format!("client '{name}' is made before its CHAP"))
+            .then(format!("viaduct client create {name}, then viaduct client chap {name}")));
+    }
     let mut next = config.clone();
     next.clients.push(client.clone());
+    super::validate::config(&next)?;
     Ok(next)
 }
 
@@ -230,32 +235,60 @@ pub fn client_remove(config: &Config, name: &ClientName) -> Result<Config, ApiEr
     Ok(next)
 }
 
+/// Changes who a client is.
+pub fn client_change(
+    config: &Config,
+    name: &ClientName,
+    change: &ClientChange,
+) -> Result<Config, ApiError> {
+    let client = config.client(name).ok_or_else(|| no_client(name))?;
+    if let Some(iqn) = change.remove_iqns.iter().find(|iqn| !client.iqns.contains(iqn)) {
+        return Err(ApiError::not_found(format!("client '{name}' has no iSCSI name {iqn}"))
+            .then(format!("viaduct client show {name} shows those that it has")));
+    }
+    let mut iqns = client.iqns.clone();
+    iqns.retain(|iqn| !change.remove_iqns.contains(iqn));
+    iqns.extend(change.add_iqns.iter().filter(|iqn| !client.iqns.contains(iqn)).cloned());
+    let mut mappings = config.mappings_of_client(name);
+    if iqns.is_empty() && mappings.any(|mapping| mapping.via == Via::Iscsi) {
+        return Err(ApiError::conflict(format!(
+            "client '{name}' has LUs mapped via iscsi and needs an iSCSI name for them"
+        ))
+        .then(format!("viaduct client add-iqn {name} NAME first, or unmap them")));
+    }
+    let mut next = config.clone();
+    for client in next.clients.iter_mut().filter(|client| client.name == *name) {
+        client.iqns.clone_from(&iqns);
+    }
+    super::validate::config(&next)?;
+    Ok(next)
+}
+
+/// From now on a client proves itself in this way, or need not.
+pub fn client_chap(
+    config: &Config,
+    name: &ClientName,
+    chap: Option<&Chap>,
+) -> Result<Config, ApiError> {
+    config.client(name).ok_or_else(|| no_client(name))?;
+    let mut next = config.clone();
+    for client in next.clients.iter_mut().filter(|client| client.name == *name) {
+        client.chap = chap.cloned();
+    }
+    Ok(next)
+}
+
 pub fn map(config: &Config, request: &MapRequest) -> Result<(Config, Mapping), ApiError> {
     let (name, client) = (&request.lu, &request.client);
     config.lu(name).ok_or_else(|| no_lu(name))?;
     config.client(client).ok_or_else(|| no_client(client))?;
-    let taken: BTreeSet<Slot> = config.mappings_of_client(client).map(|m| m.slot).collect();
-    let free = Slot::lowest_free(&taken);
-    let slot = match request.slot {
-        Some(slot) if taken.contains(&slot) => {
-            let error = ApiError::conflict(format!("slot {slot} of client '{client}' is taken"));
-            return Err(match free {
-                Some(free) => error.then(format!("slot {free} is the lowest free one")),
-                None => error,
-            });
-        }
-        Some(slot) => slot,
-        None => free.ok_or_else(|| {
-            ApiError::conflict(format!("all slots of client '{client}' are taken"))
-                .then(format!("viaduct client show {client}; unmap an LU that is not needed"))
-        })?,
-    };
+    let slot = slot_for(config, request)?;
     let mapping = Mapping {
         lu: name.clone(),
         client: client.clone(),
         via: request.via,
         slot,
-        lun: request.lun.unwrap_or(0),
+        lun: lun_for(config, request, slot)?,
         read_only: request.read_only,
     };
     let mut next = config.clone();
@@ -264,18 +297,84 @@ pub fn map(config: &Config, request: &MapRequest) -> Result<(Config, Mapping), A
     Ok((next, mapping))
 }
 
+/// The slot that a mapping gets: all LUs that a client has via iSCSI are at one adapter, everything
+/// else has an adapter of its own.
+fn slot_for(config: &Config, request: &MapRequest) -> Result<Slot, ApiError> {
+    let client = &request.client;
+    let mappings = || config.mappings_of_client(client);
+    let target = mappings().find(|mapping| mapping.via == Via::Iscsi).map(|mapping| mapping.slot);
+    let target = target.filter(|_| request.via == Via::Iscsi);
+    let taken: BTreeSet<Slot> = mappings().map(|mapping| mapping.slot).collect();
+    let free = Slot::lowest_free(&taken);
+    match (request.slot, target) {
+        // What contradicts the adapter that there is, is refused when the whole is looked at.
+        (slot, Some(target)) => Ok(slot.unwrap_or(target)),
+        (Some(slot), None) if taken.contains(&slot) => {
+            let error = ApiError::conflict(format!("slot {slot} of client '{client}' is taken"));
+            Err(match free {
+                Some(free) => error.then(format!("slot {free} is the lowest free one")),
+                None => error,
+            })
+        }
+        (Some(slot), None) => Ok(slot),
+        (None, None) => free.ok_or_else(|| {
+            ApiError::conflict(format!("all slots of client '{client}' are taken"))
+                .then(format!("viaduct client show {client}; unmap an LU that is not needed"))
+        }),
+    }
+}
+
+fn lun_for(config: &Config, request: &MapRequest, slot: Slot) -> Result<u16, ApiError> {
+    let (client, via) = (&request.client, request.via);
+    let at_adapter = config.mappings_of_client(client).filter(|mapping| mapping.slot == slot);
+    let taken: BTreeMap<u16, &LuName> =
+        at_adapter.map(|mapping| (mapping.lun, &mapping.lu)).collect();
+    let free = (0..via.luns()).find(|lun| !taken.contains_key(lun));
+    let Some(lun) = request.lun else {
+        // An adapter with one LUN is taken as a whole, which is said by its slot.
+        return free.or((via.luns() == 1).then_some(0)).ok_or_else(|| {
+            ApiError::conflict(format!("all {} LUNs of client '{client}' are taken", via.luns()))
+                .then(format!("viaduct client show {client}; unmap an LU that is not needed"))
+        });
+    };
+    match (taken.get(&lun), free) {
+        (Some(holder), Some(free)) => Err(ApiError::conflict(format!(
+            "LUN {lun} at slot {slot} of client '{client}' is taken by LU '{holder}'"
+        ))
+        .then(format!("LUN {free} is the lowest free one"))),
+        _ => Ok(lun),
+    }
+}
+
+/// Takes an LU away from a client; by which transport must be said only where there are two.
 pub fn unmap(
     config: &Config,
     lu: &LuName,
     client: &ClientName,
+    via: Option<Via>,
 ) -> Result<(Config, Mapping), ApiError> {
     config.lu(lu).ok_or_else(|| no_lu(lu))?;
     config.client(client).ok_or_else(|| no_client(client))?;
-    let found = config.mappings_of_lu(lu).find(|mapping| mapping.client == *client).cloned();
-    let mapping = found.ok_or_else(|| {
-        ApiError::not_found(format!("LU '{lu}' is not mapped to client '{client}'"))
-            .then("viaduct mapping ls shows what is mapped")
-    })?;
+    let is_meant =
+        |mapping: &&Mapping| mapping.client == *client && via.is_none_or(|via| mapping.via == via);
+    let found: Vec<&Mapping> = config.mappings_of_lu(lu).filter(is_meant).collect();
+    let mapping = match found[..] {
+        [mapping] => mapping.clone(),
+        [] => {
+            let by = via.map(|via| format!(" via {via}")).unwrap_or_default();
+            return Err(ApiError::not_found(format!(
+                "LU '{lu}' is not mapped to client '{client}'{by}"
+            ))
+            .then("viaduct mapping ls shows what is mapped"));
+        }
+        [one, other, ..] => {
+            let (one, other) = (one.via, other.via);
+            return Err(ApiError::conflict(format!(
+                "LU '{lu}' is mapped to client '{client}' via {one} and via {other}"
+            ))
+            .then(format!("viaduct unmap {lu} --from {client} --via {one}, or --via {other}")));
+        }
+    };
     let mut next = config.clone();
     next.mappings.retain(|other| *other != mapping);
     Ok((next, mapping))
@@ -342,7 +441,7 @@ fn count(old: &Config, new: &Config) -> RestoreOutcome {
     let mut outcome = RestoreOutcome::default();
     tally(&mut outcome, &old.lus, &new.lus, |a, b| a.name == b.name);
     tally(&mut outcome, &old.clients, &new.clients, |a, b| a.name == b.name);
-    let same = |a: &Mapping, b: &Mapping| a.adapter() == b.adapter() && a.lun == b.lun;
+    let same = |a: &Mapping, b: &Mapping| a.id() == b.id();
     tally(&mut outcome, &old.mappings, &new.mappings, same);
     outcome
 }

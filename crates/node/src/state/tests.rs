@@ -2,6 +2,8 @@
 //! no writer overwrites another, and that a crash between any two writes leaves a whole
 //! configuration.
 
+mod iscsi;
+
 use std::time::Duration;
 
 use expect_test::{Expect, expect};
@@ -231,7 +233,7 @@ fn what_mapping_refuses() {
         expect!["Usage: a vhost-user-blk adapter has only LUN 0, not 1"],
     );
     refused(
-        unmap(&config, &lu("b"), &client("vm1")),
+        unmap(&config, &lu("b"), &client("vm1"), None),
         expect![[r#"
             NotFound: LU 'b' is not mapped to client 'vm1'
               next: viaduct mapping ls shows what is mapped"#]],
@@ -250,7 +252,7 @@ fn a_shareable_lu_has_several_clients_and_the_lowest_slot_is_offered() {
     let (config, first) = map(&config, &map_request("s", "vm1", None)).unwrap();
     let (config, second) = map(&config, &map_request("s", "vm2", None)).unwrap();
     assert_eq!((first.slot.number(), second.slot.number()), (3, 2));
-    let (config, _) = unmap(&config, &lu("a"), &client("vm1")).unwrap();
+    let (config, _) = unmap(&config, &lu("a"), &client("vm1"), None).unwrap();
     let (_, again) = map(&config, &map_request("b", "vm1", None)).unwrap();
     assert_eq!(again.slot.number(), 2);
 }
@@ -269,23 +271,6 @@ fn a_full_client_is_told_so() {
         expect![[r#"
             Conflict: all slots of client 'vm1' are taken
               next: viaduct client show vm1; unmap an LU that is not needed"#]],
-    );
-}
-
-#[test]
-fn names_of_initiators_belong_to_one_client() {
-    let config = furnished();
-    let with = |name: &str| {
-        let value = serde_json::json!({"name": name, "iqns": ["iqn.2004-10.org.example:1"]});
-        serde_json::from_value::<Client>(value).unwrap()
-    };
-    let config = client_create(&config, &with("host1")).unwrap();
-    let next = client_create(&config, &with("host2")).unwrap();
-    refused(
-        validate::config(&next),
-        expect![
-            "Conflict: client 'host2' has the name iqn.2004-10.org.example:1, as has client 'host1'"
-        ],
     );
 }
 
@@ -460,7 +445,7 @@ proptest! {
     #[test]
     fn any_row_of_commands_leaves_a_valid_state(
         commands in
-            prop::collection::vec((0u8..7, 0u8..4, 0u8..3, prop::option::of(2u16..5)), 1..30)
+            prop::collection::vec((0u8..9, 0u8..4, 0u8..3, prop::option::of(2u16..5)), 1..30)
     ) {
         let (disk, kv) = store();
         let mut state = load(&kv);
@@ -475,14 +460,23 @@ proptest! {
                 }
                 1 => lu_remove(&config, &lu(&name)),
                 2 => {
-                    let client = serde_json::from_value(serde_json::json!({"name": to})).unwrap();
+                    let iqns = [format!("iqn.2004-10.org.example:{to}")];
+                    let client = serde_json::json!({"name": to, "iqns": iqns});
+                    let client = serde_json::from_value(client).unwrap();
                     client_create(&config, &client).map(|next| (next, vec![]))
                 }
                 3 => client_remove(&config, &client(&to)).map(|next| (next, vec![])),
                 4 | 5 => {
                     map(&config, &map_request(&name, &to, slot)).map(|(next, _)| (next, vec![]))
                 }
-                _ => unmap(&config, &lu(&name), &client(&to)).map(|(next, _)| (next, vec![])),
+                6 => {
+                    let request = map_request(&name, &to, slot);
+                    let request = MapRequest { via: Via::Iscsi, ..request };
+                    map(&config, &request).map(|(next, _)| (next, vec![]))
+                }
+                7 => iscsi::with_chap(&config, &client(&to), slot.is_some())
+                    .map(|next| (next, vec![])),
+                _ => unmap(&config, &lu(&name), &client(&to), None).map(|(next, _)| (next, vec![])),
             };
             if let Ok((next, marks)) = made {
                 state.commit(next, &marks).unwrap();
@@ -492,5 +486,8 @@ proptest! {
         let again = load(&reopen(&disk));
         prop_assert_eq!(again.config(), state.config());
         prop_assert_eq!(again.leftovers(), state.leftovers());
+        prop_assert_eq!(again.secrets(), state.secrets());
+        let chaps = state.config().clients.iter().filter(|client| client.chap.is_some());
+        prop_assert!(chaps.map(|client| &client.name).eq(state.secrets().keys()));
     }
 }

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use model::limits::{CLIENTS_MAX, LUS_MAX, MAPPINGS_MAX};
-use model::{ApiError, Backing, Config, LuName};
+use model::{
+    AdapterId, ApiError, Backing, Client, ClientName, Config, LuName, Mapping, MappingId, Slot, Via,
+};
 
 /// Refuses a configuration that contradicts itself.
 pub fn config(config: &Config) -> Result<(), ApiError> {
@@ -72,10 +74,14 @@ fn clients(config: &Config) -> Result<(), ApiError> {
         let iqns = client.iqns.iter().map(model::Iqn::as_str);
         for identity in iqns.chain(client.nqns.iter().map(model::Nqn::as_str)) {
             if let Some(other) = identities.insert(identity, client.name.as_str()) {
-                return Err(ApiError::conflict(format!(
-                    "client '{}' has the name {identity}, as has client '{other}'",
-                    client.name
-                )));
+                let name = &client.name;
+                let message = if other == name.as_str() {
+                    format!("client '{name}' has the name {identity} twice")
+                } else {
+                    format!("client '{name}' has the name {identity}, as has client '{other}'")
+                };
+                return Err(ApiError::conflict(message)
+                    .then(format!("viaduct client show {other}; a name belongs to one client")));
             }
         }
     }
@@ -84,28 +90,22 @@ fn clients(config: &Config) -> Result<(), ApiError> {
 
 fn mappings(config: &Config) -> Result<(), ApiError> {
     let lus: BTreeMap<_, _> = config.lus.iter().map(|lu| (&lu.name, lu)).collect();
-    let clients: BTreeSet<_> = config.clients.iter().map(|client| &client.name).collect();
-    let (mut slots, mut pairs) = (BTreeMap::new(), BTreeSet::new());
+    let clients: BTreeMap<&ClientName, &Client> =
+        config.clients.iter().map(|client| (&client.name, client)).collect();
+    let (mut places, mut pairs) = (Places::default(), BTreeSet::new());
     let mut users: BTreeMap<&LuName, &str> = BTreeMap::new();
     for mapping in &config.mappings {
-        let (name, client, slot) = (&mapping.lu, &mapping.client, mapping.slot);
+        let (name, client) = (&mapping.lu, &mapping.client);
         let Some(lu) = lus.get(name) else {
             return Err(ApiError::conflict(format!("the mapped LU '{name}' does not exist")));
         };
-        if !clients.contains(client) {
+        let Some(owner) = clients.get(client) else {
             return Err(ApiError::conflict(format!("the mapped client '{client}' does not exist")));
+        };
+        if mapping.via == Via::Iscsi && owner.iqns.is_empty() {
+            return Err(no_iqn(client));
         }
-        if mapping.lun != 0 {
-            return Err(ApiError::usage(format!(
-                "a {} adapter has only LUN 0, not {}",
-                mapping.via, mapping.lun
-            )));
-        }
-        if let Some(other) = slots.insert((client, slot), name) {
-            return Err(ApiError::conflict(format!(
-                "slot {slot} of client '{client}' is taken by LU '{other}'"
-            )));
-        }
+        places.take(mapping)?;
         if !pairs.insert((name, client, mapping.via)) {
             return Err(ApiError::conflict(format!(
                 "LU '{name}' is mapped to client '{client}' already"
@@ -122,4 +122,64 @@ fn mappings(config: &Config) -> Result<(), ApiError> {
         }
     }
     Ok(())
+}
+
+fn no_iqn(client: &ClientName) -> ApiError {
+    ApiError::conflict(format!(
+        "client '{client}' has no iSCSI name, by which its initiator would be known"
+    ))
+    .then(format!(
+        "viaduct client add-iqn {client} NAME; /etc/iscsi/initiatorname.iscsi on the client says \
+         which"
+    ))
+}
+
+/// Which places are taken: an adapter has one transport, a LUN one LU, and a client one target.
+#[derive(Default)]
+struct Places<'a> {
+    adapters: BTreeMap<AdapterId, Via>,
+    luns: BTreeMap<MappingId, &'a LuName>,
+    targets: BTreeMap<&'a ClientName, Slot>,
+}
+
+impl<'a> Places<'a> {
+    fn take(&mut self, mapping: &'a Mapping) -> Result<(), ApiError> {
+        let Mapping { lu, client, via, slot, lun, .. } = mapping;
+        if *lun >= via.luns() {
+            return Err(ApiError::usage(match via.luns() {
+                1 => format!("a {via} adapter has only LUN 0, not {lun}"),
+                luns => format!("{via} has LUN 0 to {}, not {lun}", luns - 1),
+            }));
+        }
+        let holder = self.luns.insert(mapping.id(), lu);
+        let other_via = self.adapters.insert(mapping.adapter(), *via).filter(|other| other != via);
+        match (other_via, holder) {
+            (None, None) => {}
+            (Some(other), _) => {
+                return Err(ApiError::conflict(format!(
+                    "slot {slot} of client '{client}' has an adapter for {other}"
+                )));
+            }
+            (None, Some(holder)) => {
+                let place = match via.luns() {
+                    1 => format!("slot {slot}"),
+                    _ => format!("LUN {lun} at slot {slot}"),
+                };
+                return Err(ApiError::conflict(format!(
+                    "{place} of client '{client}' is taken by LU '{holder}'"
+                )));
+            }
+        }
+        if *via == Via::Iscsi
+            && let Some(other) = self.targets.insert(client, *slot)
+            && other != *slot
+        {
+            return Err(ApiError::conflict(format!(
+                "client '{client}' has its iSCSI adapter at slot {other}, and cannot have one at \
+                 slot {slot} too"
+            ))
+            .then("leave out --slot, and choose among its LUNs with --lun"));
+        }
+        Ok(())
+    }
 }
