@@ -21,6 +21,9 @@ pub const AHS_BYTES_MAX: usize = 272;
 /// Longest header with everything that belongs to it: so much must fit into the owner's buffer.
 pub const HEADER_BYTES_MAX: usize = BHS_BYTES + AHS_BYTES_MAX + DIGEST_BYTES;
 
+/// Room for texts and pings that a connection keeps: a thousand idle ones must not cost much.
+const COLLECTED_KEPT_BYTES: usize = 8192;
+
 /// What becomes of the data of the PDU that is coming in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -179,6 +182,8 @@ impl Receiver {
     }
 
     pub fn give_back(&mut self, collected: Vec<u8>) {
-        self.collected = collected;
+        if collected.capacity() <= COLLECTED_KEPT_BYTES {
+            self.collected = collected;
+        }
     }
 }

@@ -4,9 +4,14 @@
 // The lint's exemption for tests does not reach the helpers of an integration test.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../../../xtask/src/bench/allocator.rs"]
+mod allocator;
 mod commands;
+mod delays;
 mod exchanges;
+mod initiator;
 mod login;
+mod no_allocation;
 mod pair;
 mod support;
 mod violations;

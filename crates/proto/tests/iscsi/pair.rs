@@ -332,6 +332,36 @@ prop_compose! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
+    /// RFC 7143, 11.4.5: what was expected, what was moved and what the command wanted.
+    #[test]
+    fn residuals_are_the_difference(
+        expected in 0_u32..3000,
+        moved in 0_u32..3000,
+        more in prop_oneof![Just(0_u64), 0_u64..3000, any::<u32>().prop_map(u64::from)],
+        reads in any::<bool>(),
+    ) {
+        let moved = moved.min(expected);
+        let wanted = u64::from(moved) + more;
+        let (mut client, mut host) = pair(Wishes::default(), Wishes::default());
+        host.disk = None;
+        let direction = if reads { Direction::In } else { Direction::Out };
+        let task = client.command(0, 0, direction, expected);
+        client.writes.insert(task, vec![0; expected as usize]);
+        talk(&mut client, &mut host);
+        let theirs = host.target.tasks().next().unwrap();
+        host.reads.insert(theirs, vec![7; moved as usize]);
+        let answer = proto::iscsi::Answer { status: 0, moved, wanted, sense: &[] };
+        host.target.respond(theirs, &answer);
+        talk(&mut client, &mut host);
+        let over = wanted.saturating_sub(u64::from(expected));
+        let residual = match (over, expected - moved) {
+            (1.., _) => Residual::Overflow(u32::try_from(over).unwrap_or(u32::MAX)),
+            (0, 0) => Residual::None,
+            (0, under) => Residual::Underflow(under),
+        };
+        prop_assert_eq!(client.done[&task].0.residual, residual);
+    }
+
     /// Whatever is agreed on, data arrives whole, every command is answered once, and the window
     /// is never left.
     #[test]

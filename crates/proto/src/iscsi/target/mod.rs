@@ -251,6 +251,12 @@ impl Target {
         }
     }
 
+    /// Commands that may be under way at a time, immediate ones among them.
+    pub fn task_slots(&self) -> usize {
+        usize::from(self.config.window + IMMEDIATE_MAX)
+    }
+
+    /// Why it is over.
     pub fn ended(&self) -> Option<&Ended> {
         self.ended.as_ref()
     }

@@ -26,7 +26,8 @@ pub const CONTROL_BYTES_MAX: usize = 64 * 1024;
 pub enum Segment<'a> {
     /// Send this behind the head, padding and digest included. Often empty.
     Bytes(&'a [u8]),
-    /// Send these bytes of what the command has read, then a [`Trailer`].
+    /// Send these bytes of what the command has read, then a [`Trailer`]. With the last of them the
+    /// place of the task may be another one's, while they are still being sent.
     DataIn { task: TaskId, offset: u32, length: u32 },
 }
 

@@ -207,7 +207,8 @@ impl TaskId {
         Self(index as u32 | (generation as u32) << 16)
     }
 
-    /// Its place among the tasks of the session: a small number, another task's when it has ended.
+    /// Its place among the tasks of the session, below [`task_slots`](super::Target::task_slots);
+    /// another task's when it has ended.
     pub const fn index(self) -> usize {
         (self.0 & 0xffff) as usize
     }
