@@ -52,7 +52,8 @@ impl Disk {
 
 impl Device for Disk {
     fn geometry(&self) -> Geometry {
-        let ops = OpSet::COMPARE_AND_WRITE | OpSet::DISCARD | OpSet::WRITE_ZEROES | OpSet::STATUS;
+        let steps = OpSet::COMPARE_AND_WRITE | OpSet::OR_WRITE;
+        let ops = steps | OpSet::DISCARD | OpSet::WRITE_ZEROES | OpSet::STATUS;
         let plain = Geometry::plain((BLOCKS * BLOCK) as u64, BLOCK as u32);
         Geometry { ops, exclusive_max: BLOCK as u32 * 4, ..plain }
     }

@@ -43,13 +43,14 @@ impl Nexus {
 
     /// Shows a unit under this number; the others report that there is something new.
     pub fn map(&self, number: u16, unit: Rc<Unit>) -> Result<(), MapError> {
-        self.tell(Attention::ReportedLunsChanged);
-        self.units.borrow_mut().insert(number, unit)
+        self.units.borrow_mut().insert(number, unit)?;
+        self.tell_luns_changed(Some(number));
+        Ok(())
     }
 
     pub fn unmap(&self, number: u16) -> Option<Rc<Unit>> {
         let unit = self.units.borrow_mut().remove(number)?;
-        self.tell(Attention::ReportedLunsChanged);
+        self.tell_luns_changed(None);
         Some(unit)
     }
 
@@ -75,9 +76,7 @@ impl Nexus {
     #[inline]
     pub fn parse(&self, lun: [u8; 8], cdb: &[u8]) -> Result<Parsed, Answer> {
         let place = self.place(lun);
-        let mut bytes = [0; CDB_BYTES];
-        let len = cdb.len().min(CDB_BYTES);
-        bytes[..len].copy_from_slice(&cdb[..len]);
+        let bytes = padded(cdb);
         let row = match row_for(&place, &bytes) {
             Ok(row) => row,
             Err(sense) => return Err(refused(&place, sense)),
@@ -130,7 +129,7 @@ impl Nexus {
         if let Some(how) = entered.aborted() {
             return Answer::aborted(how);
         }
-        if let Err(answer) = obstacle::check(unit, parsed) {
+        if let Err(answer) = obstacle::check(self, unit, parsed) {
             return answer;
         }
         let context = Context { nexus: self, unit, parsed, entered, data };
@@ -173,17 +172,33 @@ impl Nexus {
         &self.env
     }
 
-    /// Every unit has this to tell.
-    pub(super) fn tell(&self, what: Attention) {
-        for (_, unit) in self.units.borrow().iter() {
-            unit.member.attentions().raise(what);
+    /// Every unit but the new one has this to tell.
+    fn tell_luns_changed(&self, new: Option<u16>) {
+        for (number, unit) in self.units.borrow().iter() {
+            if Some(number) != new {
+                unit.member.attentions().raise(Attention::ReportedLunsChanged);
+            }
         }
     }
 
-    /// REPORT LUNS says what there is, so no unit has to any more (SPC-4 5.14).
+    /// The client knows, by a list or by one unit, so no unit has to tell any more (LUICLR, SPC-4
+    /// 7.8.7).
     pub fn told_luns(&self) {
         for (_, unit) in self.units.borrow().iter() {
             unit.member.attentions().remove(Attention::ReportedLunsChanged);
+        }
+    }
+}
+
+/// The CDB with zeroes behind it, or without what is behind the longest there is.
+#[inline]
+fn padded(cdb: &[u8]) -> [u8; CDB_BYTES] {
+    match cdb.first_chunk() {
+        Some(whole) => *whole,
+        None => {
+            let mut bytes = [0; CDB_BYTES];
+            bytes[..cdb.len()].copy_from_slice(cdb);
+            bytes
         }
     }
 }
@@ -199,10 +214,10 @@ fn row_for(place: &Place, bytes: &[u8; CDB_BYTES]) -> Result<&'static Row, Sense
         return Err(Sense::illegal(AdditionalSense::LOGICAL_UNIT_NOT_SUPPORTED));
     }
     let row = table::find(bytes).filter(|row| match place {
-        Place::Unit(unit) => row.devices.contains(unit.settings.kind),
+        Place::Unit(unit) => row.is_of(unit),
         Place::WellKnown | Place::Nothing => true,
     });
-    let Some(row) = row else { return Err(unknown(opcode)) };
+    let Some(row) = row else { return Err(unknown(bytes)) };
     match row.usage.stray(*bytes) {
         None => Ok(row),
         Some((byte, bit)) => Err(Sense::field_bit(byte, bit)),
@@ -213,9 +228,9 @@ fn row_for(place: &Place, bytes: &[u8; CDB_BYTES]) -> Result<&'static Row, Sense
 const NOWHERE: [Opcode; 3] = [Opcode::INQUIRY, Opcode::REPORT_LUNS, Opcode::REQUEST_SENSE];
 
 #[cold]
-fn unknown(opcode: Opcode) -> Sense {
+fn unknown(bytes: &[u8; CDB_BYTES]) -> Sense {
     // Where the operation code is one of ours it is the service action that is not.
-    match table::knows(opcode) {
+    match table::knows(Opcode(bytes[0])) && table::find(bytes).is_none() {
         true => Sense::field(1),
         false => Sense::illegal(AdditionalSense::INVALID_COMMAND_OPERATION_CODE),
     }
@@ -239,8 +254,12 @@ fn direct<'a>(unit: &Unit, parsed: &Parsed, data: Data<'a>) -> Option<Request<'a
     let (offset, len) = byte_range(unit, parsed.lba, parsed.count).ok()?;
     let (op, data) = match parsed.row.transfer {
         Transfer::BlocksIn if !parsed.is_fua() => (Op::Read, data.into),
-        Transfer::BlocksOut if !unit.is_write_protected() => {
-            let fua = parsed.is_fua() || unit.is_write_through();
+        Transfer::BlocksOut => {
+            let view = unit.view();
+            if unit.is_protected(&view) {
+                return None;
+            }
+            let fua = parsed.is_fua() || !view.modes.caching.write_back;
             (Op::Write { fua, atomic: false }, data.out)
         }
         _ => return None,

@@ -3,6 +3,7 @@
 use wire::scsi::{AdditionalSense, SenseKey, Status};
 
 use super::answer::Answer;
+use super::nexus::Nexus;
 use super::parsed::Parsed;
 use super::row::{Row, Traits};
 use super::sense::Sense;
@@ -14,11 +15,11 @@ use crate::lun::attention::Attention;
 use crate::lun::operation::{Operation, OperationKind, Stage};
 use crate::lun::reservation::Class;
 
-pub fn check(unit: &Unit, parsed: &Parsed) -> Result<(), Answer> {
+pub fn check(nexus: &Nexus, unit: &Unit, parsed: &Parsed) -> Result<(), Answer> {
     let view = unit.view();
     let row = parsed.row;
     if !row.traits.contains(Traits::QUIET) {
-        attention(unit, &view)?;
+        attention(nexus, unit, &view)?;
     }
     reservation(unit, parsed.class(), &view)?;
     if !row.access.contains(unit.member.access()) {
@@ -41,12 +42,15 @@ pub fn check(unit: &Unit, parsed: &Parsed) -> Result<(), Answer> {
 
 /// Tells the most urgent attention. Under an interlock it stays until REQUEST SENSE takes it
 /// (SPC-4 7.5.8, UA_INTLCK_CTRL).
-fn attention(unit: &Unit, view: &View) -> Result<(), Answer> {
+fn attention(nexus: &Nexus, unit: &Unit, view: &View) -> Result<(), Answer> {
     let attentions = unit.member.attentions();
     let what = match view.modes.control.interlock {
         Interlock::Clear => attentions.take(),
         Interlock::Keep | Interlock::KeepAndRaise => attentions.first(),
     };
+    if what == Some(Attention::ReportedLunsChanged) {
+        nexus.told_luns();
+    }
     what.map_or(Ok(()), |what| Err(Answer::check(sense_of(what))))
 }
 

@@ -4,13 +4,14 @@
 
 use std::pin::Pin;
 
+use block::OpSet;
 use wire::scsi::Opcode;
 use wire::scsi::opcode::SERVICE_ACTION_MASK;
 
 use super::answer::Answer;
 use super::context::Context;
 use super::sense::Sense;
-use super::unit::Kind;
+use super::unit::{Kind, Unit};
 use crate::lun::access::{AccessSet, AccessState};
 use crate::lun::reservation::Class;
 
@@ -20,6 +21,8 @@ pub struct Row {
     pub service_action: Option<u8>,
     pub name: &'static str,
     pub devices: Devices,
+    /// Without these abilities of the device there is no such command.
+    pub needs: OpSet,
     pub usage: Usage,
     pub transfer: Transfer,
     pub class: Class,
@@ -171,6 +174,13 @@ impl Length {
 }
 
 impl Row {
+    /// Whether this unit has the command.
+    #[inline]
+    pub fn is_of(&self, unit: &Unit) -> bool {
+        self.devices.contains(unit.settings.kind)
+            && (self.needs == OpSet::BASE || unit.geometry().ops.contains(self.needs))
+    }
+
     /// A command that only looks, has no data, and runs in every state of access.
     pub const fn new(opcode: Opcode, name: &'static str, usage: &[u8], run: Run) -> Self {
         Self {
@@ -178,6 +188,7 @@ impl Row {
             service_action: None,
             name,
             devices: Devices::ALL,
+            needs: OpSet::BASE,
             usage: Usage::of(usage),
             transfer: Transfer::None,
             class: Class::Look,
@@ -196,6 +207,10 @@ impl Row {
 
     pub const fn moves(self, transfer: Transfer) -> Self {
         Self { transfer, ..self }
+    }
+
+    pub const fn needs(self, needs: OpSet) -> Self {
+        Self { needs, ..self }
     }
 
     pub const fn class(self, class: Class) -> Self {

@@ -5,6 +5,7 @@
 //! together. CDB usage masks leave the operation code out and hold no obsolete or unsupported field:
 //! a bit outside of its mask is refused by name.
 
+use block::OpSet;
 use wire::scsi::Opcode as Op;
 use wire::scsi::opcode::{
     MaintenanceIn, MaintenanceOut, PersistentReserveIn as In, PersistentReserveOut as Out,
@@ -200,6 +201,7 @@ pub static TABLE: &[Row] = &[
     Row::new(Op::UNMAP, "UNMAP", &[0, 0, 0, 0, 0, 0, G, F, F, C], Run::Act(sbc::unmap::run))
         .moves(Transfer::Out(AT_7))
         .writing()
+        .needs(OpSet::DISCARD)
         .within(10, LONG_S),
     sanitize(Sanitize::OVERWRITE, "SANITIZE, OVERWRITE").moves(Transfer::Out(AT_7)),
     sanitize(Sanitize::BLOCK_ERASE, "SANITIZE, BLOCK ERASE").moves(Transfer::Out(AT_7)),
@@ -303,10 +305,15 @@ pub static TABLE: &[Row] = &[
         Run::Act(sbc::transfer::compare_and_write),
     )
     .moves(Transfer::CompareAndWrite)
-    .writing(),
+    .writing()
+    .needs(OpSet::COMPARE_AND_WRITE),
     Row::new(Op::WRITE_16, "WRITE(16)", &blocks_16(D), Run::Blocks)
         .moves(Transfer::BlocksOut)
         .writing(),
+    Row::new(Op::ORWRITE_16, "ORWRITE(16)", &blocks_16(D), Run::Act(sbc::transfer::or_write))
+        .moves(Transfer::BlocksOut)
+        .writing()
+        .needs(OpSet::OR_WRITE),
     Row::new(
         Op::WRITE_AND_VERIFY_16,
         "WRITE AND VERIFY(16)",

@@ -121,13 +121,15 @@ impl Unit {
 
     /// By the mapping, the device or a client's wish.
     pub(super) fn is_write_protected(&self) -> bool {
-        self.settings.read_only
-            || self.geometry().read_only
-            || self.view().modes.control.write_protect
+        self.is_protected(&self.view())
+    }
+
+    #[inline]
+    pub(super) fn is_protected(&self, view: &View) -> bool {
+        self.settings.read_only || view.modes.control.write_protect || self.geometry().read_only
     }
 
     /// Whether a write must survive loss of power before it is answered.
-    #[inline]
     pub(super) fn is_write_through(&self) -> bool {
         !self.view().modes.caching.write_back
     }

@@ -92,9 +92,15 @@ fn luns_are_reported_and_their_change_is_told_once() {
     let other = bench.nexus("b");
     let unit = other.nexus.unmap(0).unwrap();
     client.nexus.map(300, unit).unwrap();
-    let tur = client.ask(&[0; 6]);
+    // What one unit has told, another does not.
+    let again = bench.nexus("c").nexus.unmap(0).unwrap();
+    client.nexus.map(7, again).unwrap();
+    assert!(client.nexus.map(7, client.nexus.unit_at([0; 8]).unwrap()).is_err());
+    let tur = client.send_to(LogicalUnitNumber::new(300).0, &[0; 6], &[], 0);
     tur.attention(AdditionalSense::REPORTED_LUNS_DATA_HAS_CHANGED);
     client.ask(&[0; 6]).good();
+    client.nexus.unmap(7).unwrap();
+    client.ask(&[0; 6]).attention(AdditionalSense::REPORTED_LUNS_DATA_HAS_CHANGED);
     let report = |select: u8| client.ask(&[0xa0, 0, select, 0, 0, 0, 0, 0, 0, 255, 0, 0]).good();
     let luns = report(0);
     assert_eq!(luns[..8], [0, 0, 0, 16, 0, 0, 0, 0]);

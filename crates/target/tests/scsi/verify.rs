@@ -104,3 +104,31 @@ fn compare_and_write_is_one_request() {
         client.send(&caw(0, 1, 0), &vec![0; len]).illegal(code);
     }
 }
+
+#[test]
+fn or_write_is_one_request() {
+    let bench = Bench::new();
+    let client = bench.nexus("a");
+    client.send(&cdb16(0x8a, 0, 5, 2), &[0x0f; 2 * BLOCK]).good();
+    client.send(&cdb16(0x8b, 0x18, 5, 2), &[0xa0; 2 * BLOCK]).good();
+    assert_eq!(bench.disk.last_op.get(), Some(Op::OrWrite { fua: true }));
+    assert_eq!(bench.disk.content(5, 2), [0xaf; 2 * BLOCK]);
+    client.ask(&cdb16(0x8b, 0, 0, 0)).good();
+    client.ask(&cdb16(0x8b, 0, 4097, 0)).out_of_range();
+    client.send(&cdb16(0x8b, 0, 4095, 2), &[0; 2 * BLOCK]).out_of_range();
+    client.send(&cdb16(0x8b, 0x20, 0, 1), &[0; BLOCK]).invalid_field();
+    client.send(&cdb16(0x8b, 0, 0, 129), &[0; 129 * BLOCK]).invalid_field();
+}
+
+#[test]
+fn what_the_device_cannot_do_in_one_step_there_is_not() {
+    let bench = Bench::new();
+    let client = bench.nexus("a");
+    bench.disk.shape(|geometry| geometry.ops = block::OpSet::BASE);
+    for opcode in [0x89, 0x8b] {
+        let unknown = AdditionalSense::INVALID_COMMAND_OPERATION_CODE;
+        client.send(&cdb16(opcode, 0, 0, 1), &[0; BLOCK]).illegal(unknown);
+        let report = [0xa3, 0x0c, 1, opcode, 0, 0, 0, 0, 0, 64, 0, 0];
+        assert_eq!(client.ask(&report).good(), [0, 1, 0, 0]);
+    }
+}

@@ -195,7 +195,7 @@ pub mod extended {
     pub const HEAD_ORDERED_SIMPLE: u8 = 0x07;
     /// V_SUP: the volatile cache can be turned on.
     pub const V_SUP: u8 = 0x01;
-    /// LUICLR: unit attentions that a port's nexus loss established are cleared with it.
+    /// LUICLR: once one unit has told a nexus that LUNs have changed, the others do not.
     pub const LUICLR: u8 = 0x01;
 }
 

@@ -1,11 +1,13 @@
-//! READ, WRITE and COMPARE AND WRITE where the short path does not lead: less room than the CDB asks
-//! for, a read that must come from the medium, something in the way that had to be looked at.
+//! READ and WRITE where the short path does not lead: less room than the CDB asks for, a read that
+//! must come from the medium, something in the way that had to be looked at. And what looks at
+//! blocks and writes them in one step: COMPARE AND WRITE, ORWRITE.
 
 use block::{Buffer, Op, Request};
 
 use super::super::answer::Answer;
 use super::super::context::Context;
 use super::super::row::{Boxed, Transfer};
+use super::super::sense::Sense;
 
 pub async fn run(context: &Context<'_>) -> Result<Answer, Answer> {
     let (offset, len) = context.range()?;
@@ -54,6 +56,22 @@ pub fn compare_and_write<'a>(context: &'a Context<'a>) -> Boxed<'a> {
         let data = context.exact_out()?;
         if len > 0 {
             let op = Op::CompareAndWrite { fua: context.is_fua() };
+            context.io(Request { op, offset, len, data }).await?;
+        }
+        Ok(Vec::new())
+    })
+}
+
+/// SBC-3 5.11: one step as well.
+pub fn or_write<'a>(context: &'a Context<'a>) -> Boxed<'a> {
+    Box::pin(async move {
+        let (offset, len) = context.range()?;
+        if len > u64::from(context.unit.geometry().exclusive_max) {
+            return Err(Sense::field(context.parsed.count_at()).into());
+        }
+        let data = context.whole_out()?;
+        if len > 0 {
+            let op = Op::OrWrite { fua: context.is_fua() };
             context.io(Request { op, offset, len, data }).await?;
         }
         Ok(Vec::new())

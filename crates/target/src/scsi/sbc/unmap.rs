@@ -1,20 +1,16 @@
 //! UNMAP (SBC-3 5.32): ranges whose space may be given back; they read zero afterwards.
 
 use block::{Op, Request};
-use wire::scsi::AdditionalSense;
 use wire::scsi::capacity::{UnmapDescriptor, UnmapHeader};
 use zerocopy::FromBytes;
 
 use super::super::context::{Context, byte_range};
 use super::super::row::Boxed;
 use super::super::sense::Sense;
-use super::limits::{UNMAP_BLOCKS_MAX, UNMAP_DESCRIPTORS_MAX, is_thin};
+use super::limits::{UNMAP_BLOCKS_MAX, UNMAP_DESCRIPTORS_MAX};
 
 pub fn run<'a>(context: &'a Context<'a>) -> Boxed<'a> {
     Box::pin(async move {
-        if !is_thin(&context.unit.geometry()) {
-            return Err(Sense::illegal(AdditionalSense::INVALID_COMMAND_OPERATION_CODE).into());
-        }
         for (offset, len) in ranges(context)? {
             context.still_wanted()?;
             context.io(Request::plain(Op::Discard, offset, len)).await?;

@@ -41,9 +41,9 @@ pub fn report(context: &Context<'_>) -> Result<Vec<u8>, Sense> {
     Ok(one(found, with_timeouts))
 }
 
-fn rows(context: &Context<'_>) -> impl Iterator<Item = &'static Row> + Clone {
-    let kind = context.unit.settings.kind;
-    TABLE.iter().filter(move |row| row.devices.contains(kind))
+fn rows<'a>(context: &Context<'a>) -> impl Iterator<Item = &'static Row> + Clone + use<'a> {
+    let unit = context.unit;
+    TABLE.iter().filter(move |row| row.is_of(unit))
 }
 
 fn all(context: &Context<'_>, with_timeouts: bool) -> Vec<u8> {
