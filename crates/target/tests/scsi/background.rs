@@ -146,3 +146,12 @@ fn a_format_erases_and_knows_no_defects() {
     assert_eq!(client.ask(&long).good(), [0, 0x18, 0, 0, 0, 0, 0, 0]);
     assert_eq!(client.ask(&cdb10(0x35, 2, 0, 0)).answer.status, Status::GOOD);
 }
+
+#[test]
+fn an_operation_ends_with_its_core() {
+    let bench = Bench::new();
+    let client = bench.nexus("a");
+    client.ask(&sanitize(0x80 | 2, 0)).good();
+    // What was spawned is dropped before it has run.
+    drop((client, bench));
+}

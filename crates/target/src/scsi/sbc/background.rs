@@ -1,12 +1,13 @@
 //! What an LU does by itself for a while: erasing and overwriting all of its medium. It begins as a
 //! command and goes on without it: neither an abort nor a reset ends it (SBC-3 4.11.2, 4.12).
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
-use block::{Buffer, Device, Error, Op, OpSet, Request, Waiting};
+use block::{Buffer, Device, Error, Op, OpSet, Request};
 
 use super::super::answer::Answer;
 use super::super::context::Context;
@@ -35,28 +36,52 @@ pub async fn run(
     immediately: bool,
 ) -> Result<(), Answer> {
     context.change(Change::Operation(begin)).await?;
-    let (waiting, done) = Waiting::new();
-    let handle = context.unit.handle.clone();
+    let ended = Rc::new(Ended::default());
+    let (handle, end) = (context.unit.handle.clone(), ended.clone());
     context.nexus.env().spawn(Box::pin(async move {
         let outcome = work(&handle, job).await;
-        let end = OperationChange::End { failed: outcome.is_err() };
+        let change = OperationChange::End { failed: outcome.is_err() };
         // An owner that cannot be reached now has stored that the operation was under way.
-        let _ = handle.change(Change::Operation(end)).await;
-        done.finish(outcome.map(|()| 0));
+        let _ = handle.change(Change::Operation(change)).await;
+        end.tell(outcome);
     }));
     if immediately {
         return Ok(());
     }
-    let mut ended = pin!(waiting.outcome());
     let mut aborted = pin!(context.entered.until_aborted());
     poll_fn(|cx| {
         if let Poll::Ready(how) = aborted.as_mut().poll(cx) {
             return Poll::Ready(Err(Answer::aborted(how)));
         }
         let failed = |error: Error| Answer::of_error(&error, true);
-        ended.as_mut().poll(cx).map(|outcome| outcome.map(drop).map_err(failed))
+        ended.poll(cx.waker()).map(|outcome| outcome.map_err(failed))
     })
     .await
+}
+
+/// How an operation has ended, for the task that waits for it. If the core ends first, nobody is
+/// told, and nobody is there to be.
+#[derive(Default)]
+struct Ended {
+    outcome: RefCell<Option<Result<(), Error>>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Ended {
+    fn tell(&self, outcome: Result<(), Error>) {
+        self.outcome.replace(Some(outcome));
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn poll(&self, waker: &Waker) -> Poll<Result<(), Error>> {
+        if let Some(outcome) = self.outcome.take() {
+            return Poll::Ready(outcome);
+        }
+        self.waker.replace(Some(waker.clone()));
+        Poll::Pending
+    }
 }
 
 async fn work(handle: &Rc<Handle>, job: Job) -> Result<(), Error> {
