@@ -5,6 +5,7 @@
 //! only; no request ever takes it.
 
 mod health;
+mod iscsi;
 mod lus;
 mod notices;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use crate::engine::{AdapterStatus, Context, DeviceStatus, Done, Engine, Made, Sn
 use crate::probe::{self, Probe};
 use crate::socket::{self, SocketSpec};
 use health::Watch;
+use iscsi::Iscsi;
 use notices::Notices;
 
 /// Queues that a client may use on one adapter: QEMU makes as many as the guest has CPUs.
@@ -47,6 +49,8 @@ pub struct Plane(Arc<Inner>);
 struct Inner {
     context: Context,
     cores: Vec<Remote>,
+    /// Serves iSCSI, if it is served anywhere.
+    iscsi: Option<Iscsi>,
     /// Adapters take turns in where their first queue lives.
     next_home: AtomicUsize,
     open: Mutex<Open>,
@@ -100,7 +104,11 @@ impl Plane {
             cores.push(started?);
         }
         let next_home = AtomicUsize::new(0);
-        Ok(Plane(Arc::new(Inner { context, cores, next_home, open: Mutex::default() })))
+        let serves_iscsi = !context.iscsi.is_empty();
+        let iscsi = serves_iscsi.then(|| Iscsi::start(&context, &cores)).transpose();
+        let iscsi =
+            iscsi.map_err(|(address, error)| crate::tcp::refused(address, &error, "--iscsi"))?;
+        Ok(Plane(Arc::new(Inner { context, cores, iscsi, next_home, open: Mutex::default() })))
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -271,6 +279,9 @@ impl Engine for Plane {
         self.run(done, move |plane, core| async move {
             let Some(lu) = plane.lu(uuid) else { return Ok(()) };
             plane.flush(&core, &lu).await?;
+            if let Some(iscsi) = &plane.0.iscsi {
+                iscsi.forget(uuid).await;
+            }
             plane.open().devices.remove(&uuid);
             Ok(())
         });
@@ -279,14 +290,16 @@ impl Engine for Plane {
     fn open_mapping(&self, mapping: &MappingSpec, socket: Option<&SocketSpec>, done: Done<()>) {
         let (mapping, socket) = (mapping.clone(), socket.cloned());
         self.run(done, move |plane, _| async move {
-            let (Via::VhostUserBlk, Some(socket)) = (mapping.via, socket) else {
-                return Err(ApiError::failed(format!("{} is not served here", mapping.via)));
+            let lu = plane.lu(mapping.device).ok_or_else(|| not_open(mapping.device))?;
+            let socket = match (mapping.via, &plane.0.iscsi, socket) {
+                (Via::Iscsi, Some(iscsi), _) => return iscsi.open(&mapping, &lu).await,
+                (Via::VhostUserBlk, _, Some(socket)) => socket,
+                (via, ..) => return Err(not_served(via)),
             };
             let id = &mapping.id.adapter;
             if plane.open().adapters.contains_key(id) {
                 return Ok(());
             }
-            let lu = plane.lu(mapping.device).ok_or_else(|| not_open(mapping.device))?;
             let listener = socket::bind(&socket)?;
             let notices = Arc::new(Notices::new(
                 id.clone(),
@@ -319,9 +332,12 @@ impl Engine for Plane {
     }
 
     fn close_mapping(&self, id: &MappingId, done: Done<()>) {
-        let id = id.adapter.clone();
+        let id = id.clone();
         self.run(done, move |plane, _| async move {
-            plane.close_door(&id).await;
+            match &plane.0.iscsi {
+                Some(iscsi) if iscsi.has(&id.adapter) => iscsi.close(&id).await,
+                _ => plane.close_door(&id.adapter).await,
+            }
             Ok(())
         });
     }
@@ -351,17 +367,31 @@ impl Engine for Plane {
                 let status = Plane::adapter_status(&door, info.await.unwrap_or_default());
                 snapshot.adapters.insert(id, status);
             }
+            if let Some(iscsi) = &plane.0.iscsi {
+                snapshot.portals = iscsi.portals();
+                snapshot.adapters.extend(iscsi.adapters().await);
+            }
             Ok(snapshot)
         });
     }
 
-    /// No transport that is served here has reservations.
     fn reservations(&self, done: Done<BTreeMap<Uuid, Reservations>>) {
-        done.ok(BTreeMap::new());
+        self.run(done, |plane, _| async move {
+            match &plane.0.iscsi {
+                Some(iscsi) => Ok(iscsi.reservations().await),
+                None => Ok(BTreeMap::new()),
+            }
+        });
     }
 
     fn clear_reservations(&self, uuid: Uuid, done: Done<()>) {
-        done.give(self.lu(uuid).map(drop).ok_or_else(|| not_open(uuid)));
+        self.run(done, move |plane, _| async move {
+            plane.lu(uuid).ok_or_else(|| not_open(uuid))?;
+            match &plane.0.iscsi {
+                Some(iscsi) => iscsi.clear_reservations(uuid).await,
+                None => Ok(()),
+            }
+        });
     }
 
     fn stats(&self, done: Done<Vec<DeviceStats>>) {
@@ -383,6 +413,9 @@ impl Engine for Plane {
             for id in ids {
                 plane.close_door(&id).await;
             }
+            if let Some(iscsi) = &plane.0.iscsi {
+                iscsi.stop().await;
+            }
             let devices = std::mem::take(&mut plane.open().devices);
             let mut result = Ok(());
             for lu in devices.values() {
@@ -400,4 +433,9 @@ impl Engine for Plane {
 
 fn not_open(uuid: Uuid) -> ApiError {
     ApiError::failed(format!("device {uuid} is not open"))
+}
+
+fn not_served(via: Via) -> ApiError {
+    ApiError::failed(format!("{via} is not served by this node"))
+        .then("start it with --iscsi ADDRESS")
 }

@@ -1,0 +1,251 @@
+//! What the iSCSI connections of one core see: their sessions, and the handles of LUs there.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use front::iscsi::{Ends, Host, Notice, Why};
+use jiff::Timestamp;
+use model::status::{IscsiConnection, IscsiSession};
+use model::{AdapterId, Severity, Subject};
+use proto::iscsi::{Accounts, Ended, Session, SessionKind};
+use rt::{Core, Placed};
+use store::Store;
+use target::lun::attention::AttentionSet;
+use target::lun::{Handle, Identity, NexusId, PortId, Update, View};
+use target::scsi::persist::transport_id;
+use target::scsi::{Env, Kind, Nexus, Settings, TargetPort, TaskManagement, Unit};
+use uuid::Uuid;
+use wire::iscsi::LoginStatus;
+use wire::scsi::LogicalUnitNumber;
+use wire::scsi::reservation::Protocol;
+
+use super::PORT;
+use super::owner::{Owner, ToOwner};
+use super::targets::{Book, Lun, Target, Targets};
+use crate::engine::{Report, Reporter};
+use crate::world::wall_clock;
+
+/// Commands that a nexus may have at one LU.
+const TASKS_MAX: u32 = 256;
+
+pub(super) struct CoreHost {
+    env: Rc<Spawner>,
+    report: Reporter,
+    book: Rc<Book>,
+    handles: RefCell<HashMap<Uuid, Rc<Handle>>>,
+    live: RefCell<Vec<Rc<Live>>>,
+}
+
+/// A session that is logged in.
+struct Live {
+    adapter: AdapterId,
+    target: String,
+    session: Session,
+    ends: Ends,
+    since: Timestamp,
+    nexus: Rc<Nexus>,
+    /// What it sees.
+    luns: RefCell<BTreeMap<u16, Lun>>,
+}
+
+struct Spawner(Core);
+
+impl Env for Spawner {
+    fn spawn(&self, work: Pin<Box<dyn Future<Output = ()>>>) {
+        self.0.spawn(work);
+    }
+}
+
+impl CoreHost {
+    pub fn new(core: &Core, report: Reporter) -> Rc<Self> {
+        Rc::new(Self {
+            env: Rc::new(Spawner(core.clone())),
+            report,
+            book: Rc::default(),
+            handles: RefCell::default(),
+            live: RefCell::default(),
+        })
+    }
+
+    /// Keeps a handle of an LU for the sessions here.
+    pub fn hold(
+        &self,
+        uuid: Uuid,
+        store: Arc<dyn Store>,
+        identity: Identity,
+        view: Arc<View>,
+        owner: Arc<Placed<Owner>>,
+    ) {
+        let device = store.device(&self.env.0);
+        let handle = Handle::new(device, identity, view, Rc::new(ToOwner(owner)));
+        self.handles.borrow_mut().insert(uuid, handle);
+    }
+
+    pub fn forget(&self, uuid: Uuid) {
+        self.handles.borrow_mut().remove(&uuid);
+    }
+
+    /// Takes over a change of an LU's state; done when the tasks that it ends have left.
+    pub async fn update(self: Rc<Self>, uuid: Uuid, update: Update) {
+        let handle = self.handles.borrow().get(&uuid).cloned();
+        if let Some(handle) = handle {
+            handle.install(&update).done().await;
+        }
+    }
+
+    /// From now on this is what is seen. Done when nothing runs any more at LUNs that went.
+    pub async fn install(self: Rc<Self>, targets: Arc<Targets>) {
+        if !self.book.turn_to(targets) {
+            return;
+        }
+        let live: Vec<Rc<Live>> = self.live.borrow().clone();
+        for one in live {
+            self.show(&one).await;
+        }
+    }
+
+    /// Makes a session see what its target has.
+    async fn show(&self, one: &Live) {
+        let targets = self.book.targets();
+        let wanted = targets.get(&one.target).map(|it| it.luns.clone()).unwrap_or_default();
+        let shown = one.luns.replace(wanted.clone());
+        for (number, _) in shown.iter().filter(|(number, lun)| wanted.get(number) != Some(lun)) {
+            let lun = LogicalUnitNumber::new(*number).0;
+            one.nexus.manage(lun, TaskManagement::AbortTaskSet).await;
+            one.nexus.unmap(*number);
+        }
+        for (number, lun) in wanted.iter().filter(|(number, lun)| shown.get(number) != Some(lun)) {
+            self.map(&one.nexus, *number, lun);
+        }
+    }
+
+    fn map(&self, nexus: &Nexus, number: u16, lun: &Lun) {
+        let Some(handle) = self.handles.borrow().get(&lun.device).cloned() else { return };
+        let settings = Settings {
+            kind: Kind::Disk,
+            removable: lun.removable,
+            read_only: lun.read_only,
+            tasks_max: TASKS_MAX,
+        };
+        let attentions = handle.attentions(AttentionSet::NONE);
+        let unit = Unit::new(nexus.id().clone(), handle, attentions, settings);
+        // The model has a limit below the nexus's.
+        let _ = nexus.map(number, unit);
+    }
+
+    pub fn sessions(&self) -> Vec<(AdapterId, IscsiSession)> {
+        let view = |one: &Rc<Live>| {
+            let session = IscsiSession {
+                initiator: one.session.initiator.clone(),
+                isid: hex(&one.session.isid),
+                tsih: one.session.tsih,
+                connections: vec![IscsiConnection {
+                    cid: one.session.cid,
+                    peer: one.ends.peer.to_string(),
+                    portal: one.ends.portal.to_string(),
+                }],
+                since: one.since,
+                parameters: Vec::new(),
+                io: None,
+            };
+            (one.adapter.clone(), session)
+        };
+        self.live.borrow().iter().map(view).collect()
+    }
+
+    fn nexus(&self, session: &Session, name: &str, target: &Target) -> Option<Rc<Nexus>> {
+        let initiator = transport_id::iscsi(&session.initiator, session.isid)?;
+        let id = NexusId::new(initiator, PortId(PORT));
+        let port = TargetPort { protocol: Protocol::ISCSI, device_name: name.to_owned() };
+        let nexus = Nexus::new(id, port, self.env.clone());
+        for (number, lun) in &target.luns {
+            self.map(&nexus, *number, lun);
+        }
+        // It has seen none of them before.
+        nexus.told_luns();
+        Some(nexus)
+    }
+
+    fn tell(&self, severity: Severity, kind: &'static str, message: String, next: Option<&str>) {
+        let next = next.map(str::to_owned);
+        (self.report)(Report { severity, subject: Subject::Node, kind, message, next });
+    }
+}
+
+impl Host for CoreHost {
+    fn accounts(&self) -> Rc<dyn Accounts> {
+        self.book.clone()
+    }
+
+    fn enter(&self, session: &Session, ends: &Ends) -> Result<Rc<Nexus>, LoginStatus> {
+        let SessionKind::Normal { target: name } = &session.kind else {
+            return Err(LoginStatus::SESSION_TYPE_NOT_SUPPORTED);
+        };
+        let targets = self.book.targets();
+        let target = targets.get(name).ok_or(LoginStatus::NOT_FOUND)?;
+        let nexus = self.nexus(session, name, target).ok_or(LoginStatus::INITIATOR_ERROR)?;
+        self.live.borrow_mut().push(Rc::new(Live {
+            adapter: target.adapter.clone(),
+            target: name.to_owned(),
+            session: session.clone(),
+            ends: ends.clone(),
+            since: wall_clock(),
+            nexus: nexus.clone(),
+            luns: RefCell::new(target.luns.clone()),
+        }));
+        Ok(nexus)
+    }
+
+    fn leave(&self, _: &Session, nexus: &Rc<Nexus>) {
+        self.live.borrow_mut().retain(|one| !Rc::ptr_eq(&one.nexus, nexus));
+        let nexus = nexus.clone();
+        self.env.0.spawn(async move {
+            nexus.lose().await;
+        });
+    }
+
+    fn notice(&self, notice: Notice) {
+        match notice {
+            Notice::LoggedIn { session, ends } => {
+                if let SessionKind::Normal { target } = session.kind {
+                    let message =
+                        format!("{} logged in to {target} from {}", session.initiator, ends.peer);
+                    self.tell(Severity::Info, "iscsi-login", message, None);
+                }
+            }
+            Notice::Ended { initiator, ends, why } => {
+                let who = initiator.unwrap_or_else(|| "an initiator without a name".to_owned());
+                let (severity, kind, next) = gravity(&why);
+                let peer = ends.peer;
+                let message = format!("the iSCSI session of {who} from {peer} ended: {why}");
+                self.tell(severity, kind, message, next);
+            }
+        }
+    }
+}
+
+/// How much an end matters to an operator, and what can be done about it.
+fn gravity(why: &Why) -> (Severity, &'static str, Option<&'static str>) {
+    match why {
+        Why::Protocol(Ended::Logout { .. }) | Why::Replaced => {
+            (Severity::Info, "iscsi-logout", None)
+        }
+        Why::Closed => (Severity::Info, "iscsi-closed", None),
+        Why::Protocol(Ended::Refused { .. }) => (
+            Severity::Warning,
+            "iscsi-login-refused",
+            Some("viaduct client ls shows which initiator names are known; check name and secret"),
+        ),
+        Why::Protocol(_) => (Severity::Warning, "iscsi-violation", None),
+        Why::Failed(_) | Why::LoginTooSlow | Why::Silent => {
+            (Severity::Warning, "iscsi-lost", Some("look at the network and at the initiator"))
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
