@@ -5,9 +5,11 @@
 //! the order of telling. A nexus that is served by several cores shares one queue: each core
 //! raises what an update brought, and the version of the update makes that once only.
 //!
+//! Beside it lies what happened to the medium, for a client that asks instead of being told.
+//!
 //! Not here: how a protocol says it.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// Something to tell, most urgent first (SAM-5 5.14: a reset says more than what it reset).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -113,10 +115,43 @@ impl FromIterator<Attention> for AttentionSet {
     }
 }
 
+/// Something that happened to the medium, in the order in which it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum MediumEvent {
+    Removed,
+    Loaded,
+    /// Somebody would like to take it out, and a client forbids it.
+    RemovalRequested,
+}
+
+/// What happened to the medium since somebody asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MediumEvents(u8);
+
+impl MediumEvents {
+    pub const NONE: Self = Self(0);
+    const ALL: [MediumEvent; 3] =
+        [MediumEvent::Removed, MediumEvent::Loaded, MediumEvent::RemovalRequested];
+
+    /// What came before a removal is of no interest any more.
+    pub const fn then(self, what: MediumEvent) -> Self {
+        match what {
+            MediumEvent::Removed => Self(1 << what as u8),
+            MediumEvent::Loaded | MediumEvent::RemovalRequested => Self(self.0 | 1 << what as u8),
+        }
+    }
+
+    fn iter(self) -> impl Iterator<Item = MediumEvent> {
+        Self::ALL.into_iter().filter(move |&what| self.0 & 1 << what as u8 != 0)
+    }
+}
+
 /// What is to be told to one nexus about one LU, on whatever core it asks.
 #[derive(Debug, Default)]
 pub struct Attentions {
     pending: AtomicU32,
+    medium: AtomicU8,
     /// The newest update whose attentions are in, so that of several cores only one raises them.
     version: AtomicU64,
 }
@@ -124,7 +159,8 @@ pub struct Attentions {
 impl Attentions {
     /// The queue of a nexus that has just been made, at this version of the LU's view.
     pub fn new(first: AttentionSet, version: u64) -> Self {
-        Self { pending: AtomicU32::new(first.settled().0), version: AtomicU64::new(version) }
+        let pending = AtomicU32::new(first.settled().0);
+        Self { pending, version: AtomicU64::new(version), ..Self::default() }
     }
 
     #[inline]
@@ -163,9 +199,28 @@ impl Attentions {
 
     /// What the update of this version brought. The first core that installs it raises it; each
     /// core installs in order, so whatever is newer than the last one seen is new.
-    pub fn raise_at(&self, version: u64, what: AttentionSet) {
-        if self.version.fetch_max(version, Ordering::AcqRel) < version && !what.is_empty() {
+    pub fn raise_at(&self, version: u64, what: AttentionSet, medium: MediumEvents) {
+        if self.version.fetch_max(version, Ordering::AcqRel) >= version {
+            return;
+        }
+        if !what.is_empty() {
             self.add(what);
+        }
+        if medium != MediumEvents::NONE {
+            let merge = |told| Some(medium.iter().fold(MediumEvents(told), MediumEvents::then).0);
+            // The closure always gives a value, so the update cannot fail.
+            let _ = self.medium.fetch_update(Ordering::AcqRel, Ordering::Acquire, merge);
+        }
+    }
+
+    /// Takes out what happened to the medium first: it is told now.
+    pub fn take_medium_event(&self) -> Option<MediumEvent> {
+        loop {
+            let what = MediumEvents(self.medium.load(Ordering::Acquire)).iter().next()?;
+            let bit = 1 << what as u8;
+            if self.medium.fetch_and(!bit, Ordering::AcqRel) & bit != 0 {
+                return Some(what);
+            }
         }
     }
 

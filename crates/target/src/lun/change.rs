@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::access::Access;
-use super::attention::Attention;
+use super::attention::{Attention, MediumEvent};
 use super::nexus::NexusId;
 use super::operation::{Operation, OperationKind};
 use super::reservation::{Action, Mistake};
@@ -26,6 +26,12 @@ pub enum Change {
     },
     /// Forbids, or allows again, to take the medium out.
     Prevent {
+        nexus: NexusId,
+        prevent: bool,
+    },
+    /// Takes the eject button away, or gives it back: a removal is asked for instead. Clients may
+    /// still take the medium out themselves.
+    PreventPersistently {
         nexus: NexusId,
         prevent: bool,
     },
@@ -65,6 +71,9 @@ pub struct ModeChange {
 pub enum MediumChange {
     /// By a nexus, or by the operator, who may insist although a client forbids it.
     Eject { by: Option<NexusId>, force: bool },
+    /// The operator presses the button: where nobody forbids it the tray opens, else clients learn
+    /// of the wish. Which of the two is in the view.
+    Button,
     /// Draws the tray in.
     Load { by: Option<NexusId> },
     /// Another medium, or none.
@@ -145,6 +154,8 @@ pub enum Effect {
     ClearAca {
         of: Audience,
     },
+    /// Something happened to the medium, for every nexus that asks.
+    Medium(MediumEvent),
     /// For the node, not for handles: a client would like this group to be optimized.
     Wish {
         group: u16,

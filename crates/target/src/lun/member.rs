@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::access::{AccessSet, AccessState};
 use super::admit::{Aborted, Leaving, TaskSet, Which};
-use super::attention::{Attention, AttentionSet, Attentions};
+use super::attention::{Attention, AttentionSet, Attentions, MediumEvents};
 use super::change::{Effect, Telling, Update};
 use super::nexus::NexusId;
 use super::reservation::{Class, ClassSet, Standing};
@@ -120,10 +120,12 @@ impl Member {
         self.access.set(access);
         self.hindrance.set(Hindrance::of(view, access));
         let mut told = AttentionSet::NONE;
+        let mut medium = MediumEvents::NONE;
         let mut leaving = Leaving::default();
         for effect in update.effects.iter() {
             match effect {
                 Effect::Attention { to, what } if to.contains(&self.nexus) => told.insert(*what),
+                Effect::Medium(what) => medium = medium.then(*what),
                 Effect::ClearAca { of } if of.contains(&self.nexus) => {
                     leaving.extend(self.tasks.clear_aca().1);
                 }
@@ -149,7 +151,7 @@ impl Member {
                 | Effect::Wish { .. } => {}
             }
         }
-        self.attentions.raise_at(view.version, told);
+        self.attentions.raise_at(view.version, told, medium);
         leaving
     }
 }

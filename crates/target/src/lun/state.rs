@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::access::{Access, Altered};
-use super::attention::Attention;
+use super::attention::{Attention, MediumEvent};
 use super::change::{
     Aborter, AccessChange, Applied, Audience, Change, Effect, MediumChange, ModeChange,
     OperationChange, Refusal, Reply, ResetKind, Telling, Update,
@@ -35,6 +35,7 @@ pub struct Persistent {
     pub modes: Modes,
     pub saved_modes: Modes,
     pub preventing: Vec<NexusId>,
+    pub preventing_persistently: Vec<NexusId>,
     pub started: bool,
     pub medium: Medium,
     /// One that was under way is to be taken up again, or ended as failed, by whoever restores it.
@@ -67,6 +68,7 @@ impl State {
             modes: config.modes,
             access: Arc::new(config.access),
             preventing: Arc::default(),
+            preventing_persistently: Arc::default(),
             started: true,
             medium: config.medium,
             operation: None,
@@ -87,8 +89,9 @@ impl State {
         if outage == Outage::Restart {
             state.view.modes = stored.modes;
             state.view.started = stored.started;
-            let preventing = stored.preventing.into_iter().take(PREVENTING_MAX);
-            state.view.preventing = Arc::new(preventing.collect());
+            let some = |all: Vec<_>| Arc::new(all.into_iter().take(PREVENTING_MAX).collect());
+            state.view.preventing = some(stored.preventing);
+            state.view.preventing_persistently = some(stored.preventing_persistently);
         }
         state
     }
@@ -103,6 +106,7 @@ impl State {
             modes: self.view.modes,
             saved_modes: self.saved_modes,
             preventing: self.view.preventing.iter().cloned().collect(),
+            preventing_persistently: self.view.preventing_persistently.iter().cloned().collect(),
             started: self.view.started,
             medium: self.view.medium,
             operation: self.view.operation,
@@ -140,7 +144,12 @@ impl State {
                 Ok(notices(done))
             }
             Change::Mode { nexus, modes } => Ok(self.mode(nexus, modes)),
-            Change::Prevent { nexus, prevent } => self.prevent(nexus, prevent),
+            Change::Prevent { nexus, prevent } => {
+                set_lock(&mut self.view.preventing, nexus, prevent)
+            }
+            Change::PreventPersistently { nexus, prevent } => {
+                set_lock(&mut self.view.preventing_persistently, nexus, prevent)
+            }
             Change::Power { start } => {
                 self.view.started = start;
                 Ok(Vec::new())
@@ -191,43 +200,47 @@ impl State {
         vec![Effect::Attention { to: Audience::AllBut(nexus), what: Attention::ModesChanged }]
     }
 
-    fn prevent(&mut self, nexus: NexusId, prevent: bool) -> Outcome {
-        let preventing = Arc::make_mut(&mut self.view.preventing);
-        if !prevent {
-            preventing.remove(&nexus);
-        } else if preventing.len() < PREVENTING_MAX || preventing.contains(&nexus) {
-            preventing.insert(nexus);
-        } else {
-            return Err(Refusal::NoRoom);
-        }
-        Ok(Vec::new())
-    }
-
     fn medium(&mut self, change: MediumChange) -> Outcome {
         let medium = &mut self.view.medium;
-        let changed_for = |to| Ok(vec![Effect::Attention { to, what: Attention::MediumChanged }]);
+        let was_loaded = medium.is_loaded();
+        let is_locked = !self.view.preventing.is_empty();
+        let changed_for = |to| Effect::Attention { to, what: Attention::MediumChanged };
+        let mut effects = Vec::new();
         match change {
             MediumChange::Eject { by, force } => {
-                let insisted = force && by.is_none();
-                if !self.view.preventing.is_empty() && !insisted {
+                if is_locked && !(force && by.is_none()) {
                     return Err(Refusal::Prevented);
                 }
                 medium.open = true;
-                Ok(Vec::new())
+            }
+            MediumChange::Button if !is_locked && self.view.preventing_persistently.is_empty() => {
+                medium.open = true;
+            }
+            MediumChange::Button => {
+                effects.push(Effect::Medium(MediumEvent::RemovalRequested));
             }
             MediumChange::Load { by } => {
-                let was_loaded = medium.is_loaded();
                 medium.open = false;
                 if medium.present && !was_loaded {
-                    return changed_for(Audience::others(by));
+                    effects.push(changed_for(Audience::others(by)));
+                    effects.push(Effect::Medium(MediumEvent::Loaded));
                 }
-                Ok(Vec::new())
             }
             MediumChange::Exchanged { present } => {
                 *medium = Medium { present, open: false };
-                if present { changed_for(Audience::All) } else { Ok(Vec::new()) }
+                if was_loaded {
+                    effects.push(Effect::Medium(MediumEvent::Removed));
+                }
+                if present {
+                    effects.push(changed_for(Audience::All));
+                    effects.push(Effect::Medium(MediumEvent::Loaded));
+                }
             }
         }
+        if was_loaded && medium.open {
+            effects.push(Effect::Medium(MediumEvent::Removed));
+        }
+        Ok(effects)
     }
 
     fn access(&mut self, change: AccessChange) -> Outcome {
@@ -305,6 +318,7 @@ impl State {
         Arc::make_mut(&mut self.view.reservations).release_unit(None);
         self.view.modes = self.saved_modes;
         self.view.preventing = Arc::default();
+        self.view.preventing_persistently = Arc::default();
         self.view.started = true;
         let what = match kind {
             ResetKind::LogicalUnit => Attention::Reset,
@@ -327,10 +341,10 @@ impl State {
         if self.view.reservations.unit_holder() == Some(&nexus) {
             Arc::make_mut(&mut self.view.reservations).release_unit(Some(&nexus));
         }
-        if self.view.preventing.contains(&nexus) {
-            let remaining: BTreeSet<NexusId> =
-                self.view.preventing.iter().filter(|&it| *it != nexus).cloned().collect();
-            self.view.preventing = Arc::new(remaining);
+        for locks in [&mut self.view.preventing, &mut self.view.preventing_persistently] {
+            if locks.contains(&nexus) {
+                Arc::make_mut(locks).remove(&nexus);
+            }
         }
         let of = Audience::These(vec![nexus.clone()]);
         let by = Some(Aborter { nexus, task: None });
@@ -340,6 +354,19 @@ impl State {
             Effect::Attention { to: of, what: Attention::NexusLost },
         ]
     }
+}
+
+/// Locks or unlocks the medium in the name of a nexus.
+fn set_lock(locks: &mut Arc<BTreeSet<NexusId>>, nexus: NexusId, prevent: bool) -> Outcome {
+    let locks = Arc::make_mut(locks);
+    if !prevent {
+        locks.remove(&nexus);
+    } else if locks.len() < PREVENTING_MAX || locks.contains(&nexus) {
+        locks.insert(nexus);
+    } else {
+        return Err(Refusal::NoRoom);
+    }
+    Ok(Vec::new())
 }
 
 /// What registrants are told, each thing once for all whom it concerns.

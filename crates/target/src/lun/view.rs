@@ -93,6 +93,8 @@ pub struct View {
     pub access: Arc<Access>,
     /// Who forbids to take the medium out.
     pub preventing: Arc<BTreeSet<NexusId>>,
+    /// Who wants to be asked before the operator takes it out.
+    pub preventing_persistently: Arc<BTreeSet<NexusId>>,
     pub started: bool,
     pub medium: Medium,
     pub operation: Option<Operation>,

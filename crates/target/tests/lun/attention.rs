@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use target::lun::attention::{ATTENTIONS_MAX, Attention, AttentionSet, Attentions};
+use target::lun::attention::{
+    ATTENTIONS_MAX, Attention, AttentionSet, Attentions, MediumEvent, MediumEvents,
+};
 use target::lun::reservation::{Action, Kind};
 use target::lun::{Caching, Change, MediumChange, ModeChange, NexusId, ResetKind};
 
@@ -123,7 +125,7 @@ proptest! {
                 let newest = cores.iter().max().copied().unwrap();
                 cores[core] += 1;
                 raised += u32::from(cores[core] > newest && shared.is_empty());
-                shared.raise_at(cores[core], told);
+                shared.raise_at(cores[core], told, MediumEvents::NONE);
             }
             if asks {
                 heard += u32::from(shared.take().is_some());
@@ -132,6 +134,38 @@ proptest! {
         heard += u32::from(shared.take().is_some());
         prop_assert_eq!(heard, raised);
     }
+}
+
+#[test]
+fn what_happened_to_a_medium_is_told_once_and_until_it_is_overtaken() {
+    use MediumEvent::{Loaded, RemovalRequested, Removed};
+    let asked = Attentions::new(AttentionSet::NONE, 7);
+    let mut version = 7;
+    let mut happens = |events: &[MediumEvent]| {
+        version += 1;
+        let events = events.iter().fold(MediumEvents::NONE, |all, one| all.then(*one));
+        asked.raise_at(version, AttentionSet::NONE, events);
+        // By another core, which installs the same update.
+        asked.raise_at(version, AttentionSet::NONE, events);
+    };
+    let cases: [(&[&[MediumEvent]], &[MediumEvent]); 5] = [
+        (&[&[Loaded]], &[Loaded]),
+        (&[&[RemovalRequested], &[RemovalRequested]], &[RemovalRequested]),
+        (&[&[Loaded], &[RemovalRequested], &[Removed]], &[Removed]),
+        (&[&[Removed, Loaded]], &[Removed, Loaded]),
+        (
+            &[&[Loaded], &[Removed, Loaded], &[RemovalRequested]],
+            &[Removed, Loaded, RemovalRequested],
+        ),
+    ];
+    for (updates, told) in cases {
+        updates.iter().for_each(|events| happens(events));
+        for what in told {
+            assert_eq!(asked.take_medium_event(), Some(*what));
+        }
+        assert_eq!(asked.take_medium_event(), None);
+    }
+    assert!(asked.is_empty(), "nobody is told who does not ask");
 }
 
 /// Who leads to what: the tests of the machine look at effects, this one at what arrives.

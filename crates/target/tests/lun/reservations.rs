@@ -123,6 +123,7 @@ fn outcome(applied: &Applied) -> Outcome {
                 outcome.aborted.extend(concerned(of));
             }
             Effect::ClearAca { of } => assert!(matches!(of, Audience::These(_))),
+            Effect::Medium(_) => panic!("no medium moved"),
             Effect::Wish { .. } => panic!("nobody wished"),
         }
     }

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use target::lun::access::{Access, AccessSet, AccessState, Altered, Group, Port};
 use target::lun::admit::{Aborted, Attribute};
-use target::lun::attention::Attention;
+use target::lun::attention::{Attention, MediumEvent};
 use target::lun::operation::{Operation, OperationKind, Stage};
 use target::lun::reservation::{Action, Class, Kind, Standing};
 use target::lun::{
@@ -63,6 +63,56 @@ fn a_medium_stays_in_while_anybody_forbids_to_take_it_out() {
     let all = vec![(Audience::All, Attention::MediumChanged)];
     assert_eq!(attentions(&state.apply(exchange(true))), all);
     assert!(state.view().medium.is_loaded());
+}
+
+fn medium_events(applied: &Applied) -> Vec<MediumEvent> {
+    let effects = applied.update.iter().flat_map(|update| update.effects.iter());
+    let told = |effect: &Effect| match effect {
+        Effect::Medium(what) => Some(*what),
+        _ => None,
+    };
+    effects.filter_map(told).collect()
+}
+
+#[test]
+fn the_button_opens_the_tray_or_asks_those_who_lock_it() {
+    use MediumEvent::{Loaded, RemovalRequested, Removed};
+    let mut state = State::new(config());
+    let (a, b) = (nexus("a", 1), nexus("b", 1));
+    let button = || Change::Medium(MediumChange::Button);
+    let load = |by: Option<&NexusId>| Change::Medium(MediumChange::Load { by: by.cloned() });
+    let exchange = |present| Change::Medium(MediumChange::Exchanged { present });
+    let persistently = |prevent| Change::PreventPersistently { nexus: b.clone(), prevent };
+    let steps: [(Change, bool, &[MediumEvent]); 12] = [
+        (button(), true, &[Removed]),
+        (button(), true, &[]),
+        (load(Some(&a)), false, &[Loaded]),
+        (prevent(&a, true), false, &[]),
+        (button(), false, &[RemovalRequested]),
+        (eject(None, true), true, &[Removed]),
+        (exchange(true), false, &[Loaded]),
+        (exchange(true), false, &[Removed, Loaded]),
+        (prevent(&a, false), false, &[]),
+        (persistently(true), false, &[]),
+        (button(), false, &[RemovalRequested]),
+        // What a client does itself needs no asking.
+        (eject(Some(&a), false), true, &[Removed]),
+    ];
+    for (step, (change, open, events)) in steps.into_iter().enumerate() {
+        let applied = state.apply(change);
+        assert!(applied.reply.is_ok(), "step {step}");
+        assert_eq!(medium_events(&applied), events, "step {step}");
+        assert_eq!(state.view().medium.open, open, "step {step}");
+    }
+    state.apply(load(None)).reply.unwrap();
+    let stored = state.persistent();
+    assert_eq!(stored.preventing_persistently, std::slice::from_ref(&b));
+    let mut restored = State::restore(Default::default(), stored, Outage::Restart);
+    assert_eq!(medium_events(&restored.apply(button())), [RemovalRequested]);
+    restored.apply(Change::NexusLost { nexus: b.clone() }).reply.unwrap();
+    assert_eq!(medium_events(&restored.apply(button())), [Removed]);
+    state.apply(Change::Reset { kind: ResetKind::LogicalUnit, by: Some(a) }).reply.unwrap();
+    assert_eq!(medium_events(&state.apply(button())), [Removed]);
 }
 
 #[test]

@@ -13,6 +13,7 @@
 //! | [`ports`] | target port groups |
 //! | [`copy`] | third-party copies |
 //! | [`reservation`] | persistent reservations, transport IDs |
+//! | [`mmc`] | optical drives |
 //! | [`opcodes`] | REPORT SUPPORTED OPERATION CODES and TASK MANAGEMENT FUNCTIONS |
 //!
 //! Everything is big endian. Bits within a byte are constants beside the struct that has the byte;
@@ -27,6 +28,7 @@ pub mod copy;
 pub mod inquiry;
 pub mod log;
 pub mod lun;
+pub mod mmc;
 pub mod mode;
 pub mod opcode;
 pub mod opcodes;
