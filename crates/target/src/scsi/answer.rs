@@ -15,11 +15,11 @@ pub struct Task {
     pub attribute: Attribute,
 }
 
-/// The data of a command as the initiator has announced it; either may be shorter or longer than
-/// what the CDB asks for.
+/// The data of a command. Either may be shorter or longer than what the CDB asks for; how much
+/// data-out there should be is for [`Parsed::accepts`](super::Parsed::accepts).
 #[derive(Clone, Copy, Debug)]
 pub struct Data<'a> {
-    /// Data-out, all of it.
+    /// Data-out; what is longer than the CDB asks for may be left out.
     pub out: Sgl<'a>,
     /// Where data-in goes.
     pub into: Sgl<'a>,
@@ -35,7 +35,8 @@ pub struct Answer {
     pub status: Status,
     /// Bytes put into the data-in buffers.
     pub len: usize,
-    /// Bytes that would have been put there, given room: residuals are counted from this.
+    /// Bytes that the command is about, in its direction, whatever was announced: residuals are
+    /// counted from this. 0 of a command that failed before it knew.
     pub full: u64,
     pub sense: Option<Sense>,
     /// Nothing is sent: the client knows that this task was aborted.
@@ -50,7 +51,7 @@ impl Answer {
     /// Done, without data-in.
     pub const GOOD: Self = Self::status(Status::GOOD);
 
-    /// Done, with so much data-in of as much as there was.
+    /// Done, with so much data-in, of a command about so much data.
     pub const fn data(len: usize, full: u64) -> Self {
         Self { len, full, ..Self::GOOD }
     }

@@ -42,27 +42,12 @@ impl Context<'_> {
         Ok(list)
     }
 
-    /// Data-out of exactly the length that the CDB asks for.
-    pub fn exact_out(&self) -> Result<Sgl<'_>, Sense> {
+    /// Data-out as the CDB asks for it.
+    pub fn blocks_out(&self) -> Result<Sgl<'_>, Answer> {
         let out = self.data.out;
-        if out.len() as u64 != self.parsed.data_out_len() {
-            let code = AdditionalSense::INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT;
-            return Err(Sense::illegal(code));
-        }
-        Ok(out)
-    }
-
-    /// Data-out, at least as long as the CDB asks for and cut to that. A part of a write must not
-    /// look like all of it, so a command with too little data does nothing (FCP-4 9.4.2 allows it).
-    pub fn whole_out(&self) -> Result<Sgl<'_>, Sense> {
-        let out = self.data.out;
-        match usize::try_from(self.parsed.data_out_len()) {
-            Ok(len) if len <= out.len() => Ok(out.slice(0, len)),
-            _ => {
-                let code = AdditionalSense::INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT;
-                Err(Sense::illegal(code))
-            }
-        }
+        self.parsed.accepts(out.len() as u64)?;
+        // Not longer than what was accepted, so it is a length of memory.
+        Ok(out.slice(0, self.parsed.data_out_len() as usize))
     }
 
     pub async fn change(&self, change: Change) -> Result<Reply, Answer> {

@@ -106,7 +106,7 @@ impl Nexus {
                 Ok(_) if request.op == Op::Read => {
                     Answer::data(request.data.len(), request.data.len() as u64)
                 }
-                Ok(_) => Answer::GOOD,
+                Ok(_) => Answer::data(0, request.len),
                 Err(error) => Answer::of_error(&error, request.op.is_write()),
             },
             None => Box::pin(self.execute_rarely(unit, parsed, &entered, data)).await,
@@ -238,11 +238,7 @@ fn unknown(bytes: &[u8; CDB_BYTES]) -> Sense {
 
 #[cold]
 fn refused(place: &Place, sense: Sense) -> Answer {
-    let descriptor = match place {
-        Place::Unit(unit) => unit.view().modes.control.descriptor_sense,
-        Place::WellKnown | Place::Nothing => false,
-    };
-    Answer::check(sense.in_format(descriptor))
+    Answer::check(sense.in_format(place.wants_descriptors()))
 }
 
 /// The request of a read or write that nothing stands in the way of.
@@ -277,6 +273,9 @@ fn cut(data: Sgl<'_>, len: u64) -> Option<Sgl<'_>> {
 
 /// Puts data-in where it goes, as far as the CDB allows and there is room.
 fn deliver(bytes: &[u8], parsed: &Parsed, data: Data<'_>) -> Answer {
+    if parsed.data_out_len() > 0 {
+        return Answer::data(0, parsed.data_out_len());
+    }
     let full = (bytes.len() as u64).min(parsed.data_in_len());
     let len = bytes.len().min(data.into.len()).min(full as usize);
     data.into.copy_in(0, &bytes[..len]);

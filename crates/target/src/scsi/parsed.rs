@@ -3,10 +3,12 @@
 
 use std::rc::Rc;
 
-use wire::scsi::Opcode;
+use wire::scsi::capacity::{FormatHeader, LongFormatHeader};
 use wire::scsi::cdb::{control, flag, start_stop};
+use wire::scsi::{AdditionalSense, Opcode};
 use zerocopy::FromBytes;
 
+use super::answer::Answer;
 use super::row::{Row, Transfer};
 use super::sbc::limits;
 use super::sense::Sense;
@@ -23,6 +25,16 @@ pub(super) enum Place {
     /// The well-known unit that reports LUNs.
     WellKnown,
     Nothing,
+}
+
+impl Place {
+    /// Whether sense data of this place is to be in the descriptor format.
+    pub(super) fn wants_descriptors(&self) -> bool {
+        match self {
+            Self::Unit(unit) => unit.view().modes.control.descriptor_sense,
+            Self::WellKnown | Self::Nothing => false,
+        }
+    }
 }
 
 pub struct Parsed {
@@ -59,6 +71,29 @@ impl Parsed {
     /// Bytes of data-out that the CDB asks for.
     pub fn data_out_len(&self) -> u64 {
         self.out_len
+    }
+
+    /// Whether so much data-out may be announced with this command: a transport asks before it
+    /// collects any. A part of a write must not look like all of it, so with too little nothing is
+    /// done (FCP-4 9.4.2 allows it); of what one step compares or repeats there must be exactly as
+    /// much as the CDB says.
+    pub fn accepts(&self, announced: u64) -> Result<(), Answer> {
+        let fits = match self.row.transfer {
+            Transfer::CompareAndWrite => announced == self.out_len,
+            Transfer::WriteSame => announced == self.out_len || self.out_len == 0,
+            Transfer::BlocksOut | Transfer::Verify | Transfer::WriteAndVerify => {
+                announced >= self.out_len
+            }
+            _ => true,
+        };
+        if fits { Ok(()) } else { Err(self.refuse_length()) }
+    }
+
+    #[cold]
+    fn refuse_length(&self) -> Answer {
+        let code = AdditionalSense::INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT;
+        let sense = Sense::illegal(code).in_format(self.place.wants_descriptors());
+        Answer { full: self.out_len, ..Answer::check(sense) }
     }
 
     /// The most bytes of data-in that the CDB allows; as many for reads of blocks.
@@ -125,6 +160,14 @@ impl Parsed {
                     return Err(Sense::field(13));
                 }
                 self.out_len = 2 * len;
+            }
+            Transfer::FormatList => {
+                // The CDB does not say how long it is: its header, without defects behind it.
+                self.out_len = match self.bytes[1] & (flag::FMTDATA | flag::LONGLIST) {
+                    flag::FMTDATA => size_of::<FormatHeader>() as u64,
+                    both if both & flag::FMTDATA != 0 => size_of::<LongFormatHeader>() as u64,
+                    _ => 0,
+                };
             }
             Transfer::Verify => match self.byte_check() {
                 0 => (self.lba, self.count) = range(&self.bytes),

@@ -54,6 +54,8 @@ pub enum Transfer {
     Fixed(u8),
     /// A parameter list.
     Out(Length),
+    /// The parameter list of FORMAT UNIT, whose length the CDB does not say.
+    FormatList,
     /// As many blocks as the CDB says.
     BlocksIn,
     BlocksOut,

@@ -62,6 +62,7 @@ pub static TABLE: &[Row] = &[
         .also(Traits::FAILED)
         .anywhere(),
     Row::new(Op::FORMAT_UNIT, "FORMAT UNIT", &[0, 0x3f, 0, 0, 0x03, C], Run::Act(sbc::format::run))
+        .moves(Transfer::FormatList)
         .writing()
         .within(LONG_S, WHOLE_S),
     Row::new(Op::READ_6, "READ(6)", &[0, 0x1f, F, F, F, C], Run::Blocks)

@@ -130,6 +130,9 @@ fn a_format_erases_and_knows_no_defects() {
     client.send(&cdb10(0x2a, 0, 9, 1), &[1; BLOCK]).good();
     client.ask(&[4, 0, 0, 0, 0, 0]).good();
     assert_eq!(bench.disk.content(9, 1), [0; BLOCK]);
+    let wanted =
+        |flags| client.nexus.parse([0; 8], &[4, flags, 0, 0, 0, 0]).unwrap().data_out_len();
+    assert_eq!((wanted(0), wanted(0x10), wanted(0x30)), (0, 4, 8));
     client.send(&[4, 0x10, 0, 0, 0, 0], &[0, 2, 0, 0]).good();
     let code = AdditionalSense::LOGICAL_UNIT_NOT_READY_FORMAT_IN_PROGRESS;
     client.ask(&[0; 6]).fails(SenseKey::NOT_READY, code);

@@ -1,6 +1,7 @@
 //! The SCSI device server over a toy disk: what an initiator sees, command by command.
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod background;
 mod copies;
 mod identity;

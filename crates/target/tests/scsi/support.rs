@@ -230,6 +230,10 @@ pub struct Bench {
     pub settings: Settings,
 }
 
+fn identity() -> Identity {
+    Identity { uuid: *b"0123456789abcdef", serial: "web-1".to_string(), company: None }
+}
+
 pub const SETTINGS: Settings =
     Settings { kind: Kind::Disk, removable: false, read_only: false, tasks_max: 64 };
 
@@ -244,14 +248,19 @@ impl Bench {
 
     /// An LU with this UUID.
     pub fn named(uuid: [u8; 16]) -> Self {
-        Self::made(4096, SETTINGS, uuid)
+        Self::made(4096, SETTINGS, Identity { uuid, ..identity() })
+    }
+
+    /// An LU of a cluster that has a company id.
+    pub fn of_company(company: [u8; 3]) -> Self {
+        Self::made(4096, SETTINGS, Identity { company: Some(company), ..identity() })
     }
 
     pub fn with(blocks: u64, settings: Settings) -> Self {
-        Self::made(blocks, settings, *b"0123456789abcdef")
+        Self::made(blocks, settings, identity())
     }
 
-    fn made(blocks: u64, settings: Settings, uuid: [u8; 16]) -> Self {
+    fn made(blocks: u64, settings: Settings, identity: Identity) -> Self {
         let disk = Disk::new(blocks);
         let caching = Caching { write_back: true, ..Caching::default() };
         let config = Config {
@@ -260,7 +269,6 @@ impl Bench {
             medium: Medium::LOADED,
         };
         let local = Local::new(State::new(config));
-        let identity = Identity { uuid, serial: "web-1".to_string(), company: None };
         let handle = Handle::new(disk.clone(), identity, local.view(), local.clone());
         local.attach(&handle);
         Self { disk, local, handle, world: Rc::default(), settings }

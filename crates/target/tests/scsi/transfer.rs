@@ -74,11 +74,18 @@ fn a_write_with_too_little_data_writes_nothing() {
     let bench = Bench::new();
     let client = bench.nexus("a");
     let code = AdditionalSense::INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT;
+    let write = client.nexus.parse([0; 8], &cdb10(0x2a, 0, 0, 2)).unwrap();
     for len in [0, 200, BLOCK] {
-        client.send(&cdb10(0x2a, 0, 0, 2), &vec![7; len]).illegal(code);
+        let reply = client.send(&cdb10(0x2a, 0, 0, 2), &vec![7; len]);
+        assert_eq!(reply.answer.full, 2 * BLOCK as u64, "what residuals are counted from");
+        assert_eq!(write.accepts(len as u64), Err(reply.answer));
+        reply.illegal(code);
     }
+    assert_eq!(write.accepts(10_000), Ok(()));
     assert_eq!(bench.disk.content(0, 2), [0; 2 * BLOCK]);
-    client.send(&cdb10(0x2a, 0, 0, 1), &[7; 10_000]).good();
+    let reply = client.send(&cdb10(0x2a, 0, 0, 1), &[7; 10_000]);
+    assert_eq!((reply.answer.len, reply.answer.full), (0, BLOCK as u64));
+    reply.good();
     assert_eq!(bench.disk.content(0, 2), [[7; BLOCK], [0; BLOCK]].concat());
 }
 

@@ -47,10 +47,10 @@ fn range(context: &Context<'_>) -> Result<(u64, u64), Sense> {
 }
 
 /// The block to write; zeroes where there is no data-out (NDOB).
-fn block(context: &Context<'_>) -> Result<Vec<u8>, Sense> {
+fn block(context: &Context<'_>) -> Result<Vec<u8>, Answer> {
     let mut block = vec![0; context.block_size()];
     if context.parsed.data_out_len() > 0 {
-        context.exact_out()?.copy_out(0, &mut block);
+        context.blocks_out()?.copy_out(0, &mut block);
     }
     Ok(block)
 }

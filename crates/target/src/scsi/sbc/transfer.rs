@@ -41,19 +41,19 @@ async fn read(context: &Context<'_>, offset: u64, len: u64) -> Result<Answer, An
 }
 
 async fn write(context: &Context<'_>, offset: u64) -> Result<Answer, Answer> {
-    let data = context.whole_out()?;
+    let data = context.blocks_out()?;
     if !data.is_empty() {
         let op = Op::Write { fua: context.is_fua(), atomic: false };
         context.io(Request { op, offset, len: data.len() as u64, data }).await?;
     }
-    Ok(Answer::GOOD)
+    Ok(Answer::data(0, context.parsed.data_out_len()))
 }
 
 /// SBC-3 5.2: one step against every other write.
 pub fn compare_and_write<'a>(context: &'a Context<'a>) -> Boxed<'a> {
     Box::pin(async move {
         let (offset, len) = context.range()?;
-        let data = context.exact_out()?;
+        let data = context.blocks_out()?;
         if len > 0 {
             let op = Op::CompareAndWrite { fua: context.is_fua() };
             context.io(Request { op, offset, len, data }).await?;
@@ -69,7 +69,7 @@ pub fn or_write<'a>(context: &'a Context<'a>) -> Boxed<'a> {
         if len > u64::from(context.unit.geometry().exclusive_max) {
             return Err(Sense::field(context.parsed.count_at()).into());
         }
-        let data = context.whole_out()?;
+        let data = context.blocks_out()?;
         if len > 0 {
             let op = Op::OrWrite { fua: context.is_fua() };
             context.io(Request { op, offset, len, data }).await?;

@@ -12,7 +12,7 @@ pub fn verify<'a>(context: &'a Context<'a>) -> Boxed<'a> {
         let (offset, len) = context.range()?;
         match context.parsed.byte_check() {
             0 => context.scan(offset, len, |_, _| Ok(())).await?,
-            1 => compare(context, offset, &context.whole_out()?).await?,
+            1 => compare(context, offset, &context.blocks_out()?).await?,
             _ => compare_each(context, offset, len).await?,
         }
         Ok(Vec::new())
@@ -22,7 +22,7 @@ pub fn verify<'a>(context: &'a Context<'a>) -> Boxed<'a> {
 pub fn write_and_verify<'a>(context: &'a Context<'a>) -> Boxed<'a> {
     Box::pin(async move {
         let (offset, len) = context.range()?;
-        let data = context.whole_out()?;
+        let data = context.blocks_out()?;
         if len == 0 {
             return Ok(Vec::new());
         }
@@ -52,8 +52,8 @@ async fn compare(context: &Context<'_>, offset: u64, data: &Sgl<'_>) -> Result<(
 
 async fn compare_each(context: &Context<'_>, offset: u64, len: u64) -> Result<(), Answer> {
     let block = context.block_size();
-    let mut wanted = vec![0; context.whole_out()?.len()];
-    context.whole_out()?.copy_out(0, &mut wanted);
+    let mut wanted = vec![0; context.blocks_out()?.len()];
+    context.blocks_out()?.copy_out(0, &mut wanted);
     let look = |_: u64, piece: &Sgl<'_>| {
         for at in (0..piece.len()).step_by(block) {
             if let Some(byte) = piece.slice(at, block).first_difference(&wanted) {
