@@ -119,6 +119,7 @@ impl Connection {
         let expected = u64::from(command.expected);
         let parsed = nexus.parse(command.lun, command.cdb);
         if receives {
+            let parsed = parsed.and_then(|it| it.accepts(expected).map(|()| it));
             let want = parsed.as_ref().map_or(0, |parsed| parsed.data_out_len().min(expected));
             let memory = Rc::new(self.shared.pool.take(want as usize, &self.account));
             self.commands.put(task, Slot::Receiving(Waiting { task, parsed, memory }));
@@ -131,7 +132,7 @@ impl Connection {
         }
         drop(machine);
         match parsed {
-            Err(answer) => self.answer(task, &answer, None, 0),
+            Err(answer) => self.answer(task, &answer, None),
             Ok(parsed) => {
                 let len = parsed.data_in_len().min(expected) as usize;
                 let into = (len > 0).then(|| self.shared.pool.take(len, &self.account));
@@ -154,11 +155,11 @@ impl Connection {
         };
         let Some(nexus) = self.nexus.borrow().clone() else { return };
         match (parsed, fault) {
-            (Err(answer), _) => self.answer(task, &answer, None, 0),
+            (Err(answer), _) => self.answer(task, &answer, None),
             (Ok(_), Some(fault)) => {
                 let code = AdditionalSense(fault.additional_sense());
                 let sense = Sense::new(SenseKey::ABORTED_COMMAND, code);
-                self.answer(task, &scsi::Answer::check(sense), None, 0);
+                self.answer(task, &scsi::Answer::check(sense), None);
             }
             (Ok(parsed), None) => {
                 let out = Some(memory);
@@ -181,12 +182,12 @@ impl Connection {
             let order = Task { tag: u64::from(tag), attribute };
             let answer = nexus.execute(&parsed, order, data).await;
             connection.running.set(connection.running.get() - 1);
-            connection.answer(task, &answer, into, parsed.data_out_len());
+            connection.answer(task, &answer, into);
         });
     }
 
-    /// Answers a command; `asked` is how much data-out its CDB asks for.
-    fn answer(&self, task: TaskId, answer: &scsi::Answer, into: Option<Held>, asked: u64) {
+    /// Answers a command.
+    fn answer(&self, task: TaskId, answer: &scsi::Answer, into: Option<Held>) {
         let mut machine = self.machine.borrow_mut();
         if answer.silent {
             self.commands.put(task, Slot::Free);
@@ -194,12 +195,10 @@ impl Connection {
         } else {
             let mut sense = [0; SENSE_BYTES];
             let len = answer.sense.map_or(0, |it| it.encode(&mut sense));
-            let is_good = answer.sense.is_none();
-            let (moved, wanted) = match asked {
-                0 => (answer.len as u32, answer.full),
-                _ if is_good => (u32::try_from(asked).unwrap_or(u32::MAX), asked),
-                _ => (0, 0),
-            };
+            let wanted = answer.full;
+            let used = if answer.sense.is_none() { wanted } else { 0 };
+            let used = u32::try_from(used).unwrap_or(u32::MAX);
+            let moved = if into.is_some() { answer.len as u32 } else { used };
             let data = into.filter(|_| moved > 0).map(|mut data| {
                 data.truncate(moved as usize);
                 data

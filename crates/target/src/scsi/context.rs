@@ -42,12 +42,12 @@ impl Context<'_> {
         Ok(list)
     }
 
-    /// Data-out as the CDB asks for it.
+    /// Data-out as the CDB asks for it; where it may be less, as much as there is.
     pub fn blocks_out(&self) -> Result<Sgl<'_>, Answer> {
         let out = self.data.out;
         self.parsed.accepts(out.len() as u64)?;
-        // Not longer than what was accepted, so it is a length of memory.
-        Ok(out.slice(0, self.parsed.data_out_len() as usize))
+        let asked = usize::try_from(self.parsed.data_out_len()).unwrap_or(usize::MAX);
+        Ok(out.slice(0, out.len().min(asked)))
     }
 
     pub async fn change(&self, change: Change) -> Result<Reply, Answer> {

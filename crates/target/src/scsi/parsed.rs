@@ -18,6 +18,9 @@ use crate::lun::reservation::Class;
 /// Longest CDB that is looked at; what is longer is of a command that we do not know.
 pub const CDB_BYTES: usize = wire::scsi::cdb::CDB_BYTES_MAX;
 
+/// Where COMPARE AND WRITE has its number of blocks.
+const COMPARE_COUNT_AT: u16 = 13;
+
 /// Where a LUN leads.
 #[derive(Clone)]
 pub(super) enum Place {
@@ -74,25 +77,30 @@ impl Parsed {
     }
 
     /// Whether so much data-out may be announced with this command: a transport asks before it
-    /// collects any. A part of a write must not look like all of it, so with too little nothing is
-    /// done (FCP-4 9.4.2 allows it); of what one step compares or repeats there must be exactly as
-    /// much as the CDB says.
+    /// collects any. A write with too little writes as many whole blocks as there are, and its
+    /// client is told of the rest as a residual (FCP-4 9.4.2); a part of a block must not look like
+    /// all of it. Of what one step compares or repeats there must be exactly as much as the CDB says.
     pub fn accepts(&self, announced: u64) -> Result<(), Answer> {
         let fits = match self.row.transfer {
+            // The field has one byte: it cannot say 256.
+            Transfer::CompareAndWrite if self.out_len == 0 && announced > 0 => {
+                return Err(self.refuse(Sense::field(COMPARE_COUNT_AT)));
+            }
             Transfer::CompareAndWrite => announced == self.out_len,
             Transfer::WriteSame => announced == self.out_len || self.out_len == 0,
-            Transfer::BlocksOut | Transfer::Verify | Transfer::WriteAndVerify => {
-                announced >= self.out_len
+            Transfer::BlocksOut | Transfer::WriteAndVerify => {
+                announced >= self.out_len || announced.is_multiple_of(self.block_size())
             }
+            Transfer::Verify => announced >= self.out_len,
             _ => true,
         };
-        if fits { Ok(()) } else { Err(self.refuse_length()) }
+        let code = AdditionalSense::INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT;
+        if fits { Ok(()) } else { Err(self.refuse(Sense::illegal(code))) }
     }
 
     #[cold]
-    fn refuse_length(&self) -> Answer {
-        let code = AdditionalSense::INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT;
-        let sense = Sense::illegal(code).in_format(self.place.wants_descriptors());
+    fn refuse(&self, sense: Sense) -> Answer {
+        let sense = sense.in_format(self.place.wants_descriptors());
         Answer { full: self.out_len, ..Answer::check(sense) }
     }
 

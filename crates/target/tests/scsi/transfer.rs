@@ -70,19 +70,27 @@ fn a_read_fills_the_room_there_is() {
 }
 
 #[test]
-fn a_write_with_too_little_data_writes_nothing() {
+fn a_write_with_too_little_data_writes_whole_blocks_or_nothing() {
     let bench = Bench::new();
     let client = bench.nexus("a");
     let code = AdditionalSense::INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT;
     let write = client.nexus.parse([0; 8], &cdb10(0x2a, 0, 0, 2)).unwrap();
-    for len in [0, 200, BLOCK] {
+    for len in [200, BLOCK + 200] {
         let reply = client.send(&cdb10(0x2a, 0, 0, 2), &vec![7; len]);
         assert_eq!(reply.answer.full, 2 * BLOCK as u64, "what residuals are counted from");
         assert_eq!(write.accepts(len as u64), Err(reply.answer));
         reply.illegal(code);
     }
-    assert_eq!(write.accepts(10_000), Ok(()));
     assert_eq!(bench.disk.content(0, 2), [0; 2 * BLOCK]);
+    for len in [0, BLOCK] {
+        assert_eq!(write.accepts(len as u64), Ok(()));
+        let reply = client.send(&cdb10(0x2a, 0, 0, 2), &vec![3; len]);
+        assert_eq!(reply.answer.full, 2 * BLOCK as u64);
+        reply.good();
+        assert_eq!(bench.disk.content(0, 2)[..len], [3; BLOCK][..len]);
+    }
+    assert_eq!(bench.disk.content(1, 1), [0; BLOCK]);
+    assert_eq!(write.accepts(10_000), Ok(()));
     let reply = client.send(&cdb10(0x2a, 0, 0, 1), &[7; 10_000]);
     assert_eq!((reply.answer.len, reply.answer.full), (0, BLOCK as u64));
     reply.good();

@@ -14,7 +14,7 @@ use super::super::unit::Unit;
 /// Most data of one read or write: what a transport must be ready to hold.
 pub const TRANSFER_BYTES_MAX: u64 = 16 << 20;
 /// Most that one WRITE SAME writes.
-pub const SAME_BYTES_MAX: u64 = 256 << 20;
+pub const SAME_BYTES_MAX: u64 = 16 << 20;
 /// Most blocks of one UNMAP, of all its descriptors.
 pub const UNMAP_BLOCKS_MAX: u64 = 1 << 20;
 /// Most descriptors of one UNMAP.

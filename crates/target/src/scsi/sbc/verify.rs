@@ -21,8 +21,9 @@ pub fn verify<'a>(context: &'a Context<'a>) -> Boxed<'a> {
 
 pub fn write_and_verify<'a>(context: &'a Context<'a>) -> Boxed<'a> {
     Box::pin(async move {
-        let (offset, len) = context.range()?;
+        let (offset, _) = context.range()?;
         let data = context.blocks_out()?;
+        let len = data.len() as u64;
         if len == 0 {
             return Ok(Vec::new());
         }
