@@ -13,6 +13,7 @@ mod initiator;
 mod login;
 mod no_allocation;
 mod pair;
+mod states;
 mod support;
 mod violations;
 mod window;
