@@ -64,3 +64,22 @@ impl<T> Default for Map<T> {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_one_unit_and_none_is_past_the_highest() {
+        let mut map = Map::new();
+        for number in [NUMBER_MAX, 0, 256] {
+            assert_eq!(map.insert(number, number), Ok(()));
+            assert_eq!(map.insert(number, 1), Err(MapError::Taken(number)));
+        }
+        assert_eq!(map.insert(NUMBER_MAX + 1, 1), Err(MapError::TooHigh(NUMBER_MAX + 1)));
+        let all: Vec<_> = map.iter().collect();
+        assert_eq!(all, [(0, &0), (256, &256), (NUMBER_MAX, &NUMBER_MAX)]);
+        assert_eq!((map.remove(256), map.remove(256), map.len()), (Some(256), None, 2));
+        assert_eq!((map.get(256), map.get(0)), (None, Some(&0)));
+    }
+}
