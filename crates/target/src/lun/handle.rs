@@ -90,12 +90,13 @@ impl Handle {
         if update.view.version <= self.view.borrow().version {
             return Settled::default();
         }
-        self.view.replace(update.view.clone());
+        let former = self.view.replace(update.view.clone());
+        let is_successor = former.epoch() != update.view.epoch();
         // Waking tasks may make members come and go.
         let members: Vec<Rc<Member>> =
             self.members.borrow().iter().filter_map(Weak::upgrade).collect();
         let install = |member: Rc<Member>| {
-            let leaving = member.install(update);
+            let leaving = member.install(update, is_successor);
             (!leaving.is_empty()).then_some((member, leaving))
         };
         Settled { leaving: members.into_iter().filter_map(install).collect() }

@@ -111,9 +111,13 @@ impl Member {
         self.hindrance.get()
     }
 
-    /// Takes an update over, and says which tasks are to leave before it is in force.
-    pub(super) fn install(&self, update: &Update) -> Leaving {
+    /// Takes an update over, and says which tasks are to leave before it is in force. The first
+    /// one of a successor may stand for others, stored by an owner that was lost before anybody
+    /// heard of them. Whoever lost its registration by one of these may have been preempted, and
+    /// whoever preempted it may find that out and rely on it.
+    pub(super) fn install(&self, update: &Update, is_successor: bool) -> Leaving {
         let view = &update.view;
+        let was_registered = self.standing.get() != Standing::Outsider;
         let access = view.access.state_at(self.nexus.port());
         self.permits.set(view.reservations.permits(&self.nexus));
         self.standing.set(view.reservations.standing(&self.nexus));
@@ -122,6 +126,10 @@ impl Member {
         let mut told = AttentionSet::NONE;
         let mut medium = MediumEvents::NONE;
         let mut leaving = Leaving::default();
+        if is_successor && was_registered && self.standing.get() == Standing::Outsider {
+            told.insert(Attention::RegistrationsPreempted);
+            leaving = self.tasks.abort(Which::All, Aborted::WithStatus);
+        }
         for effect in update.effects.iter() {
             match effect {
                 Effect::Attention { to, what } if to.contains(&self.nexus) => told.insert(*what),

@@ -77,6 +77,13 @@ impl<T> Owner<T> {
         Self { state, places: BTreeMap::new(), waiting, storing: None, rounds }
     }
 
+    /// A place has handles that an owner before this one gave their views.
+    #[must_use]
+    pub fn resume(&mut self, place: Place) -> Order<T> {
+        self.places.insert(place, 0);
+        Order::Install { at: place, update: Update { view: self.view(), effects: [].into() } }
+    }
+
     /// A place begins, with this view, to get every update.
     pub fn join(&mut self, place: Place) -> Arc<View> {
         let view = self.view();

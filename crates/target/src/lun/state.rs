@@ -63,7 +63,7 @@ type Outcome = Result<Vec<Effect>, Refusal>;
 impl State {
     pub fn new(config: Config) -> Self {
         let view = View {
-            version: 1,
+            version: View::first_version(0),
             reservations: Arc::default(),
             modes: config.modes,
             access: Arc::new(config.access),
@@ -76,11 +76,13 @@ impl State {
         Self { saved_modes: config.modes, view }
     }
 
-    /// As it was stored. Access states are measured, not stored.
-    pub fn restore(access: Access, stored: Persistent, outage: Outage) -> Self {
+    /// As it was stored. Access states are measured, not stored. `epoch` is larger than that of any
+    /// owner before, so that no handle takes what this one says for old.
+    pub fn restore(access: Access, stored: Persistent, outage: Outage, epoch: u32) -> Self {
         let reservations = Reservations::restore(stored.reservations);
         let config = Config { modes: stored.saved_modes, access, medium: stored.medium };
         let mut state = Self::new(config);
+        state.view.version = View::first_version(epoch);
         state.view.operation = stored.operation;
         state.view.reservations = Arc::new(match outage {
             Outage::Restart => reservations,

@@ -86,7 +86,7 @@ impl Medium {
 /// All that the handles of one LU share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
-    /// Counts the changes, from 1.
+    /// Grows with every change, and from owner to owner: what is newer has the larger one.
     pub version: u64,
     pub reservations: Arc<Reservations>,
     pub modes: Modes,
@@ -98,4 +98,18 @@ pub struct View {
     pub started: bool,
     pub medium: Medium,
     pub operation: Option<Operation>,
+}
+
+/// How many changes an owner can make: as many as these bits can count.
+const CHANGES_BITS: u32 = 32;
+
+impl View {
+    pub(super) fn first_version(epoch: u32) -> u64 {
+        (u64::from(epoch) << CHANGES_BITS) + 1
+    }
+
+    /// Which of the owners that the LU has had made this view.
+    pub(super) fn epoch(&self) -> u64 {
+        self.version >> CHANGES_BITS
+    }
 }

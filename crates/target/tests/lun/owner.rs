@@ -6,11 +6,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use proptest::prelude::*;
-use target::lun::admit::{Attribute, Entered};
+use target::lun::access::Access;
+use target::lun::admit::{Aborted, Attribute, Entered};
+use target::lun::attention::Attention;
 use target::lun::owner::{CHANGES_MAX, Order, Owner, Place};
 use target::lun::reservation::{Action, Kind};
 use target::lun::{
-    Change, Handle, Local, Member, NexusId, Persistent, Refusal, ResetKind, Settled, State, Update,
+    Change, Handle, Local, Member, NexusId, Outage, Persistent, Refusal, ResetKind, Settled, State,
+    Update,
 };
 
 use crate::kit::{config, handle_of, join, nexus};
@@ -30,6 +33,9 @@ enum Step {
     Store(bool),
     Join(u32),
     Leave(u32),
+    /// The owner is lost with all that it knew, and another one begins. What was on its way to the
+    /// store has arrived or not.
+    TakeOver(bool),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +69,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => prop::bool::weighted(0.8).prop_map(Step::Store),
         1 => (0..CORES).prop_map(Step::Join),
         1 => (0..CORES).prop_map(Step::Leave),
+        1 => any::<bool>().prop_map(Step::TakeOver),
     ]
 }
 
@@ -80,8 +87,11 @@ struct Node {
     cores: [Option<Core>; CORES as usize],
     /// Every change, and what it was answered.
     asked: Vec<(Change, Option<Result<u64, Refusal>>)>,
+    /// What the owner began with.
+    first: State,
+    epoch: u32,
     /// What lies in the store, and what is on its way there.
-    stored: Option<Persistent>,
+    stored: Persistent,
     storing: Option<Persistent>,
     /// By version the first that was answered with it, and whether all its tasks had left by then.
     makers: BTreeMap<u64, (usize, bool)>,
@@ -91,11 +101,14 @@ struct Node {
 impl Node {
     fn new() -> Self {
         let names = [nexus("0", 1), nexus("1", 1), nexus("2", 2)];
+        let first = State::new(config());
         let mut node = Self {
-            owner: Owner::new(State::new(config())),
+            owner: Owner::new(first.clone()),
+            stored: first.persistent(),
+            first,
+            epoch: 0,
             cores: Default::default(),
             asked: Vec::new(),
-            stored: None,
             storing: None,
             makers: BTreeMap::new(),
             names,
@@ -195,12 +208,13 @@ impl Node {
             Step::Store(works) => {
                 let Some(persistent) = self.storing.take() else { return };
                 if works {
-                    self.stored = Some(persistent);
+                    self.stored = persistent;
                 }
                 let orders = self.owner.stored(works);
                 self.carry_out(orders);
             }
             Step::Join(at) => self.join(at),
+            Step::TakeOver(arrived) => self.take_over(arrived),
             Step::Leave(at) => {
                 if self.cores[at as usize].take().is_some() {
                     let orders = self.owner.leave(Place(at));
@@ -210,10 +224,40 @@ impl Node {
         }
     }
 
+    /// The store has what the first of the changes led to, none missing, and among them all that
+    /// were answered; another owner goes on from there.
+    fn take_over(&mut self, arrived: bool) {
+        let storing = self.storing.take();
+        self.stored = storing.filter(|_| arrived).unwrap_or(self.stored.clone());
+        let promised = self.asked.iter().rposition(|(_, answer)| matches!(answer, Some(Ok(_))));
+        let mut state = self.first.clone();
+        let mut found = promised.is_none() && state.persistent() == self.stored;
+        for (at, (change, answer)) in self.asked.drain(..).enumerate() {
+            if answer != Some(Err(Refusal::Unavailable)) {
+                state.apply(change);
+            }
+            found |= Some(at) >= promised && state.persistent() == self.stored;
+        }
+        assert!(found, "something is missing in the store");
+
+        self.epoch += 1;
+        let outage = Outage::Restart;
+        self.first = State::restore(Access::default(), self.stored.clone(), outage, self.epoch);
+        self.owner = Owner::new(self.first.clone());
+        self.makers.clear();
+        for at in 0..CORES {
+            if self.cores[at as usize].is_some() {
+                let order = self.owner.resume(Place(at));
+                self.carry_out(vec![order]);
+            }
+        }
+    }
+
     /// Everything that is under way comes to its end.
     fn settle(&mut self) {
         for _ in 0..4 * CHANGES_MAX {
-            if self.owner.is_idle() {
+            let inboxes = self.cores.iter().flatten().map(|core| core.inbox.len());
+            if self.owner.is_idle() && inboxes.sum::<usize>() == 0 {
                 return;
             }
             self.take(Step::Store(true));
@@ -258,20 +302,20 @@ proptest! {
         }
         node.settle();
         // The same changes, less those that could not be stored, one after the other on one core.
-        let local = Local::new(State::new(config()));
+        let mut alone = node.first.clone();
         for (change, answer) in node.asked.iter() {
             let answer = answer.expect("everything is answered");
             if answer == Err(Refusal::Unavailable) {
                 continue;
             }
-            let (reply, _) = local.apply(change.clone());
+            let reply = alone.apply(change.clone()).reply;
             prop_assert_eq!(reply.map(|reply| reply.version), answer);
         }
         prop_assert!(node.makers.values().all(|(_, settled)| *settled), "tasks still ran");
-        prop_assert_eq!(local.view(), node.owner.view());
-        prop_assert_eq!(local.stored(), node.stored);
+        prop_assert_eq!(alone.view(), node.owner.view());
+        prop_assert_eq!(alone.persistent(), node.stored);
         for core in node.cores.iter().flatten() {
-            prop_assert_eq!(core.handle.view(), local.view());
+            prop_assert_eq!(core.handle.view(), alone.view());
         }
     }
 }
@@ -299,6 +343,29 @@ fn a_change_does_not_wait_for_the_tasks_that_another_one_ends() {
     node.take(Step::End(0));
     node.take(Step::Look(0));
     assert!(answered(&node, 2));
+}
+
+/// PREEMPT AND ABORT was stored, and its owner was lost before anybody heard of it. The victim's
+/// tasks end all the same: who asked may see that the key is gone, and rely on it.
+#[test]
+fn a_successor_ends_the_tasks_of_whom_its_predecessor_preempted() {
+    let mut node = Node::new();
+    for (at, asked) in [(0, Asked::Register(1)), (1, Asked::Register(2))] {
+        node.take(Step::Ask(at, asked));
+        node.take(Step::Store(true));
+        node.settle();
+    }
+    node.take(Step::Begin(0, 0));
+    node.take(Step::Begin(0, 1));
+    node.take(Step::Ask(0, Asked::Preempt(2)));
+    node.take(Step::TakeOver(true));
+    node.take(Step::Deliver(0));
+    let core = node.cores[0].as_ref().unwrap();
+    let aborted: Vec<_> = core.tasks.iter().map(Entered::aborted).collect();
+    assert_eq!(aborted, [None, Some(Aborted::WithStatus)]);
+    assert!(core.members[0].attentions().is_empty());
+    let told = core.members[1].attentions().take();
+    assert_eq!(told, Some(Attention::RegistrationsPreempted));
 }
 
 #[test]

@@ -167,7 +167,7 @@ impl Pair {
     }
 
     fn restart(&mut self, outage: Outage) {
-        self.state = State::restore(access(), self.stored.clone(), outage);
+        self.state = State::restore(access(), self.stored.clone(), outage, 1);
         if outage == Outage::PowerLoss {
             self.model.power_loss();
         }
@@ -425,7 +425,7 @@ fn nonsense_is_not_restored() {
         stored.reservations.registrants = registrants.iter().map(key).collect();
         stored.reservations.held = held.clone();
         stored.reservations.unit_holder = Some(nexus("a", 1));
-        let state = State::restore(Access::default(), stored.clone(), Outage::Restart);
+        let state = State::restore(Access::default(), stored.clone(), Outage::Restart, 1);
         let view = state.view();
         assert_eq!(view.reservations.held().is_some(), restored, "{held:?}");
         let free = view.reservations.registrants().len() == 0;

@@ -321,7 +321,7 @@ fn a_loss_of_power_keeps_what_was_to_be_kept() {
     state.apply(prevent(&a, true)).reply.unwrap();
     state.apply(Change::Power { start: false }).reply.unwrap();
     let stored = state.persistent();
-    let restore = |outage| State::restore(Access::default(), stored.clone(), outage).view();
+    let restore = |outage| State::restore(Access::default(), stored.clone(), outage, 1).view();
     let (restart, power) = (restore(Outage::Restart), restore(Outage::PowerLoss));
     for view in [&restart, &power] {
         assert_eq!(view.reservations.standing(&a), Standing::Holder);
