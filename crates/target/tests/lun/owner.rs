@@ -157,7 +157,10 @@ impl Node {
             let of_it = core.settling.iter().filter(|(of, _)| *of == version);
             is_settled &= of_it.clone().all(|(_, settled)| settled.is_done());
         }
-        // Who made this version, and not who found nothing to change in it.
+        // Who made this version, and not who found nothing to change in it; the first is nobody's.
+        if version == self.first.view().version {
+            return;
+        }
         let maker = self.makers.entry(version).or_insert((ticket, is_settled));
         if ticket < maker.0 {
             *maker = (ticket, is_settled);

@@ -107,7 +107,7 @@ fn the_button_opens_the_tray_or_asks_those_who_lock_it() {
     state.apply(load(None)).reply.unwrap();
     let stored = state.persistent();
     assert_eq!(stored.preventing_persistently, std::slice::from_ref(&b));
-    let mut restored = State::restore(Default::default(), stored, Outage::Restart);
+    let mut restored = State::restore(Default::default(), stored, Outage::Restart, 1);
     assert_eq!(medium_events(&restored.apply(button())), [RemovalRequested]);
     restored.apply(Change::NexusLost { nexus: b.clone() }).reply.unwrap();
     assert_eq!(medium_events(&restored.apply(button())), [Removed]);
