@@ -12,6 +12,7 @@ use block::{Asked, Buffer, Device, ErrorKind, Geometry, Op, OpSet, Outcome, Requ
 use wire::scsi::Status;
 use wire::scsi::reservation::Protocol;
 
+use super::mmc;
 use super::table::TABLE;
 use super::{
     Data, Env, Kind, Nexus, SENSE_BYTES, Settings, TargetPort, Task, TaskManagement, Unit,
@@ -109,7 +110,8 @@ impl Script<'_> {
 
     /// A CDB that is often well formed: a row of the table with few bits of its own.
     fn cdb(&mut self) -> Vec<u8> {
-        let row = &TABLE[usize::from(self.byte()) % TABLE.len()];
+        let rows: Vec<_> = TABLE.iter().chain(mmc::table::ROWS).collect();
+        let row = rows[usize::from(self.byte()) % rows.len()];
         let mask = row.usage.map(row.opcode, row.service_action);
         let style = self.byte() % 4;
         let mut cdb: Vec<u8> = (0..16).map(|_| self.byte()).collect();
@@ -139,13 +141,13 @@ pub fn nexus(script: &[u8]) {
     let handle = Handle::new(disk.clone(), identity, local.view(), local.clone());
     local.attach(&handle);
     let world = Rc::new(World::default());
-    let clients = [b"a", b"b"].map(|name| {
+    // One sees a disk, the other a drive with that disk as its medium.
+    let clients = [(b"a", Kind::Disk), (b"b", Kind::Optical)].map(|(name, kind)| {
         let initiator = Initiator::new(name).expect("one byte is short");
         let id = NexusId::new(initiator, PortId(1));
         let port = TargetPort { protocol: Protocol::ISCSI, device_name: "iqn.x".to_string() };
         let nexus = Nexus::new(id.clone(), port, world.clone());
-        let settings =
-            Settings { kind: Kind::Disk, removable: true, read_only: false, tasks_max: 4 };
+        let settings = Settings { kind, removable: true, read_only: false, tasks_max: 4 };
         let unit = Unit::new(id, handle.clone(), handle.attentions(AttentionSet::NONE), settings);
         nexus.map(0, unit).expect("an empty map has room");
         nexus

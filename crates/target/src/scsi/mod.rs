@@ -12,6 +12,7 @@
 //! | `manage` | task management |
 //! | `copy` | third-party copies |
 //! | `persist` | persistent reservations, and the names of initiator ports |
+//! | `mmc` | the commands of optical drives |
 //! | `spc`, `sbc` | the commands of all devices, and of block devices |
 //!
 //! Not here: how a transport frames any of it; what a session is.
@@ -23,6 +24,7 @@ mod env;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod manage;
+mod mmc;
 mod nexus;
 mod obstacle;
 mod parsed;

@@ -21,7 +21,7 @@ use super::env::Env;
 use super::parsed::{CDB_BYTES, Parsed, Place};
 use super::row::{Row, Run, Transfer};
 use super::sense::Sense;
-use super::unit::{TargetPort, Unit};
+use super::unit::{Kind, TargetPort, Unit};
 use super::{obstacle, sbc, spc, table};
 use crate::lun::Interlock;
 use crate::lun::NexusId;
@@ -213,11 +213,11 @@ fn row_for(place: &Place, bytes: &[u8; CDB_BYTES]) -> Result<&'static Row, Sense
     if !is_known_here {
         return Err(Sense::illegal(AdditionalSense::LOGICAL_UNIT_NOT_SUPPORTED));
     }
-    let row = table::find(bytes).filter(|row| match place {
-        Place::Unit(unit) => row.is_of(unit),
-        Place::WellKnown | Place::Nothing => true,
-    });
-    let Some(row) = row else { return Err(unknown(bytes)) };
+    let row = match place {
+        Place::Unit(unit) => table::find(unit.settings.kind, bytes).filter(|row| row.is_of(unit)),
+        Place::WellKnown | Place::Nothing => table::find(Kind::Disk, bytes),
+    };
+    let Some(row) = row else { return Err(unknown(place, bytes)) };
     match row.usage.stray(*bytes) {
         None => Ok(row),
         Some((byte, bit)) => Err(Sense::field_bit(byte, bit)),
@@ -228,9 +228,13 @@ fn row_for(place: &Place, bytes: &[u8; CDB_BYTES]) -> Result<&'static Row, Sense
 const NOWHERE: [Opcode; 3] = [Opcode::INQUIRY, Opcode::REPORT_LUNS, Opcode::REQUEST_SENSE];
 
 #[cold]
-fn unknown(bytes: &[u8; CDB_BYTES]) -> Sense {
+fn unknown(place: &Place, bytes: &[u8; CDB_BYTES]) -> Sense {
+    let kind = match place {
+        Place::Unit(unit) => unit.settings.kind,
+        Place::WellKnown | Place::Nothing => Kind::Disk,
+    };
     // Where the operation code is one of ours it is the service action that is not.
-    match table::knows(Opcode(bytes[0])) && table::find(bytes).is_none() {
+    match table::knows(kind, Opcode(bytes[0])) && table::find(kind, bytes).is_none() {
         true => Sense::field(1),
         false => Sense::illegal(AdditionalSense::INVALID_COMMAND_OPERATION_CODE),
     }

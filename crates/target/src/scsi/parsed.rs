@@ -9,6 +9,7 @@ use wire::scsi::{AdditionalSense, Opcode};
 use zerocopy::FromBytes;
 
 use super::answer::Answer;
+use super::mmc;
 use super::row::{Row, Transfer};
 use super::sbc::limits;
 use super::sense::Sense;
@@ -159,6 +160,14 @@ impl Parsed {
     #[cold]
     fn rare_blocks(&mut self) -> Result<(), Sense> {
         match self.row.transfer {
+            Transfer::ReadCd => {
+                let wanted = mmc::read_cd::wanted(&self.bytes)?;
+                (self.lba, self.count) = (wanted.lba, wanted.count);
+                self.in_len = self.count * self.block_size();
+                if self.in_len > limits::TRANSFER_BYTES_MAX {
+                    return Err(Sense::field(6));
+                }
+            }
             Transfer::CompareAndWrite => {
                 self.lba = range(&self.bytes).0;
                 self.count = u64::from(self.bytes[13]);

@@ -59,6 +59,8 @@ pub enum Transfer {
     /// As many blocks as the CDB says.
     BlocksIn,
     BlocksOut,
+    /// As many as the CDB says in one of its own ways.
+    ReadCd,
     /// Twice as many.
     CompareAndWrite,
     /// By BYTCHK: none, as many blocks, or one.
@@ -176,11 +178,10 @@ impl Length {
 }
 
 impl Row {
-    /// Whether this unit has the command.
+    /// Whether this unit, of a kind that has the command, can do it.
     #[inline]
     pub fn is_of(&self, unit: &Unit) -> bool {
-        self.devices.contains(unit.settings.kind)
-            && (self.needs == OpSet::BASE || unit.geometry().ops.contains(self.needs))
+        self.needs == OpSet::BASE || unit.geometry().ops.contains(self.needs)
     }
 
     /// A command that only looks, has no data, and runs in every state of access.

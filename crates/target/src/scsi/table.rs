@@ -14,7 +14,8 @@ use wire::scsi::opcode::{
 };
 
 use super::row::{Length, Row, Run, Traits, Transfer};
-use super::{copy, persist, sbc, spc};
+use super::unit::Kind;
+use super::{copy, mmc, persist, sbc, spc};
 use crate::lun::reservation::Class;
 
 /// The CONTROL byte: NACA.
@@ -487,36 +488,70 @@ const fn sanitize(action: Sanitize, name: &'static str) -> Row {
     row.action(action.0).writing().also(Traits::FAILED).within(LONG_S, WHOLE_S)
 }
 
-/// Where the rows of each operation code begin; [`NONE`] where there are none.
-static FIRST: [u8; 256] = first_rows();
+/// Rows, and where those of each operation code begin; [`NONE`] where there are none.
+pub struct Table {
+    rows: &'static [Row],
+    first: [u8; 256],
+}
+
 const NONE: u8 = u8::MAX;
 
-const fn first_rows() -> [u8; 256] {
-    assert!(TABLE.len() < NONE as usize);
-    let mut first = [NONE; 256];
-    let mut at = TABLE.len();
-    while at > 0 {
-        at -= 1;
-        first[TABLE[at].opcode.0 as usize] = at as u8;
+static COMMON: Table = Table::of(TABLE);
+
+impl Table {
+    pub const fn of(rows: &'static [Row]) -> Self {
+        assert!(rows.len() < NONE as usize);
+        let mut first = [NONE; 256];
+        let mut at = rows.len();
+        while at > 0 {
+            at -= 1;
+            first[rows[at].opcode.0 as usize] = at as u8;
+        }
+        Self { rows, first }
     }
-    first
+
+    #[inline]
+    fn find(&self, cdb: &[u8; 16]) -> Option<&'static Row> {
+        let rows = self.rows.get(usize::from(self.first[usize::from(cdb[0])])..)?;
+        let first = rows.first()?;
+        let Some(_) = first.service_action else { return Some(first) };
+        let action = Some(cdb[1] & SERVICE_ACTION_MASK);
+        rows.iter()
+            .take_while(|row| row.opcode == first.opcode)
+            .find(|row| row.service_action == action)
+    }
+
+    fn knows(&self, opcode: Op) -> bool {
+        self.first[usize::from(opcode.0)] != NONE
+    }
 }
 
-/// The row of this CDB.
+/// The commands that a kind has of its own. One of these hides the common one of its code.
+fn own(kind: Kind) -> Option<&'static Table> {
+    match kind {
+        Kind::Disk => None,
+        Kind::Optical => Some(&mmc::table::TABLE),
+    }
+}
+
+/// The row of this CDB, for a kind of unit.
 #[inline]
-pub fn find(cdb: &[u8; 16]) -> Option<&'static Row> {
-    let rows = TABLE.get(usize::from(FIRST[usize::from(cdb[0])])..)?;
-    let first = rows.first()?;
-    let Some(_) = first.service_action else { return Some(first) };
-    let action = Some(cdb[1] & SERVICE_ACTION_MASK);
-    rows.iter()
-        .take_while(|row| row.opcode == first.opcode)
-        .find(|row| row.service_action == action)
+pub fn find(kind: Kind, cdb: &[u8; 16]) -> Option<&'static Row> {
+    let own = own(kind).filter(|table| table.knows(Op(cdb[0])));
+    own.unwrap_or(&COMMON).find(cdb).filter(|row| row.devices.contains(kind))
 }
 
-/// Whether any row has this operation code.
-pub fn knows(opcode: Op) -> bool {
-    FIRST[usize::from(opcode.0)] != NONE
+/// Every row that a kind of unit has.
+pub fn rows(kind: Kind) -> impl Iterator<Item = &'static Row> + Clone {
+    let own = own(kind);
+    let hidden = move |row: &&Row| own.is_some_and(|table| table.knows(row.opcode));
+    let common = TABLE.iter().filter(move |row| row.devices.contains(kind) && !hidden(row));
+    own.map_or(&[][..], |table| table.rows).iter().chain(common)
+}
+
+/// Whether any row of this kind has this operation code.
+pub fn knows(kind: Kind, opcode: Op) -> bool {
+    rows(kind).any(|row| row.opcode == opcode)
 }
 
 #[cfg(test)]
@@ -525,21 +560,38 @@ mod tests {
 
     #[test]
     fn rows_of_one_code_stand_together_and_differ() {
-        for (at, row) in TABLE.iter().enumerate() {
-            let same = |other: &&Row| other.opcode == row.opcode;
-            let others = TABLE.iter().filter(same).count();
-            let together = TABLE[usize::from(FIRST[usize::from(row.opcode.0)])..]
-                .iter()
-                .take_while(same)
-                .count();
-            assert_eq!(others, together, "{}", row.name);
-            assert_eq!(others > 1, others > 1 && row.service_action.is_some(), "{}", row.name);
-            let mut cdb = [0; 16];
-            cdb[0] = row.opcode.0;
-            cdb[1] = row.service_action.unwrap_or(0);
-            let found = find(&cdb).unwrap();
-            assert!(std::ptr::eq(found, &TABLE[at]), "{} is found as {}", row.name, found.name);
-            assert_eq!(row.opcode.cdb_len(), Some(usize::from(row.usage.len)), "{}", row.name);
+        for (table, kind) in [(&COMMON, Kind::Disk), (&mmc::table::TABLE, Kind::Optical)] {
+            for row in table.rows {
+                let same = |other: &&Row| other.opcode == row.opcode;
+                let others = table.rows.iter().filter(same).count();
+                let first = usize::from(table.first[usize::from(row.opcode.0)]);
+                let together = table.rows[first..].iter().take_while(same).count();
+                assert_eq!(others, together, "{}", row.name);
+                assert!(others == 1 || row.service_action.is_some(), "{}", row.name);
+                let mut cdb = [0; 16];
+                cdb[0] = row.opcode.0;
+                cdb[1] = row.service_action.unwrap_or(0);
+                let found = find(kind, &cdb).unwrap();
+                assert!(std::ptr::eq(found, row), "{} is found as {}", row.name, found.name);
+                assert_eq!(row.opcode.cdb_len(), Some(usize::from(row.usage.len)), "{}", row.name);
+            }
+        }
+    }
+
+    #[test]
+    fn each_kind_has_its_own_rows_and_the_common_ones() {
+        let names = |kind| rows(kind).map(|row| row.name).collect::<Vec<_>>();
+        let (disk, optical) = (names(Kind::Disk), names(Kind::Optical));
+        for (name, on_disk, on_optical) in [
+            ("INQUIRY", true, true),
+            ("WRITE(10)", true, false),
+            ("READ(10)", true, true),
+            ("UNMAP", true, false),
+            ("START STOP UNIT", true, true),
+            ("GET CONFIGURATION", false, true),
+        ] {
+            assert_eq!(disk.iter().filter(|it| **it == name).count(), usize::from(on_disk));
+            assert_eq!(optical.iter().filter(|it| **it == name).count(), usize::from(on_optical));
         }
     }
 
@@ -547,8 +599,10 @@ mod tests {
     fn what_has_no_row_is_not_known() {
         let mut cdb = [0; 16];
         cdb[0] = 0x9f;
-        assert!(find(&cdb).is_none() && !knows(Op(0x9f)));
+        let kind = Kind::Disk;
+        assert!(find(kind, &cdb).is_none() && !knows(kind, Op(0x9f)));
         (cdb[0], cdb[1]) = (Op::SANITIZE.0, 0x1e);
-        assert!(find(&cdb).is_none() && knows(Op::SANITIZE));
+        assert!(find(kind, &cdb).is_none() && knows(kind, Op::SANITIZE));
+        assert!(!knows(Kind::Optical, Op::SANITIZE));
     }
 }

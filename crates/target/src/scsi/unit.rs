@@ -17,6 +17,8 @@ use crate::lun::{Handle, Member, NexusId, PortId, View};
 #[repr(u8)]
 pub enum Kind {
     Disk = 0,
+    /// A CD and DVD drive.
+    Optical = 1,
 }
 
 /// What a mapping says about a unit.
@@ -36,12 +38,14 @@ pub struct Settings {
 pub struct Maker {
     pub vendor: &'static str,
     pub product: &'static str,
+    pub optical_product: &'static str,
     pub revision: &'static str,
 }
 
 pub const MAKER: Maker = Maker {
     vendor: "VIADUCT",
     product: "Virtual Disk",
+    optical_product: "Virtual DVD-ROM",
     revision: concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR")),
 };
 
@@ -137,6 +141,7 @@ impl Unit {
     pub(super) fn device_type(&self) -> DeviceType {
         match self.settings.kind {
             Kind::Disk => DeviceType::DISK,
+            Kind::Optical => DeviceType::OPTICAL,
         }
     }
 }

@@ -8,6 +8,7 @@ mod identity;
 mod medium;
 mod modes;
 mod opcodes;
+mod optical;
 mod provisioning;
 mod reserve;
 mod support;

@@ -12,7 +12,14 @@ use super::super::sense::Sense;
 pub async fn run(context: &Context<'_>) -> Result<Answer, Answer> {
     let (offset, len) = context.range()?;
     match context.parsed.row.transfer {
-        Transfer::BlocksIn => read(context, offset, len).await,
+        Transfer::BlocksIn => {
+            // SBC-3 5.10: what the cache has and the medium not yet is written first.
+            if context.parsed.is_fua() && context.unit.geometry().volatile_cache {
+                context.io(Request::flush()).await?;
+            }
+            read(context, offset, len).await
+        }
+        Transfer::ReadCd => read(context, offset, len).await,
         _ => write(context, offset).await,
     }
 }
@@ -20,10 +27,6 @@ pub async fn run(context: &Context<'_>) -> Result<Answer, Answer> {
 /// A client with less room than it asks for gets as much as fits (FCP-4 9.5.8; the rest is a
 /// residual): the last, partial block by way of a buffer.
 async fn read(context: &Context<'_>, offset: u64, len: u64) -> Result<Answer, Answer> {
-    // SBC-3 5.10: what the cache has and the medium not yet is written first.
-    if context.parsed.is_fua() && context.unit.geometry().volatile_cache {
-        context.io(Request::flush()).await?;
-    }
     let into = context.data.into;
     let room = usize::try_from(len).unwrap_or(usize::MAX).min(into.len());
     let block = context.block_size();

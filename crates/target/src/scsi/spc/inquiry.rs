@@ -26,7 +26,8 @@ pub fn tell(context: &Context<'_>) -> Result<Vec<u8>, Sense> {
         return Err(Sense::field(2));
     }
     let mut data = standard(context.nexus, context.unit.device_type());
-    if context.unit.settings.removable {
+    let is_optical = context.unit.device_type() == DeviceType::OPTICAL;
+    if context.unit.settings.removable || is_optical {
         data.removable = REMOVABLE;
     }
     if context.unit.device_type() == DeviceType::DISK {
@@ -62,6 +63,11 @@ fn standard(nexus: &Nexus, kind: DeviceType) -> StandardInquiry {
     if kind == DeviceType::DISK {
         claims.extend([VersionDescriptor::SBC_3, VersionDescriptor::SBC_4]);
     }
+    let mut product = MAKER.product;
+    if kind == DeviceType::OPTICAL {
+        claims.push(VersionDescriptor::MMC_6);
+        product = MAKER.optical_product;
+    }
     let mut data = StandardInquiry {
         peripheral: kind.0,
         version: VERSION_SPC_4,
@@ -71,7 +77,7 @@ fn standard(nexus: &Nexus, kind: DeviceType) -> StandardInquiry {
         flags6: MULTI_PORT,
         flags7: COMMAND_QUEUE,
         vendor: ascii(MAKER.vendor),
-        product: ascii(MAKER.product),
+        product: ascii(product),
         revision: ascii(MAKER.revision),
         ..StandardInquiry::default()
     };

@@ -8,7 +8,7 @@ pub mod luns;
 pub mod mode_select;
 pub mod mode_sense;
 pub mod opcodes;
-mod pages;
+pub mod pages;
 pub mod ports;
 pub mod prevent;
 pub mod reserve;
@@ -24,7 +24,7 @@ pub fn nothing(_: &Context<'_>) -> Result<Vec<u8>, Sense> {
 }
 
 /// Appends the bytes of a struct.
-fn push<T: zerocopy::IntoBytes + zerocopy::Immutable>(bytes: &mut Vec<u8>, value: &T) {
+pub fn push<T: zerocopy::IntoBytes + zerocopy::Immutable>(bytes: &mut Vec<u8>, value: &T) {
     bytes.extend_from_slice(value.as_bytes());
 }
 

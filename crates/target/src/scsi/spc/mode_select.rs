@@ -10,7 +10,7 @@ use zerocopy::FromBytes;
 use super::super::context::Context;
 use super::super::row::Boxed;
 use super::super::sense::Sense;
-use super::pages::{PAGES, PageRow};
+use super::pages::{self, PageRow};
 use crate::lun::{Change, ModeChange, Modes};
 
 pub fn run_6<'a>(context: &'a Context<'a>) -> Boxed<'a> {
@@ -107,7 +107,7 @@ fn read_pages(
 ) -> Result<Modes, Sense> {
     while at < list.len() {
         let row = row_at(context, list, at)?;
-        let current = row.current(&modes);
+        let current = row.current(&modes, &context.unit.view());
         let page = list.get(at..at + current.len()).ok_or(Sense::parameter_length())?;
         let header = row.header_len();
         if page[1..header] != current[1..header] {
@@ -132,8 +132,6 @@ fn row_at(context: &Context<'_>, list: &[u8], at: usize) -> Result<&'static Page
         _ => *list.get(at + 1).ok_or(Sense::parameter_length())?,
     };
     let kind = context.unit.settings.kind;
-    let is_meant = |row: &&PageRow| {
-        row.page.0 == first & 0x3f && row.subpage == subpage && row.kinds.contains(&kind)
-    };
-    PAGES.iter().find(is_meant).ok_or(Sense::parameter(at as u16))
+    let is_meant = |row: &&PageRow| row.page.0 == first & 0x3f && row.subpage == subpage;
+    pages::of(kind).find(is_meant).ok_or(Sense::parameter(at as u16))
 }

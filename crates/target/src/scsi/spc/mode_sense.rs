@@ -9,7 +9,8 @@ use wire::scsi::mode::{
 
 use super::super::context::Context;
 use super::super::sense::Sense;
-use super::pages::{PAGES, PageRow};
+use super::super::unit::Kind;
+use super::pages::{self, PageRow};
 use super::push;
 use crate::lun::{Caching, Modes};
 
@@ -17,7 +18,7 @@ pub fn tell_6(context: &Context<'_>) -> Result<Vec<u8>, Sense> {
     let cdb: ModeSense6 = context.cdb();
     let pages = pages(context, cdb.page, cdb.subpage)?;
     let blocks = match cdb.flags & flag::DBD {
-        0 => short_descriptor(context),
+        0 if !is_optical(context) => short_descriptor(context),
         _ => Vec::new(),
     };
     let header = Header6 {
@@ -35,6 +36,7 @@ pub fn tell_10(context: &Context<'_>) -> Result<Vec<u8>, Sense> {
     let pages = pages(context, cdb.page, cdb.subpage)?;
     let long = cdb.flags & flag::LLBAA != 0;
     let blocks = match cdb.flags & flag::DBD {
+        _ if is_optical(context) => Vec::new(),
         0 if long => long_descriptor(context),
         0 => short_descriptor(context),
         _ => Vec::new(),
@@ -74,19 +76,20 @@ fn pages(context: &Context<'_>, page: u8, subpage: u8) -> Result<Vec<u8>, Sense>
     let is_meant = |row: &&PageRow| {
         let page = code == Page::ALL_PAGES || row.page == code;
         let subpage = subpage == ALL_SUBPAGES || row.subpage == subpage;
-        page && subpage && row.kinds.contains(&kind)
+        page && subpage
     };
+    let view = context.unit.view();
     let modes = match control {
         PageControl::Default => default_modes(context),
-        _ => context.unit.view().modes,
+        _ => view.modes,
     };
     let make = |row: &PageRow| match control {
         PageControl::Changeable => row.mask(),
-        _ => row.current(&modes),
+        _ => row.current(&modes, &view),
     };
-    let bytes: Vec<u8> = PAGES.iter().filter(is_meant).flat_map(make).collect();
+    let bytes: Vec<u8> = pages::of(kind).filter(is_meant).flat_map(make).collect();
     if bytes.is_empty() {
-        let known = PAGES.iter().any(|row| row.page == code) || code == Page::ALL_PAGES;
+        let known = pages::of(kind).any(|row| row.page == code) || code == Page::ALL_PAGES;
         return Err(Sense::field(if known { 3 } else { 2 }));
     }
     Ok(bytes)
@@ -98,7 +101,15 @@ fn default_modes(context: &Context<'_>) -> Modes {
     Modes { caching: Caching { write_back, ..Caching::default() }, ..Modes::default() }
 }
 
+/// Optical drives have neither the parameter nor block descriptors.
+fn is_optical(context: &Context<'_>) -> bool {
+    context.unit.settings.kind == Kind::Optical
+}
+
 fn device_specific(context: &Context<'_>) -> u8 {
+    if is_optical(context) {
+        return 0;
+    }
     let protected = if context.unit.is_write_protected() { WRITE_PROTECTED } else { 0 };
     protected | DPOFUA
 }

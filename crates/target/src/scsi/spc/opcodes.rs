@@ -13,7 +13,7 @@ use zerocopy::IntoBytes;
 use super::super::context::Context;
 use super::super::row::Row;
 use super::super::sense::Sense;
-use super::super::table::TABLE;
+use super::super::table;
 use super::push;
 
 pub fn report(context: &Context<'_>) -> Result<Vec<u8>, Sense> {
@@ -43,7 +43,7 @@ pub fn report(context: &Context<'_>) -> Result<Vec<u8>, Sense> {
 
 fn rows<'a>(context: &Context<'a>) -> impl Iterator<Item = &'static Row> + Clone + use<'a> {
     let unit = context.unit;
-    TABLE.iter().filter(move |row| row.is_of(unit))
+    table::rows(unit.settings.kind).filter(move |row| row.is_of(unit))
 }
 
 fn all(context: &Context<'_>, with_timeouts: bool) -> Vec<u8> {

@@ -8,28 +8,29 @@ use wire::scsi::mode::{
 use wire::scsi::mode::{Caching as CachingPage, Control as ControlPage};
 use zerocopy::IntoBytes;
 
+use super::super::mmc;
 use super::super::sense::SENSE_BYTES;
 use super::super::unit::Kind;
-use crate::lun::{ErrorQueue, Interlock, Modes};
+use crate::lun::{ErrorQueue, Interlock, Modes, View};
 
 /// A page: its code and subpage, its values, and the bits that a client may change.
 pub struct PageRow {
     pub page: Page,
     pub subpage: u8,
     pub kinds: &'static [Kind],
-    values: fn(&Modes) -> Vec<u8>,
-    changeable: fn() -> Vec<u8>,
+    pub values: fn(&Modes, &View) -> Vec<u8>,
+    pub changeable: fn() -> Vec<u8>,
     /// Takes the changeable bits of a page over. None where they contradict each other.
     pub take: fn(&[u8], &mut Modes) -> Option<()>,
 }
 
 /// In the order in which they are told: by page, then by subpage (SPC-4 6.13).
-pub const PAGES: &[PageRow] = &[
+const PAGES: &[PageRow] = &[
     PageRow {
         page: Page::READ_WRITE_ERROR_RECOVERY,
         subpage: 0,
-        kinds: &[Kind::Disk],
-        values: |_| bytes_of(&ErrorRecovery { length: 0x0a, ..ErrorRecovery::default() }),
+        kinds: &[Kind::Disk, Kind::Optical],
+        values: |_, _| bytes_of(&ErrorRecovery { length: 0x0a, ..ErrorRecovery::default() }),
         changeable: || bytes_of(&ErrorRecovery { length: 0x0a, ..ErrorRecovery::default() }),
         take: |_, _| Some(()),
     },
@@ -37,7 +38,7 @@ pub const PAGES: &[PageRow] = &[
         page: Page::CACHING,
         subpage: 0,
         kinds: &[Kind::Disk],
-        values: caching_values,
+        values: |modes, _| caching_values(modes),
         changeable: || caching_page(caching::WCE),
         take: |page, modes| {
             modes.caching.write_back = page[CACHING_FLAGS] & caching::WCE != 0;
@@ -48,7 +49,7 @@ pub const PAGES: &[PageRow] = &[
         page: Page::CONTROL,
         subpage: 0,
         kinds: &[Kind::Disk],
-        values: control_values,
+        values: |modes, _| control_values(modes),
         changeable: || {
             bytes_of(&ControlPage {
                 length: 0x0a,
@@ -65,7 +66,7 @@ pub const PAGES: &[PageRow] = &[
         page: Page::CONTROL,
         subpage: CONTROL_EXTENSION,
         kinds: &[Kind::Disk],
-        values: |_| control_extension(SENSE_BYTES as u8),
+        values: |_, _| control_extension(SENSE_BYTES as u8),
         changeable: || control_extension(0),
         take: |_, _| Some(()),
     },
@@ -73,11 +74,16 @@ pub const PAGES: &[PageRow] = &[
         page: Page::INFORMATIONAL_EXCEPTIONS,
         subpage: 0,
         kinds: &[Kind::Disk],
-        values: |_| informational_exceptions(DEXCPT),
+        values: |_, _| informational_exceptions(DEXCPT),
         changeable: || informational_exceptions(0),
         take: |_, _| Some(()),
     },
 ];
+
+/// The pages of a kind of unit.
+pub fn of(kind: Kind) -> impl Iterator<Item = &'static PageRow> {
+    PAGES.iter().chain(mmc::pages::PAGES).filter(move |row| row.kinds.contains(&kind))
+}
 
 /// Of informational exceptions: they are not reported.
 const DEXCPT: u8 = 0x08;
@@ -85,8 +91,8 @@ const CACHING_FLAGS: usize = std::mem::offset_of!(CachingPage, flags);
 
 impl PageRow {
     /// The page with these modes, its code in front.
-    pub fn current(&self, modes: &Modes) -> Vec<u8> {
-        self.coded((self.values)(modes))
+    pub fn current(&self, modes: &Modes, view: &View) -> Vec<u8> {
+        self.coded((self.values)(modes, view))
     }
 
     /// The page with every bit set that may be changed.

@@ -51,7 +51,7 @@ pub fn tell(context: &Context<'_>, page: Page) -> Result<Vec<u8>, Sense> {
 /// The pages of this unit.
 fn of(context: &Context<'_>) -> impl Iterator<Item = (Page, Make)> {
     let is_block = context.unit.device_type() == DeviceType::DISK;
-    PAGES.iter().copied().filter(move |(page, _)| is_block || *page < Page::BLOCK_LIMITS)
+    PAGES.iter().copied().filter(move |(page, _)| is_block || *page < Page::THIRD_PARTY_COPY)
 }
 
 fn supported(context: &Context<'_>) -> Vec<u8> {
