@@ -257,6 +257,7 @@ pub struct IscsiView {
 pub enum ConnectFor {
     Qemu,
     Libvirt,
+    OpenIscsi,
 }
 
 /// What to run on the client's side, ready to paste.

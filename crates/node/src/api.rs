@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | here | [`Api`]: what a handler may ask for, and how long it waits |
-//! | [`routes`] | the routes and their handlers |
+//! | [`routes`], [`clients`], [`reservations`] | the routes and their handlers |
 //! | [`document`] | the OpenAPI document, generated from the handlers |
 //! | [`listen`] | the Unix socket, TCP, and the thread that serves both |
 //!
@@ -11,10 +11,13 @@
 //! everything. On TCP there is no such word, so until there is TLS with tokens only reading is
 //! served there.
 
+pub mod clients;
 pub mod document;
 pub mod listen;
+pub mod reservations;
 pub mod routes;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -23,6 +26,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use model::ApiError;
 use model::image::ImageUse;
+use model::reservation::Reservations;
 use model::stats::DeviceStats;
 use tokio::sync::{Notify, oneshot, watch};
 use uuid::Uuid;
@@ -119,6 +123,14 @@ impl Api {
 
     pub async fn stats(&self) -> Result<Vec<DeviceStats>, ApiError> {
         self.ask(SNAPSHOT_WAIT, |done| self.engine.stats(done)).await
+    }
+
+    pub async fn reservations(&self) -> Result<BTreeMap<Uuid, Reservations>, ApiError> {
+        self.ask(SNAPSHOT_WAIT, |done| self.engine.reservations(done)).await
+    }
+
+    pub async fn clear_reservations(&self, uuid: Uuid) -> Result<(), ApiError> {
+        self.ask(SNAPSHOT_WAIT, |done| self.engine.clear_reservations(uuid, done)).await
     }
 
     pub async fn probe(&self, path: &str, usage: ImageUse) -> Result<Probe, ApiError> {

@@ -591,7 +591,10 @@ fn mark_of(step: &Step) -> Option<Mark> {
 
 fn accepted_but(subject: &Subject, error: ApiError) -> ApiError {
     let ApiError { kind, message, next } = error;
-    let message = format!("{subject} is in the configuration but not in effect: {message}");
+    let message = match subject {
+        Subject::Node => format!("the configuration is kept, but not all is in effect: {message}"),
+        _ => format!("{subject} is in the configuration but not in effect: {message}"),
+    };
     let next = next.unwrap_or_else(|| "it is tried again by itself; viaduct event tail".to_owned());
     ApiError::new(kind, message).then(next)
 }

@@ -222,6 +222,44 @@ fn tcp_serves_reading_only() {
 }
 
 #[test]
+fn secrets_are_told_on_the_socket_to_who_asks_and_never_over_tcp() {
+    let directory = tempfile::tempdir().unwrap();
+    let (node, _engine) = start(directory.path(), true);
+    let client = json!({"name": "host1", "iqns": ["iqn.1994-05.com.redhat:abc"]});
+    ok(&node, "POST", "/v1/clients", &client);
+    let chap = json!({"secret": "correct horse battery", "mutual_secret": "staple and the rest"});
+    let view = ok(&node, "PUT", "/v1/clients/host1/chap", &chap);
+    assert_eq!(view["chap"], json!({"name": "host1", "mutual_name": "viaduct"}));
+    let asked = ok(&node, "GET", "/v1/config/secrets", &Value::Null);
+    assert_eq!(asked["secrets"]["host1"], chap);
+
+    // What is wrong with a secret is said without it.
+    let wrongs = [
+        json!("correct horse battery"),
+        json!({"secret": "horse"}),
+        json!({"secret": ["horse horse horse"]}),
+        json!({"secret": "correct horse battery", "horse": 1}),
+        json!({"secret": "correct horse battery", "mutual_secret": {"horse": 1}}),
+    ];
+    for wrong in wrongs {
+        let (status, error) = unix(&node, "PUT", "/v1/clients/host1/chap", &wrong);
+        assert_eq!(status, 400, "{error}");
+        assert!(!error.to_string().contains("horse"), "{error}");
+    }
+    let body = json!({"config": {"version": 1, "secrets": {"host1": {"secret": 4711}}}});
+    let (status, error) = unix(&node, "PUT", "/v1/config", &body);
+    assert!(status == 400 && !error.to_string().contains("4711"), "{error}");
+
+    for path in ["/v1/config/secrets", "/v1/config", "/v1/clients", "/v1/events", "/metrics"] {
+        let stream = TcpStream::connect(node.http().unwrap()).unwrap();
+        let (status, text) = exchange(stream, "GET", path, "");
+        assert_eq!(status, if path.ends_with("secrets") { 404 } else { 200 }, "{path}: {text}");
+        assert!(!text.contains("horse") && !text.contains("staple"), "{path}: {text}");
+    }
+    assert!(node.stop());
+}
+
+#[test]
 fn every_path_of_the_document_is_served() {
     let directory = tempfile::tempdir().unwrap();
     let (node, _) = start(directory.path(), false);
@@ -238,7 +276,7 @@ fn every_path_of_the_document_is_served() {
             count += 1;
         }
     }
-    assert_eq!(count, 20);
+    assert_eq!(count, 26);
     assert!(node.stop());
 }
 

@@ -23,7 +23,7 @@ const NOTIFICATION_BYTES_MAX: usize = 4096;
 const LOG_TAIL_LINES: usize = 40;
 
 /// Doors that a node opens on fixed ports; tests open only those they need.
-const DOORS: [&str; 1] = ["--http"];
+const DOORS: [&str; 2] = ["--http", "--iscsi"];
 
 /// The binary under test: `$VIADUCT_BIN`, or the release build of this workspace.
 pub fn binary() -> Result<PathBuf> {

@@ -1,7 +1,7 @@
 //! The grammar of the command line: nouns and verbs. What is parsed here is valid by itself; help,
 //! shell completions and man pages are made from it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -9,7 +9,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use model::lu::NewBacking;
 use model::status::ConnectFor;
-use model::{BlockSize, Cache, ClientName, Iqn, LuName, Nqn, Size, Slot, SocketOwner, Via};
+use model::{
+    ApiError, BlockSize, Cache, ClientName, Iqn, LuName, Nqn, Size, Slot, SocketOwner, Via,
+};
 
 /// Longest time that a core may look for work before it sleeps.
 const POLL_MICROSECONDS_MAX: i64 = 1000;
@@ -57,6 +59,9 @@ pub enum Command {
     /// Mappings: which client sees which LU
     #[command(subcommand)]
     Mapping(Mapping),
+    /// Reservations: what clients keep each other from
+    #[command(subcommand)]
+    Reservation(Reservation),
     /// Print what to run on the client's side
     Connect(Connect),
     /// Events: what happened
@@ -81,6 +86,11 @@ pub struct Up {
     /// Where to serve reading and /metrics over TCP: ADDRESS:PORT, PORT or off
     #[arg(long, value_name = "ADDR|off", default_value = "127.0.0.1:7878")]
     pub http: Door,
+
+    /// Where to serve iSCSI: ADDRESS, ADDRESS:PORT, PORT or off; may be given several times, or as
+    /// a list with commas
+    #[arg(long, value_name = "ADDR|off", default_value = "127.0.0.1:3260", value_delimiter = ',')]
+    pub iscsi: Vec<Portal>,
 
     /// CPUs for the data plane, like 0,2-3 [default: all]
     #[arg(long, value_name = "LIST", default_value = "")]
@@ -123,6 +133,41 @@ impl FromStr for Door {
         text.parse().map(|address| Door(Some(address))).map_err(|_| {
             format!("'{text}' is no address; write ADDRESS:PORT, PORT (on 127.0.0.1) or off")
         })
+    }
+}
+
+/// Where iSCSI is expected (RFC 7143 13.8).
+const ISCSI_PORT: u16 = 3260;
+
+/// An address of iSCSI, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Portal(pub Option<SocketAddr>);
+
+impl FromStr for Portal {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Portal, String> {
+        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+        if let Ok(address) = bare.parse::<IpAddr>() {
+            return Ok(Portal(Some(SocketAddr::new(address, ISCSI_PORT))));
+        }
+        text.parse().map(|Door(address)| Portal(address)).map_err(|_| {
+            format!(
+                "'{text}' is no address; write ADDRESS, ADDRESS:PORT, PORT (on 127.0.0.1) or off"
+            )
+        })
+    }
+}
+
+impl Portal {
+    /// The addresses of a list.
+    pub fn addresses(portals: &[Portal]) -> Result<Vec<SocketAddr>, ApiError> {
+        let addresses: Vec<SocketAddr> = portals.iter().filter_map(|portal| portal.0).collect();
+        if !addresses.is_empty() && addresses.len() < portals.len() {
+            return Err(ApiError::usage("--iscsi is off and has addresses too")
+                .then("give addresses, or off alone"));
+        }
+        Ok(addresses)
     }
 }
 
@@ -270,8 +315,48 @@ pub enum Client {
     Ls,
     /// Show one client
     Show { name: ClientName },
+    /// Give a client more iSCSI names
+    AddIqn(ClientIqns),
+    /// Take iSCSI names from a client
+    RmIqn(ClientIqns),
+    /// Make a client prove itself over iSCSI with CHAP; its sessions end and log in anew
+    Chap(ClientChap),
     /// Remove a client
     Rm { name: ClientName },
+}
+
+#[derive(Debug, Args)]
+pub struct ClientIqns {
+    pub name: ClientName,
+    /// iSCSI names of its initiators
+    #[arg(required = true, value_name = "IQN")]
+    pub iqns: Vec<Iqn>,
+}
+
+/// Secrets are read from files or typed, and never stand on a command line.
+#[derive(Debug, Args)]
+pub struct ClientChap {
+    pub client: ClientName,
+    /// File with the secret that the client must know, 12 to 255 characters; - is the standard
+    /// input [default: ask for it]
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// What the client calls itself [default: its name]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Prove the node to the client as well, and ask for the secret of that
+    #[arg(long)]
+    pub mutual: bool,
+    /// The same with the secret from a file
+    #[arg(long, value_name = "FILE")]
+    pub mutual_secret_file: Option<PathBuf>,
+    /// What the node calls itself then [default: viaduct]
+    #[arg(long, value_name = "NAME")]
+    pub mutual_name: Option<String>,
+    /// Let it log in by its iSCSI name alone
+    #[arg(long, conflicts_with_all = ["secret_file", "name", "mutual", "mutual_secret_file",
+                                      "mutual_name"])]
+    pub off: bool,
 }
 
 #[derive(Debug, Args)]
@@ -298,10 +383,10 @@ pub struct Map {
     /// How the client reaches it
     #[arg(long, value_enum)]
     pub via: Transport,
-    /// Virtual slot, 2 to 255 [default: the lowest free one]
+    /// Virtual slot, 2 to 255 [default: the lowest free one; iSCSI has one slot for all its LUNs]
     #[arg(long)]
     pub slot: Option<Slot>,
-    /// Logical unit number at that slot
+    /// Logical unit number at that slot [default: the lowest free one]
     #[arg(long)]
     pub lun: Option<u16>,
     /// This client may only read
@@ -330,6 +415,9 @@ pub struct Unmap {
     /// The client that shall not see it any more
     #[arg(long, value_name = "CLIENT")]
     pub from: ClientName,
+    /// Only needed where it is mapped by two transports
+    #[arg(long, value_enum)]
+    pub via: Option<Transport>,
     /// Also while the client uses it
     #[arg(long)]
     pub force: bool,
@@ -339,6 +427,17 @@ pub struct Unmap {
 pub enum Mapping {
     /// List mappings
     Ls,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Reservation {
+    /// List reservations and registrations
+    Ls {
+        /// Only those of this LU
+        lu: Option<LuName>,
+    },
+    /// End all reservations and registrations of an LU
+    Clear { lu: LuName },
 }
 
 #[derive(Debug, Args)]
@@ -353,6 +452,7 @@ pub struct Connect {
 pub enum Tool {
     Qemu,
     Libvirt,
+    OpenIscsi,
 }
 
 impl From<Tool> for ConnectFor {
@@ -360,6 +460,7 @@ impl From<Tool> for ConnectFor {
         match tool {
             Tool::Qemu => ConnectFor::Qemu,
             Tool::Libvirt => ConnectFor::Libvirt,
+            Tool::OpenIscsi => ConnectFor::OpenIscsi,
         }
     }
 }
@@ -382,7 +483,12 @@ pub struct EventCount {
 #[derive(Debug, Subcommand)]
 pub enum Config {
     /// Write the document to a file
-    Save { file: PathBuf },
+    Save {
+        file: PathBuf,
+        /// With the CHAP secrets of clients; the file is for its owner alone then
+        #[arg(long)]
+        with_secrets: bool,
+    },
     /// Make a document (JSON or YAML) the desired state
     Restore {
         file: PathBuf,
@@ -412,6 +518,26 @@ mod tests {
         assert_eq!(door("8080").unwrap().0.unwrap().to_string(), "127.0.0.1:8080");
         assert_eq!(door("[::1]:80").unwrap().0.unwrap().to_string(), "[::1]:80");
         assert!(door("localhost").is_err());
+        let portal = |text: &str| text.parse::<Portal>();
+        let shown = |text: &str| portal(text).unwrap().0.map(|address| address.to_string());
+        assert_eq!(shown("off"), None);
+        for (text, address) in [
+            ("3261", "127.0.0.1:3261"),
+            ("10.0.0.7", "10.0.0.7:3260"),
+            ("10.0.0.7:3261", "10.0.0.7:3261"),
+            ("::1", "[::1]:3260"),
+            ("[::1]", "[::1]:3260"),
+            ("[::1]:3261", "[::1]:3261"),
+        ] {
+            assert_eq!(shown(text).as_deref(), Some(address));
+        }
+        assert!(portal("localhost").is_err() && portal("").is_err());
+        let list = |texts: &[&str]| {
+            let portals: Vec<Portal> = texts.iter().map(|text| portal(text).unwrap()).collect();
+            Portal::addresses(&portals).map(|addresses| addresses.len())
+        };
+        assert_eq!((list(&["off"]), list(&["::1", "3261"])), (Ok(0), Ok(2)));
+        assert!(list(&["off", "3261"]).is_err());
         let cores = |text: &str| text.parse::<Cores>();
         assert_eq!(cores("0,2-4,3"), Ok(Cores(vec![0, 2, 3, 4])));
         assert_eq!(cores(""), Ok(Cores(vec![])));

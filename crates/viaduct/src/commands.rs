@@ -6,15 +6,17 @@ use clap::CommandFactory;
 use model::config::{ConfigRestore, RestoreOutcome};
 use model::event::EventPage;
 use model::limits::WAIT_SECONDS_MAX;
+use model::reservation::ReservationView;
 use model::status::{ClientView, ConnectFor, Connection, LuView, MappingView, NodeStatus};
-use model::{ApiError, LuAdopt, LuCreate, LuResize, MapRequest};
+use model::{ApiError, ClientChange, ClientName, LuAdopt, LuCreate, LuResize, MapRequest, Via};
 use node::api::routes::Removed;
+use node::datadir::PRIVATE_FILE;
 use serde_json::Value;
 
 use crate::args::{self, Arguments, Command, Format};
 use crate::client::Client;
 use crate::output::{self, show};
-use crate::tables;
+use crate::{secrets, tables};
 
 type Done = Result<(), ApiError>;
 
@@ -39,8 +41,9 @@ fn ask(node: &Client, command: Command, format: Format) -> Done {
         Command::Lu(command) => lu(node, command, format),
         Command::Client(command) => client(node, command, format),
         Command::Map(arguments) => map(node, arguments, format),
-        Command::Unmap(args::Unmap { lu, from, force }) => {
-            let path = format!("/v1/mappings?lu={lu}&client={from}&force={force}");
+        Command::Unmap(args::Unmap { lu, from, via, force }) => {
+            let via = via.map(|via| format!("&via={}", Via::from(via))).unwrap_or_default();
+            let path = format!("/v1/mappings?lu={lu}&client={from}&force={force}{via}");
             let removed: Removed = node.delete(&path)?;
             show(format, &removed, |_| format!("LU {lu} unmapped from {from}\n"))
         }
@@ -48,6 +51,7 @@ fn ask(node: &Client, command: Command, format: Format) -> Done {
             let mappings: Vec<MappingView> = node.get("/v1/mappings")?;
             show(format, &mappings, |mappings| tables::mappings(mappings))
         }
+        Command::Reservation(command) => reservation(node, command, format),
         Command::Connect(arguments) => connect(node, &arguments, format),
         Command::Event(command) => event(node, &command, format),
         Command::Config(command) => config(node, command, format),
@@ -149,11 +153,37 @@ fn client(node: &Client, command: args::Client, format: Format) -> Done {
             let view: ClientView = node.get(&format!("/v1/clients/{name}"))?;
             show(format, &view, tables::client)
         }
+        args::Client::AddIqn(args::ClientIqns { name, iqns }) => {
+            let change = ClientChange { add_iqns: iqns, ..ClientChange::default() };
+            client_change(node, &name, &change, format)
+        }
+        args::Client::RmIqn(args::ClientIqns { name, iqns }) => {
+            let change = ClientChange { remove_iqns: iqns, ..ClientChange::default() };
+            client_change(node, &name, &change, format)
+        }
+        args::Client::Chap(arguments) => client_chap(node, arguments, format),
         args::Client::Rm { name } => {
             let removed: Removed = node.delete(&format!("/v1/clients/{name}"))?;
             show(format, &removed, |_| format!("client {name} removed\n"))
         }
     }
+}
+
+fn client_change(node: &Client, name: &ClientName, change: &ClientChange, format: Format) -> Done {
+    let view: ClientView = node.patch(&format!("/v1/clients/{name}"), change)?;
+    show(format, &view, tables::client_names)
+}
+
+fn client_chap(node: &Client, arguments: args::ClientChap, format: Format) -> Done {
+    let path = format!("/v1/clients/{}/chap", arguments.client);
+    let view: ClientView = if arguments.off {
+        node.delete(&path)?
+    } else {
+        // Who mistyped the client is told before typing a secret.
+        let _: ClientView = node.get(&format!("/v1/clients/{}", arguments.client))?;
+        node.put(&path, &secrets::read(arguments)?)?
+    };
+    show(format, &view, tables::client_chap)
 }
 
 fn map(node: &Client, arguments: args::Map, format: Format) -> Done {
@@ -168,6 +198,7 @@ fn connect(node: &Client, arguments: &args::Connect, format: Format) -> Done {
     let wanted = match ConnectFor::from(arguments.tool) {
         ConnectFor::Qemu => "qemu",
         ConnectFor::Libvirt => "libvirt",
+        ConnectFor::OpenIscsi => "open-iscsi",
     };
     let path = format!("/v1/clients/{}/connection?for={wanted}", arguments.client);
     let connection: Connection = node.get(&path)?;
@@ -178,6 +209,25 @@ fn connect(node: &Client, arguments: &args::Connect, format: Format) -> Done {
         }
     }
     Ok(())
+}
+
+fn reservation(node: &Client, command: args::Reservation, format: Format) -> Done {
+    match command {
+        args::Reservation::Ls { lu } => {
+            let mut views: Vec<ReservationView> = node.get("/v1/reservations")?;
+            if let Some(lu) = lu {
+                // That there is no such LU is said as everywhere else.
+                let _: LuView = node.get(&format!("/v1/lus/{lu}"))?;
+                views.retain(|view| view.lu == lu);
+            }
+            show(format, &views, |views| tables::reservations(views))
+        }
+        args::Reservation::Clear { lu } => {
+            let path = format!("/v1/lus/{lu}/reservations");
+            let before: ReservationView = node.delete(&path)?;
+            show(format, &before, tables::reservations_cleared)
+        }
+    }
 }
 
 fn event(node: &Client, command: &args::Event, format: Format) -> Done {
@@ -211,17 +261,31 @@ fn config(node: &Client, command: args::Config, format: Format) -> Done {
             let text = output::json(&config)?;
             show(format, &config, |_| text)
         }
-        args::Config::Save { file } => {
-            let config: model::Config = node.get("/v1/config")?;
+        args::Config::Save { file, with_secrets } => {
+            let path = if with_secrets { "/v1/config/secrets" } else { "/v1/config" };
+            let config: model::Config = node.get(path)?;
             let text = if format == Format::Yaml {
                 output::yaml(&config)?
             } else {
                 output::json(&config)?
             };
-            std::fs::write(&file, text).map_err(|error| {
+            let written = if with_secrets {
+                std::path::absolute(&file).and_then(|path| {
+                    node::world::replace_file(&path, text.as_bytes(), PRIVATE_FILE)
+                })
+            } else {
+                std::fs::write(&file, text)
+            };
+            written.map_err(|error| {
                 ApiError::failed(format!("cannot write {}: {error}", file.display()))
             })?;
             eprintln!("revision {} saved to {}", config.revision, file.display());
+            let have_chap = config.clients.iter().any(|client| client.chap.is_some());
+            if have_chap && !with_secrets {
+                eprintln!(
+                    "note: without the CHAP secrets of clients; --with-secrets saves them too"
+                );
+            }
             Ok(())
         }
         args::Config::Restore { file, prune } => {

@@ -8,6 +8,7 @@
 //! | [`up`], [`notify`], [`log`] | a node in the foreground, what systemd is told, what is logged |
 //! | [`client`] | requests over the Unix socket |
 //! | [`commands`] | each verb: request, answer, output |
+//! | [`secrets`] | secrets out of files and from the keyboard |
 //! | [`output`], [`tables`] | table, JSON and YAML; which columns |
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 not now. An error goes to
@@ -19,6 +20,7 @@ mod commands;
 mod log;
 mod notify;
 mod output;
+mod secrets;
 mod settings;
 mod tables;
 mod up;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Arg, Command, CommandFactory, FromArgMatches};
 use model::ApiError;
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::args::Arguments;
@@ -71,6 +72,12 @@ fn settings(text: &str) -> Result<Vec<(String, String)>, Wrong> {
         let typed = match value.get_ref() {
             DeValue::String(text) => text.to_string(),
             DeValue::Integer(number) if number.radix() == 10 => number.as_str().to_owned(),
+            DeValue::Array(items) if takes_list(key) => {
+                let text = |item: &Spanned<DeValue<'_>>| item.get_ref().as_str().map(str::to_owned);
+                let items: Option<Vec<String>> = items.iter().map(text).collect();
+                let what = format!("'{key}': a list must have strings in it");
+                items.ok_or_else(|| wrong(what, None))?.join(",")
+            }
             other => {
                 let what = format!("'{key}': {}, not string or integer", other.type_str());
                 return Err(wrong(what, None));
@@ -82,16 +89,28 @@ fn settings(text: &str) -> Result<Vec<(String, String)>, Wrong> {
     Ok(settings)
 }
 
-/// The long options of `up`, its global ones among them.
-fn options() -> Vec<String> {
+/// The command `up` with the global options among its own.
+fn grammar() -> Command {
     let mut command = Arguments::command();
     command.build();
-    let up = command.find_subcommand("up").expect("a verb");
+    command.find_subcommand("up").expect("a verb").clone()
+}
+
+/// The long options of `up`.
+fn options() -> Vec<String> {
+    let up = grammar();
     let options = up.get_arguments().filter_map(Arg::get_long);
     let mut options: Vec<String> =
         options.filter(|option| !NOT_IN_FILES.contains(option)).map(str::to_owned).collect();
     options.sort();
     options
+}
+
+/// Whether an option has several values.
+fn takes_list(option: &str) -> bool {
+    let up = grammar();
+    let argument = up.get_arguments().find(|argument| argument.get_long() == Some(option));
+    argument.is_some_and(|argument| argument.get_value_delimiter().is_some())
 }
 
 /// Whether the grammar takes this value; what it says otherwise.
@@ -115,7 +134,15 @@ fn with_default(command: Command, option: &str, value: String) -> Command {
     let set = |command: Command| {
         command.mut_args(|argument| {
             if argument.get_long() == Some(option) {
-                return argument.default_value(value.clone());
+                // A default is taken whole: a list is one only after it was taken apart.
+                return match argument.get_value_delimiter() {
+                    Some(delimiter) => {
+                        let items: Vec<String> =
+                            value.split(delimiter).map(str::to_owned).collect();
+                        argument.default_values(items)
+                    }
+                    None => argument.default_value(value.clone()),
+                };
             }
             argument
         })

@@ -1,8 +1,12 @@
 //! The forms for people: which columns a listing has, which lines a thing.
 
 use model::event::EventPage;
-use model::status::{ClientView, Connection, LuView, MappingView, NodeStatus, Problem, Session};
-use model::{Event, Size};
+use model::reservation::{Nexus, ReservationView, Reservations};
+use model::status::{
+    ClientView, Connection, IscsiSession, IscsiView, LuView, MappingView, NodeStatus, Problem,
+    Session,
+};
+use model::{Event, Size, Via};
 
 use crate::output::{list, table};
 
@@ -82,27 +86,40 @@ fn problem(problem: Option<&Problem>) -> Vec<(&'static str, String)> {
 
 pub fn clients(clients: &[ClientView]) -> String {
     let row = |view: &ClientView| {
-        let sessions = view.mappings.iter().filter(|mapping| mapping.state.has_session());
         let lus: Vec<_> = view.mappings.iter().map(|mapping| &mapping.mapping.lu).collect();
         [
             view.client.name.to_string(),
             or_none(view.client.socket_owner.as_ref()),
             joined(&lus),
-            sessions.count().to_string(),
+            sessions(view).to_string(),
         ]
     };
     let heading = ["NAME", "SOCKET OWNER", "LUS", "SESSIONS"];
     table(heading, &clients.iter().map(row).collect::<Vec<_>>())
 }
 
+/// An iSCSI session is with all LUNs at once, one of vhost-user with its disk.
+fn sessions(view: &ClientView) -> usize {
+    let is_disk = |mapping: &&MappingView| mapping.mapping.via == Via::VhostUserBlk;
+    let disks = view.mappings.iter().filter(is_disk);
+    let iscsi = view.iscsi.as_ref().map_or(0, |iscsi| iscsi.sessions.len());
+    iscsi + disks.filter(|mapping| mapping.state.has_session()).count()
+}
+
 pub fn client(view: &ClientView) -> String {
     let client = &view.client;
-    let mut text = list(&[
+    let mut pairs = vec![
         ("name", client.name.to_string()),
         ("socket owner", or_none(client.socket_owner.as_ref())),
         ("iSCSI names", joined(&client.iqns)),
         ("NVMe names", joined(&client.nqns)),
-    ]);
+    ];
+    pairs.extend(client.chap.as_ref().map(|chap| ("CHAP", chap.to_string())));
+    let mut text = list(&pairs);
+    for pairs in view.iscsi.iter().flat_map(target_parts) {
+        text.push('\n');
+        text.push_str(&list(&pairs));
+    }
     for mapping in &view.mappings {
         text.push('\n');
         text.push_str(&list(&mapping_pairs(mapping)));
@@ -110,16 +127,57 @@ pub fn client(view: &ClientView) -> String {
     text
 }
 
+/// The target of a client and the sessions with it.
+fn target_parts(view: &IscsiView) -> Vec<Vec<(&'static str, String)>> {
+    let target = vec![
+        ("iSCSI target", view.target.clone()),
+        ("slot", view.adapter.slot.to_string()),
+        ("portals", joined(&view.portals)),
+        ("sessions", view.sessions.len().to_string()),
+    ];
+    let sessions = view.sessions.iter().map(iscsi_session_pairs);
+    [target].into_iter().chain(sessions).collect()
+}
+
+fn iscsi_session_pairs(session: &IscsiSession) -> Vec<(&'static str, String)> {
+    let connections: Vec<String> = session
+        .connections
+        .iter()
+        .map(|connection| format!("{} at {}", connection.peer, connection.portal))
+        .collect();
+    let mut pairs = vec![
+        ("initiator", session.initiator.clone()),
+        ("ISID", session.isid.clone()),
+        ("TSIH", session.tsih.to_string()),
+        ("from", if connections.is_empty() { NONE.to_owned() } else { connections.join(", ") }),
+        ("since", session.since.to_string()),
+    ];
+    if !session.parameters.is_empty() {
+        pairs.push(("parameters", joined(&session.parameters)));
+    }
+    if let Some(io) = &session.io {
+        let (read, written) = (rounded(Size(io.bytes_read)), rounded(Size(io.bytes_written)));
+        pairs.push(("commands", io.commands.to_string()));
+        pairs.push(("read, written", format!("{read}, {written}")));
+    }
+    pairs
+}
+
 fn mapping_pairs(view: &MappingView) -> Vec<(&'static str, String)> {
     let mapping = &view.mapping;
-    let mut pairs = vec![
-        ("slot", mapping.slot.to_string()),
+    let mut pairs = vec![("slot", mapping.slot.to_string())];
+    if mapping.via == Via::Iscsi {
+        pairs.push(("LUN", mapping.lun.to_string()));
+    }
+    pairs.extend([
         ("LU", mapping.lu.to_string()),
         ("via", mapping.via.to_string()),
         ("access", access(mapping.read_only)),
-        ("socket", or_none(view.socket.as_ref())),
-        ("state", view.state.to_string()),
-    ];
+    ]);
+    if mapping.via == Via::VhostUserBlk {
+        pairs.push(("socket", or_none(view.socket.as_ref())));
+    }
+    pairs.push(("state", view.state.to_string()));
     if let Some(session) = &view.session {
         pairs.extend(session_pairs(session));
     }
@@ -143,20 +201,70 @@ fn access(read_only: bool) -> String {
     if read_only { "read-only" } else { "read-write" }.to_owned()
 }
 
+/// LUNs are shown where an adapter has some.
 pub fn mappings(mappings: &[MappingView]) -> String {
+    let have_luns = mappings.iter().any(|view| view.mapping.via == Via::Iscsi);
     let row = |view: &MappingView| {
+        let mapping = &view.mapping;
+        let lun = (mapping.via == Via::Iscsi).then_some(mapping.lun);
         [
-            view.mapping.client.to_string(),
-            view.mapping.slot.to_string(),
-            view.mapping.lu.to_string(),
-            view.mapping.via.to_string(),
-            access(view.mapping.read_only),
+            mapping.client.to_string(),
+            mapping.slot.to_string(),
+            or_none(lun),
+            mapping.lu.to_string(),
+            mapping.via.to_string(),
+            access(mapping.read_only),
             view.state.to_string(),
-            or_none(view.socket.as_ref()),
+            or_none(view.socket.as_ref().or(view.target.as_ref())),
         ]
     };
+    let rows: Vec<_> = mappings.iter().map(row).collect();
+    if have_luns {
+        let heading = ["CLIENT", "SLOT", "LUN", "LU", "VIA", "ACCESS", "STATE", "SOCKET OR TARGET"];
+        return table(heading, &rows);
+    }
+    let without = |[client, slot, _, lu, via, access, state, place]: [String; 8]| {
+        [client, slot, lu, via, access, state, place]
+    };
     let heading = ["CLIENT", "SLOT", "LU", "VIA", "ACCESS", "STATE", "SOCKET"];
-    table(heading, &mappings.iter().map(row).collect::<Vec<_>>())
+    table(heading, &rows.into_iter().map(without).collect::<Vec<_>>())
+}
+
+/// A line for who holds an LU and how, then one for each registrant.
+pub fn reservations(views: &[ReservationView]) -> String {
+    let rows: Vec<_> = views.iter().flat_map(reservation_rows).collect();
+    table(["LU", "INITIATOR", "PORT", "KEY", "HOLDS"], &rows)
+}
+
+fn reservation_rows(view: &ReservationView) -> Vec<[String; 5]> {
+    let ReservationView { lu, reservations } = view;
+    let row = |nexus: &Nexus, key: String, holds: String| {
+        [lu.to_string(), nexus.initiator.clone(), nexus.port.to_string(), key, holds]
+    };
+    let unit = reservations.unit_holder.iter();
+    let unit = unit.map(|nexus| row(nexus, NONE.to_owned(), "the whole unit".to_owned()));
+    let registrants = reservations.registrants.iter().map(|registrant| {
+        let holds = held_by(reservations, &registrant.nexus);
+        row(&registrant.nexus, registrant.key.to_string(), or_none(holds))
+    });
+    unit.chain(registrants).collect()
+}
+
+/// What a registrant holds.
+fn held_by(reservations: &Reservations, nexus: &Nexus) -> Option<String> {
+    let held = reservations.held.as_ref()?;
+    let is_holder = held.holder.as_ref().is_none_or(|holder| holder == nexus);
+    is_holder.then(|| held.kind.to_string())
+}
+
+pub fn reservations_cleared(view: &ReservationView) -> String {
+    let ReservationView { lu, reservations } = view;
+    if reservations.is_empty() {
+        return format!("nothing is reserved of LU {lu}\n");
+    }
+    let held = reservations.held.as_ref().map(|held| format!("{}, ", held.kind));
+    let (held, count) = (held.unwrap_or_default(), reservations.registrants.len());
+    format!("reservations of LU {lu} cleared: {held}{count} registrants\n")
 }
 
 /// One line for what a command did.
@@ -169,10 +277,24 @@ pub fn client_done(view: &ClientView) -> String {
     format!("client {}\n", view.client.name)
 }
 
+pub fn client_names(view: &ClientView) -> String {
+    format!("client {}: {}\n", view.client.name, joined(&view.client.iqns))
+}
+
+pub fn client_chap(view: &ClientView) -> String {
+    let chap = view.client.chap.as_ref();
+    let chap = chap.map_or("no CHAP".to_owned(), |chap| format!("CHAP, {chap}"));
+    format!("client {}: {chap}\n", view.client.name)
+}
+
 pub fn mapping_done(view: &MappingView) -> String {
     let mapping = &view.mapping;
-    let socket = or_none(view.socket.as_ref());
-    format!("LU {} at {}, {}: {socket}\n", mapping.lu, mapping.adapter(), view.state)
+    let place = or_none(view.socket.as_ref().or(view.target.as_ref()));
+    let lun = match mapping.via {
+        Via::VhostUserBlk => String::new(),
+        Via::Iscsi => format!(" LUN {}", mapping.lun),
+    };
+    format!("LU {} at {}{lun}, {}: {place}\n", mapping.lu, mapping.adapter(), view.state)
 }
 
 pub fn connection(connection: &Connection) -> String {
@@ -188,6 +310,7 @@ pub fn status(status: &NodeStatus) -> String {
         ("up", duration(status.uptime_s)),
         ("data", status.data.clone()),
         ("http", status.http.clone().unwrap_or("off".to_owned())),
+        ("iscsi", if status.iscsi.is_empty() { "off".to_owned() } else { joined(&status.iscsi) }),
         ("cores", status.cores.to_string()),
         ("revision", status.revision.to_string()),
         ("LUs", status.lus.to_string()),

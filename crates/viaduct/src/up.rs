@@ -7,7 +7,7 @@ use model::ApiError;
 use node::run::Told;
 use node::{Node, Options};
 
-use crate::args::Up;
+use crate::args::{Portal, Up};
 use crate::notify::Notifier;
 use crate::{commands, log};
 
@@ -27,7 +27,7 @@ pub fn up(data: Option<PathBuf>, arguments: Up) -> Result<(), ApiError> {
     let options = Options {
         data: commands::data_directory(data)?,
         http: arguments.http.0,
-        iscsi: Vec::new(),
+        iscsi: Portal::addresses(&arguments.iscsi)?,
         cores: arguments.cores.0,
     };
     let poll = Duration::from_micros(arguments.poll_us.into());

@@ -37,6 +37,10 @@ impl Up {
         let notifications = UnixDatagram::bind(&path).unwrap();
         notifications.set_read_timeout(Some(PATIENCE)).unwrap();
         command.arg("up").args(arguments).env("NOTIFY_SOCKET", &path);
+        // Its port is the same for all nodes of a machine.
+        if !arguments.contains(&"--iscsi") && !arguments.contains(&"--config") {
+            command.args(["--iscsi", "off"]);
+        }
         let log = std::fs::File::create(data.with_extension("log")).unwrap();
         let child = command.stderr(log).spawn().unwrap();
         let up = Up { child, notifications, data: data.to_path_buf() };
@@ -121,7 +125,7 @@ fn a_second_node_on_the_directory_is_refused_and_one_beside_it_is_not() {
     let (one, two) = (directory.path().join("one"), directory.path().join("two"));
     let first = Up::start(&one, &["--http", "0"], None);
     let _second = Up::start(&two, &["--http", "0"], None);
-    let output = viaduct(&one).args(["up", "--http", "off"]).output().unwrap();
+    let output = viaduct(&one).args(["up", "--http", "off", "--iscsi", "off"]).output().unwrap();
     assert_eq!(output.status.code(), Some(4));
     let err = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(err.contains(&format!("is in use by process {}", first.child.id())), "{err}");
@@ -129,10 +133,47 @@ fn a_second_node_on_the_directory_is_refused_and_one_beside_it_is_not() {
     let status: serde_json::Value = serde_json::from_str(&first.done("status -o json")).unwrap();
     let taken = status["http"].as_str().unwrap();
     let third = directory.path().join("three");
-    let output = viaduct(&third).args(["up", "--http", taken]).output().unwrap();
-    assert_eq!(output.status.code(), Some(4));
-    let err = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(err.contains(&format!("is in use by process {}", first.child.id())), "{err}");
+    for arguments in [["--http", taken, "--iscsi", "off"], ["--http", "off", "--iscsi", taken]] {
+        let output = viaduct(&third).arg("up").args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(4));
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(err.contains(&format!("is in use by process {}", first.child.id())), "{err}");
+        let switch = if arguments[1] == taken { "--http" } else { "--iscsi" };
+        assert!(err.contains(&format!("next: viaduct up {switch} ADDR:PORT")), "{err}");
+    }
+    let both = ["up", "--http", "off", "--iscsi", "off", "--iscsi", taken];
+    let output = viaduct(&third).args(both).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
+
+/// A file gives a list of addresses, each of which must be free.
+#[test]
+fn a_file_gives_several_addresses_for_iscsi() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, file) = (directory.path().join("data"), directory.path().join("node.toml"));
+    let held = ["127.0.0.1:0", "127.0.0.2:0"].map(|any| std::net::TcpListener::bind(any).unwrap());
+    let [first, second] = held.each_ref().map(|held| held.local_addr().unwrap().to_string());
+    let start = |iscsi: &str| {
+        std::fs::write(&file, format!("http = 'off'\niscsi = {iscsi}\n")).unwrap();
+        let config = ["up", "--config", file.to_str().unwrap()];
+        let output = viaduct(&data).args(config).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let [let_go, taken] = held;
+    drop(let_go);
+    let free = first;
+    let (code, err) = start(&format!("['{free}', '{second}']"));
+    let port = taken.local_addr().unwrap().port();
+    assert_eq!(code, Some(4), "{err}");
+    assert!(err.contains(&format!("port {port} is in use by process {}", std::process::id())));
+    let (code, err) = start(&format!("'{free},{second}'"));
+    assert_eq!(code, Some(4), "{err}");
+    let (code, err) = start("['nowhere']");
+    assert_eq!(code, Some(2), "{err}");
+    assert!(err.contains("node.toml:2: 'iscsi'"), "{err}");
+    let (code, err) = start("[3260]");
+    assert_eq!(code, Some(2), "{err}");
+    assert!(err.contains("a list must have strings in it"), "{err}");
 }
 
 #[test]
@@ -164,7 +205,10 @@ fn the_log_is_json_when_asked_for() {
 fn a_file_says_what_the_command_line_does_not() {
     let directory = tempfile::tempdir().unwrap();
     let (data, file) = (directory.path().join("data"), directory.path().join("node.toml"));
-    let text = format!("data = '{}'\nhttp = 0\nlog = 'json'\npoll-us = 7\n", data.display());
+    let text = format!(
+        "data = '{}'\nhttp = 0\niscsi = 'off'\nlog = 'json'\npoll-us = 7\n",
+        data.display()
+    );
     std::fs::write(&file, text).unwrap();
     let shown = file.to_str().unwrap();
     let http = |up: &Up| {

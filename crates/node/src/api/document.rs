@@ -3,7 +3,7 @@
 
 use utoipa::OpenApi;
 
-use super::routes;
+use super::{clients, reservations, routes};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -23,16 +23,22 @@ use super::routes;
         routes::lu_adopt,
         routes::lu_resize,
         routes::lu_remove,
-        routes::client_list,
-        routes::client_show,
-        routes::client_create,
-        routes::client_remove,
-        routes::connection,
+        clients::client_list,
+        clients::client_show,
+        clients::client_create,
+        clients::client_change,
+        clients::client_remove,
+        clients::client_chap_set,
+        clients::client_chap_off,
+        clients::connection,
         routes::mapping_list,
         routes::map,
         routes::unmap,
+        reservations::reservation_list,
+        reservations::reservation_clear,
         routes::events,
         routes::config_show,
+        routes::config_with_secrets,
         routes::config_restore,
         routes::openapi,
         routes::prometheus,

@@ -1,5 +1,5 @@
 //! The routes of `/v1` and their handlers: a request becomes one change or one view, and nothing
-//! else.
+//! else. Handlers for clients and reservations have files of their own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,38 +10,57 @@ use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use model::config::{ConfigRestore, RestoreOutcome};
 use model::event::EventPage;
 use model::image::ImageUse;
 use model::limits::{BODY_BYTES_MAX, EVENTS_PER_PAGE_MAX, WAIT_SECONDS_MAX};
-use model::status::{ClientView, ConnectFor, Connection, LuView, MappingView, NodeStatus, Problem};
+use model::status::{LuView, MappingView, NodeStatus, Problem};
 use model::{
-    ApiError, Backing, Client, ClientName, Config, LuAdopt, LuCreate, LuName, LuResize, MapRequest,
+    ApiError, Backing, ClientName, Config, LuAdopt, LuCreate, LuName, LuResize, MapRequest,
     Mapping, Subject, Via,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::Api;
+use super::{Api, clients, reservations};
 use crate::control::{Change, Changed};
 use crate::engine::Snapshot;
-use crate::state::ops::{no_client, no_lu};
-use crate::{connect, metrics};
+use crate::metrics;
+use crate::state::ops::no_lu;
 
 /// Everything, for callers that may do everything.
 pub fn all(api: Api) -> Router {
+    let secrets = Router::new().route("/v1/config/secrets", get(config_with_secrets));
+    common().merge(secrets).with_state(api)
+}
+
+/// The same for callers that nobody vouches for: reading only, and no secrets.
+pub fn reading(api: Api) -> Router {
+    common().layer(middleware::from_fn(refuse_changes)).with_state(api)
+}
+
+fn common() -> Router<Api> {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/lus", get(lu_list).post(lu_create))
         .route("/v1/lus/{name}", get(lu_show).patch(lu_resize).delete(lu_remove))
         .route("/v1/adopt", post(lu_adopt))
-        .route("/v1/clients", get(client_list).post(client_create))
-        .route("/v1/clients/{name}", get(client_show).delete(client_remove))
-        .route("/v1/clients/{name}/connection", get(connection))
+        .route("/v1/lus/{name}/reservations", delete(reservations::reservation_clear))
+        .route("/v1/clients", get(clients::client_list).post(clients::client_create))
+        .route(
+            "/v1/clients/{name}",
+            get(clients::client_show).patch(clients::client_change).delete(clients::client_remove),
+        )
+        .route(
+            "/v1/clients/{name}/chap",
+            put(clients::client_chap_set).delete(clients::client_chap_off),
+        )
+        .route("/v1/clients/{name}/connection", get(clients::connection))
         .route("/v1/mappings", get(mapping_list).post(map).delete(unmap))
+        .route("/v1/reservations", get(reservations::reservation_list))
         .route("/v1/events", get(events))
         .route("/v1/config", get(config_show).put(config_restore))
         .route("/v1/openapi.json", get(openapi))
@@ -49,12 +68,6 @@ pub fn all(api: Api) -> Router {
         .fallback(nothing_here)
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(api)
-}
-
-/// The same for callers that nobody vouches for: reading only.
-pub fn reading(api: Api) -> Router {
-    all(api).layer(middleware::from_fn(refuse_changes))
 }
 
 async fn refuse_changes(request: Request, next: Next) -> Response {
@@ -84,10 +97,10 @@ impl IntoResponse for Refusal {
     }
 }
 
-type Answer<T> = Result<Json<T>, Refusal>;
+pub(super) type Answer<T> = Result<Json<T>, Refusal>;
 
 /// A JSON body; what is wrong with one is said in the form of every other error.
-pub struct Body<T>(T);
+pub struct Body<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Refusal;
@@ -102,8 +115,31 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     }
 }
 
+/// A JSON body with secrets: what is wrong with one is said without its text.
+pub struct SecretBody<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for SecretBody<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<SecretBody<T>, Refusal> {
+        let bytes = Bytes::from_request(request, state)
+            .await
+            .map_err(|error| ApiError::usage(format!("the request body: {error}")))?;
+        let value = serde_json::from_slice(&bytes).map_err(|error| {
+            ApiError::usage(format!(
+                "the request body is wrong at line {} column {}; it has secrets, so it is not \
+                 repeated here",
+                error.line(),
+                error.column()
+            ))
+            .then("GET /v1/openapi.json describes it")
+        })?;
+        Ok(SecretBody(value))
+    }
+}
+
 /// The parameters after the question mark.
-pub struct Parameters<T>(T);
+pub struct Parameters<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
     type Rejection = Refusal;
@@ -115,7 +151,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> 
     }
 }
 
-fn named<T: std::str::FromStr>(name: &str) -> Result<T, ApiError>
+pub(super) fn named<T: std::str::FromStr>(name: &str) -> Result<T, ApiError>
 where
     T::Err: std::fmt::Display,
 {
@@ -259,7 +295,7 @@ pub struct Removed {
     pub revision: u64,
 }
 
-fn removed(changed: &Changed) -> Answer<Removed> {
+pub(super) fn removed(changed: &Changed) -> Answer<Removed> {
     Ok(Json(Removed { revision: changed.revision }))
 }
 
@@ -268,72 +304,6 @@ fn removed(changed: &Changed) -> Answer<Removed> {
     responses((status = 200, body = Removed), (status = "default", body = ApiError)))]
 pub async fn lu_remove(State(api): State<Api>, Path(name): Path<String>) -> Answer<Removed> {
     removed(&api.change(Change::LuRemove(named(&name)?)).await?)
-}
-
-/// All clients.
-#[utoipa::path(get, path = "/v1/clients", tag = "client", responses(
-    (status = 200, body = Vec<ClientView>), (status = "default", body = ApiError)))]
-pub async fn client_list(State(api): State<Api>) -> Answer<Vec<ClientView>> {
-    let (published, snapshot) = (api.published(), api.snapshot().await?);
-    let picture = api.picture(&published, &snapshot);
-    Ok(Json(published.config.clients.iter().map(|client| picture.client(client)).collect()))
-}
-
-/// One client.
-#[utoipa::path(get, path = "/v1/clients/{name}", tag = "client", params(("name" = String, Path)),
-    responses((status = 200, body = ClientView), (status = "default", body = ApiError)))]
-pub async fn client_show(State(api): State<Api>, Path(name): Path<String>) -> Answer<ClientView> {
-    Ok(Json(client_view(&api, &named(&name)?).await?))
-}
-
-async fn client_view(api: &Api, name: &ClientName) -> Result<ClientView, ApiError> {
-    let published = api.published();
-    let client = published.config.client(name).ok_or_else(|| no_client(name))?;
-    let snapshot = api.snapshot().await?;
-    Ok(api.picture(&published, &snapshot).client(client))
-}
-
-/// Makes a client.
-#[utoipa::path(post, path = "/v1/clients", tag = "client", request_body = Client, responses(
-    (status = 200, body = ClientView), (status = "default", body = ApiError)))]
-pub async fn client_create(
-    State(api): State<Api>,
-    Body(client): Body<Client>,
-) -> Answer<ClientView> {
-    let name = client.name.clone();
-    api.change(Change::ClientCreate(client)).await?;
-    Ok(Json(client_view(&api, &name).await?))
-}
-
-/// Removes a client.
-#[utoipa::path(delete, path = "/v1/clients/{name}", tag = "client",
-    params(("name" = String, Path)),
-    responses((status = 200, body = Removed), (status = "default", body = ApiError)))]
-pub async fn client_remove(State(api): State<Api>, Path(name): Path<String>) -> Answer<Removed> {
-    removed(&api.change(Change::ClientRemove(named(&name)?)).await?)
-}
-
-/// Which tool a connection is for.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-pub struct ConnectionParameters {
-    #[serde(rename = "for")]
-    wanted: ConnectFor,
-}
-
-/// What to run on the client's side.
-#[utoipa::path(get, path = "/v1/clients/{name}/connection", tag = "client",
-    params(("name" = String, Path), ConnectionParameters),
-    responses((status = 200, body = Connection), (status = "default", body = ApiError)))]
-pub async fn connection(
-    State(api): State<Api>,
-    Path(name): Path<String>,
-    Parameters(parameters): Parameters<ConnectionParameters>,
-) -> Answer<Connection> {
-    let client = client_view(&api, &named(&name)?).await?;
-    let (published, snapshot) = (api.published(), api.snapshot().await?);
-    let wanted = parameters.wanted;
-    Ok(Json(connect::connection(&published.config, &client, wanted, snapshot.cores)?))
 }
 
 /// All mappings.
@@ -460,7 +430,16 @@ pub async fn config_show(State(api): State<Api>) -> Json<Config> {
     Json(Config::clone(&api.published().config))
 }
 
-/// Makes a document the desired state.
+/// The whole desired state with its secrets. Not over TCP.
+#[utoipa::path(get, path = "/v1/config/secrets", tag = "config", responses(
+    (status = 200, body = Config), (status = "default", body = ApiError)))]
+pub async fn config_with_secrets(State(api): State<Api>) -> Json<Config> {
+    let published = api.published();
+    let secrets = published.secrets.as_ref().clone();
+    Json(Config { secrets, ..Config::clone(&published.config) })
+}
+
+/// Makes a document the desired state. Secrets that it does not have stay as they are.
 #[utoipa::path(put, path = "/v1/config", tag = "config", request_body = ConfigRestore, responses(
     (status = 200, body = RestoreOutcome), (status = "default", body = ApiError)))]
 pub async fn config_restore(

@@ -351,6 +351,86 @@ fn a_client_that_comes_again_and_again_does_not_fill_the_events() {
     assert_eq!(bench.control.wake_at(), None);
 }
 
+fn host(iqn: &str) -> Change {
+    let client = serde_json::json!({"name": "host1", "iqns": [iqn]});
+    Change::ClientCreate(serde_json::from_value(client).unwrap())
+}
+
+fn map_iscsi(lu: &str) -> Change {
+    let request = serde_json::json!({"lu": lu, "client": "host1", "via": "iscsi"});
+    Change::Map(serde_json::from_value(request).unwrap())
+}
+
+fn chap(request: &str) -> Change {
+    let client: ClientName = "host1".parse().unwrap();
+    let request: model::chap::ChapRequest = serde_json::from_str(request).unwrap();
+    let chap = request.parts(&client).unwrap();
+    Change::ClientChap(client, Some(chap))
+}
+
+#[test]
+fn a_target_opens_anew_when_its_client_changes_and_tells_no_secret() {
+    let mut bench = Bench::new();
+    let iqn = "iqn.1994-05.com.redhat:abc";
+    for change in [create("web1"), create("web2"), host(iqn), map_iscsi("web1"), map_iscsi("web2")]
+    {
+        bench.change(change).unwrap();
+    }
+    bench.engine.log();
+    bench.change(chap(r#"{"secret":"correct horse battery"}"#)).unwrap();
+    bench.logged(expect![[r#"
+        close mapping host1-2
+        close mapping host1-2.1
+        open iscsi mapping host1-2 of web1
+        open iscsi mapping host1-2.1 of web2"#]]);
+    let id = bench.control.config.mappings[1].id();
+    let spec = bench.engine.mapping(&id).unwrap().iscsi.unwrap();
+    assert_eq!(spec.target, "iqn.2026-11.org.viaduct:test:host1");
+    let secret = &spec.chap.unwrap().initiator.secret;
+    assert_eq!(secret.bytes(), b"correct horse battery");
+    assert_eq!(bench.engine.socket(&id.adapter), None);
+
+    let add = model::ClientChange {
+        add_iqns: vec!["iqn.1994-05.com.redhat:0".parse().unwrap()],
+        ..Default::default()
+    };
+    bench.change(Change::ClientChange("host1".parse().unwrap(), add)).unwrap();
+    let spec = bench.engine.mapping(&id).unwrap().iscsi.unwrap();
+    assert_eq!(spec.initiators[0].as_str(), "iqn.1994-05.com.redhat:0");
+    let events = bench.events().join("\n");
+    assert!(
+        events.contains("host1 client 'host1' proves itself with CHAP: name host1"),
+        "{events}"
+    );
+    let copy = std::fs::read_to_string(bench.directory.path().join("config.json")).unwrap();
+    assert!(!events.contains("horse") && !copy.contains("horse"));
+    assert!(!format!("{:?}", bench.published()).contains("horse"));
+
+    // And it is there after a restart.
+    let bench = bench.restart();
+    let spec = bench.engine.mapping(&id).unwrap().iscsi.unwrap();
+    assert!(spec.chap.is_some() && !spec.lacks_secret);
+}
+
+#[test]
+fn a_target_whose_secret_is_missing_is_not_opened_before_it_is_there() {
+    let mut bench = Bench::new();
+    for change in [create("web1"), host("iqn.1994-05.com.redhat:abc"), map_iscsi("web1")] {
+        bench.change(change).unwrap();
+    }
+    let mut config = Config::clone(&bench.control.config);
+    config.clients[0].chap = Some(Chap { name: "host1".to_owned(), mutual_name: None });
+    bench.engine.log();
+    let error = bench.change(Change::Restore(ConfigRestore { config, prune: false })).unwrap_err();
+    expect![[r#"
+        the configuration is kept, but not all is in effect: client 'host1' shall prove itself with CHAP, and its secret is not here
+          next: viaduct client chap host1 --secret-file FILE, or --off"#]]
+    .assert_eq(&error.to_string());
+    bench.logged(expect!["close mapping host1-2"]);
+    bench.change(chap(r#"{"secret":"correct horse battery"}"#)).unwrap();
+    bench.logged(expect!["open iscsi mapping host1-2 of web1"]);
+}
+
 #[test]
 fn the_thread_runs_and_ends_by_itself() {
     let bench = furnished();

@@ -3,129 +3,17 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::time::Duration;
+mod bench;
+mod iscsi;
 
-use expect_test::{Expect, expect};
+use std::path::Path;
+
+use expect_test::expect;
 use model::status::{AdapterState, Session};
 use model::{AdapterId, ApiError};
-use node::engine::recorder::Recorder;
-use node::engine::{AdapterStatus, Engine, Trouble};
-use node::run::Told;
-use node::world::Machine;
-use node::{Node, Options};
+use node::engine::{AdapterStatus, Trouble};
 
-const PATIENCE: Duration = Duration::from_secs(30);
-
-struct Bench {
-    node: Node,
-    engine: Recorder,
-    directory: tempfile::TempDir,
-}
-
-/// What a command left behind.
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Bench {
-    fn new() -> Bench {
-        let directory = tempfile::tempdir().unwrap();
-        let engine = Recorder::new();
-        let shared: Arc<dyn Engine> = Arc::new(engine.clone());
-        let data = directory.path().join("data");
-        let options = Options { data, http: None, iscsi: Vec::new(), cores: Vec::new() };
-        let node = Node::start(options, Arc::new(Machine), |_| Ok(shared)).unwrap();
-        assert_eq!(node.wait(PATIENCE), Some(Told::Running));
-        Bench { node, engine, directory }
-    }
-
-    fn furnished() -> Bench {
-        let bench = Bench::new();
-        for line in [
-            "lu create web1 --size 10G --serial web1",
-            "lu create scratch --size 512M --backing memory --serial scratch --shareable",
-            "client create vm1 --socket-owner root:root",
-            "client create vm2",
-            "map web1 --to vm1 --via vhost-user-blk",
-            "map scratch --to vm1 --via vhost-user-blk --read-only",
-            "map scratch --to vm2 --via vhost-user-blk --slot 7",
-        ] {
-            let ran = bench.run(line);
-            assert_eq!(ran.code, 0, "{line}: {}", ran.err);
-        }
-        bench
-    }
-
-    fn run(&self, line: &str) -> Ran {
-        run(self.node.data(), self.directory.path(), line)
-    }
-
-    /// A command that is done, and its output.
-    fn done(&self, line: &str, expected: Expect) {
-        let ran = self.run(line);
-        assert_eq!(ran.code, 0, "{line}: {}", ran.err);
-        expected.assert_eq(&self.plain(&ran.out));
-    }
-
-    /// A command that is refused, with its exit code.
-    fn refused(&self, line: &str, code: i32, expected: Expect) {
-        let ran = self.run(line);
-        assert_eq!((ran.code, ran.out.as_str()), (code, ""), "{line}: {}", ran.err);
-        expected.assert_eq(&self.plain(&ran.err));
-    }
-
-    /// The text without what differs from run to run.
-    fn plain(&self, text: &str) -> String {
-        let text = text.replace(self.directory.path().to_str().unwrap(), "/DIR");
-        masked(&masked(&text, "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"), "dddd-dd-ddTdd:dd:dd")
-    }
-}
-
-fn run(data: &Path, home: &Path, line: &str) -> Ran {
-    let output = Command::new(env!("CARGO_BIN_EXE_viaduct"))
-        .args(line.split_whitespace())
-        .env_clear()
-        .env("VIADUCT_DATA", data)
-        .env("HOME", home)
-        .current_dir(home)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    Ran {
-        code: output.status.code().unwrap(),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
-/// Puts the form itself where text has that form: x is a hexadecimal digit, d a decimal one.
-fn masked(text: &str, form: &str) -> String {
-    let fits = |part: &str| {
-        let mut pairs = part.chars().zip(form.chars());
-        part.len() == form.len()
-            && pairs.all(|(c, f)| match f {
-                'x' => c.is_ascii_hexdigit(),
-                'd' => c.is_ascii_digit(),
-                f => c == f,
-            })
-    };
-    let (mut masked, mut rest) = (String::new(), text);
-    while let Some(c) = rest.chars().next() {
-        if rest.get(..form.len()).is_some_and(fits) {
-            masked.push_str(form);
-            rest = &rest[form.len()..];
-        } else {
-            masked.push(c);
-            rest = &rest[c.len_utf8()..];
-        }
-    }
-    masked
-}
+use bench::{Bench, run};
 
 #[test]
 fn what_commands_say_when_they_are_done() {
@@ -569,16 +457,16 @@ fn a_wrong_configuration_file_is_refused_by_line_and_key() {
     let said: Vec<String> = cases.iter().map(|text| refused_file(text)).collect();
     expect![[r#"
         error: node.toml:2: unknown key 'htpp'
-          next: known keys are cores, data, http, log, log-level, poll-us
+          next: known keys are cores, data, http, iscsi, log, log-level, poll-us
         error: node.toml:3: unknown key 'node'
-          next: known keys are cores, data, http, log, log-level, poll-us
+          next: known keys are cores, data, http, iscsi, log, log-level, poll-us
         error: node.toml:1: 'http': array, not string or integer
         error: node.toml:1: 'log': boolean, not string or integer
         error: node.toml:1: 'poll-us': float, not string or integer
         error: node.toml:2: 'poll-us': invalid value '5000' for '--poll-us <N>': 5000 is not in 0..=1000
         error: node.toml:1: 'log': invalid value 'xml' for '--log <LOG>' [possible values: text, json]
         error: node.toml:1: unknown key 'config'
-          next: known keys are cores, data, http, log, log-level, poll-us
+          next: known keys are cores, data, http, iscsi, log, log-level, poll-us
         error: node.toml:2: this is no TOML: duplicate key
         error: node.toml:1: this is no TOML: string values must be quoted, expected literal string
     "#]]
