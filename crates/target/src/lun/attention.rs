@@ -134,11 +134,13 @@ impl MediumEvents {
     const ALL: [MediumEvent; 3] =
         [MediumEvent::Removed, MediumEvent::Loaded, MediumEvent::RemovalRequested];
 
-    /// What came before a removal is of no interest any more.
+    /// Once a medium comes or goes, what was before is of no interest any more. Of an exchange
+    /// the new medium is told and not that the old one is gone: some hosts (Linux of 2021) take a
+    /// removal for a wish to eject, and would eject the new one.
     pub const fn then(self, what: MediumEvent) -> Self {
         match what {
-            MediumEvent::Removed => Self(1 << what as u8),
-            MediumEvent::Loaded | MediumEvent::RemovalRequested => Self(self.0 | 1 << what as u8),
+            MediumEvent::Removed | MediumEvent::Loaded => Self(1 << what as u8),
+            MediumEvent::RemovalRequested => Self(self.0 | 1 << what as u8),
         }
     }
 

@@ -230,16 +230,13 @@ impl State {
             }
             MediumChange::Exchanged { present } => {
                 *medium = Medium { present, open: false };
-                if was_loaded {
-                    effects.push(Effect::Medium(MediumEvent::Removed));
-                }
                 if present {
                     effects.push(changed_for(Audience::All));
                     effects.push(Effect::Medium(MediumEvent::Loaded));
                 }
             }
         }
-        if was_loaded && medium.open {
+        if was_loaded && !medium.is_loaded() {
             effects.push(Effect::Medium(MediumEvent::Removed));
         }
         Ok(effects)

@@ -152,11 +152,8 @@ fn what_happened_to_a_medium_is_told_once_and_until_it_is_overtaken() {
         (&[&[Loaded]], &[Loaded]),
         (&[&[RemovalRequested], &[RemovalRequested]], &[RemovalRequested]),
         (&[&[Loaded], &[RemovalRequested], &[Removed]], &[Removed]),
-        (&[&[Removed, Loaded]], &[Removed, Loaded]),
-        (
-            &[&[Loaded], &[Removed, Loaded], &[RemovalRequested]],
-            &[Removed, Loaded, RemovalRequested],
-        ),
+        (&[&[Removed], &[RemovalRequested], &[Loaded]], &[Loaded]),
+        (&[&[Removed], &[Loaded, RemovalRequested]], &[Loaded, RemovalRequested]),
     ];
     for (updates, told) in cases {
         updates.iter().for_each(|events| happens(events));

@@ -91,7 +91,7 @@ fn the_button_opens_the_tray_or_asks_those_who_lock_it() {
         (button(), false, &[RemovalRequested]),
         (eject(None, true), true, &[Removed]),
         (exchange(true), false, &[Loaded]),
-        (exchange(true), false, &[Removed, Loaded]),
+        (exchange(true), false, &[Loaded]),
         (prevent(&a, false), false, &[]),
         (persistently(true), false, &[]),
         (button(), false, &[RemovalRequested]),

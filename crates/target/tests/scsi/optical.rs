@@ -136,7 +136,7 @@ fn a_host_sees_a_medium_come_and_go() {
         client.ask(&[0; 6]).good();
     }
     operator(&bench, MediumChange::Exchanged { present: true });
-    assert_eq!([event(&host), event(&host), event(&host)], [[3, 2], [2, 2], [0, 2]]);
+    assert_eq!([event(&host), event(&host)], [[2, 2], [0, 2]], "no removal before the new one");
     host.ask(&[0; 6]).attention(CHANGED);
     operator(&bench, MediumChange::Exchanged { present: false });
     host.ask(&[0; 6]).fails(SenseKey::NOT_READY, AdditionalSense::MEDIUM_NOT_PRESENT);
@@ -172,7 +172,6 @@ fn a_locked_tray_stays_in_and_the_host_hears_of_the_button() {
     other.ask(&[0x1e, 0, 0, 0, 0, 0]).good();
     // A persistent lock takes only the button.
     host.ask(&[0x1e, 0, 0, 0, 3, 0]).good();
-    assert_eq!(event(&host), [3, 2]);
     assert_eq!(event(&host), [2, 2]);
     operator(&bench, MediumChange::Button);
     assert_eq!(event(&host), [1, 2]);
