@@ -27,7 +27,7 @@
 //! |---|---|---|---|
 //! | `store::file` | files and block devices | `volume::delay` | later, by a set time |
 //! | `store::memory` | memory of the node | `volume::fault` | errors on demand |
-//! | `store::null` | nothing | | |
+//! | `store::null` | nothing | `volume::drive` | media that come and go |
 //!
 //! All of them pass the suite in `block::conformance`, less what their geometry
 //! says that they do not keep.

@@ -7,13 +7,16 @@
 //! | device | what it is for | where |
 //! |---|---|---|
 //! | [`Delay`] | a slow store | `delay` |
+//! | [`Drive`] | media that come and go under one handle | `drive` |
 //! | [`Fault`] | a store that fails, hangs, tears or loses writes on demand | `fault` |
 
 mod delay;
+mod drive;
 mod fault;
 
 #[cfg(test)]
 mod tests;
 
 pub use delay::{Delay, Delays};
+pub use drive::Drive;
 pub use fault::{Action, Fault, Requests, Rule};

@@ -13,7 +13,7 @@ use block::{
 };
 use rt::{Config, Core};
 
-use super::{Action, Delay, Delays, Fault, Requests, Rule};
+use super::{Action, Delay, Delays, Drive, Fault, Requests, Rule};
 
 /// Bytes of one core, answered in place.
 struct Plain {
@@ -133,6 +133,65 @@ fn delays_conform() {
 #[test]
 fn a_fault_without_rules_conforms() {
     suite(|core, lower| Fault::new(core, lower, 1)).expect(&SKIPPED);
+}
+
+#[test]
+fn a_drive_with_a_medium_conforms() {
+    let loaded = |core: &Core, lower: Rc<dyn Device>| -> Rc<dyn Device> {
+        let drive = Drive::new(core, lower.geometry().block_size);
+        drive.exchange(Some(lower)).unwrap();
+        drive
+    };
+    suite(loaded).expect(&SKIPPED);
+}
+
+#[test]
+fn media_come_and_go_under_a_drive() {
+    on_a_core(|core| async move {
+        let drive = Drive::new(&core, 2048);
+        assert_eq!(drive.geometry(), Geometry::plain(0, 2048));
+        assert_eq!(read(&*drive, 0, 2048).await, Err(ErrorKind::OutOfRange));
+        assert_eq!(ask(&*drive, &Request::flush()).await, Ok(0));
+        let wrong = drive.exchange(Some(Plain::new(1 << 16, 512))).err().unwrap();
+        assert_eq!(wrong.kind(), ErrorKind::Invalid);
+
+        let (first, second) = (Plain::new(1 << 16, 2048), Plain::new(1 << 17, 2048));
+        write(&*first, 0, 1, 2048).await.unwrap();
+        write(&*second, 0, 2, 2048).await.unwrap();
+        let seen = drive.watch().version();
+        assert!(drive.exchange(Some(first.clone())).unwrap().is_none());
+        assert_ne!(drive.watch().version(), seen);
+        assert_eq!(read(&*drive, 0, 2048).await, Ok(vec![1; 2048]));
+
+        let slow = Delays { reads: Duration::from_millis(2), ..Delays::default() };
+        let slow = Delay::new(&core, first.clone(), slow);
+        drop(drive.exchange(Some(slow)).unwrap());
+        let buffer = Buffer::zeroed(2048);
+        let waiting = later(&*drive, &Request::read(0, buffer.sgl()));
+        let former = drive.exchange(Some(second.clone())).unwrap();
+        assert_eq!(drive.geometry().size, 1 << 17);
+        assert_eq!(read(&*drive, 0, 2048).await, Ok(vec![2; 2048]));
+        assert_eq!(waiting.outcome().await, Ok(2048), "what was asked goes on to its end");
+        assert_eq!(buffer.to_vec(), [1; 2048]);
+        drop(former);
+
+        // What changes about the medium in the drive is told, and of the one that was in no more.
+        for (medium, told) in [(&second, true), (&first, false), (&second, true)] {
+            core.yield_now().await;
+            let seen = drive.watch().version();
+            medium.watch().notify();
+            core.yield_now().await;
+            assert_eq!(drive.watch().version() != seen, told);
+        }
+        drop(drive.exchange(None).unwrap());
+        core.yield_now().await;
+        assert_eq!(Rc::strong_count(&second), 1, "a medium that is out is let go");
+        drive.exchange(Some(second.clone())).unwrap();
+        drop(drive);
+        core.yield_now().await;
+        core.yield_now().await;
+        assert_eq!(Rc::strong_count(&second), 1, "also by a drive that is gone");
+    });
 }
 
 async fn ask(device: &dyn Device, request: &Request<'_>) -> Outcome {
