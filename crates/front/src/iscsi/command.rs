@@ -128,7 +128,7 @@ impl Connection {
             if is_here {
                 self.data_end(task, None);
             }
-            return self.to_send.notify();
+            return;
         }
         drop(machine);
         match parsed {

@@ -128,7 +128,11 @@ impl Connection {
     async fn receive(self: &Rc<Self>) -> io::Result<()> {
         let mut inbox = Inbox::new();
         loop {
-            match self.feed(&mut inbox) {
+            let wait = self.feed(&mut inbox);
+            if self.machine.borrow().has_pdus() {
+                self.to_send.notify();
+            }
+            match wait {
                 Wait::Input => {
                     inbox.make_room();
                     let count = arrived(self.stream.recv(&inbox.room()).await?)?;

@@ -103,7 +103,8 @@ fn write_same_knows_the_end_and_its_limits() {
     let bench = Bench::new();
     let client = bench.nexus("a");
     fill(&client, 4090, 6);
-    client.send(&cdb10(0x41, 0, 4091, 0), &[3; BLOCK]).good();
+    client.send(&cdb10(0x41, 0, 4091, 0), &[3; BLOCK]).invalid_field();
+    client.send(&cdb10(0x41, 0, 4091, 5), &[3; BLOCK]).good();
     assert_eq!(bench.disk.content(4090, 6), [&[7; BLOCK][..], &[3; 5 * BLOCK]].concat());
     client.send(&cdb10(0x41, 0, 4097, 0), &[0; BLOCK]).out_of_range();
     client.send(&cdb10(0x41, 0, 4095, 2), &[0; BLOCK]).out_of_range();

@@ -4,7 +4,7 @@
 use block::{Geometry, Op, OpSet};
 use wire::scsi::vpd::{
     BlockCharacteristics, BlockLimits, LBPRZ, LBPU, LBPWS, LBPWS10, NON_ROTATING,
-    PROVISIONING_FULL, PROVISIONING_THIN, Provisioning, UGAVALID, WABEREQ_READABLE,
+    PROVISIONING_FULL, PROVISIONING_THIN, Provisioning, UGAVALID, WABEREQ_READABLE, WSNZ,
 };
 use zerocopy::IntoBytes;
 
@@ -50,6 +50,7 @@ pub fn block_limits(context: &Context<'_>) -> Vec<u8> {
     let block = geometry.block_size;
     let in_blocks = |bytes: u64| u32::try_from(bytes / u64::from(block)).unwrap_or(u32::MAX);
     let mut page = BlockLimits {
+        flags: WSNZ,
         maximum_compare_and_write_length: in_blocks(compare_bytes_max(&geometry)) as u8,
         optimal_transfer_length_granularity: u16::try_from(geometry.physical_block_size / block)
             .unwrap_or(0)

@@ -18,9 +18,6 @@ pub fn run<'a>(context: &'a Context<'a>) -> Boxed<'a> {
         }
         let (offset, len) = range(context)?;
         let block = block(context)?;
-        if len == 0 {
-            return Ok(Vec::new());
-        }
         if block.iter().all(|byte| *byte == 0) {
             zero(context, offset, len, unmap).await?;
         } else {
@@ -30,17 +27,12 @@ pub fn run<'a>(context: &'a Context<'a>) -> Boxed<'a> {
     })
 }
 
-/// No blocks are all blocks to the end (WSNZ is 0).
+/// No blocks would be all blocks to the end: more than one command may write, so there is none
+/// such (WSNZ is 1).
 fn range(context: &Context<'_>) -> Result<(u64, u64), Sense> {
     let parsed = context.parsed;
-    // Says whether the address is on the medium at all.
-    byte_range(context.unit, parsed.lba, 0)?;
-    let count = match parsed.count {
-        0 => context.unit.blocks() - parsed.lba,
-        count => count,
-    };
-    let range = byte_range(context.unit, parsed.lba, count)?;
-    if range.1 > SAME_BYTES_MAX {
+    let range = byte_range(context.unit, parsed.lba, parsed.count)?;
+    if range.1 == 0 || range.1 > SAME_BYTES_MAX {
         return Err(Sense::field(parsed.count_at()));
     }
     Ok(range)
