@@ -55,7 +55,6 @@ pub enum Outage {
 #[derive(Clone, Debug)]
 pub struct State {
     view: View,
-    saved_modes: Modes,
 }
 
 type Outcome = Result<Vec<Effect>, Refusal>;
@@ -66,6 +65,7 @@ impl State {
             version: View::first_version(0),
             reservations: Arc::default(),
             modes: config.modes,
+            saved_modes: config.modes,
             access: Arc::new(config.access),
             preventing: Arc::default(),
             preventing_persistently: Arc::default(),
@@ -73,7 +73,7 @@ impl State {
             medium: config.medium,
             operation: None,
         };
-        Self { saved_modes: config.modes, view }
+        Self { view }
     }
 
     /// As it was stored. Access states are measured, not stored. `epoch` is larger than that of any
@@ -106,7 +106,7 @@ impl State {
         Persistent {
             reservations: self.view.reservations.save(),
             modes: self.view.modes,
-            saved_modes: self.saved_modes,
+            saved_modes: self.view.saved_modes,
             preventing: self.view.preventing.iter().cloned().collect(),
             preventing_persistently: self.view.preventing_persistently.iter().cloned().collect(),
             started: self.view.started,
@@ -124,8 +124,7 @@ impl State {
                 Applied { reply: Err(refusal), update: None, persist: None }
             }
             Ok(effects) => {
-                let stored = before.saved_modes != self.saved_modes
-                    || (before.view != self.view && !passing);
+                let stored = before.view != self.view && !passing;
                 let moved = before.view != self.view || !effects.is_empty();
                 if moved {
                     self.view.version += 1;
@@ -194,7 +193,7 @@ impl State {
         };
         change_in(&mut self.view.modes);
         if change.save {
-            change_in(&mut self.saved_modes);
+            change_in(&mut self.view.saved_modes);
         }
         if self.view.modes == former {
             return Vec::new();
@@ -315,7 +314,7 @@ impl State {
         // As it was asked for before the reset forgets it.
         let telling = self.telling(Telling::Nothing);
         Arc::make_mut(&mut self.view.reservations).release_unit(None);
-        self.view.modes = self.saved_modes;
+        self.view.modes = self.view.saved_modes;
         self.view.preventing = Arc::default();
         self.view.preventing_persistently = Arc::default();
         self.view.started = true;

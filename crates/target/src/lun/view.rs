@@ -90,6 +90,8 @@ pub struct View {
     pub version: u64,
     pub reservations: Arc<Reservations>,
     pub modes: Modes,
+    /// What a reset brings back.
+    pub saved_modes: Modes,
     pub access: Arc<Access>,
     /// Who forbids to take the medium out.
     pub preventing: Arc<BTreeSet<NexusId>>,

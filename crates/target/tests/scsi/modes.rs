@@ -2,7 +2,7 @@
 
 use crate::support::{BLOCK, Bench, Client, SETTINGS, cdb10};
 use block::Op;
-use target::scsi::Settings;
+use target::scsi::{Settings, TaskManagement};
 use wire::scsi::{AdditionalSense, SenseKey};
 
 fn sense(client: &Client, control: u8, page: u8, subpage: u8) -> Vec<u8> {
@@ -33,7 +33,11 @@ fn all_pages_are_told_in_order_with_header_and_blocks() {
         pages.push((data[at], data[at + 1]));
         at += 2 + usize::from(data[at + 1]);
     }
-    assert_eq!(pages, [(1, 0x0a), (8, 0x12), (0x0a, 0x0a), (0x1c, 0x0a)]);
+    assert_eq!(
+        pages,
+        [(1, 0x0a), (0x88, 0x12), (0x8a, 0x0a), (0x1c, 0x0a)],
+        "PS where it can be saved"
+    );
     let all = client.ask(&[0x5a, 8, 0x3f, 0xff, 0, 0, 0, 1, 0, 0]).good();
     assert_eq!(u16::from_be_bytes([all[0], all[1]]) as usize + 2, all.len());
     assert!(all.windows(4).any(|at| at == [0x4a, 1, 0, 0x1c]), "the control extension");
@@ -42,8 +46,6 @@ fn all_pages_are_told_in_order_with_header_and_blocks() {
     assert_eq!(long[8..24], [0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 2, 0]);
     client.ask(&[0x1a, 0, 0x02, 0, 255, 0]).invalid_field();
     client.ask(&[0x1a, 0, 0x08, 1, 255, 0]).invalid_field();
-    let saved = client.ask(&[0x1a, 0, 0xc8, 0, 255, 0]);
-    saved.illegal(AdditionalSense::SAVING_PARAMETERS_NOT_SUPPORTED);
 }
 
 #[test]
@@ -62,7 +64,6 @@ fn what_may_be_changed_is_said_and_nothing_else_changes() {
     let mut contradiction = control.clone();
     contradiction[4] |= 0x10;
     select(&client, &contradiction).invalid_parameter();
-    client.send(&[0x15, 0x11, 0, 0, 4, 0], &[0; 4]).invalid_field();
     client.send(&[0x15, 0x10, 0, 0, 0, 0], &[]).good();
     // A block descriptor must be what is.
     let blocks = [[0, 0, 0, 8], [0, 0, 0x10, 0], [0, 0, 2, 0]].concat();
@@ -121,4 +122,25 @@ fn sense_data_comes_in_the_format_that_was_chosen() {
     set(&client, 0x0a, 2, 4, true);
     assert_eq!(encoded()[..4], [0x72, 5, 0x21, 0]);
     assert_eq!(client.ask(&[0xff; 6]).answer.sense.unwrap().to_vec()[0], 0x72);
+}
+
+#[test]
+fn what_is_saved_outlives_a_reset() {
+    let bench = Bench::new();
+    let client = bench.nexus("a");
+    let mut page = sense(&client, 0, 0x0a, 0);
+    page[2] |= 4;
+    let list = [&[0; 4], &page[..]].concat();
+    client.send(&[0x15, 0x11, 0, 0, list.len() as u8, 0], &list).good();
+    set(&client, 0x0a, 4, 8, true);
+    assert_eq!(sense(&client, 0, 0x0a, 0)[2..5], [0x26, 0x10, 8]);
+    assert_eq!(sense(&client, 3, 0x0a, 0)[2..5], [0x26, 0x10, 0]);
+    assert_eq!(sense(&client, 2, 0x0a, 0)[2..5], [0x22, 0x10, 0]);
+    // Only what was sent is saved.
+    set(&client, 8, 2, 4, false);
+    client.send(&[0x15, 0x11, 0, 0, list.len() as u8, 0], &list).good();
+    assert_eq!((sense(&client, 0, 8, 0)[2], sense(&client, 3, 8, 0)[2]), (0, 4));
+    bench.world.block_on(client.nexus.manage([0; 8], TaskManagement::LogicalUnitReset));
+    client.ask(&[0; 6]).attention(AdditionalSense::BUS_DEVICE_RESET_FUNCTION_OCCURRED);
+    assert_eq!(sense(&client, 0, 0x0a, 0)[2..5], [0x26, 0x10, 0]);
 }

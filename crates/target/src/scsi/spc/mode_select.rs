@@ -3,7 +3,7 @@
 
 use wire::scsi::cdb::{Plain6, flag};
 use wire::scsi::mode::{
-    Header6, Header10, LONGLBA, LongBlockDescriptor, SPF, ShortBlockDescriptor,
+    Header6, Header10, LONGLBA, LongBlockDescriptor, Page, SPF, ShortBlockDescriptor,
 };
 use zerocopy::FromBytes;
 
@@ -47,20 +47,22 @@ async fn select(
     (header, descriptors, long): (usize, usize, bool),
 ) -> Result<(), super::super::answer::Answer> {
     let cdb: Plain6 = context.cdb();
-    if cdb.flags & flag::SP != 0 {
-        return Err(Sense::field_bit(1, 0).into());
-    }
+    let save = cdb.flags & flag::SP != 0;
     let pages_at = header + descriptors;
     let blocks = list.get(header..pages_at).ok_or(Sense::parameter_length())?;
     block_descriptor(context, blocks, (header, long))?;
     let former = context.unit.view().modes;
-    let modes = read_pages(context, list, pages_at, former)?;
-    if modes == former {
+    let (modes, pages) = read_pages(context, list, pages_at, former)?;
+    if modes == former && !save {
         return Ok(());
     }
     let nexus = context.nexus.id().clone();
-    let modes =
-        ModeChange { caching: Some(modes.caching), control: Some(modes.control), save: false };
+    // A page that was not sent is not saved either.
+    let modes = ModeChange {
+        caching: pages.contains(&Page::CACHING).then_some(modes.caching),
+        control: pages.contains(&Page::CONTROL).then_some(modes.control),
+        save,
+    };
     context.change(Change::Mode { nexus, modes }).await?;
     // What was answered before the cache was turned off must not be weaker than what comes.
     if former.caching.write_back && modes.caching.is_some_and(|caching| !caching.write_back) {
@@ -99,12 +101,14 @@ fn block_descriptor(
     Ok(())
 }
 
+/// The modes as they would be, and the pages that were sent.
 fn read_pages(
     context: &Context<'_>,
     list: &[u8],
     mut at: usize,
     mut modes: Modes,
-) -> Result<Modes, Sense> {
+) -> Result<(Modes, Vec<Page>), Sense> {
+    let mut pages = Vec::new();
     while at < list.len() {
         let row = row_at(context, list, at)?;
         let current = row.current(&modes, &context.unit.view());
@@ -120,9 +124,10 @@ fn read_pages(
             }
         }
         (row.take)(page, &mut modes).ok_or(Sense::parameter((at + header) as u16))?;
+        pages.push(row.page);
         at += page.len();
     }
-    Ok(modes)
+    Ok((modes, pages))
 }
 
 fn row_at(context: &Context<'_>, list: &[u8], at: usize) -> Result<&'static PageRow, Sense> {

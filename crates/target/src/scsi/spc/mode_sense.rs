@@ -1,6 +1,5 @@
 //! MODE SENSE(6) and (10) (SPC-4 6.13, 6.14): header, block descriptor, pages.
 
-use wire::scsi::AdditionalSense;
 use wire::scsi::cdb::{ModeSense6, Page10, flag};
 use wire::scsi::mode::{
     ALL_SUBPAGES, DPOFUA, Header6, Header10, LONGLBA, LongBlockDescriptor, Page, PageControl,
@@ -69,7 +68,7 @@ fn pages(context: &Context<'_>, page: u8, subpage: u8) -> Result<Vec<u8>, Sense>
         0 => PageControl::Current,
         1 => PageControl::Changeable,
         2 => PageControl::Default,
-        _ => return Err(Sense::illegal(AdditionalSense::SAVING_PARAMETERS_NOT_SUPPORTED)),
+        _ => PageControl::Saved,
     };
     let code = Page(page & 0x3f);
     let kind = context.unit.settings.kind;
@@ -81,6 +80,7 @@ fn pages(context: &Context<'_>, page: u8, subpage: u8) -> Result<Vec<u8>, Sense>
     let view = context.unit.view();
     let modes = match control {
         PageControl::Default => default_modes(context),
+        PageControl::Saved => view.saved_modes,
         _ => view.modes,
     };
     let make = |row: &PageRow| match control {

@@ -2,7 +2,7 @@
 //! LU's modes. MODE SENSE and MODE SELECT are written against it.
 
 use wire::scsi::mode::{
-    CONTROL_EXTENSION, Control, ControlExtension, ErrorRecovery, InformationalExceptions, Page,
+    CONTROL_EXTENSION, Control, ControlExtension, ErrorRecovery, InformationalExceptions, PS, Page,
     SPF, caching, control,
 };
 use wire::scsi::mode::{Caching as CachingPage, Control as ControlPage};
@@ -101,7 +101,9 @@ impl PageRow {
     }
 
     fn coded(&self, mut bytes: Vec<u8>) -> Vec<u8> {
-        bytes[0] = self.page.0;
+        // What cannot be changed need not be saved.
+        let saves = (self.changeable)()[self.header_len()..].iter().any(|bits| *bits != 0);
+        bytes[0] = self.page.0 | if saves { PS } else { 0 };
         if self.subpage != 0 {
             bytes[0] |= SPF;
             bytes[1] = self.subpage;
