@@ -12,9 +12,6 @@ use super::unit::Unit;
 use crate::lun::admit::Entered;
 use crate::lun::{Change, Reply};
 
-/// The longest parameter list that is taken, but those of third-party copies.
-pub const PARAMETER_LIST_BYTES_MAX: usize = 64 * 1024;
-
 pub struct Context<'a> {
     pub nexus: &'a Nexus,
     pub unit: &'a Unit,
@@ -32,9 +29,8 @@ impl Context<'_> {
     /// The parameter list, copied once because its owner may change it. One that is shorter than
     /// announced is an error: its end is missing.
     pub fn parameters(&self) -> Result<Vec<u8>, Sense> {
-        let len = self.parsed.data_out_len();
-        let len = usize::try_from(len).unwrap_or(usize::MAX);
-        if len > PARAMETER_LIST_BYTES_MAX || len > self.data.out.len() {
+        let len = self.parsed.data_out_len() as usize;
+        if len > self.data.out.len() {
             return Err(Sense::parameter_length());
         }
         let mut list = vec![0; len];

@@ -14,13 +14,27 @@ use super::row::{Row, Transfer};
 use super::sbc::limits;
 use super::sense::Sense;
 use super::unit::Unit;
-use crate::lun::reservation::Class;
+use crate::lun::INITIATOR_BYTES_MAX;
+use crate::lun::map::NUMBER_MAX;
+use crate::lun::reservation::{Class, REGISTRANTS_MAX};
 
 /// Longest CDB that is looked at; what is longer is of a command that we do not know.
 pub const CDB_BYTES: usize = wire::scsi::cdb::CDB_BYTES_MAX;
 
 /// Where COMPARE AND WRITE has its number of blocks.
 const COMPARE_COUNT_AT: u16 = 13;
+
+/// The longest parameter list that is taken.
+pub const PARAMETER_LIST_BYTES_MAX: u64 = 64 * 1024;
+
+/// More than any answer but blocks has, whatever a CDB allows: a transport need not make more room.
+/// The longest are all LUNs there can be, and all registrants with their names.
+pub const DATA_IN_BYTES_MAX: u64 = 512 * 1024;
+
+const _: () = assert!(
+    DATA_IN_BYTES_MAX > 8 * (NUMBER_MAX as u64 + 2)
+        && DATA_IN_BYTES_MAX > REGISTRANTS_MAX as u64 * (INITIATOR_BYTES_MAX as u64 + 32)
+);
 
 /// Where a LUN leads.
 #[derive(Clone)]
@@ -62,9 +76,14 @@ impl Parsed {
     pub(super) fn measure(&mut self) -> Result<(), Sense> {
         match self.row.transfer {
             Transfer::None => {}
-            Transfer::In(length) => self.in_len = length.of(&self.bytes),
+            Transfer::In(length) => self.in_len = length.of(&self.bytes).min(DATA_IN_BYTES_MAX),
             Transfer::Fixed(len) => self.in_len = u64::from(len),
-            Transfer::Out(length) => self.out_len = length.of(&self.bytes),
+            Transfer::Out(length) => {
+                self.out_len = length.of(&self.bytes);
+                if self.out_len > PARAMETER_LIST_BYTES_MAX {
+                    return Err(Sense::parameter_length());
+                }
+            }
             Transfer::BlocksIn => self.in_len = self.blocks()?,
             Transfer::BlocksOut => self.out_len = self.blocks()?,
             _ => self.rare_blocks()?,
@@ -72,7 +91,8 @@ impl Parsed {
         Ok(())
     }
 
-    /// Bytes of data-out that the CDB asks for.
+    /// Bytes of data-out that the CDB asks for; bounded by [`PARAMETER_LIST_BYTES_MAX`] and
+    /// [`TRANSFER_BYTES_MAX`](limits::TRANSFER_BYTES_MAX).
     pub fn data_out_len(&self) -> u64 {
         self.out_len
     }
@@ -105,7 +125,7 @@ impl Parsed {
         Answer { full: self.out_len, ..Answer::check(sense) }
     }
 
-    /// The most bytes of data-in that the CDB allows; as many for reads of blocks.
+    /// The most bytes of data-in that there can be; of reads of blocks as many as there are.
     pub fn data_in_len(&self) -> u64 {
         self.in_len
     }

@@ -147,3 +147,13 @@ fn what_is_not_in_the_table_is_refused_by_name() {
     let stray = client.ask(&[0x28, 0x20, 0, 0, 0, 0, 0, 0, 1, 0]).answer.sense.unwrap();
     assert_eq!(stray, target::scsi::Sense::field_bit(1, 5));
 }
+
+#[test]
+fn no_cdb_makes_a_transport_find_room_for_more_than_there_is() {
+    let client = Bench::new().nexus("a");
+    let luns = [0xa0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 0, 0];
+    let parsed = client.nexus.parse([0; 8], &luns).unwrap();
+    assert_eq!(parsed.data_in_len(), 512 * 1024);
+    let set = [0xa4, 0x0a, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0];
+    client.ask(&set).illegal(AdditionalSense::PARAMETER_LIST_LENGTH_ERROR);
+}
