@@ -470,7 +470,7 @@ impl Control {
                 .keys()
                 .cloned()
                 .collect::<BTreeSet<MappingId>>(),
-            secrets: Arc::new(self.parts.state.secrets().clone()),
+            secrets: Arc::clone(self.parts.state.secrets()),
             cluster: self.parts.cluster.clone(),
         };
         let mut slot = self.parts.published.write().unwrap_or_else(PoisonError::into_inner);

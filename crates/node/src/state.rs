@@ -57,7 +57,7 @@ pub struct State {
     head: Head,
     /// Without the secrets.
     config: Config,
-    secrets: Secrets,
+    secrets: Arc<Secrets>,
     made: BTreeSet<Uuid>,
     leftovers: BTreeSet<Uuid>,
 }
@@ -75,7 +75,7 @@ impl State {
     /// Reads the state, or begins an empty one.
     pub fn load(kv: Arc<dyn Kv>, node: Uuid) -> Result<State, ApiError> {
         let (head, mut config) = read_config(kv.as_ref())?;
-        let secrets = std::mem::take(&mut config.secrets);
+        let secrets = Arc::new(std::mem::take(&mut config.secrets));
         let uuids = |kind: &str| read_uuids(kv.as_ref(), &format!("/node/{node}/{kind}/"));
         let (made, leftovers) = (uuids("made")?, uuids("leftover")?);
         Ok(State { kv, node, head, config, secrets, made, leftovers })
@@ -85,7 +85,7 @@ impl State {
         &self.config
     }
 
-    pub fn secrets(&self) -> &Secrets {
+    pub fn secrets(&self) -> &Arc<Secrets> {
         &self.secrets
     }
 
@@ -130,7 +130,7 @@ impl State {
         };
         next.revision = revision;
         self.config = next;
-        self.secrets = secrets;
+        self.secrets = Arc::new(secrets);
         self.note(marks);
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use model::chap::ChapRequest;
 use model::limits::CHAP_SECRET_BYTES_MAX;
-use model::{ApiError, ClientName, Secret};
+use model::{ApiError, Secret};
 use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 
 use crate::args::ClientChap;
@@ -27,17 +27,18 @@ pub fn read(arguments: ClientChap) -> Result<ChapRequest, ApiError> {
             .then("give one of them in a file"));
     }
     let is_mutual = mutual || mutual_secret_file.is_some() || mutual_name.is_some();
-    let secret = one(secret_file.as_deref(), &client, "secret of the client")?;
-    let mutual_secret = match is_mutual {
-        true => Some(one(mutual_secret_file.as_deref(), &client, "secret of the node")?),
-        false => None,
+    let secret = one(secret_file.as_deref(), &format!("secret of client '{client}'"))?;
+    let of_node = || {
+        let what = format!("secret of the node towards client '{client}'");
+        one(mutual_secret_file.as_deref(), &what)
     };
+    let mutual_secret = is_mutual.then(of_node).transpose()?;
     Ok(ChapRequest { name, secret, mutual_name, mutual_secret })
 }
 
-fn one(file: Option<&Path>, client: &ClientName, what: &str) -> Result<Secret, ApiError> {
+fn one(file: Option<&Path>, what: &str) -> Result<Secret, ApiError> {
     let (bytes, from) = match file {
-        None => (typed(client, what)?, "the keyboard".to_owned()),
+        None => (typed(what)?, "the keyboard".to_owned()),
         Some(file) if file == Path::new(STANDARD_INPUT) => {
             (taken(io::stdin().lock(), file)?, "the standard input".to_owned())
         }
@@ -65,9 +66,9 @@ fn unreadable(file: &Path, error: &io::Error) -> ApiError {
 }
 
 /// A line from the terminal, twice the same.
-fn typed(client: &ClientName, what: &str) -> Result<Vec<u8>, ApiError> {
+fn typed(what: &str) -> Result<Vec<u8>, ApiError> {
     let hidden = Hidden::begin().map_err(|_| {
-        ApiError::usage(format!("there is no terminal to type the {what} '{client}' on"))
+        ApiError::usage(format!("there is no terminal to type the {what} on"))
             .then("--secret-file FILE reads it from a file, --secret-file - from standard input")
     })?;
     let ask = |text: &str| -> io::Result<Vec<u8>> {
@@ -79,7 +80,7 @@ fn typed(client: &ClientName, what: &str) -> Result<Vec<u8>, ApiError> {
         Ok(line)
     };
     let failed = |error| ApiError::failed(format!("cannot read the {what}: {error}"));
-    let first = ask(&format!("CHAP {what} {client}")).map_err(failed)?;
+    let first = ask(&format!("CHAP {what}")).map_err(failed)?;
     let second = ask("again").map_err(failed)?;
     drop(hidden);
     if first == second {

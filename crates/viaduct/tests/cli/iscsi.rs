@@ -256,8 +256,8 @@ fn secrets_that_are_refused() {
         "client chap host1 --secret-file short",
         2,
         expect![[r#"
-        error: the secret of the client, from short: the secret has 5 bytes; it must have 12 to 255
-    "#]],
+            error: the secret of client 'host1', from short: the secret has 5 bytes; it must have 12 to 255
+        "#]],
     );
     bench.refused(
         "client chap host1 --secret-file none",
@@ -288,9 +288,9 @@ fn secrets_that_are_refused() {
         "client chap host1",
         2,
         expect![[r#"
-        error: there is no terminal to type the secret of the client 'host1' on
-          next: --secret-file FILE reads it from a file, --secret-file - from standard input
-    "#]],
+            error: there is no terminal to type the secret of client 'host1' on
+              next: --secret-file FILE reads it from a file, --secret-file - from standard input
+        "#]],
     );
     bench.refused(
         "client chap host1 --secret-file - --mutual-secret-file -",
