@@ -79,6 +79,11 @@ impl Handle {
         self.view.borrow().clone()
     }
 
+    /// Whether changes outlive the process.
+    pub fn keeps(&self) -> bool {
+        self.ledger.keeps()
+    }
+
     /// Asks for a change; answered once every handle has it.
     pub fn change(&self, change: Change) -> Pin<Box<dyn Future<Output = Result<Reply, Refusal>>>> {
         self.ledger.change(change)

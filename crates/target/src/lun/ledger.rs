@@ -15,6 +15,12 @@ use super::state::{Persistent, State};
 use super::view::View;
 
 pub trait Ledger {
+    /// Whether what it is given to be stored outlives the process. Where it does not, nothing may be
+    /// promised to last through loss of power.
+    fn keeps(&self) -> bool {
+        true
+    }
+
     /// Answered once the change is stored, every handle has the new view, and the tasks that it
     /// ends have left. The change happens even if nobody waits for the answer.
     fn change(&self, change: Change) -> Pin<Box<dyn Future<Output = Result<Reply, Refusal>>>>;

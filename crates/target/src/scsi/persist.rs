@@ -49,7 +49,7 @@ pub fn read_reservation(context: &Context<'_>) -> Result<Vec<u8>, Sense> {
 }
 
 pub fn report_capabilities(context: &Context<'_>) -> Result<Vec<u8>, Sense> {
-    Ok(capabilities(&context.unit.view().reservations))
+    Ok(capabilities(&context.unit.view().reservations, context.unit.handle().keeps()))
 }
 
 pub fn read_full_status(context: &Context<'_>) -> Result<Vec<u8>, Sense> {
@@ -61,6 +61,16 @@ pub fn out<'a>(context: &'a Context<'a>) -> Boxed<'a> {
         let list = context.parameters()?;
         let nexus = context.nexus.id().clone();
         let action = action(&context.cdb(), &list, context.entered.tag())?;
+        let promises = matches!(
+            action,
+            Action::Register { through_power_loss: true, .. }
+                | Action::RegisterAnyway { through_power_loss: true, .. }
+                | Action::Move { through_power_loss: true, .. }
+        );
+        // SPC-4 6.16.3: APTPL where it cannot be done.
+        if promises && !context.unit.handle().keeps() {
+            return Err(Sense::parameter(OUT_FLAGS_AT).into());
+        }
         context.change(Change::Reserve { nexus, action }).await?;
         Ok(Vec::new())
     })
@@ -81,13 +91,14 @@ fn reservation(reservations: &Reservations) -> Vec<u8> {
     with_header(reservations, descriptor.as_bytes().to_vec())
 }
 
-fn capabilities(reservations: &Reservations) -> Vec<u8> {
+fn capabilities(reservations: &Reservations, keeps: bool) -> Vec<u8> {
+    let through_power_loss = if keeps { capability::PTPL } else { 0 };
     let active = if reservations.through_power_loss() { capability::PTPL_ACTIVE } else { 0 };
     // Byte 4 has the bit of each type with its number, byte 5 that of type 8 and up.
     let mask = TYPES.iter().fold(0_u16, |mask, (_, code)| mask | 1 << code.0);
     Capabilities {
         length: (size_of::<Capabilities>() as u16).into(),
-        flags2: capability::CRH | capability::SIP | capability::ATP | capability::PTPL,
+        flags2: capability::CRH | capability::SIP | capability::ATP | through_power_loss,
         flags3: capability::TMV | ALLOWS_TEST_UNIT_READY | active,
         type_mask: mask.swap_bytes().into(),
         ..Capabilities::default()

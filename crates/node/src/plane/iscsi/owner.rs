@@ -123,6 +123,11 @@ fn access() -> Access {
 pub(super) struct ToOwner(pub Arc<Placed<Owner>>);
 
 impl Ledger for ToOwner {
+    /// Reservations live in memory: a node that starts again has none.
+    fn keeps(&self) -> bool {
+        false
+    }
+
     fn change(&self, change: Change) -> Pin<Box<dyn Future<Output = Result<Reply, Refusal>>>> {
         let reply = self.0.call(|owner| owner.change(change));
         Box::pin(async move { reply.await.unwrap_or(Err(Refusal::Unavailable)) })

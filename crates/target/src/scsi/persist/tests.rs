@@ -66,8 +66,9 @@ fn a_reservation_shows_its_holders_key_unless_all_hold_it() {
 
 #[test]
 fn capabilities_name_all_six_types() {
-    assert_eq!(capabilities(&Reservations::new()), [0, 8, 0x1d, 0x90, 0xea, 0x01, 0, 0]);
-    assert_eq!(capabilities(&registered(None))[3], 0x91, "through power loss");
+    assert_eq!(capabilities(&Reservations::new(), true), [0, 8, 0x1d, 0x90, 0xea, 0x01, 0, 0]);
+    assert_eq!(capabilities(&Reservations::new(), false)[2], 0x1c, "nothing is kept");
+    assert_eq!(capabilities(&registered(None), true)[3], 0x91, "through power loss");
 }
 
 #[test]
