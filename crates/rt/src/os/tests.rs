@@ -115,6 +115,7 @@ fn a_core_that_ends_gives_back_what_is_in_flight() {
 
 #[test]
 fn an_idle_core_uses_exactly_no_cpu() {
+    const WINDOWS: usize = 4;
     let cpu_of =
         |remote: &Remote| remote.call(|_| async { thread::cpu_time_nanos() }).wait().unwrap();
     let remote = start(Config::new("idle")).unwrap();
@@ -131,13 +132,18 @@ fn an_idle_core_uses_exactly_no_cpu() {
         .unwrap();
     let sleeps_of =
         |remote: &Remote| remote.call(|core| async move { core.stats().sleeps }).wait().unwrap();
-    let (before, sleeps) = (cpu_of(&remote), sleeps_of(&remote));
-    std::thread::sleep(Duration::from_millis(300));
-    let (after, sleeps_after) = (cpu_of(&remote), sleeps_of(&remote));
+    // The lowest of some windows: a host that takes this CPU away makes a short look a long one,
+    // and a core that does not sleep uses much in every window.
+    let window = || {
+        let (before, sleeps) = (cpu_of(&remote), sleeps_of(&remote));
+        std::thread::sleep(Duration::from_millis(300));
+        (cpu_of(&remote) - before, sleeps_of(&remote) - sleeps)
+    };
+    let windows: Vec<(u64, u64)> = (0..WINDOWS).map(|_| window()).collect();
     // The questions themselves cost something; a core that looked once in a while would have slept
     // more often than it was asked.
-    assert!(sleeps_after - sleeps <= 2, "woken {} times while idle", sleeps_after - sleeps);
-    assert!(after - before < 2_000_000, "{} ns of CPU while idle", after - before);
+    let is_idle = |(cpu_ns, sleeps): &(u64, u64)| *sleeps <= 2 && *cpu_ns < 2_000_000;
+    assert!(windows.iter().any(is_idle), "ns of CPU and sleeps while idle: {windows:?}");
     remote.send(Core::stop);
 }
 
