@@ -152,7 +152,7 @@ fn a_guest_logs_in_uses_a_disk_and_comes_back() -> Result<()> {
     let guest = guest_with_network(image)?;
     guest.ok("mkdir -p /etc/iscsi /run/lock && touch /etc/iscsi/iscsid.conf")?;
     guest.ok(&format!("echo InitiatorName={GUEST} > /etc/iscsi/initiatorname.iscsi"))?;
-    guest.ok("iscsid && sleep 1")?;
+    guest.ok("iscsid && while ! grep -q ISCSIADM /proc/net/unix; do usleep 10000; done")?;
     // The node tells its own address, which is another one from inside of the guest.
     let admin = format!("iscsiadm -m node -T {target} -p 10.0.2.2:{port}");
     guest.ok(&format!("{admin} -o new && {admin} --login"))?;

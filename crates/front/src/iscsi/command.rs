@@ -26,10 +26,8 @@ pub(super) struct Commands {
 enum Slot {
     #[default]
     Free,
-    /// Data is still to come.
+    /// Data is still to come. When it is here, who runs the command has everything.
     Receiving(Waiting),
-    /// Runs; who runs it has everything.
-    Running,
     /// Answered; the data is still to be sent.
     Answered(Option<Held>),
 }
@@ -68,35 +66,12 @@ impl Commands {
         }
     }
 
-    pub fn with_data(&self, task: TaskId, f: impl FnOnce(&Sgl<'_>)) {
-        if let Some(Slot::Receiving(waiting)) = self.slots.borrow().get(task.index()) {
-            f(&waiting.memory.sgl());
-        }
-    }
-
     /// Calls with the data of an answer; the last call gives the memory back to `sent`.
     pub fn with_answer(&self, task: TaskId, f: impl FnOnce(&Sgl<'_>) -> bool) -> Option<Held> {
         let mut slots = self.slots.borrow_mut();
         let Some(Slot::Answered(data)) = slots.get_mut(task.index()) else { return None };
         let is_last = data.as_ref().is_some_and(|data| f(&data.sgl()));
         if is_last { data.take() } else { None }
-    }
-
-    /// The session is over, or logs out: what has not begun never will.
-    pub fn abort_all(&self, connection: &Rc<Connection>) {
-        let tasks: Vec<TaskId> = connection.machine.borrow().tasks().collect();
-        for task in tasks {
-            connection.abort_waiting(task);
-        }
-        if connection.running.get() > 0
-            && let Some(nexus) = connection.nexus.borrow().clone()
-        {
-            let connection = connection.clone();
-            connection.shared.core.clone().spawn(async move {
-                abort_running(&nexus).await;
-                connection.resumed.notify();
-            });
-        }
     }
 }
 
@@ -109,6 +84,21 @@ async fn abort_running(nexus: &Nexus) {
 }
 
 impl Connection {
+    /// The session is over, or logs out: what has not begun never will.
+    pub fn abort_all(self: &Rc<Self>) {
+        let tasks: Vec<TaskId> = self.machine.borrow().tasks().collect();
+        tasks.into_iter().for_each(|task| self.abort_waiting(task));
+        if self.running.get() > 0
+            && let Some(nexus) = self.nexus.borrow().clone()
+        {
+            let connection = self.clone();
+            self.shared.core.spawn(async move {
+                abort_running(&nexus).await;
+                connection.resumed.notify();
+            });
+        }
+    }
+
     /// A command has arrived.
     #[inline]
     pub fn begin(self: &Rc<Self>, task: TaskId, receives: bool) {
@@ -143,8 +133,7 @@ impl Connection {
 
     /// The data of a command is here, or will never be.
     pub fn data_end(self: &Rc<Self>, task: TaskId, fault: Option<DataFault>) {
-        let Slot::Receiving(Waiting { parsed, memory, .. }) =
-            self.commands.put(task, Slot::Running)
+        let Slot::Receiving(Waiting { parsed, memory, .. }) = self.commands.put(task, Slot::Free)
         else {
             return;
         };
@@ -171,7 +160,6 @@ impl Connection {
     #[inline]
     fn run(self: &Rc<Self>, nexus: Rc<Nexus>, ready: Ready) {
         self.running.set(self.running.get() + 1);
-        self.commands.put(ready.task, Slot::Running);
         let connection = self.clone();
         self.shared.core.spawn_now(async move {
             let Ready { task, parsed, tag, attribute, out, into } = ready;

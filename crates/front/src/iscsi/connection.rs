@@ -87,7 +87,7 @@ pub(super) async fn serve(shared: Rc<Shared>, stream: Stream) {
         });
         connection.stream.shutdown();
     }
-    connection.commands.abort_all(&connection);
+    connection.abort_all();
     connection.resumed.until(|| connection.running.get() == 0).await;
     connection.is_over.set(true);
     connection.to_send.notify();
@@ -185,7 +185,7 @@ impl Connection {
                 Event::Command { task, receives } => self.begin(task, receives),
                 Event::DataEnd { task, fault } => self.data_end(task, fault),
                 Event::Manage(id) => self.manage(id),
-                Event::Logout => self.commands.abort_all(self),
+                Event::Logout => self.abort_all(),
                 Event::Pong => {}
             }
         }
@@ -193,9 +193,9 @@ impl Connection {
 
     /// Puts data that has arrived where it belongs.
     fn place(&self, data: DataOut, bytes: &Sgl<'_>) {
-        self.commands.with_data(data.task, |memory| {
-            memory.slice(data.offset as usize, bytes.len()).copy_from(bytes);
-        });
+        if let Some(memory) = self.commands.memory(data.task) {
+            memory.sgl().slice(data.offset as usize, bytes.len()).copy_from(bytes);
+        }
         self.placed(bytes);
     }
 
@@ -280,8 +280,8 @@ impl Connection {
         let machine = self.machine.borrow();
         let protocol = machine.ended().cloned().map(Why::Protocol);
         let why = self.why.take().or(protocol).unwrap_or(Why::Closed);
-        if let (Some(session), Some(nexus)) = (machine.session(), self.nexus.take()) {
-            self.shared.host.leave(session, &nexus);
+        if let Some(nexus) = self.nexus.take() {
+            self.shared.host.leave(&nexus);
         }
         let initiator = machine.initiator().map(str::to_owned);
         let ends = self.ends.clone();

@@ -48,7 +48,7 @@ pub trait Host {
     fn enter(&self, session: &Session, ends: &Ends) -> Result<Rc<Nexus>, LoginStatus>;
 
     /// A session has ended, and every command of it.
-    fn leave(&self, session: &Session, nexus: &Rc<Nexus>);
+    fn leave(&self, nexus: &Rc<Nexus>);
 
     fn notice(&self, notice: Notice);
 }

@@ -48,6 +48,8 @@ pub(super) async fn run(connection: Rc<Connection>) {
             return connection.stream.shutdown();
         }
         outbox.clear();
+        // And whoever waited for memory.
+        connection.resumed.notify();
     }
 }
 

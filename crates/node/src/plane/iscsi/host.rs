@@ -74,10 +74,7 @@ impl CoreHost {
     pub fn hold(
         &self,
         uuid: Uuid,
-        store: Arc<dyn Store>,
-        identity: Identity,
-        view: Arc<View>,
-        owner: Arc<Placed<Owner>>,
+        (store, identity, view, owner): (Arc<dyn Store>, Identity, Arc<View>, Arc<Placed<Owner>>),
     ) {
         let device = store.device(&self.env.0);
         let handle = Handle::new(device, identity, view, Rc::new(ToOwner(owner)));
@@ -140,7 +137,7 @@ impl CoreHost {
         let view = |one: &Rc<Live>| {
             let session = IscsiSession {
                 initiator: one.session.initiator.clone(),
-                isid: hex(&one.session.isid),
+                isid: super::hex(&one.session.isid),
                 tsih: one.session.tsih,
                 connections: vec![IscsiConnection {
                     cid: one.session.cid,
@@ -199,7 +196,7 @@ impl Host for CoreHost {
         Ok(nexus)
     }
 
-    fn leave(&self, _: &Session, nexus: &Rc<Nexus>) {
+    fn leave(&self, nexus: &Rc<Nexus>) {
         self.live.borrow_mut().retain(|one| !Rc::ptr_eq(&one.nexus, nexus));
         let nexus = nexus.clone();
         self.env.0.spawn(async move {
@@ -244,8 +241,4 @@ fn gravity(why: &Why) -> (Severity, &'static str, Option<&'static str>) {
             (Severity::Warning, "iscsi-lost", Some("look at the network and at the initiator"))
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -14,7 +14,9 @@ mod owner;
 mod targets;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cluster::MappingSpec;
@@ -23,6 +25,7 @@ use model::reservation::Reservations;
 use model::status::{AdapterState, IscsiSession};
 use model::{AdapterId, ApiError, MappingId};
 use rt::net::Address;
+use rt::sync::{Answer, Reply, reply};
 use rt::{Placed, Remote};
 use target::lun::{Change, Identity};
 use uuid::Uuid;
@@ -52,6 +55,8 @@ struct Shown {
     targets: Arc<Targets>,
     /// LUs that have a shared state, because they were mapped.
     owners: BTreeMap<Uuid, Arc<Placed<Owner>>>,
+    /// LUs whose state is just being made, with who waits for it.
+    making: BTreeMap<Uuid, Vec<Answer<()>>>,
 }
 
 impl Iscsi {
@@ -93,7 +98,7 @@ impl Iscsi {
         let opened = self.cores[0].call(move |core| async move {
             let door = Door::open(&core, &Address::Tcp(address), places)?;
             let at = door.address().clone();
-            Ok((Placed::new(&core, std::rc::Rc::new(door)), at))
+            Ok((Placed::new(&core, Rc::new(door)), at))
         });
         let ended = || Err(std::io::Error::other("its core ended"));
         let (door, at): (_, Address) = opened.wait().unwrap_or_else(ended)?;
@@ -120,7 +125,6 @@ impl Iscsi {
         self.own(lu).await?;
         let lun = Lun {
             device: mapping.device,
-            lu: lu.spec.name.clone(),
             read_only: mapping.read_only || lu.spec.read_only,
             removable: lu.spec.removable,
         };
@@ -151,15 +155,12 @@ impl Iscsi {
 
     /// The adapters with their live sessions.
     pub async fn adapters(&self) -> BTreeMap<AdapterId, AdapterStatus> {
-        let ask = |host: &Arc<Placed<CoreHost>>| host.call(|host| async move { host.sessions() });
-        let asked: Vec<_> = self.hosts.iter().map(ask).collect();
+        let asked = self.everywhere(|host| async move { host.sessions() }).await;
         let targets = self.shown().targets.clone();
         let none = |target: &targets::Target| (target.adapter.clone(), Vec::new());
         let mut adapters: BTreeMap<_, Vec<_>> = targets.all().map(|(_, it)| none(it)).collect();
-        for sessions in asked {
-            for (adapter, session) in sessions.await.unwrap_or_default() {
-                adapters.entry(adapter).or_default().push(session);
-            }
+        for (adapter, session) in asked.into_iter().flatten().flatten() {
+            adapters.entry(adapter).or_default().push(session);
         }
         let status = |sessions: Vec<IscsiSession>| {
             let is_idle = sessions.is_empty();
@@ -210,22 +211,51 @@ impl Iscsi {
         if owner.is_none() {
             return;
         }
-        let asked: Vec<_> = self
-            .hosts
-            .iter()
-            .map(|host| host.call(move |host| async move { host.forget(uuid) }))
-            .collect();
-        for done in asked {
-            done.await;
+        self.everywhere(move |host| async move { host.forget(uuid) }).await;
+    }
+
+    /// Sees to it that an LU has a shared state. It may be mapped to two clients at once, and must
+    /// have one owner all the same: the second waits for what the first makes.
+    async fn own(&self, lu: &Lu) -> Result<(), ApiError> {
+        let uuid = lu.spec.uuid;
+        loop {
+            match self.claim(uuid) {
+                Claim::Owned => return Ok(()),
+                Claim::Ours => break,
+                // Whether it was made is looked at again.
+                Claim::Others(settled) => drop(settled.await),
+            }
+        }
+        let made = self.make(lu).await;
+        let mut shown = self.shown();
+        let waiting = shown.making.remove(&uuid).unwrap_or_default();
+        let done = made.map(|owner| drop(shown.owners.insert(uuid, owner)));
+        drop(shown);
+        waiting.into_iter().for_each(|waiting| waiting.give(()));
+        done
+    }
+
+    fn claim(&self, uuid: Uuid) -> Claim {
+        let mut shown = self.shown();
+        if shown.owners.contains_key(&uuid) {
+            return Claim::Owned;
+        }
+        match shown.making.entry(uuid) {
+            Entry::Vacant(entry) => {
+                entry.insert(Vec::new());
+                Claim::Ours
+            }
+            Entry::Occupied(mut waiting) => {
+                let (answer, settled) = reply();
+                waiting.get_mut().push(answer);
+                Claim::Others(settled)
+            }
         }
     }
 
     /// Makes the shared state of an LU, and a handle on every core, before anybody can change it.
-    async fn own(&self, lu: &Lu) -> Result<(), ApiError> {
+    async fn make(&self, lu: &Lu) -> Result<Arc<Placed<Owner>>, ApiError> {
         let uuid = lu.spec.uuid;
-        if self.shown().owners.contains_key(&uuid) {
-            return Ok(());
-        }
         let (hosts, store, cache) = (self.hosts.clone(), lu.store.clone(), lu.spec.cache);
         let home = &self.cores[uuid.as_u128() as usize % self.cores.len()];
         let made = home.call(move |core| async move {
@@ -237,33 +267,49 @@ impl Iscsi {
         let (owner, view) = made.await.ok_or_else(ended)?;
         let identity =
             Identity { uuid: uuid.into_bytes(), serial: lu.spec.serial.clone(), company: None };
-        let asked: Vec<_> = self
-            .hosts
-            .iter()
-            .map(|host| {
-                let (store, view) = (lu.store.clone(), view.clone());
-                let (identity, owner) = (identity.clone(), owner.clone());
-                host.call(move |host| async move { host.hold(uuid, store, identity, view, owner) })
-            })
-            .collect();
-        for done in asked {
-            done.await.ok_or_else(ended)?;
+        let (store, way) = (lu.store.clone(), owner.clone());
+        let held = self.everywhere(move |host| {
+            let handle = (store.clone(), identity.clone(), view.clone(), way.clone());
+            async move { host.hold(uuid, handle) }
+        });
+        match held.await.into_iter().all(|done| done.is_some()) {
+            true => Ok(owner),
+            false => Err(ended()),
         }
-        self.shown().owners.insert(uuid, owner);
-        Ok(())
     }
 
     async fn install(&self, targets: Arc<Targets>) {
-        let asked: Vec<_> = self
-            .hosts
-            .iter()
-            .map(|host| {
-                let targets = targets.clone();
-                host.call(move |host| host.install(targets))
-            })
-            .collect();
-        for done in asked {
-            done.await;
-        }
+        self.everywhere(move |host| host.install(targets.clone())).await;
     }
+
+    /// Runs something on every core: all are asked before the first answer is waited for. A core
+    /// that has ended answers nothing.
+    async fn everywhere<R, F>(
+        &self,
+        f: impl Fn(Rc<CoreHost>) -> F + Clone + Send + 'static,
+    ) -> Vec<Option<R>>
+    where
+        R: Send + 'static,
+        F: Future<Output = R> + 'static,
+    {
+        let asked: Vec<_> = self.hosts.iter().map(|host| host.call(f.clone())).collect();
+        let mut answers = Vec::with_capacity(asked.len());
+        for answer in asked {
+            answers.push(answer.await);
+        }
+        answers
+    }
+}
+
+/// Who makes the shared state of an LU.
+enum Claim {
+    /// It is there.
+    Owned,
+    Ours,
+    /// Somebody else, who will have done it, or failed to.
+    Others(Reply<()>),
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -145,7 +145,7 @@ fn name_of(initiator: &Initiator) -> String {
     if bytes.first() == Some(&(ISCSI_NAME_AND_ISID | Protocol::ISCSI.0)) {
         return String::from_utf8_lossy(text).trim_end_matches('\0').to_owned();
     }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    super::hex(bytes)
 }
 
 fn type_of(kind: Kind) -> ReservationType {

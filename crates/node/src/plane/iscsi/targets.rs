@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cluster::{ChapSpec, IscsiSpec};
-use model::{AdapterId, LuName, MappingId};
+use model::{AdapterId, MappingId};
 use proto::iscsi::{
     ALGORITHMS, Account, Accounts, Authentication, Chap, Portal, Refusal, Secret, TargetRecord,
 };
@@ -36,7 +36,6 @@ pub(super) struct Target {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Lun {
     pub device: Uuid,
-    pub lu: LuName,
     pub read_only: bool,
     pub removable: bool,
 }
