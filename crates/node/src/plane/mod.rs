@@ -4,12 +4,14 @@
 //! thread made for that. The tables of what is open are behind one lock that is held for look-ups
 //! only; no request ever takes it.
 
+mod everywhere;
 mod health;
 mod iscsi;
 mod lus;
 mod notices;
 #[cfg(test)]
 mod tests;
+mod units;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -26,6 +28,7 @@ use model::status::{AdapterState, Session};
 use model::{AdapterId, ApiError, Cache, MappingId, Size, Via};
 use rt::{Core, Remote, Spin};
 use store::Store;
+use target::lun::Change;
 use target::virtio_blk::Id;
 use uuid::Uuid;
 
@@ -35,6 +38,7 @@ use crate::socket::{self, SocketSpec};
 use health::Watch;
 use iscsi::Iscsi;
 use notices::Notices;
+use units::Units;
 
 /// Queues that a client may use on one adapter: QEMU makes as many as the guest has CPUs.
 pub const QUEUES_MAX: u16 = 128;
@@ -49,6 +53,7 @@ pub struct Plane(Arc<Inner>);
 struct Inner {
     context: Context,
     cores: Vec<Remote>,
+    units: Arc<Units>,
     /// Serves iSCSI, if it is served anywhere.
     iscsi: Option<Iscsi>,
     /// Adapters take turns in where their first queue lives.
@@ -104,11 +109,19 @@ impl Plane {
             cores.push(started?);
         }
         let next_home = AtomicUsize::new(0);
+        let units = Arc::new(Units::new(&cores));
         let serves_iscsi = !context.iscsi.is_empty();
-        let iscsi = serves_iscsi.then(|| Iscsi::start(&context, &cores)).transpose();
+        let iscsi = serves_iscsi.then(|| Iscsi::start(&context, &cores, units.clone())).transpose();
         let iscsi =
             iscsi.map_err(|(address, error)| crate::tcp::refused(address, &error, "--iscsi"))?;
-        Ok(Plane(Arc::new(Inner { context, cores, iscsi, next_home, open: Mutex::default() })))
+        Ok(Plane(Arc::new(Inner {
+            context,
+            cores,
+            units,
+            iscsi,
+            next_home,
+            open: Mutex::default(),
+        })))
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -279,9 +292,7 @@ impl Engine for Plane {
         self.run(done, move |plane, core| async move {
             let Some(lu) = plane.lu(uuid) else { return Ok(()) };
             plane.flush(&core, &lu).await?;
-            if let Some(iscsi) = &plane.0.iscsi {
-                iscsi.forget(uuid).await;
-            }
+            plane.0.units.forget(uuid).await;
             plane.open().devices.remove(&uuid);
             Ok(())
         });
@@ -376,21 +387,13 @@ impl Engine for Plane {
     }
 
     fn reservations(&self, done: Done<BTreeMap<Uuid, Reservations>>) {
-        self.run(done, |plane, _| async move {
-            match &plane.0.iscsi {
-                Some(iscsi) => Ok(iscsi.reservations().await),
-                None => Ok(BTreeMap::new()),
-            }
-        });
+        self.run(done, |plane, _| async move { Ok(plane.0.units.reservations().await) });
     }
 
     fn clear_reservations(&self, uuid: Uuid, done: Done<()>) {
         self.run(done, move |plane, _| async move {
             plane.lu(uuid).ok_or_else(|| not_open(uuid))?;
-            match &plane.0.iscsi {
-                Some(iscsi) => iscsi.clear_reservations(uuid).await,
-                None => Ok(()),
-            }
+            plane.0.units.change(uuid, Change::ClearReservations).await
         });
     }
 
@@ -438,4 +441,8 @@ fn not_open(uuid: Uuid) -> ApiError {
 fn not_served(via: Via) -> ApiError {
     ApiError::failed(format!("{via} is not served by this node"))
         .then("start it with --iscsi ADDRESS")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

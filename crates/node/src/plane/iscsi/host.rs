@@ -1,7 +1,7 @@
 //! What the iSCSI connections of one core see: their sessions, and the handles of LUs there.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,19 +11,17 @@ use jiff::Timestamp;
 use model::status::{IscsiConnection, IscsiSession};
 use model::{AdapterId, Severity, Subject};
 use proto::iscsi::{Accounts, Ended, Session, SessionKind};
-use rt::{Core, Placed};
-use store::Store;
+use rt::Core;
 use target::lun::attention::AttentionSet;
-use target::lun::{Handle, Identity, NexusId, PortId, Update, View};
+use target::lun::{NexusId, PortId};
 use target::scsi::persist::transport_id;
 use target::scsi::{Env, Kind, Nexus, Settings, TargetPort, TaskManagement, Unit};
-use uuid::Uuid;
 use wire::iscsi::LoginStatus;
 use wire::scsi::LogicalUnitNumber;
 use wire::scsi::reservation::Protocol;
 
-use super::PORT;
-use super::owner::{Owner, ToOwner};
+use super::super::hex;
+use super::super::units::{Handles, ISCSI_PORT};
 use super::targets::{Book, Lun, Target, Targets};
 use crate::engine::{Report, Reporter};
 use crate::world::wall_clock;
@@ -35,7 +33,7 @@ pub(super) struct CoreHost {
     env: Rc<Spawner>,
     report: Reporter,
     book: Rc<Book>,
-    handles: RefCell<HashMap<Uuid, Rc<Handle>>>,
+    handles: Rc<Handles>,
     live: RefCell<Vec<Rc<Live>>>,
 }
 
@@ -60,37 +58,18 @@ impl Env for Spawner {
 }
 
 impl CoreHost {
-    pub fn new(core: &Core, report: Reporter) -> Rc<Self> {
+    pub fn new(handles: Rc<Handles>, report: Reporter) -> Rc<Self> {
         Rc::new(Self {
-            env: Rc::new(Spawner(core.clone())),
+            env: Rc::new(Spawner(handles.core().clone())),
             report,
             book: Rc::default(),
-            handles: RefCell::default(),
+            handles,
             live: RefCell::default(),
         })
     }
 
-    /// Keeps a handle of an LU for the sessions here.
-    pub fn hold(
-        &self,
-        uuid: Uuid,
-        (store, identity, view, owner): (Arc<dyn Store>, Identity, Arc<View>, Arc<Placed<Owner>>),
-    ) {
-        let device = store.device(&self.env.0);
-        let handle = Handle::new(device, identity, view, Rc::new(ToOwner(owner)));
-        self.handles.borrow_mut().insert(uuid, handle);
-    }
-
-    pub fn forget(&self, uuid: Uuid) {
-        self.handles.borrow_mut().remove(&uuid);
-    }
-
-    /// Takes over a change of an LU's state; done when the tasks that it ends have left.
-    pub async fn update(self: Rc<Self>, uuid: Uuid, update: Update) {
-        let handle = self.handles.borrow().get(&uuid).cloned();
-        if let Some(handle) = handle {
-            handle.install(&update).done().await;
-        }
+    pub fn core(&self) -> &Core {
+        &self.env.0
     }
 
     /// From now on this is what is seen. Done when nothing runs any more at LUNs that went.
@@ -120,7 +99,7 @@ impl CoreHost {
     }
 
     fn map(&self, nexus: &Nexus, number: u16, lun: &Lun) {
-        let Some(handle) = self.handles.borrow().get(&lun.device).cloned() else { return };
+        let Some(handle) = self.handles.get(lun.device) else { return };
         let settings = Settings {
             kind: Kind::Disk,
             removable: lun.removable,
@@ -137,7 +116,7 @@ impl CoreHost {
         let view = |one: &Rc<Live>| {
             let session = IscsiSession {
                 initiator: one.session.initiator.clone(),
-                isid: super::hex(&one.session.isid),
+                isid: hex(&one.session.isid),
                 tsih: one.session.tsih,
                 connections: vec![IscsiConnection {
                     cid: one.session.cid,
@@ -155,7 +134,7 @@ impl CoreHost {
 
     fn nexus(&self, session: &Session, name: &str, target: &Target) -> Option<Rc<Nexus>> {
         let initiator = transport_id::iscsi(&session.initiator, session.isid)?;
-        let id = NexusId::new(initiator, PortId(PORT));
+        let id = NexusId::new(initiator, PortId(ISCSI_PORT));
         let port = TargetPort { protocol: Protocol::ISCSI, device_name: name.to_owned() };
         let nexus = Nexus::new(id, port, self.env.clone());
         for (number, lun) in &target.luns {

@@ -14,7 +14,7 @@ use proto::iscsi::{
 use uuid::Uuid;
 use wire::iscsi::LoginStatus;
 
-use super::PORT;
+use super::super::units::ISCSI_PORT;
 
 /// All targets of a node, by name.
 #[derive(Clone, Debug, Default)]
@@ -158,7 +158,7 @@ impl Accounts for Book {
         // An initiator that is given no address uses the one that it asked (RFC 7143, appendix C).
         let portals = targets.portals.iter().filter(|at| !at.ip().is_unspecified());
         let portals: Vec<Portal> =
-            portals.map(|&address| Portal { address, group_tag: PORT }).collect();
+            portals.map(|&address| Portal { address, group_tag: ISCSI_PORT }).collect();
         let record =
             |(name, _): (&String, _)| TargetRecord { name: name.clone(), portals: portals.clone() };
         targets.of(initiator).map(record).collect()

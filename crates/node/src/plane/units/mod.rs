@@ -1,0 +1,206 @@
+//! The LUs of a node as every command set sees them, whatever their clients come through: one owner
+//! of what is shared, one handle on each core.
+//!
+//! | what | one per | file |
+//! |---|---|---|
+//! | [`Units`]: which LUs have an owner, and who is just making one | node | here |
+//! | [`Owner`]: the shared state of an LU, and the way of its changes | LU | `owner` |
+//! | [`Handles`]: the LUs of a core, for the nexuses there | core | `handles` |
+//!
+//! An LU gets its owner when it is first mapped, and keeps it until its device is closed.
+
+mod handles;
+mod owner;
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use block::Device;
+use model::reservation::Reservations;
+use model::{ApiError, Cache};
+use rt::sync::{Answer, Reply, reply};
+use rt::{Core, Placed, Remote};
+use target::lun::{Caching, Change, Identity, Medium, Modes};
+use uuid::Uuid;
+
+use super::Lu;
+use super::everywhere::Everywhere;
+pub(super) use handles::Handles;
+use owner::{Owner, ToOwner};
+
+/// The relative port number of the node's iSCSI portals.
+pub(super) const ISCSI_PORT: u16 = 1;
+
+/// Makes a device's handle for a core.
+pub(super) type Open = Arc<dyn Fn(&Core) -> Rc<dyn Device> + Send + Sync>;
+
+/// An LU as it begins.
+#[derive(Clone)]
+pub(super) struct Spec {
+    pub uuid: Uuid,
+    pub serial: String,
+    pub modes: Modes,
+    pub medium: Medium,
+    pub open: Open,
+}
+
+impl From<&Lu> for Spec {
+    fn from(lu: &Lu) -> Self {
+        let store = lu.store.clone();
+        let write_back = lu.spec.cache == Cache::Writeback;
+        let caching = Caching { write_back, ..Caching::default() };
+        Self {
+            uuid: lu.spec.uuid,
+            serial: lu.spec.serial.clone(),
+            modes: Modes { caching, ..Modes::default() },
+            medium: Medium::LOADED,
+            open: Arc::new(move |core| store.clone().device(core)),
+        }
+    }
+}
+
+/// Every LU that has a shared state.
+pub(super) struct Units {
+    cores: Vec<Remote>,
+    handles: Everywhere<Handles>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    owners: BTreeMap<Uuid, Arc<Placed<Owner>>>,
+    /// LUs whose state is just being made, with who waits for it.
+    making: BTreeMap<Uuid, Vec<Answer<()>>>,
+}
+
+impl Units {
+    pub fn new(cores: &[Remote]) -> Self {
+        let handles = Everywhere::new(cores, Handles::new);
+        Self { cores: cores.to_vec(), handles, known: Mutex::default() }
+    }
+
+    /// What each core has.
+    pub fn handles(&self) -> &Everywhere<Handles> {
+        &self.handles
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sees to it that an LU has an owner, and a handle on every core. It may be mapped to two
+    /// clients at once, and must have one owner all the same: the second waits for what the first
+    /// makes.
+    pub async fn own(&self, spec: Spec) -> Result<(), ApiError> {
+        let uuid = spec.uuid;
+        loop {
+            match self.claim(uuid) {
+                Claim::Owned => return Ok(()),
+                Claim::Ours => break,
+                // Whether it was made is looked at again.
+                Claim::Others(settled) => drop(settled.await),
+            }
+        }
+        let made = self.make(spec).await;
+        let mut known = self.known();
+        let waiting = known.making.remove(&uuid).unwrap_or_default();
+        let done = made.map(|owner| drop(known.owners.insert(uuid, owner)));
+        drop(known);
+        waiting.into_iter().for_each(|waiting| waiting.give(()));
+        done
+    }
+
+    fn claim(&self, uuid: Uuid) -> Claim {
+        let mut known = self.known();
+        if known.owners.contains_key(&uuid) {
+            return Claim::Owned;
+        }
+        match known.making.entry(uuid) {
+            Entry::Vacant(entry) => {
+                entry.insert(Vec::new());
+                Claim::Ours
+            }
+            Entry::Occupied(mut waiting) => {
+                let (answer, settled) = reply();
+                waiting.get_mut().push(answer);
+                Claim::Others(settled)
+            }
+        }
+    }
+
+    /// Nothing is changed before every core has a handle: it would not learn of it.
+    async fn make(&self, spec: Spec) -> Result<Arc<Placed<Owner>>, ApiError> {
+        let uuid = spec.uuid;
+        let (places, of) = (self.handles.clone(), spec.clone());
+        let home = &self.cores[uuid.as_u128() as usize % self.cores.len()];
+        let made = home.call(move |core| async move {
+            let (owner, view) = Owner::new(&core, &of, places);
+            (Arc::new(Placed::new(&core, owner)), view)
+        });
+        let (owner, view) = made.await.ok_or_else(ended)?;
+        let identity =
+            Identity { uuid: uuid.into_bytes(), serial: spec.serial.clone(), company: None };
+        let (open, way) = (spec.open.clone(), owner.clone());
+        let held = self.handles.call(move |handles| {
+            let ledger = Rc::new(ToOwner(way.clone()));
+            handles.hold(uuid, open.as_ref(), (identity.clone(), view.clone()), ledger);
+            async {}
+        });
+        let is_held = held.await.into_iter().all(|done| done.is_some());
+        let open = spec.open;
+        let begun = owner.call(async move |owner| owner.begin(open.as_ref()));
+        match is_held && begun.await.is_some() {
+            true => Ok(owner),
+            false => Err(ended()),
+        }
+    }
+
+    /// Something is asked of the owner of an LU, or has happened to the LU. Without an owner nobody
+    /// needs to know.
+    pub async fn change(&self, uuid: Uuid, change: Change) -> Result<(), ApiError> {
+        let owner = self.known().owners.get(&uuid).cloned();
+        let Some(owner) = owner else { return Ok(()) };
+        match owner.call(|owner| owner.ask(change)).await.flatten() {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(refusal)) => Err(ApiError::failed(refusal.to_string())),
+            None => Err(ended()),
+        }
+    }
+
+    pub async fn reservations(&self) -> BTreeMap<Uuid, Reservations> {
+        let owners = self.known().owners.clone();
+        let asked: Vec<_> = owners
+            .iter()
+            .map(|(uuid, owner)| (*uuid, owner.call(|owner| async move { owner.reservations() })))
+            .collect();
+        let mut all = BTreeMap::new();
+        for (uuid, reservations) in asked {
+            all.extend(reservations.await.map(|it| (uuid, it)));
+        }
+        all
+    }
+
+    /// The device is closed: nothing maps it any more.
+    pub async fn forget(&self, uuid: Uuid) {
+        let owner = self.known().owners.remove(&uuid);
+        if owner.is_none() {
+            return;
+        }
+        self.handles.call(move |handles| async move { handles.forget(uuid) }).await;
+    }
+}
+
+/// Who makes the shared state of an LU.
+enum Claim {
+    /// It is there.
+    Owned,
+    Ours,
+    /// Somebody else, who will have done it, or failed to.
+    Others(Reply<()>),
+}
+
+fn ended() -> ApiError {
+    ApiError::failed("the core that owns the LU's state has ended")
+}

@@ -1,0 +1,186 @@
+//! The shared state of an LU on the core that owns it: `target`'s machine of changes, carried out.
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use block::Device;
+use model::reservation::{self as words, ReservationKey, ReservationType};
+use rt::sync::{Answer, Reply, reply};
+use rt::{Core, Placed, Task};
+use target::lun::access::{Access, AccessState, Altered, Group, Port};
+use target::lun::owner::{Order, Owner as Machine, Place};
+use target::lun::reservation::Kind;
+use target::lun::{
+    self, Change, Config, Initiator, Ledger, NexusId, PortId, Refusal, State, Update, View,
+};
+use uuid::Uuid;
+use wire::scsi::reservation::{ISCSI_NAME_AND_ISID, IscsiTransportId, Protocol};
+
+use super::super::everywhere::Everywhere;
+use super::{Handles, ISCSI_PORT, Spec};
+
+type Outcome = Result<lun::Reply, Refusal>;
+
+pub(super) struct Owner {
+    uuid: Uuid,
+    core: Core,
+    machine: RefCell<Machine<Answer<Outcome>>>,
+    places: Everywhere<Handles>,
+    watching: Cell<Option<Task<()>>>,
+}
+
+impl Owner {
+    /// With the view that every handle begins with.
+    pub fn new(core: &Core, spec: &Spec, places: Everywhere<Handles>) -> (Rc<Self>, Arc<View>) {
+        let (modes, medium) = (spec.modes, spec.medium);
+        let mut machine = Machine::new(State::new(Config { modes, access: access(), medium }));
+        for (_, at) in places.each().iter().zip(0..) {
+            machine.join(Place(at));
+        }
+        let view = machine.view();
+        let (core, machine) = (core.clone(), RefCell::new(machine));
+        let watching = Cell::new(None);
+        (Rc::new(Self { uuid: spec.uuid, core, machine, places, watching }), view)
+    }
+
+    /// Every core has a handle.
+    pub fn begin(self: &Rc<Self>, open: &dyn Fn(&Core) -> Rc<dyn Device>) {
+        let task = watch(Rc::downgrade(self), open(&self.core));
+        self.watching.set(Some(self.core.spawn_task(task)));
+    }
+
+    /// Asks for a change. Changes are judged in the order in which this is called.
+    pub fn ask(self: Rc<Self>, change: Change) -> Reply<Outcome> {
+        let (ticket, outcome) = reply();
+        self.step(|machine| machine.change(ticket, change));
+        outcome
+    }
+
+    fn step(
+        self: &Rc<Self>,
+        step: impl FnOnce(&mut Machine<Answer<Outcome>>) -> Vec<Order<Answer<Outcome>>>,
+    ) {
+        let orders = step(&mut self.machine.borrow_mut());
+        for order in orders {
+            match order {
+                Order::Answer { ticket, reply } => ticket.give(reply),
+                Order::Install { at, update } => self.install(at, update),
+                Order::Store(_) => {
+                    let owner = self.clone();
+                    self.core.spawn(async move { owner.step(|machine| machine.stored(true)) });
+                }
+            }
+        }
+    }
+
+    /// Messages to one core arrive in the order in which they were sent.
+    fn install(self: &Rc<Self>, at: Place, update: Update) {
+        let (uuid, version) = (self.uuid, update.view.version);
+        let Some(place) = self.places.each().get(at.0 as usize) else { return };
+        let (answer, installed) = reply();
+        let settled = place.call(move |handles| handles.install(uuid, &update, answer));
+        let owner = self.clone();
+        self.core.spawn(async move {
+            if installed.await.is_some() {
+                owner.step(|machine| machine.installed(at, version));
+            }
+            let is_settled = settled.await.is_some();
+            // A core that has ended shows nothing to anybody.
+            owner.step(|machine| match is_settled {
+                true => machine.settled(at, version),
+                false => machine.leave(at),
+            });
+        });
+    }
+
+    /// What is reserved, in the words of the model.
+    pub fn reservations(&self) -> words::Reservations {
+        let view = self.machine.borrow().view();
+        let reservations = &view.reservations;
+        words::Reservations {
+            generation: reservations.generation(),
+            through_power_loss: reservations.through_power_loss(),
+            held: reservations.held().map(|held| words::Held {
+                kind: type_of(held.kind),
+                holder: held.holder.as_ref().map(nexus),
+            }),
+            unit_holder: reservations.unit_holder().map(nexus),
+            registrants: reservations
+                .registrants()
+                .map(|(of, key)| words::Registrant { nexus: nexus(of), key: ReservationKey(key) })
+                .collect(),
+        }
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        if let Some(watching) = self.watching.take() {
+            watching.cancel();
+        }
+    }
+}
+
+/// Tells clients of another size.
+async fn watch(owner: Weak<Owner>, device: Rc<dyn Device>) {
+    let mut size = device.geometry().size;
+    let mut seen = device.watch().version();
+    loop {
+        seen = device.watch().changed(seen).await;
+        let Some(owner) = owner.upgrade() else { return };
+        let now = device.geometry().size;
+        if std::mem::replace(&mut size, now) != now {
+            // It is never refused, and nobody waits for it.
+            drop(owner.ask(Change::Resized));
+        }
+    }
+}
+
+/// The only way to an LU of a single node.
+fn access() -> Access {
+    let ports = vec![Port { id: PortId(ISCSI_PORT), target: u32::from(ISCSI_PORT) }];
+    let (state, altered) = (AccessState::Optimized, Altered::Never);
+    Access { groups: vec![Group { id: ISCSI_PORT, state, preferred: false, altered, ports }] }
+}
+
+/// The way to an owner from any core.
+pub(super) struct ToOwner(pub Arc<Placed<Owner>>);
+
+impl Ledger for ToOwner {
+    /// Reservations live in memory: a node that starts again has none.
+    fn keeps(&self) -> bool {
+        false
+    }
+
+    fn change(&self, change: Change) -> Pin<Box<dyn Future<Output = Outcome>>> {
+        let outcome = self.0.call(|owner| owner.ask(change));
+        Box::pin(async move { outcome.await.flatten().unwrap_or(Err(Refusal::Unavailable)) })
+    }
+}
+
+fn nexus(nexus: &NexusId) -> words::Nexus {
+    words::Nexus { initiator: name_of(nexus.initiator()), port: nexus.port().0 }
+}
+
+/// An initiator port as people write it.
+fn name_of(initiator: &Initiator) -> String {
+    let bytes = initiator.bytes();
+    let text = bytes.get(size_of::<IscsiTransportId>()..).unwrap_or_default();
+    if bytes.first() == Some(&(ISCSI_NAME_AND_ISID | Protocol::ISCSI.0)) {
+        return String::from_utf8_lossy(text).trim_end_matches('\0').to_owned();
+    }
+    super::super::hex(bytes)
+}
+
+fn type_of(kind: Kind) -> ReservationType {
+    match kind {
+        Kind::WriteExclusive => ReservationType::WriteExclusive,
+        Kind::ExclusiveAccess => ReservationType::ExclusiveAccess,
+        Kind::WriteExclusiveRegistrantsOnly => ReservationType::WriteExclusiveRegistrantsOnly,
+        Kind::ExclusiveAccessRegistrantsOnly => ReservationType::ExclusiveAccessRegistrantsOnly,
+        Kind::WriteExclusiveAllRegistrants => ReservationType::WriteExclusiveAllRegistrants,
+        Kind::ExclusiveAccessAllRegistrants => ReservationType::ExclusiveAccessAllRegistrants,
+    }
+}
