@@ -24,6 +24,7 @@ use model::{AdapterId, ApiError, Cache, MappingId, Severity, Size, Subject};
 use uuid::Uuid;
 
 use crate::probe::Probe;
+use crate::records::Records;
 use crate::socket::SocketSpec;
 
 /// The data plane.
@@ -89,6 +90,10 @@ pub struct Context {
     pub iscsi: Vec<SocketAddr>,
     /// Takes what happens by itself.
     pub report: Reporter,
+    /// Keeps what clients have reserved and set.
+    pub records: Arc<dyn Records>,
+    /// Another one each time that the machine starts.
+    pub boot: String,
 }
 
 /// Tells the node that something happened: a client came or went, a store failed, a drain takes

@@ -17,6 +17,7 @@
 //! | [`state`] | the desired state in `kv`, and every change to it, validated |
 //! | [`reconcile`] | which step next: plan, steps under way, failures and their retries |
 //! | [`control`] | the one thread that owns state and reconciler, and what others see of it |
+//! | [`records`] | what is kept of each LU's reservations and modes |
 //! | [`events`] | the bounded log of what happened |
 //! | [`view`] | what is wanted joined with what is |
 //! | [`connect`] | what to run on the client's side |
@@ -41,6 +42,7 @@ pub mod owner;
 pub mod plane;
 pub mod probe;
 pub mod reconcile;
+pub mod records;
 pub mod run;
 pub mod socket;
 pub mod state;

@@ -20,6 +20,7 @@ use crate::datadir::{DataDir, PRIVATE_FILE};
 use crate::engine::{Context, Done, Engine, Report, Reporter};
 use crate::events::Events;
 use crate::plane::Plane;
+use crate::records::KvRecords;
 use crate::state::{State, unavailable};
 use crate::tcp;
 use crate::view::Published;
@@ -82,6 +83,8 @@ impl Node {
         let directory = DataDir::open(&options.data, world.as_ref())?;
         let kv = open_kv(&directory.kv(), &world)?;
         let state = State::load(Arc::clone(&kv), directory.id())?;
+        let records = KvRecords::new(Arc::clone(&kv));
+        records.sweep(&state.config().lus.iter().map(|lu| lu.uuid).collect())?;
         let events = Events::open(kv, directory.id())?;
         let listeners = Listeners::bind(directory.api_socket(), options.http)?;
         let http = listeners.http();
@@ -92,7 +95,8 @@ impl Node {
         let report = reporter(&sender);
         let (node, lus) = (directory.id(), directory.lus());
         let Options { cores, iscsi, .. } = options;
-        let engine = engine(Context { node, lus, cores, iscsi, report })?;
+        let (records, boot) = (Arc::new(records), world::boot_id());
+        let engine = engine(Context { node, lus, cores, iscsi, report, records, boot })?;
         let published = Arc::new(RwLock::new(Arc::new(Published::default())));
         let api = Api {
             info: Arc::new(info(&directory, world.as_ref(), http)),

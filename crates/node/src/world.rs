@@ -2,6 +2,7 @@
 //! door, so that it can be replaced by a simulated one and so that nothing else here touches the
 //! machine.
 
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -44,6 +45,13 @@ impl World for Machine {
 /// The wall clock, for what people read.
 pub fn wall_clock() -> Timestamp {
     Timestamp::from_nanosecond(rt::os::machine::wall_clock_nanos()).unwrap_or_default()
+}
+
+/// Another one each time that the machine starts; empty where the kernel does not say, so that
+/// nothing looks like a loss of power there.
+pub fn boot_id() -> String {
+    let text = read_text(Path::new("/proc/sys/kernel/random/boot_id"));
+    text.ok().flatten().map(|text| text.trim().to_owned()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -109,7 +109,7 @@ impl Plane {
             cores.push(started?);
         }
         let next_home = AtomicUsize::new(0);
-        let units = Arc::new(Units::new(&cores));
+        let units = Arc::new(Units::new(&context, &cores));
         let serves_iscsi = !context.iscsi.is_empty();
         let iscsi = serves_iscsi.then(|| Iscsi::start(&context, &cores, units.clone())).transpose();
         let iscsi =
@@ -285,7 +285,7 @@ impl Engine for Plane {
     fn set_cache(&self, uuid: Uuid, to: Cache, done: Done<()>) {
         let Some(lu) = self.lu(uuid) else { return done.fail(not_open(uuid)) };
         lu.writeback.store(to == Cache::Writeback, Ordering::Relaxed);
-        done.ok(());
+        self.run(done, move |plane, _| async move { plane.0.units.set_cache(uuid, to).await });
     }
 
     fn close_device(&self, uuid: Uuid, done: Done<()>) {

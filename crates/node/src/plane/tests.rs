@@ -10,12 +10,28 @@ use model::{Backing, BlockSize, Cache, MappingId, Size, Via};
 use super::*;
 use crate::engine::{Health, Reporter};
 use crate::owner::Ownership;
+use crate::records::Records;
 use crate::socket::CLIENT_SOCKET_MODE;
 
 fn start(lus: &Path, report: Reporter) -> Plane {
     let (lus, cores, iscsi) = (lus.to_owned(), Vec::new(), Vec::new());
-    let context = Context { node: Uuid::nil(), lus, cores, iscsi, report };
+    let records = Arc::new(Forgetful);
+    let (node, boot) = (Uuid::nil(), String::new());
+    let context = Context { node, lus, cores, iscsi, report, records, boot };
     Plane::start(context, Spin::default()).unwrap()
+}
+
+/// Keeps nothing.
+struct Forgetful;
+
+impl Records for Forgetful {
+    fn read(&self, _: Uuid) -> Result<Option<Vec<u8>>, ApiError> {
+        Ok(None)
+    }
+
+    fn write(&self, _: Uuid, _: Vec<u8>) -> Result<(), ApiError> {
+        Ok(())
+    }
 }
 
 fn wait_for<T: Send + 'static>(begin: impl FnOnce(Done<T>)) -> T {

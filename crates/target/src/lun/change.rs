@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::access::Access;
 use super::attention::{Attention, MediumEvent};
 use super::nexus::NexusId;
-use super::operation::{Operation, OperationKind};
+use super::operation::{Job, OperationKind};
 use super::reservation::{Action, Mistake};
 use super::state::Persistent;
 use super::view::{Caching, Control, View};
@@ -20,8 +20,9 @@ pub enum Change {
     },
     /// The operator takes every reservation and registration away.
     ClearReservations,
+    /// By a nexus, or by the operator.
     Mode {
-        nexus: NexusId,
+        nexus: Option<NexusId>,
         modes: ModeChange,
     },
     /// Forbids, or allows again, to take the medium out.
@@ -88,10 +89,11 @@ pub enum AccessChange {
     Wish { nexus: NexusId, group: u16 },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OperationChange {
     Begin {
         kind: OperationKind,
+        job: Arc<Job>,
         may_exit: bool,
     },
     /// In 65,536ths.
@@ -127,8 +129,8 @@ pub enum Refusal {
     Prevented,
     #[error("too many clients lock the medium; unlock one of them first")]
     NoRoom,
-    #[error("{:?} is under way; wait for its end", .0.kind)]
-    Busy(Operation),
+    #[error("{0:?} is under way, or has failed; wait for its end, or sanitize anew")]
+    Busy(OperationKind),
     #[error("no such operation is under way")]
     NoOperation,
     #[error("the failed sanitize may only be left by another sanitize")]

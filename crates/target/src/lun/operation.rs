@@ -1,6 +1,8 @@
 //! What an LU does by itself for a while, refusing most commands meanwhile: formatting and
 //! sanitizing, with progress, and the failure that a sanitize leaves behind.
 
+use std::sync::Arc;
+
 /// What runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OperationKind {
@@ -18,10 +20,24 @@ pub enum Stage {
     Failed,
 }
 
+/// What is done to the medium: enough to do it once more from the beginning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// Blocks read zero afterwards, and their space is given back where that is possible.
+    Erase,
+    Overwrite {
+        block: Vec<u8>,
+        passes: u8,
+        /// Every second pass writes the complement.
+        invert: bool,
+    },
+}
+
 /// An operation that runs, or has failed and is not forgotten.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
     pub kind: OperationKind,
+    pub job: Arc<Job>,
     pub stage: Stage,
     /// A failed sanitize may be left without another one (SBC-4: ALLOW UNRESTRICTED SANITIZE EXIT).
     pub may_exit: bool,

@@ -111,7 +111,7 @@ impl State {
             preventing_persistently: self.view.preventing_persistently.iter().cloned().collect(),
             started: self.view.started,
             medium: self.view.medium,
-            operation: self.view.operation,
+            operation: self.view.operation.clone(),
         }
     }
 
@@ -185,7 +185,7 @@ impl State {
         Ok(effects)
     }
 
-    fn mode(&mut self, nexus: NexusId, change: ModeChange) -> Vec<Effect> {
+    fn mode(&mut self, nexus: Option<NexusId>, change: ModeChange) -> Vec<Effect> {
         let former = self.view.modes;
         let change_in = |modes: &mut Modes| {
             modes.caching = change.caching.unwrap_or(modes.caching);
@@ -198,7 +198,7 @@ impl State {
         if self.view.modes == former {
             return Vec::new();
         }
-        vec![Effect::Attention { to: Audience::AllBut(nexus), what: Attention::ModesChanged }]
+        vec![Effect::Attention { to: Audience::others(nexus), what: Attention::ModesChanged }]
     }
 
     fn medium(&mut self, change: MediumChange) -> Outcome {
@@ -275,17 +275,17 @@ impl State {
         let current = &mut self.view.operation;
         match (change, current.as_mut()) {
             (OperationChange::Begin { .. }, Some(running)) if running.is_running() => {
-                return Err(Refusal::Busy(*running));
+                return Err(Refusal::Busy(running.kind));
             }
             // Only a sanitize may follow one that failed.
             (OperationChange::Begin { kind: OperationKind::Format, .. }, Some(failed))
                 if failed.kind == OperationKind::Sanitize =>
             {
-                return Err(Refusal::Busy(*failed));
+                return Err(Refusal::Busy(failed.kind));
             }
-            (OperationChange::Begin { kind, may_exit }, _) => {
-                *current =
-                    Some(Operation { kind, stage: Stage::Running { progress: 0 }, may_exit });
+            (OperationChange::Begin { kind, job, may_exit }, _) => {
+                let stage = Stage::Running { progress: 0 };
+                *current = Some(Operation { kind, job, stage, may_exit });
             }
             (OperationChange::Progress(done), Some(Operation { stage, .. })) => {
                 let Stage::Running { progress } = stage else { return Err(Refusal::NoOperation) };

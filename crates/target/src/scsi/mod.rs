@@ -41,6 +41,7 @@ pub use env::Env;
 pub use manage::{Response, TaskManagement};
 pub use nexus::Nexus;
 pub use parsed::{CDB_BYTES, DATA_IN_BYTES_MAX, PARAMETER_LIST_BYTES_MAX, Parsed};
+pub use sbc::background::resume;
 pub use sbc::limits::TRANSFER_BYTES_MAX;
 pub use sense::{SENSE_BYTES, Sense, Specific};
 pub use unit::{Kind, Settings, TargetPort, Unit};

@@ -25,8 +25,8 @@ pub fn check(nexus: &Nexus, unit: &Unit, parsed: &Parsed) -> Result<(), Answer> 
     if !row.access.contains(unit.member.access()) {
         return Err(Answer::check(access(unit.member.access())));
     }
-    if let Some(operation) = view.operation
-        && let Some(sense) = operation_in(&operation, row)
+    if let Some(operation) = &view.operation
+        && let Some(sense) = operation_in(operation, row)
     {
         return Err(Answer::check(sense));
     }

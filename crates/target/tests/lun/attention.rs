@@ -34,7 +34,7 @@ fn changes(what: usize, nexus: &NexusId, toggle: bool) -> (Vec<Change>, Attentio
         6 => {
             let caching = Some(Caching { write_back: toggle, read_cache_off: false });
             let modes = ModeChange { caching, control: None, save: true };
-            (vec![Change::Mode { nexus, modes }], Attention::ModesChanged, false)
+            (vec![Change::Mode { nexus: Some(nexus), modes }], Attention::ModesChanged, false)
         }
         7 => {
             let eject = MediumChange::Eject { by: Some(nexus.clone()), force: false };

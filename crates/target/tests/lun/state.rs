@@ -1,11 +1,13 @@
 //! The rest of an LU's shared state: medium, power, modes, access, operations, and what a reset or
 //! the loss of a nexus takes away.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use target::lun::access::{Access, AccessSet, AccessState, Altered, Group, Port};
 use target::lun::admit::{Aborted, Attribute};
 use target::lun::attention::{Attention, MediumEvent};
-use target::lun::operation::{Operation, OperationKind, Stage};
+use target::lun::operation::{Job, OperationKind};
 use target::lun::reservation::{Action, Class, Kind, Standing};
 use target::lun::{
     AccessChange, Applied, Audience, Caching, Change, Control, Effect, Hindrance, Medium,
@@ -123,7 +125,7 @@ fn modes_are_told_to_the_others_and_only_saved_ones_outlive_a_reset() {
         let caching = Some(Caching { write_back, read_cache_off: false });
         let control =
             write_protect.map(|write_protect| Control { write_protect, ..Control::default() });
-        Change::Mode { nexus: a.clone(), modes: ModeChange { caching, control, save } }
+        Change::Mode { nexus: Some(a.clone()), modes: ModeChange { caching, control, save } }
     };
     let told = vec![(Audience::AllBut(a.clone()), Attention::ModesChanged)];
     assert_eq!(attentions(&state.apply(mode(true, None, true))), told);
@@ -144,7 +146,7 @@ fn saving_what_is_current_is_stored() {
     let mut state = State::new(config());
     let caching = Some(Caching { write_back: true, read_cache_off: false });
     let mode = |save| Change::Mode {
-        nexus: nexus("a", 1),
+        nexus: Some(nexus("a", 1)),
         modes: ModeChange { caching, control: None, save },
     };
     state.apply(mode(false)).reply.unwrap();
@@ -153,32 +155,35 @@ fn saving_what_is_current_is_stored() {
     assert!(applied.persist.unwrap().saved_modes.caching.write_back);
 }
 
+fn begun(kind: OperationKind, may_exit: bool) -> OperationChange {
+    OperationChange::Begin { kind, job: Arc::new(Job::Erase), may_exit }
+}
+
 #[test]
 fn operations_come_one_after_the_other() {
     let (local, handle) = unit();
     let member = join(&handle, &nexus("a", 1));
     let change = |change| local.apply(Change::Operation(change)).0;
-    let begin = |kind| OperationChange::Begin { kind, may_exit: false };
+    let begin = |kind| begun(kind, false);
     assert_eq!(change(OperationChange::Progress(1)), Err(Refusal::NoOperation));
     assert_eq!(change(OperationChange::End { failed: false }), Err(Refusal::NoOperation));
     change(begin(OperationKind::Format)).unwrap();
     assert!(member.hindrance().contains(Hindrance::OPERATION) && !member.is_clear_for(Class::Read));
     change(OperationChange::Progress(700)).unwrap();
     change(OperationChange::Progress(300)).unwrap();
-    assert_eq!(handle.view().operation.unwrap().progress(), Some(700), "never back");
-    let stage = Stage::Running { progress: 700 };
-    let running = Operation { kind: OperationKind::Format, stage, may_exit: false };
-    assert_eq!(change(begin(OperationKind::Sanitize)), Err(Refusal::Busy(running)));
+    assert_eq!(handle.view().operation.clone().unwrap().progress(), Some(700), "never back");
+    let busy = Refusal::Busy(OperationKind::Format);
+    assert_eq!(change(begin(OperationKind::Sanitize)), Err(busy));
     assert_eq!(change(OperationChange::ExitFailure), Err(Refusal::NoOperation));
     change(OperationChange::End { failed: true }).unwrap();
-    assert_eq!(handle.view().operation.unwrap().progress(), None);
+    assert_eq!(handle.view().operation.clone().unwrap().progress(), None);
     change(begin(OperationKind::Sanitize)).unwrap();
     now(handle.change(Change::Reset { kind: ResetKind::LogicalUnit, by: None })).unwrap();
-    assert!(handle.view().operation.unwrap().is_running(), "a reset ends no sanitize");
+    assert!(handle.view().operation.clone().unwrap().is_running(), "a reset ends no sanitize");
     change(OperationChange::End { failed: true }).unwrap();
     assert_eq!(change(OperationChange::ExitFailure), Err(Refusal::MayNotExit));
     assert!(matches!(change(begin(OperationKind::Format)), Err(Refusal::Busy(_))));
-    change(OperationChange::Begin { kind: OperationKind::Sanitize, may_exit: true }).unwrap();
+    change(begun(OperationKind::Sanitize, true)).unwrap();
     change(OperationChange::End { failed: true }).unwrap();
     change(OperationChange::ExitFailure).unwrap();
     assert_eq!(handle.view().operation, None);
@@ -189,7 +194,7 @@ fn operations_come_one_after_the_other() {
 fn progress_is_told_and_not_stored() {
     let mut state = State::new(config());
     let kind = OperationKind::Sanitize;
-    let begin = OperationChange::Begin { kind, may_exit: false };
+    let begin = begun(kind, false);
     assert!(state.apply(Change::Operation(begin)).persist.unwrap().operation.is_some());
     let step = state.apply(Change::Operation(OperationChange::Progress(9)));
     assert!(step.update.is_some() && step.persist.is_none());
@@ -295,7 +300,7 @@ fn aborted_by_another_nexus_is_said_when_it_is_asked_for() {
     let (at_a, at_b) = (join(&handle, &a), join(&handle, &b));
     let control = Some(Control { task_aborted_status: true, ..Control::default() });
     let modes = ModeChange { control, ..ModeChange::default() };
-    local.apply(Change::Mode { nexus: b.clone(), modes }).0.unwrap();
+    local.apply(Change::Mode { nexus: Some(b.clone()), modes }).0.unwrap();
     at_a.attentions().take();
     let (of_a, of_b) = (
         at_a.tasks().enter(1, Attribute::Simple).unwrap(),
@@ -388,7 +393,7 @@ fn change(happens: Happens, view: &target::lun::View) -> Change {
         }
         Happens::Begin => {
             let kind = OperationKind::Sanitize;
-            Change::Operation(OperationChange::Begin { kind, may_exit: true })
+            Change::Operation(begun(kind, true))
         }
         Happens::End(failed) => Change::Operation(OperationChange::End { failed }),
         Happens::Reset => Change::Reset { kind: ResetKind::LogicalUnit, by: None },

@@ -42,6 +42,12 @@ impl Handles {
         self.by_uuid.borrow_mut().insert(uuid, handle);
     }
 
+    /// Takes up what was under way when a former process ended.
+    pub(super) fn resume(&self, uuid: Uuid) {
+        let Some(handle) = self.get(uuid) else { return };
+        self.core.spawn(async move { target::scsi::resume(&handle).await });
+    }
+
     pub(super) fn forget(&self, uuid: Uuid) {
         self.by_uuid.borrow_mut().remove(&uuid);
     }

@@ -6,11 +6,16 @@
 //! | [`Units`]: which LUs have an owner, and who is just making one | node | here |
 //! | [`Owner`]: the shared state of an LU, and the way of its changes | LU | `owner` |
 //! | [`Handles`]: the LUs of a core, for the nexuses there | core | `handles` |
+//! | [`Keeper`]: what of it outlives the process, in the form of `record` | LU | `keeper` |
 //!
 //! An LU gets its owner when it is first mapped, and keeps it until its device is closed.
 
 mod handles;
+mod keeper;
 mod owner;
+mod record;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -22,12 +27,14 @@ use model::reservation::Reservations;
 use model::{ApiError, Cache};
 use rt::sync::{Answer, Reply, reply};
 use rt::{Core, Placed, Remote};
-use target::lun::{Caching, Change, Identity, Medium, Modes};
+use target::lun::{Caching, Change, Identity, Medium, ModeChange, Modes};
 use uuid::Uuid;
 
 use super::Lu;
 use super::everywhere::Everywhere;
+use crate::engine::Context;
 pub(super) use handles::Handles;
+use keeper::{Book, Keeper};
 use owner::{Owner, ToOwner};
 
 /// The relative port number of the node's iSCSI portals.
@@ -40,6 +47,7 @@ pub(super) type Open = Arc<dyn Fn(&Core) -> Rc<dyn Device> + Send + Sync>;
 #[derive(Clone)]
 pub(super) struct Spec {
     pub uuid: Uuid,
+    pub name: String,
     pub serial: String,
     pub modes: Modes,
     pub medium: Medium,
@@ -49,21 +57,27 @@ pub(super) struct Spec {
 impl From<&Lu> for Spec {
     fn from(lu: &Lu) -> Self {
         let store = lu.store.clone();
-        let write_back = lu.spec.cache == Cache::Writeback;
-        let caching = Caching { write_back, ..Caching::default() };
         Self {
             uuid: lu.spec.uuid,
+            name: lu.spec.name.to_string(),
             serial: lu.spec.serial.clone(),
-            modes: Modes { caching, ..Modes::default() },
+            modes: modes(lu.spec.cache),
             medium: Medium::LOADED,
             open: Arc::new(move |core| store.clone().device(core)),
         }
     }
 }
 
+/// What the operator's settings are to clients.
+fn modes(cache: Cache) -> Modes {
+    let write_back = cache == Cache::Writeback;
+    let caching = Caching { write_back, ..Caching::default() };
+    Modes { caching, ..Modes::default() }
+}
+
 /// Every LU that has a shared state.
 pub(super) struct Units {
-    cores: Vec<Remote>,
+    book: Book,
     handles: Everywhere<Handles>,
     known: Mutex<Known>,
 }
@@ -76,9 +90,9 @@ struct Known {
 }
 
 impl Units {
-    pub fn new(cores: &[Remote]) -> Self {
+    pub fn new(context: &Context, cores: &[Remote]) -> Self {
         let handles = Everywhere::new(cores, Handles::new);
-        Self { cores: cores.to_vec(), handles, known: Mutex::default() }
+        Self { book: context.into(), handles, known: Mutex::default() }
     }
 
     /// What each core has.
@@ -133,13 +147,14 @@ impl Units {
     /// Nothing is changed before every core has a handle: it would not learn of it.
     async fn make(&self, spec: Spec) -> Result<Arc<Placed<Owner>>, ApiError> {
         let uuid = spec.uuid;
-        let (places, of) = (self.handles.clone(), spec.clone());
-        let home = &self.cores[uuid.as_u128() as usize % self.cores.len()];
-        let made = home.call(move |core| async move {
-            let (owner, view) = Owner::new(&core, &of, places);
-            (Arc::new(Placed::new(&core, owner)), view)
+        let (places, of, book) = (self.handles.clone(), spec.clone(), self.book.clone());
+        let at = uuid.as_u128() as usize % self.handles.each().len();
+        let made = self.handles.each()[at].remote().call(move |core| async move {
+            let kept = Keeper::open(&core, book, &of).await?;
+            let (owner, view) = Owner::new(&core, kept, places);
+            Ok((Arc::new(Placed::new(&core, owner)), view))
         });
-        let (owner, view) = made.await.ok_or_else(ended)?;
+        let (owner, view) = made.await.unwrap_or_else(|| Err(ended()))?;
         let identity =
             Identity { uuid: uuid.into_bytes(), serial: spec.serial.clone(), company: None };
         let (open, way) = (spec.open.clone(), owner.clone());
@@ -151,10 +166,12 @@ impl Units {
         let is_held = held.await.into_iter().all(|done| done.is_some());
         let open = spec.open;
         let begun = owner.call(async move |owner| owner.begin(open.as_ref()));
-        match is_held && begun.await.is_some() {
-            true => Ok(owner),
-            false => Err(ended()),
+        if !is_held || begun.await.is_none() {
+            return Err(ended());
         }
+        // What a former process was erasing goes on here.
+        drop(self.handles.each()[at].call(async move |handles| handles.resume(uuid)));
+        Ok(owner)
     }
 
     /// Something is asked of the owner of an LU, or has happened to the LU. Without an owner nobody
@@ -167,6 +184,17 @@ impl Units {
             Some(Err(refusal)) => Err(ApiError::failed(refusal.to_string())),
             None => Err(ended()),
         }
+    }
+
+    /// The operator has set the cache mode. It wins over what clients had chosen, and they are
+    /// told.
+    pub async fn set_cache(&self, uuid: Uuid, cache: Cache) -> Result<(), ApiError> {
+        let owner = self.known().owners.get(&uuid).cloned();
+        let Some(owner) = owner else { return Ok(()) };
+        owner.call(async move |owner| owner.configure(modes(cache))).await;
+        let caching = Some(modes(cache).caching);
+        let modes = ModeChange { caching, control: None, save: true };
+        self.change(uuid, Change::Mode { nexus: None, modes }).await
     }
 
     pub async fn reservations(&self) -> BTreeMap<Uuid, Reservations> {

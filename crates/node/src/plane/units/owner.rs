@@ -6,49 +6,56 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use block::Device;
-use model::reservation::{self as words, ReservationKey, ReservationType};
+use model::reservation::{self as words, ReservationKey};
 use rt::sync::{Answer, Reply, reply};
 use rt::{Core, Placed, Task};
 use target::lun::access::{Access, AccessState, Altered, Group, Port};
 use target::lun::owner::{Order, Owner as Machine, Place};
-use target::lun::reservation::Kind;
 use target::lun::{
-    self, Change, Config, Initiator, Ledger, NexusId, PortId, Refusal, State, Update, View,
+    self, Change, Initiator, Ledger, Modes, NexusId, PortId, Refusal, State, Update, View,
 };
-use uuid::Uuid;
 use wire::scsi::reservation::{ISCSI_NAME_AND_ISID, IscsiTransportId, Protocol};
 
 use super::super::everywhere::Everywhere;
-use super::{Handles, ISCSI_PORT, Spec};
+use super::keeper::Keeper;
+use super::{Handles, ISCSI_PORT, record};
 
 type Outcome = Result<lun::Reply, Refusal>;
 
 pub(super) struct Owner {
-    uuid: Uuid,
     core: Core,
     machine: RefCell<Machine<Answer<Outcome>>>,
     places: Everywhere<Handles>,
+    keeper: Keeper,
     watching: Cell<Option<Task<()>>>,
 }
 
 impl Owner {
     /// With the view that every handle begins with.
-    pub fn new(core: &Core, spec: &Spec, places: Everywhere<Handles>) -> (Rc<Self>, Arc<View>) {
-        let (modes, medium) = (spec.modes, spec.medium);
-        let mut machine = Machine::new(State::new(Config { modes, access: access(), medium }));
+    pub fn new(
+        core: &Core,
+        (keeper, state): (Keeper, State),
+        places: Everywhere<Handles>,
+    ) -> (Rc<Self>, Arc<View>) {
+        let mut machine = Machine::new(state);
         for (_, at) in places.each().iter().zip(0..) {
             machine.join(Place(at));
         }
         let view = machine.view();
         let (core, machine) = (core.clone(), RefCell::new(machine));
         let watching = Cell::new(None);
-        (Rc::new(Self { uuid: spec.uuid, core, machine, places, watching }), view)
+        (Rc::new(Self { core, machine, places, keeper, watching }), view)
     }
 
     /// Every core has a handle.
     pub fn begin(self: &Rc<Self>, open: &dyn Fn(&Core) -> Rc<dyn Device>) {
         let task = watch(Rc::downgrade(self), open(&self.core));
         self.watching.set(Some(self.core.spawn_task(task)));
+    }
+
+    /// The operator has set this.
+    pub fn configure(&self, modes: Modes) {
+        self.keeper.configure(modes);
     }
 
     /// Asks for a change. Changes are judged in the order in which this is called.
@@ -63,13 +70,20 @@ impl Owner {
         step: impl FnOnce(&mut Machine<Answer<Outcome>>) -> Vec<Order<Answer<Outcome>>>,
     ) {
         let orders = step(&mut self.machine.borrow_mut());
+        self.carry_out(orders);
+    }
+
+    fn carry_out(self: &Rc<Self>, orders: Vec<Order<Answer<Outcome>>>) {
         for order in orders {
             match order {
                 Order::Answer { ticket, reply } => ticket.give(reply),
                 Order::Install { at, update } => self.install(at, update),
-                Order::Store(_) => {
+                Order::Store(state) => {
                     let owner = self.clone();
-                    self.core.spawn(async move { owner.step(|machine| machine.stored(true)) });
+                    self.core.spawn(async move {
+                        let is_kept = owner.keeper.keep(&owner.core, state).await;
+                        owner.step(|machine| machine.stored(is_kept));
+                    });
                 }
             }
         }
@@ -77,7 +91,7 @@ impl Owner {
 
     /// Messages to one core arrive in the order in which they were sent.
     fn install(self: &Rc<Self>, at: Place, update: Update) {
-        let (uuid, version) = (self.uuid, update.view.version);
+        let (uuid, version) = (self.keeper.uuid(), update.view.version);
         let Some(place) = self.places.each().get(at.0 as usize) else { return };
         let (answer, installed) = reply();
         let settled = place.call(move |handles| handles.install(uuid, &update, answer));
@@ -103,7 +117,7 @@ impl Owner {
             generation: reservations.generation(),
             through_power_loss: reservations.through_power_loss(),
             held: reservations.held().map(|held| words::Held {
-                kind: type_of(held.kind),
+                kind: record::type_of(held.kind),
                 holder: held.holder.as_ref().map(nexus),
             }),
             unit_holder: reservations.unit_holder().map(nexus),
@@ -139,7 +153,7 @@ async fn watch(owner: Weak<Owner>, device: Rc<dyn Device>) {
 }
 
 /// The only way to an LU of a single node.
-fn access() -> Access {
+pub(super) fn access() -> Access {
     let ports = vec![Port { id: PortId(ISCSI_PORT), target: u32::from(ISCSI_PORT) }];
     let (state, altered) = (AccessState::Optimized, Altered::Never);
     Access { groups: vec![Group { id: ISCSI_PORT, state, preferred: false, altered, ports }] }
@@ -149,11 +163,6 @@ fn access() -> Access {
 pub(super) struct ToOwner(pub Arc<Placed<Owner>>);
 
 impl Ledger for ToOwner {
-    /// Reservations live in memory: a node that starts again has none.
-    fn keeps(&self) -> bool {
-        false
-    }
-
     fn change(&self, change: Change) -> Pin<Box<dyn Future<Output = Outcome>>> {
         let outcome = self.0.call(|owner| owner.ask(change));
         Box::pin(async move { outcome.await.flatten().unwrap_or(Err(Refusal::Unavailable)) })
@@ -172,15 +181,4 @@ fn name_of(initiator: &Initiator) -> String {
         return String::from_utf8_lossy(text).trim_end_matches('\0').to_owned();
     }
     super::super::hex(bytes)
-}
-
-fn type_of(kind: Kind) -> ReservationType {
-    match kind {
-        Kind::WriteExclusive => ReservationType::WriteExclusive,
-        Kind::ExclusiveAccess => ReservationType::ExclusiveAccess,
-        Kind::WriteExclusiveRegistrantsOnly => ReservationType::WriteExclusiveRegistrantsOnly,
-        Kind::ExclusiveAccessRegistrantsOnly => ReservationType::ExclusiveAccessRegistrantsOnly,
-        Kind::WriteExclusiveAllRegistrants => ReservationType::WriteExclusiveAllRegistrants,
-        Kind::ExclusiveAccessAllRegistrants => ReservationType::ExclusiveAccessAllRegistrants,
-    }
 }

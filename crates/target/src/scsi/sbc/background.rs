@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use block::{Buffer, Device, Error, Op, OpSet, Request};
@@ -12,17 +13,14 @@ use block::{Buffer, Device, Error, Op, OpSet, Request};
 use super::super::answer::Answer;
 use super::super::context::Context;
 use super::same::filled;
+use crate::lun::operation::{Job, OperationKind};
 use crate::lun::{Change, Handle, OperationChange};
 
-pub enum Job {
-    /// Blocks read zero afterwards, and their space is given back where that is possible.
-    Erase,
-    Overwrite {
-        block: Vec<u8>,
-        passes: u8,
-        /// Every second pass writes the complement.
-        invert: bool,
-    },
+/// What is to begin.
+pub struct Begin {
+    pub kind: OperationKind,
+    pub job: Job,
+    pub may_exit: bool,
 }
 
 /// Bytes that are erased at a time.
@@ -31,19 +29,16 @@ const ERASE_BYTES: u64 = 64 << 20;
 /// Begins an operation, and waits for its end unless the client does not want to.
 pub async fn run(
     context: &Context<'_>,
-    begin: OperationChange,
-    job: Job,
+    Begin { kind, job, may_exit }: Begin,
     immediately: bool,
 ) -> Result<(), Answer> {
+    let job = Arc::new(job);
+    let begin = OperationChange::Begin { kind, job: job.clone(), may_exit };
     context.change(Change::Operation(begin)).await?;
     let ended = Rc::new(Ended::default());
     let (handle, end) = (context.unit.handle.clone(), ended.clone());
     context.nexus.env().spawn(Box::pin(async move {
-        let outcome = work(&handle, job).await;
-        let change = OperationChange::End { failed: outcome.is_err() };
-        // An owner that cannot be reached now has stored that the operation was under way.
-        let _ = handle.change(Change::Operation(change)).await;
-        end.tell(outcome);
+        end.tell(to_its_end(&handle, &job).await);
     }));
     if immediately {
         return Ok(());
@@ -57,6 +52,25 @@ pub async fn run(
         ended.poll(cx.waker()).map(|outcome| outcome.map_err(failed))
     })
     .await
+}
+
+/// Takes up what was under way when a process ended: from its beginning, because how far it was is
+/// not known. Whoever restores the state of an LU calls it once every handle is there; it does
+/// nothing when nothing was under way.
+pub async fn resume(handle: &Rc<Handle>) {
+    let view = handle.view();
+    if let Some(operation) = view.operation.as_ref().filter(|operation| operation.is_running()) {
+        // Who began it has been told, or is not there any more.
+        let _ = to_its_end(handle, &operation.job).await;
+    }
+}
+
+async fn to_its_end(handle: &Rc<Handle>, job: &Job) -> Result<(), Error> {
+    let outcome = work(handle, job).await;
+    let change = OperationChange::End { failed: outcome.is_err() };
+    // An owner that cannot be reached now has stored that the operation was under way.
+    let _ = handle.change(Change::Operation(change)).await;
+    outcome
 }
 
 /// How an operation has ended, for the task that waits for it. If the core ends first, nobody is
@@ -84,14 +98,14 @@ impl Ended {
     }
 }
 
-async fn work(handle: &Rc<Handle>, job: Job) -> Result<(), Error> {
+async fn work(handle: &Rc<Handle>, job: &Job) -> Result<(), Error> {
     let device: &dyn Device = &**handle.device();
     match job {
         Job::Erase => erase(handle, device).await?,
         Job::Overwrite { block, passes, invert } => {
-            let mut block = block;
+            let (mut block, passes) = (block.clone(), *passes);
             for pass in 0..passes {
-                if invert && pass > 0 {
+                if *invert && pass > 0 {
                     block.iter_mut().for_each(|byte| *byte = !*byte);
                 }
                 let size = device.geometry().size;

@@ -8,15 +8,14 @@ use zerocopy::FromBytes;
 use super::super::context::Context;
 use super::super::row::Boxed;
 use super::super::sense::Sense;
-use super::background::{self, Job};
-use crate::lun::OperationChange;
-use crate::lun::operation::OperationKind;
+use super::background::{self, Begin};
+use crate::lun::operation::{Job, OperationKind};
 
 pub fn run<'a>(context: &'a Context<'a>) -> Boxed<'a> {
     Box::pin(async move {
         let immediately = options(context)?;
-        let begin = OperationChange::Begin { kind: OperationKind::Format, may_exit: false };
-        background::run(context, begin, Job::Erase, immediately).await?;
+        let begin = Begin { kind: OperationKind::Format, job: Job::Erase, may_exit: false };
+        background::run(context, begin, immediately).await?;
         Ok(Vec::new())
     })
 }

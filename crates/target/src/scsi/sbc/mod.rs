@@ -1,6 +1,6 @@
 //! Commands of block devices (SBC-3).
 
-mod background;
+pub mod background;
 pub mod cache;
 pub mod capacity;
 pub mod defects;

@@ -9,8 +9,8 @@ use zerocopy::FromBytes;
 use super::super::context::Context;
 use super::super::row::Boxed;
 use super::super::sense::Sense;
-use super::background::{self, Job};
-use crate::lun::operation::OperationKind;
+use super::background::{self, Begin};
+use crate::lun::operation::{Job, OperationKind};
 use crate::lun::{Change, OperationChange};
 
 pub fn run<'a>(context: &'a Context<'a>) -> Boxed<'a> {
@@ -25,11 +25,12 @@ pub fn run<'a>(context: &'a Context<'a>) -> Boxed<'a> {
                 return Ok(Vec::new());
             }
         };
-        let begin = OperationChange::Begin {
+        let begin = Begin {
             kind: OperationKind::Sanitize,
+            job,
             may_exit: cdb.flags & flag::SANITIZE_AUSE != 0,
         };
-        background::run(context, begin, job, cdb.flags & flag::SANITIZE_IMMED != 0).await?;
+        background::run(context, begin, cdb.flags & flag::SANITIZE_IMMED != 0).await?;
         Ok(Vec::new())
     })
 }

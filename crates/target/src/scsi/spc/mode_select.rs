@@ -63,7 +63,7 @@ async fn select(
         control: pages.contains(&Page::CONTROL).then_some(modes.control),
         save,
     };
-    context.change(Change::Mode { nexus, modes }).await?;
+    context.change(Change::Mode { nexus: Some(nexus), modes }).await?;
     // What was answered before the cache was turned off must not be weaker than what comes.
     if former.caching.write_back && modes.caching.is_some_and(|caching| !caching.write_back) {
         context.io(block::Request::flush()).await?;
