@@ -8,11 +8,13 @@
 //! |---|---|---|
 //! | [`Delay`] | a slow store | `delay` |
 //! | [`Drive`] | media that come and go under one handle | `drive` |
+//! | [`pool`] | many disks as one, of which LUs are made | `pool` |
 //! | [`Fault`] | a store that fails, hangs, tears or loses writes on demand | `fault` |
 
 mod delay;
 mod drive;
 mod fault;
+pub mod pool;
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,348 @@
+//! The journal of an LU: which changes of its map are written, which are durable, and what was
+//! true of it when an owner died. A machine without I/O: it says which pages to write, and is told
+//! what has become of them.
+//!
+//! A write to a block that has no place yet goes out together with its record: side by side, in any
+//! order. It is answered when both are written, and so are all records before it: then a process
+//! that is killed loses nothing. Whoever reads the journal later takes the record if the data is
+//! there.
+//!
+//! ```text
+//!   appended ─▶ written: its page and all before        answered, survives the process
+//!                  │ a sync that began after that
+//!                  ▼
+//!               durable: with its data                  what FLUSH waits for
+//!                  │ a page that says so (its mark), and a sync behind that page
+//!                  ▼
+//!               sealed: taken without looking           its blocks may be written again in place
+//! ```
+//!
+//! A block with a record that is not sealed is not written a second time: its data would not have
+//! the record's sum any more, and a power loss in the middle of the second write would take the
+//! first one too, which may have been flushed. For the same reason a place that became free is not
+//! used again before the record that freed it is sealed.
+//!
+//! An owner syncs what it opens before it trusts what it reads: after a process that was killed,
+//! marks and checkpoints may be written that are not durable. One sync of a disk does for every LU
+//! on it.
+//!
+//! Pages have numbers that only grow, and lie in a ring. Of an owner that died some later page may
+//! be there without the one before it. It is never taken: the next owner's pages have a higher
+//! epoch, and epochs never fall from one page to the next.
+
+mod record;
+mod replay;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, VecDeque};
+
+pub use record::{RUN_BLOCKS_MAX, Record, Serial, Spot};
+pub use replay::{Accepted, Replay, Replayed};
+
+use super::page::{Header, Kind, Owner, Page};
+use record::Filling;
+
+const KIND: Kind = Kind(*b"VDjl");
+
+/// The first record of an LU.
+const FIRST: Serial = 1;
+
+/// Pages on their way at one time. While there are so many, records gather in the next page.
+const IN_FLIGHT_MAX: usize = 4;
+
+/// Pages that are kept free for marks and voids.
+const RESERVED_PAGES: u64 = 4;
+
+/// Fewest pages of a ring.
+pub const RING_PAGES_MIN: u64 = 4 * RESERVED_PAGES;
+
+/// The journal of one LU, for its owner.
+pub struct Journal {
+    owner: Owner,
+    epoch: u32,
+    ring: u64,
+    filling: Filling,
+    /// Pages that have no room for another record and are not on their way yet.
+    full: VecDeque<Filling>,
+    /// A page shall be written even if it has no record.
+    mark_wanted: bool,
+    next_page: u64,
+    /// Pages that a reader would need, with what follows their last record.
+    pages: VecDeque<Past>,
+    /// Records whose data is on its way.
+    carrying: BTreeSet<Serial>,
+    /// Each of these is the first record that is not.
+    written: Serial,
+    durable: Serial,
+    sealed: Serial,
+    /// The highest mark in a written page.
+    marked: Serial,
+    /// The first record of an owner before that was refused, and what is behind the last void.
+    /// Until all voids are written no mark may come by the record: a reader would take it.
+    refused: Option<(Serial, Serial)>,
+}
+
+/// A page that has been handed out.
+#[derive(Clone, Debug)]
+struct Past {
+    number: u64,
+    epoch: u32,
+    /// The first record behind it.
+    next: Serial,
+    mark: Serial,
+    is_written: bool,
+}
+
+/// A page to be written at its place in the ring.
+#[derive(Debug)]
+pub struct Write {
+    pub number: u64,
+    pub page: Page,
+}
+
+/// Where a reader begins: part of a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    pub page: u64,
+    /// Whoever wrote that page. What lies there from an earlier owner was never found.
+    pub epoch: u32,
+    /// What the first record gets for a serial if the journal ends here.
+    pub next: Serial,
+    pub sealed: Serial,
+}
+
+/// There is no room for another record before a checkpoint has let go of old ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the journal is full; it waits for a checkpoint")]
+pub struct Full;
+
+/// A sync of everything below the LU, and what it will have achieved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "what the sync achieved counts only when the journal is told of its end"]
+pub struct Sync {
+    durable: Serial,
+    sealed: Serial,
+}
+
+/// What is missing until a record is sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    Nothing,
+    /// Its page or its data are on their way.
+    Writing,
+    /// [`Journal::begin_sync`].
+    Sync,
+    /// [`Journal::want_mark`].
+    Mark,
+}
+
+impl Journal {
+    /// A journal without records. No page in its ring is of this LU.
+    pub fn new(owner: Owner, epoch: u32, ring: u64) -> Self {
+        assert!(ring >= RING_PAGES_MIN, "a ring has at least {RING_PAGES_MIN} pages");
+        Self {
+            owner,
+            epoch,
+            ring,
+            filling: Filling::new(FIRST),
+            full: VecDeque::new(),
+            mark_wanted: false,
+            next_page: 0,
+            pages: VecDeque::new(),
+            carrying: BTreeSet::new(),
+            written: FIRST,
+            durable: FIRST,
+            sealed: FIRST,
+            marked: FIRST,
+            refused: None,
+        }
+    }
+
+    /// Goes on behind what the owners before have left. `refused` is what [`Replayed::settle`] gave
+    /// for records whose data was not there. Where they find no room, a checkpoint is made first
+    /// of everything that came about, and the journal begins [anew](Journal::after) behind it.
+    pub fn resume(
+        (owner, epoch, ring): (Owner, u32, u64),
+        replayed: &Replayed,
+        refused: &[Record],
+    ) -> Result<Self, Full> {
+        let mut journal = Self::after((owner, epoch, ring), replayed);
+        journal.pages = replayed.pages.iter().cloned().collect();
+        (journal.durable, journal.sealed) = (replayed.sealed, replayed.sealed);
+        journal.marked = replayed.sealed;
+        for record in refused {
+            journal.append(record)?;
+        }
+        let first = refused.iter().filter_map(|record| match record {
+            Record::Void { of, .. } => Some(*of),
+            _ => None,
+        });
+        journal.refused = first.min().map(|first| (first, journal.next_serial()));
+        Ok(journal)
+    }
+
+    /// Goes on behind a checkpoint that has everything, so that no reader needs what was before.
+    pub fn after((owner, epoch, ring): (Owner, u32, u64), replayed: &Replayed) -> Self {
+        assert!(epoch > replayed.epoch, "an owner has a higher epoch than all before it");
+        let next = replayed.next;
+        let mut journal = Self::new(owner, epoch, ring);
+        journal.filling = Filling::new(next);
+        journal.next_page = replayed.next_page;
+        (journal.written, journal.durable) = (next, next);
+        (journal.sealed, journal.marked) = (next, next);
+        journal
+    }
+
+    /// Appends a record. One that comes with data is [carried](Journal::arrived) until that is
+    /// written.
+    pub fn append(&mut self, record: &Record) -> Result<Serial, Full> {
+        let is_void = matches!(record, Record::Void { .. });
+        let kept_free = if is_void { 0 } else { RESERVED_PAGES };
+        let fits = self.filling.has_room_for(record);
+        if self.taken() + u64::from(!fits) + 1 + kept_free > self.ring {
+            return Err(Full);
+        }
+        if !fits {
+            let next = Filling::new(self.filling.next());
+            self.full.push_back(std::mem::replace(&mut self.filling, next));
+        }
+        let serial = self.filling.next();
+        self.filling.push(record);
+        if matches!(record, Record::Written { .. }) {
+            self.carrying.insert(serial);
+        }
+        Ok(serial)
+    }
+
+    /// The data of a record is written.
+    pub fn arrived(&mut self, serial: Serial) {
+        self.carrying.remove(&serial);
+    }
+
+    /// The next page to write, if one is to be written now.
+    pub fn next_write(&mut self) -> Option<Write> {
+        let on_their_way = self.pages.iter().filter(|past| !past.is_written).count();
+        if on_their_way >= IN_FLIGHT_MAX {
+            return None;
+        }
+        let filled = match self.full.pop_front() {
+            Some(filled) => filled,
+            None if self.filling.is_empty() && !self.mark_wanted => return None,
+            None => {
+                let next = Filling::new(self.filling.next());
+                std::mem::replace(&mut self.filling, next)
+            }
+        };
+        let (number, mark) = (self.next_page, self.durable);
+        // A page beyond the ring would lie on one that a reader needs. Marks stay in what is
+        // reserved, and when that is used up they wait for a checkpoint too.
+        if filled.is_empty() && self.taken() >= self.ring {
+            return None;
+        }
+        self.mark_wanted = false;
+        self.next_page += 1;
+        let (kind, owner, epoch) = (KIND, self.owner, self.epoch);
+        let next = filled.next();
+        self.pages.push_back(Past { number, epoch, next, mark, is_written: false });
+        let header = Header { kind, owner, number, turn: 0, epoch };
+        Some(Write { number, page: Page::new(header, &filled.payload(mark)) })
+    }
+
+    /// A page is written.
+    pub fn page_written(&mut self, number: u64) {
+        if let Some(past) = self.pages.iter_mut().find(|past| past.number == number) {
+            past.is_written = true;
+        }
+        // One that is there without those before it is not found by a reader.
+        for past in self.pages.iter().take_while(|past| past.is_written) {
+            self.written = self.written.max(past.next);
+            self.marked = self.marked.max(past.mark);
+        }
+    }
+
+    /// Whether a record outlives the process: its page is written, and those before it. Its data
+    /// is for whoever asks to know.
+    pub fn is_written(&self, serial: Serial) -> bool {
+        serial < self.written
+    }
+
+    /// Whether a record is taken without a look at its data, so that its blocks may be written
+    /// again.
+    pub fn is_sealed(&self, serial: Serial) -> bool {
+        serial < self.sealed
+    }
+
+    /// A sync is about to begin.
+    pub fn begin_sync(&self) -> Sync {
+        let carried = self.carrying.first().copied().unwrap_or(Serial::MAX);
+        let refused = self.refused.filter(|(_, behind)| self.written < *behind);
+        let refused = refused.map_or(Serial::MAX, |(first, _)| first);
+        Sync { durable: self.written.min(carried).min(refused), sealed: self.marked }
+    }
+
+    /// It has ended well.
+    pub fn synced(&mut self, sync: Sync) {
+        self.durable = self.durable.max(sync.durable);
+        self.sealed = self.sealed.max(sync.sealed);
+    }
+
+    /// What is to be done, as a next step, so that this record becomes sealed.
+    pub fn lacks(&self, serial: Serial) -> Lack {
+        if serial < self.sealed {
+            return Lack::Nothing;
+        }
+        if serial < self.marked {
+            return Lack::Sync;
+        }
+        let is_announced = self.pages.iter().any(|past| serial < past.mark);
+        if is_announced {
+            return Lack::Writing;
+        }
+        if serial < self.durable {
+            return Lack::Mark;
+        }
+        if serial < self.begin_sync().durable { Lack::Sync } else { Lack::Writing }
+    }
+
+    /// The next page shall be written even if no record needs it.
+    pub fn want_mark(&mut self) {
+        self.mark_wanted = true;
+    }
+
+    /// Where to begin to read once everything before `serial` is in the map: part of a checkpoint.
+    pub fn start_for(&self, serial: Serial) -> Start {
+        let needed = |past: &&Past| past.next > serial || !past.is_written;
+        let first = self.pages.iter().find(needed);
+        let (page, epoch) =
+            first.map_or((self.next_page, self.epoch), |past| (past.number, past.epoch));
+        Start { page, epoch, next: self.next_serial(), sealed: self.sealed }
+    }
+
+    /// A checkpoint that begins here is durable: what is before it may be overwritten.
+    pub fn let_go(&mut self, start: Start) {
+        while self.pages.front().is_some_and(|past| past.number < start.page && past.is_written) {
+            self.pages.pop_front();
+        }
+    }
+
+    /// How much of the ring is taken, in hundredths: whoever makes checkpoints begins one in time.
+    pub fn fill_percent(&self) -> u64 {
+        self.taken() * 100 / self.ring
+    }
+
+    /// The first serial that has not been given out.
+    pub fn next_serial(&self) -> Serial {
+        self.filling.next()
+    }
+
+    /// Where a page lies in the ring.
+    pub fn place(&self, number: u64) -> u64 {
+        number % self.ring
+    }
+
+    /// Pages that a reader would need, and those that are about to be written.
+    fn taken(&self) -> u64 {
+        self.pages.len() as u64 + self.full.len() as u64
+    }
+}
