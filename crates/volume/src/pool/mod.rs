@@ -2,10 +2,15 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`shape`] | how disks are cut up, and where things are on one |
+//! | [`label`], [`slabs`] | what a disk is in its pool, and to whom its slabs belong |
 //! | [`page`] | a page of metadata, and what it is checked for |
 //! | [`journal`] | what is written, durable and sealed of an LU's map, and what an owner left |
 //!
 //! Nothing here does I/O.
 
 pub mod journal;
+pub mod label;
 pub mod page;
+pub mod shape;
+pub mod slabs;

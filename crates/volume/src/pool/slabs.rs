@@ -1,0 +1,135 @@
+//! The slab table of a disk: to whom each slab was granted. A pool is opened from these tables
+//! alone when nothing else is left of it.
+//!
+//! A grant is written here, durably, before the slab is used. Its generation grows with every grant
+//! of the slab, so that what an earlier owner has left in it is never taken for the present one's.
+
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::page::{Flaw, Header, Kind, Owner, Page};
+use super::shape::GRANTS_PER_PAGE;
+
+const KIND: Kind = Kind(*b"VDst");
+
+/// A slab that belongs to an LU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    pub lu: [u8; 16],
+    /// Of all slabs of the pool.
+    pub number: u32,
+    pub generation: u32,
+    /// The LU's first: its root is in it.
+    pub is_first: bool,
+}
+
+/// A place in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slab {
+    /// Nobody's; with the generation of its last grant, 0 if there was none.
+    Free {
+        generation: u32,
+    },
+    Granted(Grant),
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+struct RawGrant {
+    lu: [u8; 16],
+    number: U32,
+    generation: U32,
+    state: u8,
+    reserved: u8,
+    spare: U16,
+}
+
+pub(super) const GRANT_BYTES: usize = size_of::<RawGrant>();
+
+const FREE: u8 = 0;
+const GRANTED: u8 = 1;
+const FIRST: u8 = 2;
+
+/// A page of the table. It has all its places; those behind the last slab of the disk are free.
+pub fn encode(header: TableHeader, slabs: &[Slab]) -> Page {
+    assert!(slabs.len() as u64 <= GRANTS_PER_PAGE, "a page has {GRANTS_PER_PAGE} places");
+    let TableHeader { pool, page, turn, epoch } = header;
+    let header = Header { kind: KIND, owner: pool, number: page, turn, epoch };
+    let payload: Vec<u8> = slabs.iter().flat_map(|slab| raw(slab).as_bytes().to_vec()).collect();
+    Page::new(header, &payload)
+}
+
+/// Which page of a table, and of which turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableHeader {
+    pub pool: Owner,
+    pub page: u64,
+    pub turn: u64,
+    pub epoch: u32,
+}
+
+/// What stands in a page that was read as this one of the pool.
+pub fn decode(page: &Page, pool: &Owner, number: u64) -> Result<(Header, Vec<Slab>), Flaw> {
+    let header = page.check(KIND, pool, number)?;
+    let (grants, _) = page.payload().as_chunks::<GRANT_BYTES>();
+    let slab = |bytes: &[u8; GRANT_BYTES]| {
+        let raw = RawGrant::read_from_bytes(bytes).expect("of its size");
+        let (number, generation) = (raw.number.get(), raw.generation.get());
+        match raw.state {
+            FREE => Ok(Slab::Free { generation }),
+            GRANTED | FIRST => {
+                let is_first = raw.state == FIRST;
+                Ok(Slab::Granted(Grant { lu: raw.lu, number, generation, is_first }))
+            }
+            // Under a good checksum: somebody else's idea of this form.
+            _ => Err(Flaw::Rotten),
+        }
+    };
+    let slabs = grants.iter().map(slab).collect::<Result<_, _>>()?;
+    Ok((header, slabs))
+}
+
+fn raw(slab: &Slab) -> RawGrant {
+    let free = RawGrant {
+        lu: [0; 16],
+        number: U32::ZERO,
+        generation: U32::ZERO,
+        state: FREE,
+        reserved: 0,
+        spare: U16::ZERO,
+    };
+    match *slab {
+        Slab::Free { generation } => RawGrant { generation: generation.into(), ..free },
+        Slab::Granted(Grant { lu, number, generation, is_first }) => RawGrant {
+            lu,
+            number: number.into(),
+            generation: generation.into(),
+            state: if is_first { FIRST } else { GRANTED },
+            ..free
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_tells_what_was_granted() {
+        let header = TableHeader { pool: [1; 16], page: 3, turn: 9, epoch: 2 };
+        let grant = Grant { lu: [5; 16], number: 77, generation: 3, is_first: true };
+        let slabs = [
+            Slab::Free { generation: 4 },
+            Slab::Granted(grant),
+            Slab::Granted(Grant { is_first: false, ..grant }),
+        ];
+        let page = encode(header, &slabs);
+        let (read, all) = decode(&page, &[1; 16], 3).unwrap();
+        assert_eq!((read.turn, read.epoch), (9, 2));
+        assert_eq!(all.len() as u64, GRANTS_PER_PAGE);
+        assert_eq!(all[..3], slabs);
+        assert!(all[3..].iter().all(|slab| *slab == Slab::Free { generation: 0 }));
+        assert_eq!(decode(&page, &[2; 16], 3), Err(Flaw::OtherOwner));
+        assert_eq!(decode(&page, &[1; 16], 4), Err(Flaw::OtherNumber(3)));
+    }
+}
