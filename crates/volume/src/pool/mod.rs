@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`shape`] | how disks are cut up, and where things are on one |
 //! | [`label`], [`slabs`] | what a disk is in its pool, and to whom its slabs belong |
+//! | [`map`] | what a layer says of each block |
+//! | [`space`] | which extents an LU has free |
 //! | [`page`] | a page of metadata, and what it is checked for |
 //! | [`journal`] | what is written, durable and sealed of an LU's map, and what an owner left |
 //!
@@ -11,6 +13,8 @@
 
 pub mod journal;
 pub mod label;
+pub mod map;
 pub mod page;
 pub mod shape;
 pub mod slabs;
+pub mod space;

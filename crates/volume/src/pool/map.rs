@@ -1,0 +1,436 @@
+//! A page of a layer's map: for each of some extents its place, and for each block in them what is
+//! known of it here.
+//!
+//! | block | means | a read |
+//! |---|---|---|
+//! | absent | this layer says nothing | looks into the layer below, and is zero below the last |
+//! | zero | it was discarded or zeroed | is zero, whatever is below |
+//! | written | it lies at its extent's place | is what lies there |
+//!
+//! One page is looked into by every core and changed by one, its LU's owner, without a lock: every
+//! word is atomic, and the words of an entry are changed in an order in which no reader sees
+//! anything but before or after. Written is stronger than zero, so a block becomes zero when its
+//! written bit goes, and written when that comes, whatever its zero bit does at the time. A place
+//! is set before the first block is written there, and a reader that finds another place behind the
+//! bits than before them looks again.
+//!
+//! Not here: how long a place must be left alone that a reader may still go to.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::journal::Spot;
+use super::page::{Flaw, Header, Kind, Owner, PAYLOAD_BYTES, Page};
+use super::shape::Shape;
+
+const KIND: Kind = Kind(*b"VDmp");
+
+const PLACE_BYTES: usize = 8;
+const WORD_BITS: u64 = 64;
+/// A slab has no such extent.
+const NOWHERE: u64 = u64::MAX;
+
+/// What a map says of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Absent,
+    Zero,
+    Written,
+}
+
+/// An extent of a slab.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    pub slab: u32,
+    pub extent: u32,
+}
+
+/// Blocks one behind the other of which the same is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    Absent { count: u64 },
+    Zero { count: u64 },
+    Written { at: Spot, count: u64 },
+}
+
+impl Run {
+    pub fn count(self) -> u64 {
+        match self {
+            Self::Absent { count } | Self::Zero { count } | Self::Written { count, .. } => count,
+        }
+    }
+}
+
+/// What the pages of a map have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    /// Blocks of an extent.
+    blocks: u64,
+    /// Words of one kind of bits, for an extent.
+    words: usize,
+    /// Extents of a page.
+    extents: usize,
+}
+
+impl Form {
+    pub fn new(shape: Shape) -> Self {
+        let blocks = shape.blocks_per_extent();
+        let words = blocks.div_ceil(WORD_BITS) as usize;
+        let extents = PAYLOAD_BYTES / (PLACE_BYTES + 2 * bits_bytes(blocks));
+        Self { blocks, words, extents }
+    }
+
+    pub fn extents(&self) -> u64 {
+        self.extents as u64
+    }
+
+    /// The page that a block is in, the extent in that, and the block in that.
+    pub fn locate(&self, block: u64) -> (u64, usize, u64) {
+        let (extent, block) = (block / self.blocks, block % self.blocks);
+        let extents = self.extents as u64;
+        (extent / extents, (extent % extents) as usize, block)
+    }
+}
+
+/// A page in memory.
+#[derive(Debug)]
+pub struct MapPage {
+    form: Form,
+    places: Box<[AtomicU64]>,
+    /// For each extent the words of written bits, then those of zero bits.
+    bits: Box<[AtomicU64]>,
+}
+
+#[derive(Clone, Copy)]
+enum Bits {
+    Written,
+    Zero,
+}
+
+impl MapPage {
+    /// A page that says nothing.
+    pub fn new(form: Form) -> Self {
+        let words = |count, value| (0..count).map(|_| AtomicU64::new(value)).collect();
+        let places = words(form.extents, NOWHERE);
+        Self { form, places, bits: words(form.extents * 2 * form.words, 0) }
+    }
+
+    /// What is known from this block of an extent on, at most so many blocks far and within the
+    /// extent.
+    #[inline]
+    pub fn look(&self, extent: usize, block: u64, most: u64) -> Run {
+        debug_assert!(block < self.form.blocks && most > 0);
+        let most = most.min(self.form.blocks - block);
+        while self.is_set(Bits::Written, extent, block) {
+            let place = load(&self.places[extent]);
+            let count = self.run(extent, block, most, |written, _| written);
+            // A place that was left and given anew meanwhile has other blocks. It is not the same
+            // again: that waits for everybody who is looking.
+            let is_settled = self.is_set(Bits::Written, extent, block)
+                && load(&self.places[extent]) == place
+                && place != NOWHERE;
+            if is_settled {
+                let first = u64::from(place as u32) * self.form.blocks + block;
+                let at = Spot { slab: (place >> 32) as u32, block: first as u32 };
+                return Run::Written { at, count };
+            }
+        }
+        if self.is_set(Bits::Zero, extent, block) {
+            let count = self.run(extent, block, most, |written, zero| zero & !written);
+            return Run::Zero { count };
+        }
+        Run::Absent { count: self.run(extent, block, most, |written, zero| !(written | zero)) }
+    }
+
+    pub fn state(&self, extent: usize, block: u64) -> State {
+        match self.look(extent, block, 1) {
+            Run::Absent { .. } => State::Absent,
+            Run::Zero { .. } => State::Zero,
+            Run::Written { .. } => State::Written,
+        }
+    }
+
+    /// Where the written blocks of an extent lie.
+    pub fn place(&self, extent: usize) -> Option<Place> {
+        let place = self.places[extent].load(Ordering::Acquire);
+        let at = Place { slab: (place >> 32) as u32, extent: place as u32 };
+        (place != NOWHERE).then_some(at)
+    }
+
+    /// Blocks of an extent that was given this place are to be written there.
+    pub fn settle(&self, extent: usize, place: Place) {
+        let place = u64::from(place.slab) << 32 | u64::from(place.extent);
+        self.places[extent].store(place, Ordering::Release);
+    }
+
+    /// These blocks lie at their extent's place now.
+    pub fn write(&self, extent: usize, block: u64, count: u64) {
+        self.set(Bits::Written, extent, block, count);
+        self.clear(Bits::Zero, extent, block, count);
+    }
+
+    /// These blocks read zero now. The place of an extent of which nothing is written any more is
+    /// given back, for when nobody can be on the way there any more.
+    pub fn zero(&self, extent: usize, block: u64, count: u64) -> Option<Place> {
+        self.set(Bits::Zero, extent, block, count);
+        self.clear(Bits::Written, extent, block, count);
+        let is_empty = self.words(Bits::Written, extent).iter().all(|word| load(word) == 0);
+        let place = self.place(extent).filter(|_| is_empty)?;
+        self.places[extent].store(NOWHERE, Ordering::Release);
+        Some(place)
+    }
+
+    pub fn encode(&self, (owner, number): (Owner, u64), turn: u64, epoch: u32) -> Page {
+        let mut payload = Vec::with_capacity(PAYLOAD_BYTES);
+        let bytes = bits_bytes(self.form.blocks);
+        for extent in 0..self.form.extents {
+            payload.extend_from_slice(&load(&self.places[extent]).to_le_bytes());
+            for bits in [Bits::Written, Bits::Zero] {
+                let words = self.words(bits, extent).iter().map(load);
+                let all: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
+                payload.extend_from_slice(&all[..bytes]);
+            }
+        }
+        Page::new(Header { kind: KIND, owner, number, turn, epoch }, &payload)
+    }
+
+    pub fn decode(page: &Page, form: Form, owner: &Owner, number: u64) -> Result<Self, Flaw> {
+        page.check(KIND, owner, number)?;
+        let map = Self::new(form);
+        let bytes = bits_bytes(form.blocks);
+        let entries = page.payload().chunks_exact(PLACE_BYTES + 2 * bytes);
+        for (extent, entry) in entries.enumerate().take(form.extents) {
+            let (place, bits) = entry.split_at(PLACE_BYTES);
+            let place = u64::from_le_bytes(place.try_into().expect("of its size"));
+            map.places[extent].store(place, Ordering::Relaxed);
+            let (written, zero) = bits.split_at(bytes);
+            for (kind, bits) in [(Bits::Written, written), (Bits::Zero, zero)] {
+                for (word, bytes) in map.words(kind, extent).iter().zip(bits.chunks(8)) {
+                    let mut whole = [0; 8];
+                    whole[..bytes.len()].copy_from_slice(bytes);
+                    word.store(u64::from_le_bytes(whole), Ordering::Relaxed);
+                }
+            }
+            // A block that lies nowhere would be another one's: nobody writes that.
+            if place == NOWHERE && map.words(Bits::Written, extent).iter().any(|it| load(it) != 0) {
+                return Err(Flaw::Rotten);
+            }
+        }
+        Ok(map)
+    }
+
+    #[inline]
+    fn words(&self, bits: Bits, extent: usize) -> &[AtomicU64] {
+        let first = (extent * 2 + bits as usize) * self.form.words;
+        &self.bits[first..first + self.form.words]
+    }
+
+    #[inline]
+    fn is_set(&self, bits: Bits, extent: usize, block: u64) -> bool {
+        let word = load(&self.words(bits, extent)[(block / WORD_BITS) as usize]);
+        word >> (block % WORD_BITS) & 1 != 0
+    }
+
+    /// How many blocks from this one on have what `alike` says of their bits, word by word.
+    #[inline]
+    fn run(&self, extent: usize, block: u64, most: u64, alike: impl Fn(u64, u64) -> u64) -> u64 {
+        let (written, zero) = (self.words(Bits::Written, extent), self.words(Bits::Zero, extent));
+        let mut count = 0;
+        while count < most {
+            let at = block + count;
+            let word = (at / WORD_BITS) as usize;
+            let ones = (alike(load(&written[word]), load(&zero[word])) >> (at % WORD_BITS))
+                .trailing_ones();
+            let in_word = (WORD_BITS - at % WORD_BITS).min(u64::from(ones));
+            count += in_word;
+            if in_word == 0 || !(at + in_word).is_multiple_of(WORD_BITS) {
+                break;
+            }
+        }
+        // The first one was looked at before, and may have become something else.
+        count.clamp(1, most)
+    }
+
+    fn set(&self, bits: Bits, extent: usize, block: u64, count: u64) {
+        for (word, mask) in masks(block, count) {
+            self.words(bits, extent)[word].fetch_or(mask, Ordering::AcqRel);
+        }
+    }
+
+    fn clear(&self, bits: Bits, extent: usize, block: u64, count: u64) {
+        for (word, mask) in masks(block, count) {
+            self.words(bits, extent)[word].fetch_and(!mask, Ordering::AcqRel);
+        }
+    }
+}
+
+/// What a stack of layers says, the top one first: the first of them that says anything of the
+/// first block, for as many blocks as nobody above says anything of.
+#[inline]
+pub fn resolve(layers: &[&MapPage], extent: usize, block: u64, most: u64) -> Run {
+    let mut most = most;
+    for layer in layers {
+        match layer.look(extent, block, most) {
+            Run::Absent { count } => most = count,
+            known => return known,
+        }
+    }
+    Run::Zero { count: most }
+}
+
+/// The words that a range of bits lies in, with its bits in each.
+fn masks(first: u64, count: u64) -> impl Iterator<Item = (usize, u64)> {
+    let end = first + count;
+    (first / WORD_BITS..end.div_ceil(WORD_BITS)).map(move |word| {
+        let from = first.saturating_sub(word * WORD_BITS);
+        let to = (end - word * WORD_BITS).min(WORD_BITS);
+        let ones = u64::MAX >> (WORD_BITS - (to - from));
+        (word as usize, ones << from)
+    })
+}
+
+fn bits_bytes(blocks: u64) -> usize {
+    (blocks / u64::from(u8::BITS)) as usize
+}
+
+fn load(word: &AtomicU64) -> u64 {
+    word.load(Ordering::Acquire)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PLACE: Place = Place { slab: 7, extent: 3 };
+
+    fn forms() -> impl Strategy<Value = Form> {
+        (16_u32..=22).prop_map(|log| Form::new(Shape::new(64 << 20, 1 << log).unwrap()))
+    }
+
+    #[test]
+    fn a_page_of_the_default_shape_maps_42_mib() {
+        let form = Form::new(Shape::default());
+        assert_eq!((form.blocks, form.words, form.extents), (64, 1, 168));
+        assert_eq!(form.locate(168 * 64 + 65), (1, 1, 1));
+    }
+
+    #[test]
+    fn the_place_goes_with_the_last_block() {
+        let page = MapPage::new(Form::new(Shape::default()));
+        page.settle(5, PLACE);
+        page.write(5, 10, 4);
+        let at = |block: u32| Spot { slab: 7, block: 3 * 64 + block };
+        assert_eq!(page.look(5, 11, 64), Run::Written { at: at(11), count: 3 });
+        assert_eq!(page.zero(5, 10, 2), None);
+        assert_eq!(page.zero(5, 0, 64), Some(PLACE));
+        assert_eq!((page.place(5), page.look(5, 0, 99)), (None, Run::Zero { count: 64 }));
+        assert_eq!(page.state(4, 0), State::Absent);
+    }
+
+    /// Places with an even slab have block 0 in them and no other, odd ones block 1.
+    #[test]
+    fn a_reader_sees_no_place_with_the_bits_of_another() {
+        const PLACES: u32 = 50_000;
+        let page = MapPage::new(Form::new(Shape::default()));
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                for slab in 0..PLACES {
+                    page.settle(0, Place { slab, extent: 0 });
+                    page.write(0, u64::from(slab % 2), 1);
+                    page.zero(0, 0, 64);
+                }
+                page.settle(0, Place { slab: PLACES, extent: 0 });
+                page.write(0, 0, 2);
+            });
+            let mut seen = 0;
+            while seen < PLACES {
+                for block in 0..2 {
+                    if let Run::Written { at, .. } = page.look(0, block, 2) {
+                        assert!(at.slab == PLACES || u64::from(at.slab % 2) == block, "{at:?}");
+                        seen = at.slab;
+                    }
+                }
+            }
+        });
+    }
+
+    proptest! {
+        #[test]
+        fn a_page_says_what_was_said_last(
+            form in forms(),
+            steps: Vec<(bool, u16, u16)>,
+            (from, most) in (any::<u16>(), 1..2000_u64),
+        ) {
+            let page = MapPage::new(form);
+            let last = form.extents - 1;
+            let mut model = vec![State::Absent; form.blocks as usize];
+            for (write, first, count) in steps {
+                let first = u64::from(first) % form.blocks;
+                let count = 1 + u64::from(count) % (form.blocks - first);
+                if write {
+                    page.settle(last, PLACE);
+                    page.write(last, first, count);
+                } else {
+                    page.zero(last, first, count);
+                }
+                let state = if write { State::Written } else { State::Zero };
+                model[first as usize..(first + count) as usize].fill(state);
+            }
+            let again = MapPage::decode(&page.encode(([1; 16], 9), 2, 3), form, &[1; 16], 9);
+            for page in [page, again.unwrap()] {
+                let from = u64::from(from) % form.blocks;
+                let run = page.look(last, from, most);
+                let rest = &model[from as usize..];
+                let alike = rest.iter().take_while(|state| **state == rest[0]).count() as u64;
+                prop_assert_eq!(run.count(), alike.min(most));
+                prop_assert_eq!(page.state(last, from), rest[0]);
+            }
+        }
+
+        #[test]
+        fn of_layers_the_first_that_says_anything_counts(
+            steps: Vec<(u8, bool, u8, u8)>,
+            from in 0..64_u64,
+            most in 1..70_u64,
+        ) {
+            let form = Form::new(Shape::default());
+            let layers: Vec<MapPage> = (0..3).map(|_| MapPage::new(form)).collect();
+            let mut model = [[State::Absent; 64]; 3];
+            for (layer, write, first, count) in steps {
+                let (layer, first) = (usize::from(layer) % 3, u64::from(first) % 64);
+                let count = 1 + u64::from(count) % (64 - first);
+                layers[layer].settle(0, Place { slab: layer as u32, extent: 0 });
+                let state = if write { State::Written } else { State::Zero };
+                match write {
+                    true => layers[layer].write(0, first, count),
+                    false => drop(layers[layer].zero(0, first, count)),
+                }
+                model[layer][first as usize..(first + count) as usize].fill(state);
+            }
+            let says = |block: u64| {
+                let all = model.iter().map(|layer| layer[block as usize]).enumerate();
+                let mut known = all.filter(|(_, state)| *state != State::Absent);
+                known.next().map_or((3, State::Zero), |it| it)
+            };
+            let all: Vec<&MapPage> = layers.iter().collect();
+            let mut at = from;
+            let end = 64.min(from + most);
+            while at < end {
+                let run = resolve(&all, 0, at, end - at);
+                prop_assert!(run.count() >= 1 && at + run.count() <= end);
+                for block in at..at + run.count() {
+                    match (says(block), run) {
+                        ((layer, State::Written), Run::Written { at: spot, .. }) => {
+                            prop_assert_eq!(spot.slab as usize, layer);
+                            prop_assert_eq!(u64::from(spot.block), at);
+                        }
+                        ((_, State::Zero), Run::Zero { .. }) => {}
+                        (says, run) => prop_assert!(false, "{:?} {:?}", says, run),
+                    }
+                }
+                at += run.count();
+            }
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The extents of an LU's slabs: which are free, which are used, and which are free as soon as that
+//! is certain.
+//!
+//! An extent that was given back is kept until the record that says so is sealed: before that a
+//! crash may bring back the map in which it was used. Whoever gives it back has seen to it that
+//! nobody is on the way to it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::journal::Serial;
+use super::map::Place;
+use super::shape::Shape;
+
+const WORD_BITS: u64 = 64;
+
+/// What an LU has to write to.
+#[derive(Debug)]
+pub struct Space {
+    extents: u64,
+    /// For each slab a bit for each extent that is used, or not free yet.
+    slabs: BTreeMap<u32, Box<[u64]>>,
+    /// Slabs with a free extent.
+    open: BTreeSet<u32>,
+    /// In the order of their serials.
+    waiting: VecDeque<(Serial, Place)>,
+    free: u64,
+}
+
+impl Space {
+    pub fn new(shape: Shape) -> Self {
+        let (slabs, open, waiting) = (BTreeMap::new(), BTreeSet::new(), VecDeque::new());
+        Self { extents: shape.extents_per_slab(), slabs, open, waiting, free: 0 }
+    }
+
+    /// The LU was granted another slab.
+    pub fn grant(&mut self, slab: u32) {
+        let used = none_used(self.extents);
+        let is_new = self.slabs.insert(slab, used).is_none();
+        assert!(is_new, "a slab is granted once");
+        self.open.insert(slab);
+        self.free += self.extents;
+    }
+
+    /// An extent is used, as a map or a root says; false if it is not there or used already, which
+    /// no owner writes.
+    pub fn claim(&mut self, place: Place) -> bool {
+        let Some((word, bit)) = self.bit(place) else { return false };
+        let used = self.slabs.get_mut(&place.slab).expect("found by `bit`");
+        if used[word] & bit != 0 {
+            return false;
+        }
+        used[word] |= bit;
+        self.free -= 1;
+        if used.iter().all(|word| *word == u64::MAX) {
+            self.open.remove(&place.slab);
+        }
+        true
+    }
+
+    /// A free extent, of the lowest slab that has one: LUs that shrink leave whole slabs behind.
+    pub fn take(&mut self) -> Option<Place> {
+        let slab = *self.open.first()?;
+        let used = &self.slabs[&slab];
+        let word = used.iter().position(|word| *word != u64::MAX).expect("it is open");
+        let extent = word as u64 * WORD_BITS + u64::from(used[word].trailing_ones());
+        let place = Place { slab, extent: extent as u32 };
+        assert!(self.claim(place), "it was free a moment ago");
+        Some(place)
+    }
+
+    /// The record of this serial says that an extent is not used any more.
+    pub fn give_back(&mut self, serial: Serial, place: Place) {
+        debug_assert!(self.waiting.back().is_none_or(|(last, _)| *last <= serial));
+        self.waiting.push_back((serial, place));
+    }
+
+    /// Records before this one are sealed.
+    pub fn sealed(&mut self, before: Serial) {
+        while let Some((_, place)) = self.waiting.pop_front_if(|(serial, _)| *serial < before) {
+            self.release(place);
+        }
+    }
+
+    /// The first record that is waited for.
+    pub fn waits_for(&self) -> Option<Serial> {
+        self.waiting.front().map(|(serial, _)| *serial)
+    }
+
+    pub fn free_extents(&self) -> u64 {
+        self.free
+    }
+
+    /// Slabs of which nothing is used: they may go back to the pool.
+    pub fn idle(&self) -> impl Iterator<Item = u32> + '_ {
+        let whole = none_used(self.extents);
+        self.slabs.iter().filter(move |(_, used)| **used == whole).map(|(slab, _)| *slab)
+    }
+
+    /// Takes a slab away of which nothing is used; false if something is.
+    pub fn withdraw(&mut self, slab: u32) -> bool {
+        let whole = none_used(self.extents);
+        let is_idle = self.slabs.get(&slab).is_some_and(|used| *used == whole);
+        if is_idle {
+            self.slabs.remove(&slab);
+            self.open.remove(&slab);
+            self.free -= self.extents;
+        }
+        is_idle
+    }
+
+    fn release(&mut self, place: Place) {
+        let Some((word, bit)) = self.bit(place) else { return };
+        let used = self.slabs.get_mut(&place.slab).expect("found by `bit`");
+        debug_assert!(used[word] & bit != 0, "it was used");
+        used[word] &= !bit;
+        self.free += 1;
+        self.open.insert(place.slab);
+    }
+
+    fn bit(&self, place: Place) -> Option<(usize, u64)> {
+        let extent = u64::from(place.extent);
+        let is_there = extent < self.extents && self.slabs.contains_key(&place.slab);
+        is_there.then(|| ((extent / WORD_BITS) as usize, 1 << (extent % WORD_BITS)))
+    }
+}
+
+/// The words of a slab of which nothing is used. What is behind the last extent is never free.
+fn none_used(extents: u64) -> Box<[u64]> {
+    let mut used = vec![0; extents.div_ceil(WORD_BITS) as usize];
+    if !extents.is_multiple_of(WORD_BITS) {
+        used[0] = u64::MAX << extents;
+    }
+    used.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_extent_is_given_out_twice(
+            log in 16_u32..=20,
+            steps in proptest::collection::vec((0..10_u8, any::<u16>()), 1..600),
+        ) {
+            let shape = Shape::new(4 << 20, 1 << log).unwrap();
+            let mut space = Space::new(shape);
+            let (mut granted, mut serial, mut sealed) = (0, 1, 1);
+            let mut used = BTreeSet::new();
+            let mut waiting: Vec<(Serial, Place)> = Vec::new();
+            for (what, which) in steps {
+                match what {
+                    0 => {
+                        space.grant(granted);
+                        granted += 1;
+                    }
+                    1..6 => match space.take() {
+                        Some(place) => {
+                            let is_waiting = waiting.iter().any(|(_, it)| *it == place);
+                            prop_assert!(used.insert(place) && !is_waiting);
+                        }
+                        None => prop_assert_eq!(space.free_extents(), 0),
+                    },
+                    6..9 => {
+                        let nth = usize::from(which) % used.len().max(1);
+                        let Some(place) = used.iter().nth(nth).copied() else { continue };
+                        used.remove(&place);
+                        space.give_back(serial, place);
+                        waiting.push((serial, place));
+                        serial += 1;
+                    }
+                    _ => {
+                        sealed += u64::from(which) % (serial - sealed + 1);
+                        space.sealed(sealed);
+                        waiting.retain(|(serial, _)| *serial >= sealed);
+                    }
+                }
+                prop_assert_eq!(space.waits_for(), waiting.first().map(|(serial, _)| *serial));
+                let all = u64::from(granted) * shape.extents_per_slab();
+                let taken = (used.len() + waiting.len()) as u64;
+                prop_assert_eq!(space.free_extents(), all - taken);
+            }
+            let taken = used.iter().chain(waiting.iter().map(|(_, place)| place));
+            let busy: BTreeSet<u32> = taken.map(|place| place.slab).collect();
+            let idle: Vec<u32> = (0..granted).filter(|slab| !busy.contains(slab)).collect();
+            prop_assert_eq!(space.idle().collect::<Vec<_>>(), idle.clone());
+            for slab in 0..granted {
+                prop_assert_eq!(space.withdraw(slab), idle.contains(&slab));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_claimed_twice_or_does_not_exist_is_noticed() {
+        let mut space = Space::new(Shape::default());
+        space.grant(4);
+        let place = Place { slab: 4, extent: 63 };
+        assert!(space.claim(place) && !space.claim(place));
+        for (slab, extent) in [(4, 64), (5, 0)] {
+            assert!(!space.claim(Place { slab, extent }));
+        }
+        assert_eq!(space.free_extents(), 63);
+    }
+}
