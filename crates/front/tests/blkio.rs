@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use blkio::{Blkio, Blkioq, Completion, ReqFlags};
-use front::vhost_user::{Adapter, Notice, Observer, Spec};
+use front::vhost_user::{Adapter, Blk, Notice, Observer, Spec};
 use rt::{Config, Core, Remote};
 use store::{MemoryStore, Store};
 use target::virtio_blk::Id;
@@ -33,7 +33,7 @@ struct Server {
     _dir: tempfile::TempDir,
     path: PathBuf,
     cores: Vec<Remote>,
-    adapter: Option<Adapter>,
+    adapter: Option<Adapter<Blk>>,
     store: Arc<MemoryStore>,
     notices: Arc<Notices>,
 }
@@ -50,13 +50,15 @@ impl Server {
         let (notices, lu) = (Arc::new(Notices::default()), store.clone());
         let spec = Spec {
             name: "client-2".into(),
-            queues,
-            read_only: false,
-            writeback: Arc::new(true.into()),
-            id: Id::new("serial-of-the-lu"),
             cores: cores.clone(),
-            open: Box::new(move |core| lu.clone().device(core)),
             observer: notices.clone(),
+            device: Blk {
+                queues,
+                read_only: false,
+                writeback: Arc::new(true.into()),
+                id: Id::new("serial-of-the-lu"),
+                open: Box::new(move |core| lu.clone().device(core)),
+            },
         };
         let socket = UnixListener::bind(&path).unwrap();
         let adapter = Adapter::start(&cores[0], socket, spec).wait().unwrap().unwrap();

@@ -9,3 +9,4 @@
 pub mod lun;
 pub mod scsi;
 pub mod virtio_blk;
+pub mod virtio_scsi;

@@ -20,7 +20,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use clap::Args;
-use front::vhost_user::{Adapter, Notice, Observer, Spec};
+use front::vhost_user::{Adapter, Blk, Notice, Observer, Spec};
 use rt::os::config::Spin;
 use rt::sync::Answer;
 use rt::{Config, Core, Remote};
@@ -117,7 +117,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 struct Server {
     running: Vec<Running>,
     cores: Vec<Remote>,
-    adapters: Vec<Adapter>,
+    adapters: Vec<Adapter<Blk>>,
 }
 
 /// The thread of a core. The core runs until it is told that all is over.
@@ -142,13 +142,15 @@ impl Server {
             let store = open(arguments, &cores[0])?;
             let spec = Spec {
                 name: format!("device {device}"),
-                queues: arguments.queues,
-                read_only: false,
-                writeback: Arc::new(AtomicBool::new(true)),
-                id: Id::new(&format!("bench-{device}")),
                 cores: turned.clone(),
-                open: Box::new(move |core| store.clone().device(core)),
                 observer: Arc::new(Complain),
+                device: Blk {
+                    queues: arguments.queues,
+                    read_only: false,
+                    writeback: Arc::new(AtomicBool::new(true)),
+                    id: Id::new(&format!("bench-{device}")),
+                    open: Box::new(move |core| store.clone().device(core)),
+                },
             };
             let path = socket_of(&arguments.socket, device);
             let socket = UnixListener::bind(&path)

@@ -1,4 +1,4 @@
-//! One adapter: one socket, one client, one LU; one session at a time.
+//! One adapter: one socket, one client, one device; one session at a time.
 //!
 //! A second front end on the socket is refused and reported: two of them on one disk is a mistake
 //! that nobody wants to find out about later. One that comes back while its predecessor's requests
@@ -8,19 +8,17 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use block::Device;
 use model::stats::OpStats;
 use rt::os::machine::UnixListener;
 use rt::os::socket::{Listener, Peer, Stream};
 use rt::sync::{Notify, Reply};
 use rt::{Core, Placed, Remote, Task};
-use target::virtio_blk::Id;
 
+use super::kind::{Kind, Units};
 use super::ring::Fault;
-use super::session::{DRAIN_LIMIT, Session};
+use super::session::{DRAIN_LIMIT, Past, Session};
 
 /// A front end that hangs up and comes back at once may be seen at the door before its old
 /// connection is seen to end.
@@ -28,22 +26,14 @@ const REFUSE_AFTER: Duration = Duration::from_millis(20);
 /// After a connection could not be taken for want of something.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 
-/// Opens the LU on a core; handles of one core may be one and the same.
-pub type Open = Box<dyn Fn(&Core) -> Rc<dyn Device> + Send + Sync>;
-
 /// What an adapter serves, and how.
-pub struct Spec {
+pub struct Spec<K> {
     /// Names the adapter in notices: client and slot.
     pub name: String,
-    pub queues: u16,
-    pub read_only: bool,
-    /// The cache mode that a client starts with; taken when it connects.
-    pub writeback: Arc<AtomicBool>,
-    pub id: Id,
     /// Cores for the queues, in turn, from the adapter's own on.
     pub cores: Vec<Remote>,
-    pub open: Open,
     pub observer: Arc<dyn Observer>,
+    pub device: K,
 }
 
 /// How long things may take before somebody is told.
@@ -111,6 +101,8 @@ pub struct Info {
     pub session: Option<SessionInfo>,
     /// Counts of queues that are no more.
     pub past: Vec<OpStats>,
+    /// The same by LU, of devices that have several.
+    pub past_units: Units,
 }
 
 #[derive(Clone, Debug)]
@@ -130,25 +122,27 @@ pub struct QueueInfo {
     pub core: rt::CoreId,
     pub in_flight: u32,
     pub stats: Vec<OpStats>,
+    /// The same by LU, of devices that have several.
+    pub units: Units,
 }
 
 /// A serving adapter; dropping it ends it without waiting.
-pub struct Adapter {
-    server: Placed<Server>,
+pub struct Adapter<K: Kind> {
+    server: Placed<Server<K>>,
 }
 
-impl Adapter {
+impl<K: Kind> Adapter<K> {
     /// Serves on a listening socket, at home on this core.
-    pub fn start(home: &Remote, socket: UnixListener, spec: Spec) -> Reply<io::Result<Adapter>> {
+    pub fn start(home: &Remote, socket: UnixListener, spec: Spec<K>) -> Reply<io::Result<Self>> {
         Self::start_with(home, socket, spec, Limits::default())
     }
 
     pub fn start_with(
         home: &Remote,
         socket: UnixListener,
-        spec: Spec,
+        spec: Spec<K>,
         limits: Limits,
-    ) -> Reply<io::Result<Adapter>> {
+    ) -> Reply<io::Result<Self>> {
         home.call(move |core| async move {
             let listener = Listener::new(&core, socket)?;
             let server = Rc::new(Server {
@@ -161,7 +155,7 @@ impl Adapter {
             });
             let accepting = core.spawn_task(accept(Rc::downgrade(&server), listener));
             *server.accepting.borrow_mut() = Some(accepting);
-            Ok(Adapter { server: Placed::new(&core, server) })
+            Ok(Self { server: Placed::new(&core, server) })
         })
     }
 
@@ -186,21 +180,35 @@ impl Adapter {
                 Some(current) => Some(current.session.info(current.peer.pid).await),
                 None => None,
             };
-            Info { session, past: server.past.borrow().clone() }
+            let Past { stats, units } = server.past.borrow().clone();
+            Info { session, past: stats, past_units: units }
+        })
+    }
+
+    /// Does something with the session, if there is one.
+    pub(super) fn with_session(
+        &self,
+        f: impl FnOnce(&Rc<Session<K>>) + Send + 'static,
+    ) -> Reply<()> {
+        self.server.call(|server| async move {
+            let current = server.current.borrow().clone();
+            if let Some(current) = current {
+                f(&current.session);
+            }
         })
     }
 }
 
-struct Server {
+struct Server<K: Kind> {
     core: Core,
-    spec: Arc<Spec>,
+    spec: Arc<Spec<K>>,
     limits: Limits,
-    current: RefCell<Option<Rc<Connection>>>,
-    past: Rc<RefCell<Vec<OpStats>>>,
+    current: RefCell<Option<Rc<Connection<K>>>>,
+    past: Rc<RefCell<Past>>,
     accepting: RefCell<Option<Task<()>>>,
 }
 
-impl Drop for Server {
+impl<K: Kind> Drop for Server<K> {
     fn drop(&mut self) {
         if let Some(accepting) = self.accepting.take() {
             accepting.cancel();
@@ -211,14 +219,14 @@ impl Drop for Server {
     }
 }
 
-struct Connection {
+struct Connection<K: Kind> {
     peer: Peer,
-    session: Rc<Session>,
+    session: Rc<Session<K>>,
     over: Cell<bool>,
     ended: Notify,
 }
 
-impl Connection {
+impl<K: Kind> Connection<K> {
     async fn ended(&self) {
         self.ended.until(|| self.over.get()).await;
     }
@@ -234,7 +242,7 @@ impl Connection {
     }
 }
 
-async fn accept(server: Weak<Server>, listener: Listener) {
+async fn accept<K: Kind>(server: Weak<Server<K>>, listener: Listener) {
     loop {
         let accepted = listener.accept().await;
         let Some(now) = server.upgrade() else { return };
@@ -264,7 +272,7 @@ async fn accept(server: Weak<Server>, listener: Listener) {
     }
 }
 
-impl Server {
+impl<K: Kind> Server<K> {
     fn notice(&self, notice: Notice) {
         self.spec.observer.notice(&self.spec.name, notice);
     }

@@ -5,6 +5,8 @@ use std::cell::Cell;
 
 use model::stats::{LATENCY_BUCKETS, OpKind, OpStats, latency_bucket};
 
+use super::kind::Units;
+
 #[derive(Default)]
 pub(super) struct Meter {
     kinds: [Kind; OpKind::ALL.len()],
@@ -64,6 +66,13 @@ pub fn add_stats(sum: &mut Vec<OpStats>, more: &[OpStats]) {
         for (sum, more) in sum.latency_counts.iter_mut().zip(&more.latency_counts) {
             *sum += more;
         }
+    }
+}
+
+/// The same for counts by LU.
+pub fn add_units(sum: &mut Units, more: &Units) {
+    for (uuid, more) in more {
+        add_stats(sum.entry(*uuid).or_default(), more);
     }
 }
 

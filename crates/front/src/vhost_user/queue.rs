@@ -1,31 +1,27 @@
-//! One queue on one core: the hot path.
+//! One queue on one core: **the hot path**, as far as it is the same for every kind of device.
 //!
 //! ```text
-//!   Poller::turn ─ Split::take ─ Queue::start ─ Device::begin ─┬─ in place ─┐
-//!                                                              └─ Sink::complete
-//!   Poller::publish ◀─ once per turn ◀─ Split::answer ◀─ Queue::answer ◀────┘
+//!   Poller::turn ─ Split::take ─ Function::begin ─ ... ─ Queue::finish ─ Split::answer
+//!   Poller::publish ◀─ once per turn ◀──────────────────────┘
 //! ```
 //!
-//! A request's slot is its head in the ring, and that is the tag of its completion: between the
-//! ring and the device there is no task, no allocation and no lock.
+//! A request's slot is its head in the ring: between the ring and the function there is no task, no
+//! allocation and no lock. What a request means is the function's (`blk`, `scsi`).
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use block::{Asked, Device, Op, Outcome, Request, Sgl, Sink, Way};
-use model::stats::{OpKind, OpStats};
+use model::stats::OpStats;
 use proto::vhost_user::RingAddresses;
 use rt::os::event::{EventFd, EventWatch};
 use rt::sync::Notify;
-use rt::{Core, Poller, PollerId, Task, Time};
-use target::virtio_blk::{Command, Id, RangeKind, Rules, status};
-use wire::virtio::blk::{DiscardWriteZeroes, RequestHeader, Status};
-use zerocopy::FromBytes;
+use rt::{Core, Poller, PollerId, Task};
 
-use super::meter::Meter;
-use super::ring::{Buffers, Chain, Fault, Inflight, Split, Spot, View};
+use super::kind::{Function, Units};
+use super::ring::{Buffers, Fault, Inflight, Split, View};
 
 /// Requests taken from one ring in one turn, so that its neighbours get theirs.
 const TURN_MAX: usize = 64;
@@ -34,7 +30,7 @@ const TURN_MAX: usize = 64;
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// What the queue tells its session, from its own core.
-pub(super) trait Report: Send + Sync {
+pub trait Report: Send + Sync {
     /// The driver broke the ring; nothing more is taken from it.
     fn faulted(&self, queue: u16, fault: Fault);
     /// A request failed in the store.
@@ -46,27 +42,23 @@ pub(super) struct Setup {
     pub(super) index: u16,
     pub(super) ring: Split,
     pub(super) inflight: Option<Inflight>,
-    pub(super) device: Rc<dyn Device>,
-    pub(super) rules: Rules,
-    pub(super) id: Id,
     pub(super) kick: Option<EventFd>,
     pub(super) call: Option<EventFd>,
     pub(super) error: Option<EventFd>,
     pub(super) report: Arc<dyn Report>,
 }
 
-pub(super) struct Queue {
-    me: Weak<Queue>,
-    way: Rc<Way>,
+pub struct Queue<F: Function> {
+    me: Weak<Queue<F>>,
     core: Core,
     index: u16,
+    function: F,
     ring: RefCell<Split>,
-    device: Rc<dyn Device>,
-    rules: Cell<Rules>,
-    id: Id,
     buffers: RefCell<Option<Buffers>>,
     /// By head; grows to the highest head that the driver uses.
-    slots: RefCell<Vec<Option<Slot>>>,
+    slots: RefCell<Vec<Option<F::Slot>>>,
+    /// What a predecessor had taken and the function has no use for yet.
+    left: RefCell<VecDeque<u16>>,
     in_flight: Cell<u32>,
     call: RefCell<Option<EventFd>>,
     error: RefCell<Option<EventFd>>,
@@ -78,36 +70,28 @@ pub(super) struct Queue {
     dirty: Cell<bool>,
     broken: Cell<Option<Fault>>,
     drained: Notify,
-    meter: Meter,
     report: Arc<dyn Report>,
 }
 
-/// A request that the device has not answered.
-struct Slot {
-    status: Spot,
-    written: u32,
-    kind: OpKind,
-    bytes: u64,
-    began: Time,
-}
-
-impl Queue {
+impl<F: Function> Queue<F> {
     /// Starts the queue: first what a predecessor left in flight, in its order, then what is new.
-    pub(super) fn start(core: &Core, setup: Setup) -> Rc<Self> {
+    pub(super) fn start(
+        core: &Core,
+        setup: Setup,
+        function: impl FnOnce(&Weak<Self>) -> F,
+    ) -> Rc<Self> {
         let mut ring = setup.ring;
         let left = setup.inflight.map(|inflight| ring.attach(inflight)).unwrap_or_default();
         ring.disarm();
         let queue = Rc::new_cyclic(|me| Self {
             me: me.clone(),
-            way: Way::to(me.clone()),
             core: core.clone(),
             index: setup.index,
+            function: function(me),
             ring: RefCell::new(ring),
-            device: setup.device,
-            rules: Cell::new(setup.rules),
-            id: setup.id,
             buffers: RefCell::new(None),
             slots: RefCell::default(),
+            left: RefCell::new(left.into()),
             in_flight: Cell::new(0),
             call: RefCell::new(setup.call),
             error: RefCell::new(setup.error),
@@ -117,12 +101,9 @@ impl Queue {
             dirty: Cell::new(false),
             broken: Cell::new(None),
             drained: Notify::new(),
-            meter: Meter::default(),
             report: setup.report,
         });
-        for head in left {
-            queue.again(head);
-        }
+        queue.begin_left();
         // Who served before may have shown an answer and died before it said so.
         if let Some(call) = &*queue.call.borrow() {
             call.signal();
@@ -149,8 +130,23 @@ impl Queue {
         self.in_flight.get()
     }
 
-    pub(super) fn stats(&self) -> Vec<OpStats> {
-        self.meter.read()
+    pub(super) fn stats(&self) -> (Vec<OpStats>, Units) {
+        (self.function.stats(), self.function.units())
+    }
+
+    pub(super) fn function(&self) -> &F {
+        &self.function
+    }
+
+    pub(super) fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// The function wants requests again, after it had wanted none.
+    pub(super) fn wake(&self) {
+        if let Some(poller) = self.poller.get() {
+            self.core.activate_poller(poller);
+        }
     }
 
     pub(super) fn set_view(&self, view: View) -> bool {
@@ -165,10 +161,6 @@ impl Queue {
 
     pub(super) fn set_logging(&self, logging: bool) {
         self.ring.borrow_mut().set_logging(logging);
-    }
-
-    pub(super) fn set_rules(&self, rules: Rules) {
-        self.rules.set(rules);
     }
 
     /// Listens to the client's notifications, or looks by itself where there are none.
@@ -204,22 +196,26 @@ impl Queue {
     fn take_one(&self, buffers: &mut Buffers) -> bool {
         let taken = self.ring.borrow_mut().take(buffers);
         match taken {
-            Ok(Some(chain)) => self.begin(chain, buffers),
+            Ok(Some(chain)) => self.function.begin(self, chain, buffers, false),
             Ok(None) => return false,
             Err(fault) => self.fail(fault),
         }
         true
     }
 
-    /// Begins a request of a predecessor again.
-    fn again(&self, head: u16) {
-        let mut buffers = self.take_buffers();
-        let chain = self.ring.borrow_mut().chain(head, &mut buffers);
-        match chain {
-            Ok(chain) => self.begin(chain, &buffers),
-            Err(fault) => self.fail(fault),
+    /// Begins what a predecessor had taken and not answered, as far as it is wanted.
+    #[cold]
+    fn begin_left(&self) {
+        while self.function.wants_more() {
+            let Some(head) = self.left.borrow_mut().pop_front() else { return };
+            let mut buffers = self.take_buffers();
+            let chain = self.ring.borrow_mut().chain(head, &mut buffers);
+            match chain {
+                Ok(chain) => self.function.begin(self, chain, &buffers, true),
+                Err(fault) => self.fail(fault),
+            }
+            *self.buffers.borrow_mut() = Some(buffers);
         }
-        *self.buffers.borrow_mut() = Some(buffers);
     }
 
     #[inline]
@@ -229,68 +225,21 @@ impl Queue {
     }
 
     #[inline]
-    fn begin(&self, chain: Chain, buffers: &Buffers) {
-        let head = chain.head;
-        let (Some(header), Some(spot)) = (buffers.header(), buffers.last_byte()) else {
-            return self.fail(Fault::Short { head });
-        };
-        let header = RequestHeader::read_from_bytes(&header).expect("as long as the header is");
-        let readable = u64::from(chain.readable_bytes) - size_of::<RequestHeader>() as u64;
-        let writable = u64::from(chain.writable_bytes) - 1;
-        let rules = self.rules.get();
-        let command =
-            rules.command(&header, readable, writable).and_then(|command| match command {
-                Command::Range(kind) => range(&rules, kind, buffers),
-                other => Ok(other),
-            });
-        let (kind, bytes) = kind_of(&command);
-        let began = self.core.turn_time();
-        let slot = Slot { status: spot, written: chain.writable_bytes, kind, bytes, began };
-        if !self.occupy(head, slot) {
-            return self.fail(Fault::HeadInUse { head });
-        }
-        match command {
-            Ok(Command::Disk { op, offset, len }) => {
-                let data = match op {
-                    Op::Read => buffers.writable().slice(0, len as usize),
-                    Op::Write { .. } => {
-                        buffers.readable().slice(size_of::<RequestHeader>(), len as usize)
-                    }
-                    _ => Sgl::empty(),
-                };
-                self.ask(head, &Request { op, offset, len, data });
-            }
-            Ok(Command::GetId) => {
-                let room = self.id.0.len().min(writable as usize);
-                buffers.writable().copy_in(0, &self.id.0[..room]);
-                self.answer(head, Status::OK);
-            }
-            Ok(Command::Range(_)) => unreachable!("resolved above"),
-            Err(status) => self.answer(head, status),
-        }
-    }
-
-    #[inline]
-    fn ask(&self, head: u16, request: &Request<'_>) {
-        let tag = u64::from(head);
-        if let Some(outcome) = self.device.begin(request, Asked::by(&self.way, tag)) {
-            self.complete(tag, outcome);
-        }
-    }
-
-    #[inline]
-    fn me(&self) -> Rc<Self> {
+    pub(super) fn me(&self) -> Rc<Self> {
         self.me.upgrade().expect("a queue that works is held by its core")
     }
 
+    /// Keeps a request until it is answered. False, and the ring is broken: its head is in use.
     #[inline]
-    fn occupy(&self, head: u16, slot: Slot) -> bool {
+    pub(super) fn occupy(&self, head: u16, slot: F::Slot) -> bool {
         let mut slots = self.slots.borrow_mut();
         let index = usize::from(head);
         if index >= slots.len() {
             slots.resize_with(index + 1, || None);
         }
         if slots[index].is_some() {
+            drop(slots);
+            self.fail(Fault::HeadInUse { head });
             return false;
         }
         slots[index] = Some(slot);
@@ -298,16 +247,17 @@ impl Queue {
         true
     }
 
-    /// Writes status and used entry; the driver sees them at the end of the turn.
+    /// Gives back what was kept of a request, which is to be finished now.
     #[inline]
-    fn answer(&self, head: u16, status: Status) {
+    pub(super) fn take_slot(&self, head: u16) -> F::Slot {
         let slot = self.slots.borrow_mut()[usize::from(head)].take();
-        let slot = slot.expect("a request is answered once");
-        let failed = status != Status::OK;
-        slot.status.write(status.0);
-        self.ring.borrow_mut().answer(head, slot.written);
-        let latency = self.core.turn_time() - slot.began;
-        self.meter.count(slot.kind, slot.bytes, latency.as_nanos() as u64, failed);
+        slot.expect("a request is answered once")
+    }
+
+    /// Writes the used entry; the driver sees it at the end of the turn.
+    #[inline]
+    pub(super) fn finish(&self, head: u16, written: u32) {
+        self.ring.borrow_mut().answer(head, written);
         let left = self.in_flight.get() - 1;
         self.in_flight.set(left);
         if left == 0 && self.poller.get().is_none() {
@@ -318,9 +268,14 @@ impl Queue {
         }
     }
 
+    #[inline]
+    fn may_take(&self) -> bool {
+        self.broken.get().is_none() && self.function.wants_more()
+    }
+
     /// The driver broke the ring: take nothing more, tell both sides.
     #[cold]
-    fn fail(&self, fault: Fault) {
+    pub(super) fn fail(&self, fault: Fault) {
         // What stands in memory that was cut is no longer the driver's.
         let gone = self.ring.borrow().view().is_broken();
         let fault = if gone { Fault::MemoryGone } else { fault };
@@ -334,12 +289,15 @@ impl Queue {
     }
 }
 
-impl Poller for Queue {
+impl<F: Function> Poller for Queue<F> {
     #[inline]
     fn turn(&self) -> bool {
+        if !self.left.borrow().is_empty() {
+            self.begin_left();
+        }
         let mut buffers = self.take_buffers();
         let mut count = 0;
-        while count < TURN_MAX && self.broken.get().is_none() && self.take_one(&mut buffers) {
+        while count < TURN_MAX && self.may_take() && self.take_one(&mut buffers) {
             count += 1;
         }
         *self.buffers.borrow_mut() = Some(buffers);
@@ -369,7 +327,7 @@ impl Poller for Queue {
         if gone {
             self.fail(Fault::MemoryGone);
         }
-        more && self.broken.get().is_none()
+        more && self.may_take()
     }
 
     fn disarm(&self) {
@@ -377,45 +335,10 @@ impl Poller for Queue {
     }
 }
 
-impl Sink for Queue {
-    #[inline]
-    fn complete(&self, tag: u64, outcome: Outcome) {
-        let status = status(&outcome);
-        if let Err(error) = &outcome {
-            self.report.failed(self.index, error);
-        }
-        self.answer(tag as u16, status);
-    }
-}
-
 /// For a client that notifies in no way.
-async fn look_often(queue: Weak<Queue>, core: Core) {
+async fn look_often<F: Function>(queue: Weak<Queue<F>>, core: Core) {
     while let Some(poller) = queue.upgrade().and_then(|queue| queue.poller.get()) {
         core.activate_poller(poller);
         core.sleep(LOOK_EVERY).await;
     }
-}
-
-/// What a request counts as.
-#[inline]
-fn kind_of(command: &Result<Command, Status>) -> (OpKind, u64) {
-    let Ok(Command::Disk { op, len, .. }) = command else { return (OpKind::Other, 0) };
-    let kind = match op {
-        Op::Read => OpKind::Read,
-        Op::Write { .. } => OpKind::Write,
-        Op::Flush => OpKind::Flush,
-        Op::Discard => OpKind::Discard,
-        Op::WriteZeroes { .. } => OpKind::WriteZeroes,
-        _ => OpKind::Other,
-    };
-    (kind, *len)
-}
-
-/// Reads the range that follows the header.
-#[cold]
-fn range(rules: &Rules, kind: RangeKind, buffers: &Buffers) -> Result<Command, Status> {
-    let mut bytes = [0; size_of::<DiscardWriteZeroes>()];
-    buffers.readable().copy_out(size_of::<RequestHeader>(), &mut bytes);
-    let segment = DiscardWriteZeroes::read_from_bytes(&bytes).expect("as long as a segment is");
-    rules.range(kind, &segment)
 }

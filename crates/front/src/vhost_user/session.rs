@@ -10,10 +10,8 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use block::Device;
 use model::stats::OpStats;
 use proto::vhost_user::{
     BackEnd, Inbound, InflightArea, LogArea, MemoryRegion, Offer, PROTOCOL_FEATURES, Reply,
@@ -23,14 +21,13 @@ use rt::os::event::EventFd;
 use rt::os::socket::Stream;
 use rt::sync::Notify;
 use rt::{Core, Placed, Task};
-use target::virtio_blk::{Disk, Settings};
 use wire::vhost_user::{protocol_feature, virtio_feature};
-use wire::virtio::{blk, feature};
-use zerocopy::IntoBytes;
+use wire::virtio::feature;
 
 use super::adapter::{Limits, Notice, QueueInfo, SessionInfo, Spec};
 use super::channel::{Channel, raw};
-use super::meter::add_stats;
+use super::meter::{add_stats, add_units};
+use super::kind::{Face, Function, FunctionSetup, Kind, Units};
 use super::queue::{Queue, Report, Setup};
 use super::ring::{
     Fault, Inflight, InflightMemory, Log, MapError, Memory, Placement, Region, Split, View,
@@ -41,28 +38,24 @@ pub const RING_SIZE_MAX: u16 = 1024;
 /// Memory regions of one client.
 pub const MEM_SLOTS_MAX: usize = 64;
 /// Most data segments of a request: a full ring's chain less header and status.
-const SEG_MAX: u32 = 254;
-/// Longest data segment: drivers merge up to 64 KiB by themselves and expect no less.
-const SIZE_MAX: u32 = 1 << 22;
+pub(super) const SEG_MAX: u32 = 254;
 /// A drain that takes longer is reported; its answer is still held.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 /// Bytes read from the socket at once: the longest message.
 const READ_BYTES: usize = 4096;
 
-pub(super) struct Session {
+pub struct Session<K: Kind> {
     core: Core,
-    spec: Arc<Spec>,
+    spec: Arc<Spec<K>>,
     limits: Limits,
     stream: Stream,
-    device: Rc<dyn Device>,
-    disk: RefCell<Disk>,
-    rings: RefCell<BTreeMap<u16, Ring>>,
+    face: RefCell<K::Face>,
+    rings: RefCell<BTreeMap<u16, Ring<K::Function>>>,
     memory: RefCell<Arc<Memory>>,
     inflight: RefCell<Option<Arc<InflightMemory>>>,
     channel: RefCell<Option<Rc<Channel>>>,
     helpers: RefCell<Vec<Task<()>>>,
-    /// Counts of queues that are no more.
-    past: Rc<RefCell<Vec<OpStats>>>,
+    past: Rc<RefCell<Past>>,
     features: Cell<u64>,
     /// Waits for its front end to say something.
     listening: Cell<bool>,
@@ -72,39 +65,41 @@ pub(super) struct Session {
 }
 
 /// What a ring has, whether it runs or not.
-#[derive(Default)]
-struct Ring {
-    queue: Option<Rc<Placed<Queue>>>,
+struct Ring<F: Function> {
+    queue: Option<Rc<Placed<Queue<F>>>>,
     kick: Option<EventFd>,
     call: Option<EventFd>,
     error: Option<EventFd>,
 }
 
-impl Session {
+impl<F: Function> Default for Ring<F> {
+    fn default() -> Self {
+        Self { queue: None, kick: None, call: None, error: None }
+    }
+}
+
+/// Counts of queues that are no more.
+#[derive(Clone, Default)]
+pub(super) struct Past {
+    pub(super) stats: Vec<OpStats>,
+    pub(super) units: Units,
+}
+
+impl<K: Kind> Session<K> {
     pub(super) fn new(
         core: &Core,
-        spec: Arc<Spec>,
+        spec: Arc<Spec<K>>,
         limits: Limits,
         stream: Stream,
-        past: Rc<RefCell<Vec<OpStats>>>,
+        past: Rc<RefCell<Past>>,
     ) -> Rc<Self> {
-        let device = (spec.open)(core);
-        let settings = Settings {
-            queue_count: spec.queues,
-            seg_max: SEG_MAX,
-            size_max: SIZE_MAX,
-            read_only: spec.read_only,
-            writeback: spec.writeback.load(Ordering::Relaxed),
-            id: spec.id,
-        };
-        let disk = Disk::new(settings, device.geometry());
+        let face = RefCell::new(spec.device.face(core));
         Rc::new(Self {
             core: core.clone(),
             spec,
             limits,
             stream,
-            device,
-            disk: RefCell::new(disk),
+            face,
             rings: RefCell::default(),
             memory: RefCell::default(),
             inflight: RefCell::default(),
@@ -137,26 +132,31 @@ impl Session {
 
     /// Serves until the front end goes. An error says what it did wrong.
     pub(super) async fn run(self: &Rc<Self>) -> Result<(), String> {
-        let watching = self.core.spawn_task(watch(Rc::downgrade(self), self.device.clone()));
+        let attending = self.core.spawn_task(K::attend(Rc::downgrade(self)));
         let result = self.talk().await;
+        let is_ours = self.ending.get();
         self.end();
-        watching.cancel();
+        attending.cancel();
         for helper in self.helpers.take() {
             helper.cancel();
         }
         let all: Vec<u16> = self.rings.borrow().keys().copied().collect();
         self.stop(all).await;
+        // A guest that goes on after we are back has not left.
+        if !is_ours {
+            K::leave(self).await;
+        }
         result
     }
 
     async fn talk(self: &Rc<Self>) -> Result<(), String> {
         let mut machine = BackEnd::new(Offer {
-            features: self.disk.borrow().features()
+            features: self.face.borrow().features()
                 | feature::VERSION_1
                 | feature::RING_INDIRECT_DESC
                 | feature::RING_EVENT_IDX,
             protocol_features: PROTOCOL_FEATURES,
-            ring_count: self.spec.queues,
+            ring_count: self.spec.device.ring_count(),
             ring_size_max: RING_SIZE_MAX,
             mem_slots_max: MEM_SLOTS_MAX,
         });
@@ -228,8 +228,8 @@ impl Session {
                 machine.reply(ticket, base.map_or(Reply::Done, Reply::VringBase));
             }
             Ok(Done::Config) => {
-                let config = self.disk.borrow().config();
-                machine.reply(ticket, Reply::Config(config.as_bytes()));
+                let config = self.face.borrow().config();
+                machine.reply(ticket, Reply::Config(&config));
             }
             Ok(Done::Inflight(area, fd)) => machine.reply(ticket, Reply::Inflight(area, fd)),
             Err(why) => {
@@ -247,15 +247,16 @@ impl Session {
     ) -> Result<Done, String> {
         match request {
             Request::SetFeatures(features) => {
-                self.disk.borrow_mut().set_features(features);
+                self.face.borrow_mut().set_features(features);
                 self.tell_rules().await;
                 let logging = machine.is_logging();
                 self.each_queue(move |queue| queue.set_logging(logging)).await;
             }
             Request::ResetDevice => {
-                self.disk.borrow_mut().reset();
+                self.face.borrow_mut().reset();
                 *self.inflight.borrow_mut() = None;
                 self.rings.borrow_mut().clear();
+                K::leave(self).await;
             }
             Request::SetMemTable(table) => self.set_regions(&table).await?,
             Request::AddMemReg(region, fd) => self.add_region(&region, &fd).await?,
@@ -277,23 +278,23 @@ impl Session {
             Request::SetVringErr { ring, fd } => self.set_error(ring, fd).await?,
             Request::GetConfig { .. } => return Ok(Done::Config),
             Request::SetConfig { offset, bytes, .. } => {
-                let written = self.disk.borrow_mut().write_config(offset, &bytes);
+                let written = self.face.borrow_mut().write_config(offset, &bytes);
                 written.map_err(|error| format!("the front end wrote to {error}"))?;
                 if let Some(memory) = &*self.inflight.borrow() {
-                    memory.set_writeback(self.disk.borrow().chosen_writeback());
+                    memory.set_writeback(self.face.borrow().chosen());
                 }
                 self.tell_rules().await;
             }
             Request::SetBackendReqFd(fd) => self.open_channel(machine, fd)?,
             Request::GetInflightFd(area) => {
-                let writeback = self.disk.borrow().chosen_writeback();
-                let (area, fd) = InflightMemory::create(area, RING_SIZE_MAX, writeback)?;
+                let chosen = self.face.borrow().chosen();
+                let (area, fd) = InflightMemory::create(area, RING_SIZE_MAX, chosen)?;
                 return Ok(Done::Inflight(area, fd));
             }
             Request::SetInflightFd(area, fd) => {
                 let memory = InflightMemory::map(area, &fd)?;
                 if let Some(writeback) = memory.writeback() {
-                    self.disk.borrow_mut().set_writeback(writeback);
+                    self.face.borrow_mut().choose(writeback);
                 }
                 *self.inflight.borrow_mut() = Some(Arc::new(memory));
             }
@@ -403,30 +404,21 @@ impl Session {
         };
         let inflight = self.inflight.borrow().clone();
         let (memory, spec) = (self.memory.borrow().clone(), self.spec.clone());
-        let rules = self.disk.borrow().rules();
+        let rules = self.face.borrow().rules();
         let home = self.spec.cores.iter().position(|core| core.id() == self.core.id());
-        let turn = home.unwrap_or(0) + usize::from(index);
+        let turn = home.unwrap_or(0) + K::turn_of(index);
         let remote = self.spec.cores[turn % self.spec.cores.len()].clone();
         let started = remote.call(move |core| async move {
             let ring = Split::new(View::new(memory), placement, declared.base)
                 .map_err(|misplaced| misplaced.to_string())?;
             let inflight =
                 inflight.map(|memory| Inflight::open(memory, index, declared.num)).transpose()?;
-            let queue = Queue::start(
-                &core,
-                Setup {
-                    index,
-                    ring,
-                    inflight,
-                    device: (spec.open)(&core),
-                    rules,
-                    id: spec.id,
-                    kick,
-                    call,
-                    error,
-                    report: Arc::new(Reporter { spec }),
-                },
-            );
+            let report: Arc<dyn Report> = Arc::new(Reporter { spec: spec.clone() });
+            let setup = Setup { index, ring, inflight, kick, call, error, report: report.clone() };
+            let queue = Queue::start(&core, setup, |queue| {
+                let (core, spec, report) = (&core, &spec, &report);
+                K::function(FunctionSetup { core, spec, index, rules, queue, report })
+            });
             Ok::<_, String>(Placed::new(&core, queue))
         });
         let placed = started.await.ok_or("its core has ended")??;
@@ -451,8 +443,10 @@ impl Session {
             .collect();
         let mut bases = Vec::new();
         for ((ring, queue), stopping) in queues.iter().zip(stopping) {
-            if let Some((base, stats)) = self.drained(*ring, queue, stopping).await {
-                add_stats(&mut self.past.borrow_mut(), &stats);
+            if let Some((base, (stats, units))) = self.drained(*ring, queue, stopping).await {
+                let mut past = self.past.borrow_mut();
+                add_stats(&mut past.stats, &stats);
+                add_units(&mut past.units, &units);
                 bases.push((*ring, base));
             }
         }
@@ -463,7 +457,7 @@ impl Session {
     async fn drained<T>(
         &self,
         ring: u16,
-        queue: &Placed<Queue>,
+        queue: &Placed<Queue<K::Function>>,
         stopping: impl Future<Output = Option<T>>,
     ) -> Option<T> {
         let mut stopping = std::pin::pin!(stopping);
@@ -482,26 +476,30 @@ impl Session {
         }
     }
 
-    fn queue(&self, ring: u16) -> Option<Rc<Placed<Queue>>> {
+    pub(super) fn queue(&self, ring: u16) -> Option<Rc<Placed<Queue<K::Function>>>> {
         self.rings.borrow().get(&ring)?.queue.clone()
     }
 
-    fn queues(&self) -> Vec<(u16, Rc<Placed<Queue>>)> {
+    fn queues(&self) -> Vec<(u16, Rc<Placed<Queue<K::Function>>>)> {
         let rings = self.rings.borrow();
         rings.iter().filter_map(|(index, ring)| Some((*index, ring.queue.clone()?))).collect()
     }
 
     /// Does something with every running queue, on its core.
-    async fn each_queue(&self, f: impl Fn(&Queue) + Clone + Send + 'static) {
+    async fn each_queue(&self, f: impl Fn(&Queue<K::Function>) + Clone + Send + 'static) {
         for (_, queue) in self.queues() {
             let f = f.clone();
             queue.call(move |queue| async move { f(&queue) }).await;
         }
     }
 
-    async fn tell_rules(&self) {
-        let rules = self.disk.borrow().rules();
-        self.each_queue(move |queue| queue.set_rules(rules)).await;
+    pub(super) async fn tell_rules(&self) {
+        let rules = self.face.borrow().rules();
+        self.each_queue(move |queue| queue.function().set_rules(rules.clone())).await;
+    }
+
+    pub(super) fn face(&self) -> &RefCell<K::Face> {
+        &self.face
     }
 
     async fn set_kick(&self, ring: u16, fd: Option<OwnedFd>) -> Result<(), String> {
@@ -552,18 +550,17 @@ impl Session {
         Ok(())
     }
 
-    /// The device has changed: takes its geometry and tells the front end.
-    async fn device_changed(&self) {
-        let changed = self.disk.borrow_mut().set_geometry(self.device.geometry());
-        self.tell_rules().await;
-        if changed && let Some(channel) = &*self.channel.borrow() {
+    /// The configuration has changed; a front end that wants to know is told.
+    pub(super) fn tell_config_changed(&self) {
+        if let Some(channel) = &*self.channel.borrow() {
             channel.config_changed();
         }
     }
 
     pub(super) async fn info(&self, peer: i32) -> SessionInfo {
         let features = self.features.get();
-        let names = FEATURE_NAMES.iter().filter(|(bit, _)| features & bit != 0);
+        let all = FEATURE_NAMES.iter().chain(K::FEATURE_NAMES);
+        let names = all.filter(|(bit, _)| features & bit != 0);
         let mut info = SessionInfo {
             peer,
             features: names.map(|(_, name)| *name).collect(),
@@ -575,8 +572,8 @@ impl Session {
         for (index, queue) in self.queues() {
             let core = queue.remote().id();
             let read = queue.call(|queue| async move { (queue.in_flight(), queue.stats()) }).await;
-            if let Some((in_flight, stats)) = read {
-                info.queues.push(QueueInfo { index, core, in_flight, stats });
+            if let Some((in_flight, (stats, units))) = read {
+                info.queues.push(QueueInfo { index, core, in_flight, stats, units });
             }
         }
         info
@@ -587,17 +584,11 @@ impl Session {
     }
 }
 
-/// Features by the names that listings show.
+/// Features that belong to no kind of device, by the names that listings show.
 const FEATURE_NAMES: &[(u64, &str)] = &[
     (feature::VERSION_1, "version-1"),
     (feature::RING_INDIRECT_DESC, "indirect-desc"),
     (feature::RING_EVENT_IDX, "event-idx"),
-    (blk::feature::MQ, "mq"),
-    (blk::feature::FLUSH, "flush"),
-    (blk::feature::CONFIG_WCE, "config-wce"),
-    (blk::feature::DISCARD, "discard"),
-    (blk::feature::WRITE_ZEROES, "write-zeroes"),
-    (blk::feature::RO, "read-only"),
     (virtio_feature::LOG_ALL, "log-all"),
 ];
 
@@ -623,11 +614,11 @@ enum Done {
 }
 
 /// Queues report from their own cores.
-struct Reporter {
-    spec: Arc<Spec>,
+struct Reporter<K: Kind> {
+    spec: Arc<Spec<K>>,
 }
 
-impl Report for Reporter {
+impl<K: Kind> Report for Reporter<K> {
     fn faulted(&self, queue: u16, fault: Fault) {
         self.spec.observer.notice(&self.spec.name, Notice::Fault { queue, fault });
     }
@@ -635,15 +626,6 @@ impl Report for Reporter {
     fn failed(&self, queue: u16, error: &block::Error) {
         let error = error.clone();
         self.spec.observer.notice(&self.spec.name, Notice::Store { queue, error });
-    }
-}
-
-async fn watch(session: std::rc::Weak<Session>, device: Rc<dyn Device>) {
-    let mut seen = device.watch().version();
-    loop {
-        seen = device.watch().changed(seen).await;
-        let Some(session) = session.upgrade() else { return };
-        session.device_changed().await;
     }
 }
 

@@ -11,5 +11,6 @@ mod log;
 mod memory;
 mod oracle;
 mod requests;
+mod scsi;
 mod session;
 mod support;

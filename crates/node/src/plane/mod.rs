@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use block::{Device, Request};
 use cluster::{DeviceSpec, MappingSpec};
-use front::vhost_user::{Adapter, Info, Spec, add_stats};
+use front::vhost_user::{Adapter, Blk, Info, Spec, add_stats};
 use model::image::ImageUse;
 use model::reservation::Reservations;
 use model::stats::{DeviceStats, OpStats};
@@ -80,7 +80,7 @@ struct Lu {
 /// An open adapter.
 struct Door {
     device: Uuid,
-    adapter: Adapter,
+    adapter: Adapter<Blk>,
     socket: SocketSpec,
     notices: Arc<Notices>,
 }
@@ -323,13 +323,15 @@ impl Engine for Plane {
             let (store, serial) = (lu.store.clone(), Id::new(&lu.spec.serial));
             let spec = Spec {
                 name: id.to_string(),
-                queues: QUEUES_MAX,
-                read_only: mapping.read_only || lu.spec.read_only,
-                writeback: lu.writeback.clone(),
-                id: serial,
                 cores: cores.clone(),
-                open: Box::new(move |core| store.clone().device(core)),
                 observer: notices.clone(),
+                device: Blk {
+                    queues: QUEUES_MAX,
+                    read_only: mapping.read_only || lu.spec.read_only,
+                    writeback: lu.writeback.clone(),
+                    id: serial,
+                    open: Box::new(move |core| store.clone().device(core)),
+                },
             };
             let started = Adapter::start(&cores[home], listener, spec).await;
             let started = started.unwrap_or_else(|| Err(std::io::Error::other("its core ended")));

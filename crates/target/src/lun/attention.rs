@@ -144,7 +144,7 @@ impl MediumEvents {
         }
     }
 
-    fn iter(self) -> impl Iterator<Item = MediumEvent> {
+    pub fn iter(self) -> impl Iterator<Item = MediumEvent> {
         Self::ALL.into_iter().filter(move |&what| self.0 & 1 << what as u8 != 0)
     }
 }

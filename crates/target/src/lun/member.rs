@@ -1,7 +1,8 @@
 //! What one nexus has at one LU on one core: its task set, what it has to be told, and what the
 //! shared view means for it, worked out when a view is installed so that a command only looks.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::rc::Weak;
 use std::sync::Arc;
 
 use super::access::{AccessSet, AccessState};
@@ -44,6 +45,12 @@ impl Hindrance {
     }
 }
 
+/// Whoever wants to know at once what a nexus is told at the next occasion. Called while an update
+/// is installed, so it takes a note and does the rest later.
+pub trait Listener {
+    fn told(&self, what: AttentionSet, medium: MediumEvents);
+}
+
 pub struct Member {
     nexus: NexusId,
     attentions: Arc<Attentions>,
@@ -52,6 +59,7 @@ pub struct Member {
     standing: Cell<Standing>,
     access: Cell<AccessState>,
     hindrance: Cell<Hindrance>,
+    listener: RefCell<Option<Weak<dyn Listener>>>,
 }
 
 impl Member {
@@ -68,6 +76,7 @@ impl Member {
             access: Cell::new(access),
             hindrance: Cell::new(Hindrance::of(view, access)),
             tasks: TaskSet::new(tasks_max),
+            listener: RefCell::default(),
             attentions,
             nexus,
         }
@@ -89,6 +98,11 @@ impl Member {
 
     pub fn nexus(&self) -> &NexusId {
         &self.nexus
+    }
+
+    /// From now on this one hears of every update, instead of whoever did before.
+    pub fn set_listener(&self, listener: Weak<dyn Listener>) {
+        self.listener.replace(Some(listener));
     }
 
     pub fn tasks(&self) -> &TaskSet {
@@ -160,6 +174,12 @@ impl Member {
             }
         }
         self.attentions.raise_at(view.version, told, medium);
+        let listener = self.listener.borrow().as_ref().and_then(Weak::upgrade);
+        if let Some(listener) = listener
+            && !(told.is_empty() && medium == MediumEvents::NONE)
+        {
+            listener.told(told, medium);
+        }
         leaving
     }
 }

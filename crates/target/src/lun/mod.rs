@@ -37,7 +37,7 @@ pub use change::{
 };
 pub use handle::{Handle, Identity, Settled};
 pub use ledger::{Ledger, Local};
-pub use member::{Hindrance, Member};
+pub use member::{Hindrance, Listener, Member};
 pub use nexus::{INITIATOR_BYTES_MAX, Initiator, NexusId, PortId};
 pub use state::{Config, Outage, PREVENTING_MAX, Persistent, State};
 pub use view::{Caching, Control, ErrorQueue, Interlock, Medium, Modes, View};

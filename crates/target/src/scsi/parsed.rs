@@ -10,7 +10,7 @@ use zerocopy::FromBytes;
 
 use super::answer::Answer;
 use super::mmc;
-use super::row::{Row, Transfer};
+use super::row::{Row, Run, Traits, Transfer};
 use super::sbc::limits;
 use super::sense::Sense;
 use super::unit::Unit;
@@ -53,6 +53,17 @@ impl Place {
             Self::WellKnown | Self::Nothing => false,
         }
     }
+}
+
+/// What a command does to the medium.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    Read,
+    Write,
+    Flush,
+    Discard,
+    WriteSame,
+    Other,
 }
 
 pub struct Parsed {
@@ -132,6 +143,30 @@ impl Parsed {
 
     pub fn name(&self) -> &'static str {
         self.row.name
+    }
+
+    /// What the command does to the medium, for those who count.
+    #[inline]
+    pub fn work(&self) -> Work {
+        match (self.row.run, self.row.transfer) {
+            (Run::Blocks, Transfer::BlocksIn) => Work::Read,
+            (Run::Blocks, _) => Work::Write,
+            _ => match self.row.opcode {
+                Opcode::SYNCHRONIZE_CACHE_10 | Opcode::SYNCHRONIZE_CACHE_16 => Work::Flush,
+                Opcode::UNMAP => Work::Discard,
+                Opcode::WRITE_SAME_10 | Opcode::WRITE_SAME_16 => Work::WriteSame,
+                _ => Work::Other,
+            },
+        }
+    }
+
+    /// Whether a second run after a first one, of which nobody knows how far it came, leaves the
+    /// same behind as one alone: reads, writes, flushes, unmaps, and what only says who is there.
+    pub fn is_repeatable(&self) -> bool {
+        match self.work() {
+            Work::Read | Work::Write | Work::Flush | Work::Discard => true,
+            Work::WriteSame | Work::Other => self.row.traits.contains(Traits::QUIET),
+        }
     }
 
     pub(super) fn cdb<T: FromBytes>(&self) -> T {
@@ -236,7 +271,9 @@ impl Parsed {
         self.unit().map_or(0, |unit| u64::from(unit.block_size))
     }
 
-    pub(super) fn unit(&self) -> Option<&Unit> {
+    /// The unit that it is for, if there is one.
+    #[inline]
+    pub fn unit(&self) -> Option<&Rc<Unit>> {
         match &self.place {
             Place::Unit(unit) => Some(unit),
             Place::WellKnown | Place::Nothing => None,

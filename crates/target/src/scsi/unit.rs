@@ -107,6 +107,10 @@ impl Unit {
         &self.member
     }
 
+    pub fn kind(&self) -> Kind {
+        self.settings.kind
+    }
+
     pub(super) fn device(&self) -> &dyn Device {
         &**self.handle.device()
     }

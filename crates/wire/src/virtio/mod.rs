@@ -3,6 +3,7 @@
 
 pub mod blk;
 pub mod ring;
+pub mod scsi;
 
 /// Device-independent feature bits (Virtio 1.2, 6).
 pub mod feature {

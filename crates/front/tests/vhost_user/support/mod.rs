@@ -9,6 +9,7 @@
 //! | both together: a machine that boots, does requests, connects again | `machine` |
 //! | a disk that records, waits and fails as it is told | `disk` |
 //! | cores and adapters, started, stopped and killed | `server` |
+//! | the same with LUNs, and a driver of virtio-scsi | `scsi` |
 
 mod client;
 mod disk;
@@ -16,6 +17,7 @@ mod driver;
 mod guest;
 mod log;
 mod machine;
+mod scsi;
 mod server;
 
 pub use client::Client;
@@ -24,6 +26,7 @@ pub use driver::{Buf, Desc, Ring};
 pub use guest::Guest;
 pub use log::{Log, pages_of};
 pub use machine::{Machine, Options, Pending, header, take_signal, wait_for};
+pub use scsi::{Command, Reply, ScsiDriver, ScsiServer, cdb};
 pub use server::{Server, Setting};
 
 use std::time::Duration;

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 
-use front::vhost_user::{Adapter, Info, Limits, Notice, Observer, Open, SessionInfo, Spec};
+use front::vhost_user::{Adapter, Blk, Info, Limits, Notice, Observer, Open, SessionInfo, Spec};
 use rt::{Config, Core, Remote, Spin};
 use target::virtio_blk::Id;
 
@@ -86,7 +86,7 @@ pub struct Server {
 struct Door {
     path: PathBuf,
     notices: Arc<Notices>,
-    adapter: Option<Adapter>,
+    adapter: Option<Adapter<Blk>>,
 }
 
 impl Server {
@@ -138,12 +138,7 @@ impl Server {
     }
 
     pub fn kill(&mut self) {
-        for core in std::mem::take(&mut self.cores) {
-            // What never ends by itself ends with the core.
-            let end = core.call(|_| std::future::pending::<()>());
-            core.send(Core::stop);
-            assert!(end.wait().is_none());
-        }
+        kill_cores(std::mem::take(&mut self.cores));
     }
 
     pub fn path(&self) -> &Path {
@@ -162,7 +157,7 @@ impl Server {
         &self.doors[door].notices
     }
 
-    pub fn adapter(&self) -> &Adapter {
+    pub fn adapter(&self) -> &Adapter<Blk> {
         self.doors[0].adapter.as_ref().unwrap()
     }
 
@@ -194,7 +189,16 @@ impl Drop for Server {
     }
 }
 
-fn start_cores(count: usize, spin: Spin) -> Vec<Remote> {
+pub fn kill_cores(cores: Vec<Remote>) {
+    for core in cores {
+        // What never ends by itself ends with the core.
+        let end = core.call(|_| std::future::pending::<()>());
+        core.send(Core::stop);
+        assert!(end.wait().is_none());
+    }
+}
+
+pub fn start_cores(count: usize, spin: Spin) -> Vec<Remote> {
     let config = |n| Config { spin, ..Config::new(format!("core{n}")) };
     (0..count).map(|n| rt::os::start(config(n)).unwrap()).collect()
 }
@@ -205,16 +209,18 @@ fn adapter(
     open: Open,
     notices: &Arc<Notices>,
     setting: Setting,
-) -> Adapter {
+) -> Adapter<Blk> {
     let spec = Spec {
         name: "client-2".into(),
-        queues: setting.queues,
-        read_only: setting.read_only,
-        writeback: Arc::new(setting.writeback.into()),
-        id: Id::new("serial-of-the-lu"),
         cores: cores.to_vec(),
-        open,
         observer: notices.clone(),
+        device: Blk {
+            queues: setting.queues,
+            read_only: setting.read_only,
+            writeback: Arc::new(setting.writeback.into()),
+            id: Id::new("serial-of-the-lu"),
+            open,
+        },
     };
     let socket = UnixListener::bind(path).unwrap();
     let started = Adapter::start_with(&cores[0], socket, spec, setting.limits);
