@@ -2,10 +2,15 @@
 //! after every step. The machine of the socket has its own, in `proto`.
 
 use block::{Geometry, Op, OpSet};
+use target::scsi::{Answer, Sense};
 use target::virtio_blk::{Command, Disk, Id, RANGE_BYTES_MAX, Rules, Settings};
+use target::virtio_scsi::{self, Control, Events, Happening, Host, Moved};
+use wire::scsi::AdditionalSense;
+use wire::virtio;
 use wire::virtio::blk::{
     Config, DiscardWriteZeroes, ID_BYTES, RequestHeader, SECTOR_BYTES, Status, feature,
 };
+use wire::virtio::scsi::{Response, ResponseHeader};
 use zerocopy::{FromBytes, IntoBytes};
 
 pub use super::ring::fuzz::{Outcome, ring};
@@ -45,6 +50,66 @@ pub fn virtio_blk(mut script: &[u8]) {
 fn len(bytes: &[u8]) -> u64 {
     let len = u64::from(u16::from_le_bytes([bytes[0], bytes[1]]));
     if len < 0xc000 { len } else { len << 40 }
+}
+
+/// A SCSI host, and a driver that writes any configuration, any address and any control request.
+pub fn virtio_scsi(mut script: &[u8]) {
+    let script = &mut script;
+    let settings = virtio_scsi::Settings { queue_count: 4, seg_max: 126, tasks_max: 128 };
+    let mut host = Host::new(settings);
+    let mut events = Events::default();
+    while let Some(&[step, count]) = take(script, 2) {
+        let Some(bytes) = take(script, usize::from(count) % 32) else { return };
+        match step % 4 {
+            0 => configure_host(&mut host, u32::from(step >> 2), bytes),
+            1 => {
+                if let Some((kind, control)) = virtio_scsi::parse(bytes) {
+                    assert!(bytes.len() >= 4 && Control::response_bytes(kind) <= 5);
+                    assert!(!matches!(control, Control::Manage(it) if it.aborts && !it.everywhere));
+                }
+            }
+            2 => answer_host(&host, bytes),
+            _ => {
+                events.post(u16::from(step), Happening::Unplugged);
+                let event = events.take().expect("just posted");
+                assert_eq!(event.lun, virtio_scsi::address_of(u16::from(step)));
+            }
+        }
+    }
+}
+
+/// Whatever is written, only the two sizes change, and only to what can be had.
+fn configure_host(host: &mut Host, offset: u32, bytes: &[u8]) {
+    let before = host.config();
+    let written = host.write_config(offset, bytes);
+    let after = host.config();
+    assert!(written.is_ok() || before == after);
+    let (cdb_size, sense_size) = (before.cdb_size, before.sense_size);
+    assert_eq!(virtio::scsi::Config { cdb_size, sense_size, ..after }, before);
+    let sizes = [after.cdb_size.get(), after.sense_size.get()];
+    assert!(sizes.iter().all(|size| (1..=virtio_scsi::SIZE_MAX).contains(size)));
+}
+
+/// Whatever is asked and answered, the response fits, and its residual is no more than there was.
+fn answer_host(host: &Host, bytes: &[u8]) {
+    let mut all = [0; 16];
+    all[..bytes.len().min(16)].copy_from_slice(&bytes[..bytes.len().min(16)]);
+    let [address, rest] = [&all[..8], &all[8..]].map(|it| <[u8; 8]>::try_from(it).expect("of 8"));
+    if let Some(lun) = virtio_scsi::lun_of(address) {
+        assert!(lun == address || address[2..4] == lun[..2]);
+    }
+    let sense = Sense::illegal(AdditionalSense(u16::from_le_bytes([rest[0], rest[1]])));
+    let into = usize::from(rest[2]);
+    let answers = [Answer::data(into.min(usize::from(rest[3])), u64::MAX), Answer::check(sense)];
+    let room = Moved { out: usize::from(rest[4]), into };
+    for answer in answers {
+        let mut buffer = [0; virtio_scsi::RESPONSE_BYTES];
+        let sizes = host.sizes();
+        let response = virtio_scsi::respond(&answer, room, Response::RESET, sizes, &mut buffer);
+        assert!(response.len() <= sizes.response());
+        let header = ResponseHeader::read_from_prefix(response).expect("with a header").0;
+        assert!(header.residual.get() as usize <= room.out + room.into);
+    }
 }
 
 fn disk(shape: u8) -> Disk {
@@ -143,10 +208,13 @@ mod tests {
     }
 
     #[test]
-    fn the_corpus_of_requests_is_survived() {
+    fn the_corpora_of_requests_are_survived() {
         let scripts = corpus("virtio_blk");
         assert!(scripts.len() >= 9);
         scripts.iter().for_each(|script| super::virtio_blk(script));
+        let scripts = corpus("virtio_scsi");
+        assert!(scripts.len() >= 4);
+        scripts.iter().for_each(|script| super::virtio_scsi(script));
     }
 
     proptest! {
@@ -159,6 +227,11 @@ mod tests {
         #[test]
         fn no_ring_is_too_broken(script in vec(any::<u8>(), 0..600)) {
             super::ring(&script);
+        }
+
+        #[test]
+        fn no_host_is_asked_too_oddly(script in vec(any::<u8>(), 0..300)) {
+            super::virtio_scsi(&script);
         }
 
         #[test]

@@ -26,8 +26,8 @@ use wire::virtio::feature;
 
 use super::adapter::{Limits, Notice, QueueInfo, SessionInfo, Spec};
 use super::channel::{Channel, raw};
-use super::meter::{add_stats, add_units};
 use super::kind::{Face, Function, FunctionSetup, Kind, Units};
+use super::meter::{add_stats, add_units};
 use super::queue::{Queue, Report, Setup};
 use super::ring::{
     Fault, Inflight, InflightMemory, Log, MapError, Memory, Placement, Region, Split, View,
@@ -63,6 +63,9 @@ pub struct Session<K: Kind> {
     /// `listening` or `ending` has changed.
     changed: Notify,
 }
+
+/// A queue that runs, on its core.
+type PlacedQueue<K> = Rc<Placed<Queue<<K as Kind>::Function>>>;
 
 /// What a ring has, whether it runs or not.
 struct Ring<F: Function> {
@@ -476,11 +479,11 @@ impl<K: Kind> Session<K> {
         }
     }
 
-    pub(super) fn queue(&self, ring: u16) -> Option<Rc<Placed<Queue<K::Function>>>> {
+    pub(super) fn queue(&self, ring: u16) -> Option<PlacedQueue<K>> {
         self.rings.borrow().get(&ring)?.queue.clone()
     }
 
-    fn queues(&self) -> Vec<(u16, Rc<Placed<Queue<K::Function>>>)> {
+    fn queues(&self) -> Vec<(u16, PlacedQueue<K>)> {
         let rings = self.rings.borrow();
         rings.iter().filter_map(|(index, ring)| Some((*index, ring.queue.clone()?))).collect()
     }

@@ -18,9 +18,14 @@ use crate::scsi::{self, TaskManagement as Scsi};
 pub enum Control {
     Manage(Function),
     /// Which of these kinds of notification there are.
-    Query { requested: u32 },
+    Query {
+        requested: u32,
+    },
     /// From now on these kinds are wanted, of this LUN.
-    Subscribe { lun: [u8; 8], requested: u32 },
+    Subscribe {
+        lun: [u8; 8],
+        requested: u32,
+    },
     /// Understood as far as that this is its answer.
     Refused(Response),
 }
@@ -43,9 +48,7 @@ impl Control {
     /// How long its response is.
     pub const fn response_bytes(control_type: ControlType) -> usize {
         match control_type {
-            ControlType::AN_QUERY | ControlType::AN_SUBSCRIBE => {
-                size_of::<NotificationResponse>()
-            }
+            ControlType::AN_QUERY | ControlType::AN_SUBSCRIBE => size_of::<NotificationResponse>(),
             _ => size_of::<Response>(),
         }
     }

@@ -54,9 +54,7 @@ impl Happening {
             Self::Plugged => (EventType::TRANSPORT_RESET, ResetReason::RESCAN.0),
             Self::Unplugged => (EventType::TRANSPORT_RESET, ResetReason::REMOVED.0),
             // The additional sense code in the lower byte, its qualifier in the one above.
-            Self::Parameters(code) => {
-                (EventType::PARAM_CHANGE, u32::from(code.0.swap_bytes()))
-            }
+            Self::Parameters(code) => (EventType::PARAM_CHANGE, u32::from(code.0.swap_bytes())),
             Self::Asynchronous(bits) => (EventType::ASYNC_NOTIFY, bits),
         };
         Event { event: event.0.into(), lun: address_of(number), reason: reason.into() }
@@ -116,8 +114,7 @@ impl Events {
         if !std::mem::take(&mut self.missed) {
             return next;
         }
-        let nothing =
-            Event { event: EventType::NO_EVENT.0.into(), lun: [0; 8], reason: 0.into() };
+        let nothing = Event { event: EventType::NO_EVENT.0.into(), lun: [0; 8], reason: 0.into() };
         let next = next.unwrap_or(nothing);
         Some(Event { event: (next.event.get() | EVENTS_MISSED).into(), ..next })
     }

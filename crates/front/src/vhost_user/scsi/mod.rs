@@ -122,11 +122,11 @@ impl Session<Scsi> {
     fn post(&self, number: u16, what: Happening) {
         let Some(queue) = self.queue(EVENT_QUEUE) else { return };
         // It is told in its turn; nobody waits for that.
-        let _ = queue.call(move |queue| async move {
+        drop(queue.call(move |queue| async move {
             if let ScsiQueue::Event(events) = queue.function() {
                 events.post(&queue, number, what);
             }
-        });
+        }));
     }
 
     /// Hears of what happens at a LUN.

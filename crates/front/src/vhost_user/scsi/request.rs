@@ -36,7 +36,7 @@ pub struct RequestQueue {
     /// Counts of LUs that were at LUNs where others are now.
     past: RefCell<Units>,
     /// What was for no unit.
-    stray: Meter,
+    stray: Box<Meter>,
 }
 
 /// What is counted of the LU at a LUN.
@@ -62,7 +62,7 @@ impl RequestQueue {
             rules: RefCell::new(setup.rules),
             meters: RefCell::default(),
             past: RefCell::default(),
-            stray: Meter::default(),
+            stray: Box::default(),
         }
     }
 
@@ -106,7 +106,8 @@ impl RequestQueue {
         if parsed.data_out_len() > out as u64 || parsed.data_in_len() > into as u64 {
             return refuse(queue, head, buffers, Response::OVERRUN, room);
         }
-        let begun = Begun { number: self.find_meter(&parsed, lun), kind: kind_of(&parsed), ..stray };
+        let begun =
+            Begun { number: self.find_meter(&parsed, lun), kind: kind_of(&parsed), ..stray };
         let refused = match again && !parsed.is_repeatable() {
             true => Some(cleared()),
             false if out > 0 => parsed.accepts(out as u64).err(),
@@ -169,7 +170,7 @@ impl RequestQueue {
     fn count(&self, begun: &Begun, bytes: u64, latency_ns: u64, failed: bool) {
         let meters = self.meters.borrow();
         let unit = begun.number.and_then(|number| meters.get(usize::from(number))?.as_ref());
-        let meter = unit.map_or(&self.stray, |unit| &unit.meter);
+        let meter = unit.map_or(&*self.stray, |unit| &unit.meter);
         let bytes = if begun.kind == OpKind::Other { 0 } else { bytes };
         meter.count(begun.kind, bytes, latency_ns, failed);
     }
@@ -229,13 +230,7 @@ struct Ready {
 
 /// Answers what SCSI never sees.
 #[cold]
-fn refuse(
-    queue: &Queue<ScsiQueue>,
-    head: u16,
-    buffers: &Buffers,
-    response: Response,
-    room: Moved,
-) {
+fn refuse(queue: &Queue<ScsiQueue>, head: u16, buffers: &Buffers, response: Response, room: Moved) {
     let residual = u32::try_from(room.out + room.into).unwrap_or(u32::MAX);
     let header = ResponseHeader {
         residual: residual.into(),

@@ -1,5 +1,5 @@
-//! A SCSI host on cores of its own, with LUNs that a test plugs and unplugs, and a driver that sends
-//! commands, control requests and buffers for events.
+//! A SCSI host on cores of its own, with LUNs that a test plugs and unplugs, and a driver that
+//! sends commands, control requests and buffers for events.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -11,8 +11,11 @@ use std::sync::Arc;
 
 use front::vhost_user::{Adapter, Enter, Info, Limits, Scsi, Spec};
 use rt::{Core, Remote, Spin};
+use target::lun::access::{Access, AccessState, Altered, Group, Port};
 use target::lun::attention::AttentionSet;
-use target::lun::{Change, Config, Handle, Identity, Ledger, Local, Medium, NexusId, PortId, State};
+use target::lun::{
+    Change, Config, Handle, Identity, Ledger, Local, Medium, Modes, NexusId, PortId, State,
+};
 use target::scsi::persist::transport_id;
 use target::scsi::{Env, Kind, Nexus, Settings, TargetPort, Unit};
 use target::virtio_scsi::address_of;
@@ -26,6 +29,8 @@ use super::{Buf, Disk, Guest, Machine, Options};
 /// What the default sizes make of headers.
 const REQUEST_BYTES: u32 = 51;
 const RESPONSE_BYTES: u32 = 108;
+
+const PORT: u16 = 9;
 
 /// What one core has of the adapter.
 struct OfCore {
@@ -47,12 +52,19 @@ impl Env for Spawner {
 
 fn of_core(core: &Core) -> Rc<OfCore> {
     let made = || {
-        let id = NexusId::new(transport_id::sas(7), PortId(9));
+        let id = NexusId::new(transport_id::sas(7), PortId(PORT));
         let port = TargetPort { protocol: Protocol::SAS, device_name: String::new() };
         let nexus = Nexus::new(id, port, Rc::new(Spawner(core.clone())));
         Rc::new(OfCore { nexus, ledgers: RefCell::default() })
     };
     OF_CORE.with(|known| known.borrow_mut().get_or_insert_with(made).clone())
+}
+
+/// The only port, through which everything is reached well.
+fn access() -> Access {
+    let ports = vec![Port { id: PortId(PORT), target: 1 }];
+    let (state, altered) = (AccessState::Optimized, Altered::Never);
+    Access { groups: vec![Group { id: 1, state, preferred: false, altered, ports }] }
 }
 
 pub struct ScsiServer {
@@ -124,7 +136,11 @@ impl ScsiServer {
             let mapped = remote.call(move |core| async move {
                 let here = of_core(&core);
                 let medium = Medium::LOADED;
-                let ledger = Local::new(State::new(Config { medium, ..Config::default() }));
+                let ledger = Local::new(State::new(Config {
+                    modes: Modes::default(),
+                    access: access(),
+                    medium,
+                }));
                 let way: Rc<dyn Ledger> = ledger.clone();
                 let identity =
                     Identity { uuid: [number as u8; 16], serial: "serial".into(), company: None };
@@ -132,7 +148,8 @@ impl ScsiServer {
                 ledger.attach(&handle);
                 let attentions = handle.attentions(AttentionSet::NONE);
                 let (kind, id) = (Kind::Disk, here.nexus.id().clone());
-                let settings = Settings { kind, removable: false, read_only: false, tasks_max: 256 };
+                let settings =
+                    Settings { kind, removable: false, read_only: false, tasks_max: 256 };
                 here.nexus.map(number, Unit::new(id, handle, attentions, settings)).unwrap();
                 here.nexus.told_luns();
                 here.ledgers.borrow_mut().insert(number, ledger);
@@ -246,13 +263,7 @@ impl ScsiDriver {
         self.begin_at(queue, address_of(lun), &cdb, data.as_slice())
     }
 
-    pub fn begin_at(
-        &mut self,
-        queue: usize,
-        lun: [u8; 8],
-        cdb: &[u8],
-        data: &[Buf],
-    ) -> Command {
+    pub fn begin_at(&mut self, queue: usize, lun: [u8; 8], cdb: &[u8], data: &[Buf]) -> Command {
         self.begin_as(queue, (lun, 0, 0), cdb, data)
     }
 
