@@ -6,6 +6,7 @@
 //! | [`label`], [`slabs`] | what a disk is in its pool, and to whom its slabs belong |
 //! | [`map`] | what a layer says of each block |
 //! | [`space`] | which extents an LU has free |
+//! | [`owner`] | who changes the map of an LU, with layers and checkpoints |
 //! | [`page`] | a page of metadata, and what it is checked for |
 //! | [`journal`] | what is written, durable and sealed of an LU's map, and what an owner left |
 //!
@@ -14,6 +15,7 @@
 pub mod journal;
 pub mod label;
 pub mod map;
+pub mod owner;
 pub mod page;
 pub mod shape;
 pub mod slabs;

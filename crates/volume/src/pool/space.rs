@@ -68,6 +68,11 @@ impl Space {
         Some(place)
     }
 
+    /// An extent that was taken and never used.
+    pub fn untake(&mut self, place: Place) {
+        self.release(place);
+    }
+
     /// The record of this serial says that an extent is not used any more.
     pub fn give_back(&mut self, serial: Serial, place: Place) {
         debug_assert!(self.waiting.back().is_none_or(|(last, _)| *last <= serial));

@@ -273,6 +273,15 @@ impl Journal {
         serial < self.sealed
     }
 
+    /// The first record that is not.
+    pub fn sealed(&self) -> Serial {
+        self.sealed
+    }
+
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
     /// A sync is about to begin.
     pub fn begin_sync(&self) -> Sync {
         let carried = self.carrying.first().copied().unwrap_or(Serial::MAX);
@@ -317,6 +326,11 @@ impl Journal {
         let (page, epoch) =
             first.map_or((self.next_page, self.epoch), |past| (past.number, past.epoch));
         Start { page, epoch, next: self.next_serial(), sealed: self.sealed }
+    }
+
+    /// Whether a checkpoint that begins here would make room.
+    pub fn would_let_go(&self, start: Start) -> bool {
+        self.pages.front().is_some_and(|past| past.number < start.page)
     }
 
     /// A checkpoint that begins here is durable: what is before it may be overwritten.

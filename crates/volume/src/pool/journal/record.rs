@@ -25,6 +25,9 @@ pub enum Record {
     Written { block: u64, at: Spot, sums: Vec<u32> },
     /// These blocks read zero.
     Zeroed { block: u64, count: u64 },
+    /// The top layer is frozen, and a new one with this name is on top of it: records behind this
+    /// one are about that.
+    Frozen { top: [u8; 16] },
     /// Of a record these blocks were not there when an owner looked, and never will have been.
     Void { of: Serial, block: u64, count: u64 },
 }
@@ -57,6 +60,7 @@ struct RawRecord {
 const WRITTEN: u8 = 1;
 const ZEROED: u8 = 2;
 const VOID: u8 = 3;
+const FROZEN: u8 = 4;
 
 const HEAD_BYTES: usize = size_of::<PageHead>();
 const RECORD_BYTES: usize = size_of::<RawRecord>();
@@ -90,6 +94,13 @@ impl Record {
                 let (block, count) = ((*block).into(), (*count).into());
                 (RawRecord { kind: ZEROED, block, count, ..nothing }, &[])
             }
+            Self::Frozen { top } => {
+                // The name takes the place of a range.
+                let (low, high) = top.split_at(size_of::<U64>());
+                let word = |bytes| U64::read_from_bytes(bytes).expect("half a name");
+                let (block, count) = (word(low), word(high));
+                (RawRecord { kind: FROZEN, block, count, ..nothing }, &[])
+            }
             Self::Void { of, block, count } => {
                 let (block, count) = ((*block).into(), (*count).into());
                 // The serial takes the place of a spot.
@@ -105,6 +116,12 @@ impl Record {
     /// The first record of these bytes, and what is behind it.
     fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (raw, rest) = RawRecord::read_from_prefix(bytes).ok()?;
+        if raw.kind == FROZEN {
+            let mut top = [0; 16];
+            top[..8].copy_from_slice(raw.block.as_bytes());
+            top[8..].copy_from_slice(raw.count.as_bytes());
+            return Some((Self::Frozen { top }, rest));
+        }
         let (block, count) = (raw.block.get(), raw.count.get());
         block.checked_add(count)?;
         match raw.kind {
@@ -217,6 +234,7 @@ mod tests {
                 }
             ),
             range().prop_map(|(block, count)| Record::Zeroed { block, count }),
+            any::<[u8; 16]>().prop_map(|top| Record::Frozen { top }),
             (any::<u64>(), range()).prop_map(|(of, (block, count))| Record::Void {
                 of,
                 block,

@@ -45,6 +45,9 @@ pub enum Accepted {
         block: u64,
         count: u64,
     },
+    Frozen {
+        top: [u8; 16],
+    },
 }
 
 impl Replay {
@@ -120,6 +123,10 @@ impl Replayed {
         for (serial, record) in &self.records {
             let (block, at, sums) = match record {
                 Record::Void { .. } => continue,
+                Record::Frozen { top } => {
+                    accepted.push((*serial, Accepted::Frozen { top: *top }));
+                    continue;
+                }
                 Record::Zeroed { block, count } => {
                     accepted.push((*serial, Accepted::Zeroed { block: *block, count: *count }));
                     continue;

@@ -1,0 +1,427 @@
+//! The owner of an LU's map: every first write, every discard, every snapshot of the LU passes
+//! through it. A machine without I/O: it orders what is to be written, and is told what has become
+//! of that.
+//!
+//! Writes and discards come in pieces that lie within one extent, so that each has one place:
+//!
+//! ```text
+//!   write ─▶ extent open? ─▶ all blocks sealed? ─┬ all written: the data alone
+//!              │ no             │ no             └ else: its data and a record, side by side
+//!              └ waits          └ waits for a seal
+//! ```
+//!
+//! Reads, and writes to blocks that are written and sealed, need not come here: whoever has the
+//! page of the map goes straight to the place ([`MapPage::look`]), and only has to be over before
+//! the place is used for something else ([`Order::Quiesce`]).
+//!
+//! Not here: reading what an owner before has left (`open`), making the journal short again
+//! (`checkpoint`).
+
+mod checkpoint;
+mod gate;
+mod layers;
+mod open;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::mem::take;
+
+pub use checkpoint::Root;
+pub use layers::{Chunk, Chunks, LayerId, Layers, PageId};
+pub use open::{Identity, Opening, Read, Unopened};
+
+use super::journal::{Full, Journal, Lack, Record, Serial, Spot, Sync, Write};
+use super::map::{Place, State};
+use super::page::Page;
+use super::space::Space;
+use checkpoint::Checkpoint;
+use gate::Gates;
+
+/// Extents that are kept for what has to be written so that others become free.
+const RESERVED_EXTENTS: u64 = 2;
+
+/// Records that are not sealed, before that is seen to unasked.
+const UNSEALED_MAX: usize = 4096;
+
+/// How full the journal may become, in hundredths, before a checkpoint is begun.
+const CHECKPOINT_PERCENT: u64 = 50;
+
+/// Whatever leads back to who asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// What the owner wants done. Orders may be carried out at once and in any order.
+#[derive(Debug)]
+pub enum Order {
+    /// Write the data of this piece here, then [`Owner::data_written`].
+    Data {
+        ticket: Ticket,
+        at: Spot,
+    },
+    /// Write a page of the journal, then [`Owner::journal_written`].
+    Journal(Write),
+    /// Sync everything below, then [`Owner::synced`].
+    Sync,
+    /// Write a page of a map, then [`Owner::page_written`].
+    Page {
+        at: Spot,
+        page: Page,
+    },
+    /// Write the root, then [`Owner::root_written`].
+    Root(Root),
+    /// See to it that nobody is on the way to this place, then [`Owner::quiet`].
+    Quiesce {
+        place: Place,
+    },
+    Answer {
+        ticket: Ticket,
+        done: Result<(), Refusal>,
+    },
+}
+
+/// Why something was not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("the LU has no free extent")]
+    NoSpace,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Wish {
+    ticket: Ticket,
+    block: u64,
+    count: u64,
+    what: What,
+}
+
+#[derive(Clone, Debug)]
+enum What {
+    /// With the sum of each block's data.
+    Write(Vec<u32>),
+    Zero,
+}
+
+/// What waits for its record, or its data, to be written.
+#[derive(Debug)]
+struct Begun {
+    wish: Wish,
+    /// Data that is on its way.
+    is_carrying: bool,
+}
+
+/// A sync that is under way.
+struct Syncing {
+    sync: Sync,
+    flushes: Vec<Ticket>,
+}
+
+pub struct Owner {
+    journal: Journal,
+    layers: Layers,
+    space: Space,
+    gates: Gates,
+    /// By serial.
+    recorded: BTreeMap<Serial, Begun>,
+    /// Writes to places that are theirs already.
+    direct: HashMap<Ticket, Wish>,
+    /// Blocks of the top layer with a record that is not sealed.
+    unsealed: HashMap<u64, Serial>,
+    /// Wishes that wait until this record is sealed.
+    for_seal: BTreeMap<Serial, Vec<Wish>>,
+    /// Wishes that wait for room in the journal, or for space that is about to become free.
+    for_room: VecDeque<Wish>,
+    /// A snapshot waits for what is under way, and everything else for the snapshot.
+    snapshot: Option<(Ticket, LayerId)>,
+    for_snapshot: VecDeque<Wish>,
+    /// The record of the snapshot, once it is appended.
+    freezing: Option<Serial>,
+    flushes: Vec<Ticket>,
+    syncing: Option<Syncing>,
+    syncs_begun: u64,
+    syncs_ended: u64,
+    quiescing: HashMap<Place, Serial>,
+    checkpoint: Checkpoint,
+    orders: Vec<Order>,
+}
+
+impl Owner {
+    /// A piece of a write: within one extent, with the sum of each block.
+    pub fn write(&mut self, ticket: Ticket, block: u64, sums: Vec<u32>) -> Vec<Order> {
+        let count = sums.len() as u64;
+        self.begin(Wish { ticket, block, count, what: What::Write(sums) });
+        self.given()
+    }
+
+    /// A piece of a discard or of a write of zeroes: within one extent.
+    pub fn zero(&mut self, ticket: Ticket, block: u64, count: u64) -> Vec<Order> {
+        self.begin(Wish { ticket, block, count, what: What::Zero });
+        self.given()
+    }
+
+    /// Everything that was answered shall survive loss of power.
+    pub fn flush(&mut self, ticket: Ticket) -> Vec<Order> {
+        self.flushes.push(ticket);
+        self.given()
+    }
+
+    /// Freezes the top layer as it is when everything that was begun has ended, and puts a new one
+    /// on top of it. One at a time.
+    pub fn snapshot(&mut self, ticket: Ticket, top: LayerId) -> Vec<Order> {
+        assert!(self.snapshot.is_none(), "one snapshot at a time");
+        self.snapshot = Some((ticket, top));
+        self.freeze();
+        self.given()
+    }
+
+    /// The data of a piece is written.
+    pub fn data_written(&mut self, ticket: Ticket) -> Vec<Order> {
+        if let Some(wish) = self.direct.remove(&ticket) {
+            self.leave(&wish);
+            self.answer(ticket, Ok(()));
+        } else {
+            let begun = self.recorded.iter_mut().find(|(_, begun)| begun.wish.ticket == ticket);
+            if let Some((serial, begun)) = begun {
+                begun.is_carrying = false;
+                self.journal.arrived(*serial);
+            }
+            self.finish();
+        }
+        self.given()
+    }
+
+    pub fn journal_written(&mut self, number: u64) -> Vec<Order> {
+        self.journal.page_written(number);
+        self.finish();
+        self.given()
+    }
+
+    /// The sync that was ordered has ended well.
+    pub fn synced(&mut self) -> Vec<Order> {
+        let Some(Syncing { sync, flushes }) = self.syncing.take() else { return Vec::new() };
+        self.journal.synced(sync);
+        self.syncs_ended = self.syncs_begun;
+        flushes.into_iter().for_each(|ticket| self.answer(ticket, Ok(())));
+        let journal = &self.journal;
+        self.unsealed.retain(|_, serial| !journal.is_sealed(*serial));
+        let sealed = self.for_seal.extract_if(.., |serial, _| journal.is_sealed(*serial));
+        let wishes: Vec<Wish> = sealed.flat_map(|(_, wishes)| wishes).collect();
+        self.space.sealed(self.journal.sealed());
+        wishes.into_iter().for_each(|wish| self.begin(wish));
+        self.advance_checkpoint();
+        self.retry_for_room();
+        self.given()
+    }
+
+    /// Nobody is on the way to this place any more.
+    pub fn quiet(&mut self, place: Place) -> Vec<Order> {
+        if self.quiescing.remove(&place).is_some() {
+            // Later than the record that freed it is late enough.
+            self.space.give_back(self.journal.next_serial() - 1, place);
+        }
+        self.given()
+    }
+
+    /// The pages of the map, for those who read.
+    pub fn layers(&self) -> &Layers {
+        &self.layers
+    }
+
+    pub fn space(&mut self) -> &mut Space {
+        &mut self.space
+    }
+
+    /// Nothing is under way or waits.
+    pub fn is_idle(&self) -> bool {
+        let waits = !self.for_seal.is_empty() || !self.for_room.is_empty();
+        let runs = !self.recorded.is_empty() || !self.direct.is_empty();
+        !waits && !runs && self.snapshot.is_none() && self.flushes.is_empty()
+    }
+
+    /// Begins what is asked for, or puts it where it waits.
+    fn begin(&mut self, wish: Wish) {
+        if self.snapshot.is_some() {
+            return self.for_snapshot.push_back(wish);
+        }
+        let extent = self.layers.extent_of(wish.block);
+        let is_zero = matches!(wish.what, What::Zero);
+        let Some(wish) = self.gates.enter(extent, is_zero, wish) else { return };
+        if let Err(wish) = self.begin_inside(wish) {
+            self.gates.leave(extent).into_iter().for_each(|other| self.begin(other));
+            self.for_room.push_back(wish);
+        }
+    }
+
+    /// An error: there is no room now.
+    fn begin_inside(&mut self, wish: Wish) -> Result<(), Wish> {
+        let blocks = wish.block..wish.block + wish.count;
+        let unsealed = blocks.clone().filter_map(|block| self.unsealed.get(&block)).max().copied();
+        match (&wish.what, unsealed) {
+            (What::Write(_), Some(serial)) => {
+                self.leave_gate(&wish);
+                self.for_seal.entry(serial).or_default().push(wish);
+                Ok(())
+            }
+            (What::Write(_), None) => self.begin_write(wish),
+            (What::Zero, _) => self.begin_zero(wish),
+        }
+    }
+
+    fn begin_write(&mut self, wish: Wish) -> Result<(), Wish> {
+        let What::Write(sums) = &wish.what else { unreachable!("asked before") };
+        let top = self.layers.top();
+        let is_written = |block| top.state(block) == State::Written;
+        let is_direct = (wish.block..wish.block + wish.count).all(is_written);
+        let place = match top.place(wish.block) {
+            Some(place) => place,
+            None if self.space.free_extents() <= RESERVED_EXTENTS => return self.refuse(wish),
+            // It is settled only when the record has found room.
+            None => self.space.take().expect("there are some"),
+        };
+        let at = self.layers.spot(place, wish.block);
+        let ticket = wish.ticket;
+        if is_direct {
+            self.direct.insert(ticket, wish);
+        } else {
+            let record = Record::Written { block: wish.block, at, sums: sums.clone() };
+            match self.journal.append(&record) {
+                Ok(serial) => {
+                    self.layers.settle(wish.block, place);
+                    self.recorded.insert(serial, Begun { wish, is_carrying: true });
+                }
+                Err(Full) => {
+                    if self.layers.top().place(wish.block).is_none() {
+                        self.space.untake(place);
+                    }
+                    return Err(wish);
+                }
+            }
+        }
+        self.orders.push(Order::Data { ticket, at });
+        Ok(())
+    }
+
+    /// There is no space: said at once, unless some is about to become free.
+    fn refuse(&mut self, wish: Wish) -> Result<(), Wish> {
+        if self.space.waits_for().is_some() || !self.quiescing.is_empty() {
+            return Err(wish);
+        }
+        self.leave_gate(&wish);
+        self.answer(wish.ticket, Err(Refusal::NoSpace));
+        Ok(())
+    }
+
+    fn begin_zero(&mut self, wish: Wish) -> Result<(), Wish> {
+        if self.layers.reads_zero(wish.block, wish.count) {
+            self.leave_gate(&wish);
+            self.answer(wish.ticket, Ok(()));
+            return Ok(());
+        }
+        let record = Record::Zeroed { block: wish.block, count: wish.count };
+        let Ok(serial) = self.journal.append(&record) else { return Err(wish) };
+        self.recorded.insert(serial, Begun { wish, is_carrying: false });
+        Ok(())
+    }
+
+    /// Ends what has all that it waits for, in any order but that of its record.
+    fn finish(&mut self) {
+        let journal = &self.journal;
+        let is_done =
+            |serial: &Serial, begun: &mut Begun| journal.is_written(*serial) && !begun.is_carrying;
+        let done: Vec<(Serial, Begun)> = self.recorded.extract_if(.., is_done).collect();
+        for (serial, Begun { wish, .. }) in done {
+            let Wish { ticket, block, count, what } = &wish;
+            match what {
+                What::Write(_) => self.layers.write(*block, *count),
+                What::Zero => {
+                    if let Some(place) = self.layers.zero(*block, *count) {
+                        self.quiescing.insert(place, serial);
+                        self.orders.push(Order::Quiesce { place });
+                    }
+                }
+            }
+            self.unsealed.extend((*block..*block + *count).map(|block| (block, serial)));
+            self.answer(*ticket, Ok(()));
+            self.leave(&wish);
+        }
+        if self.freezing.is_some_and(|serial| self.journal.is_written(serial)) {
+            self.frozen();
+        }
+    }
+
+    /// A snapshot is taken once nothing is under way.
+    fn freeze(&mut self) {
+        let Some((_, top)) = self.snapshot else { return };
+        let is_quiet = self.recorded.is_empty() && self.direct.is_empty();
+        if !is_quiet || self.freezing.is_some() {
+            return;
+        }
+        // Without room it is tried again behind the next checkpoint.
+        self.freezing = self.journal.append(&Record::Frozen { top }).ok();
+    }
+
+    fn frozen(&mut self) {
+        self.freezing = None;
+        let Some((ticket, top)) = self.snapshot.take() else { return };
+        self.layers.push(top);
+        // Nothing is written into the frozen layer again.
+        self.unsealed.clear();
+        self.answer(ticket, Ok(()));
+        take(&mut self.for_snapshot).into_iter().for_each(|wish| self.begin(wish));
+    }
+
+    /// A wish is over: others may have waited for it.
+    fn leave(&mut self, wish: &Wish) {
+        self.leave_gate(wish);
+        self.freeze();
+    }
+
+    fn leave_gate(&mut self, wish: &Wish) {
+        let next = self.gates.leave(self.layers.extent_of(wish.block));
+        next.into_iter().for_each(|wish| self.begin(wish));
+    }
+
+    fn retry_for_room(&mut self) {
+        take(&mut self.for_room).into_iter().for_each(|wish| self.begin(wish));
+        self.freeze();
+    }
+
+    fn answer(&mut self, ticket: Ticket, done: Result<(), Refusal>) {
+        self.orders.push(Order::Answer { ticket, done });
+    }
+
+    /// What is to be done now, with what the journal needs.
+    fn given(&mut self) -> Vec<Order> {
+        let is_full = self.journal.fill_percent() >= CHECKPOINT_PERCENT;
+        if is_full || !self.for_room.is_empty() {
+            self.begin_checkpoint();
+        }
+        let lack = self.wanted_seal().map(|serial| self.journal.lacks(serial));
+        if lack == Some(Lack::Mark) {
+            self.journal.want_mark();
+        }
+        while let Some(write) = self.journal.next_write() {
+            self.orders.push(Order::Journal(write));
+        }
+        let wants_sync =
+            lack == Some(Lack::Sync) || !self.flushes.is_empty() || self.checkpoint_wants_sync();
+        if wants_sync && self.syncing.is_none() {
+            let (sync, flushes) = (self.journal.begin_sync(), take(&mut self.flushes));
+            self.syncing = Some(Syncing { sync, flushes });
+            self.syncs_begun += 1;
+            self.orders.push(Order::Sync);
+        }
+        take(&mut self.orders)
+    }
+
+    /// The last record that somebody wants sealed.
+    fn wanted_seal(&self) -> Option<Serial> {
+        let wished = self.for_seal.last_key_value().map(|(serial, _)| *serial);
+        let for_space = self.space.waits_for().filter(|_| !self.for_room.is_empty());
+        let unasked = (self.unsealed.len() > UNSEALED_MAX)
+            .then(|| self.unsealed.values().min().copied())
+            .flatten();
+        wished.max(for_space).max(unasked)
+    }
+}
