@@ -8,13 +8,13 @@ use std::time::Duration;
 use model::MappingId;
 use uuid::Uuid;
 
-use crate::desired::{DeviceSpec, MappingSpec};
+use crate::desired::{DeviceSpec, DriveSpec, MappingSpec};
 use crate::plan::{Plan, Step};
 
 /// What a step works on. Two steps on one part never run at the same time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
-    /// A device and the file under it.
+    /// A device and the file under it, or a drive.
     Device(Uuid),
     Mapping(MappingId),
 }
@@ -34,10 +34,11 @@ pub struct Actual {
     /// LUs whose file in the data directory was made. Kept durably: a file that was made once and
     /// is gone is never made anew, because an empty disk is worse than none.
     pub made: BTreeSet<Uuid>,
-    /// LUs that were removed and whose file is still to be deleted. Kept durably: a file that no
-    /// record names is never deleted.
+    /// LUs and media that were removed and whose file is still to be deleted. Kept durably: a file
+    /// that no record names is never deleted.
     pub leftovers: BTreeSet<Uuid>,
     pub devices: BTreeMap<Uuid, DeviceSpec>,
+    pub drives: BTreeMap<Uuid, DriveSpec>,
     pub mappings: BTreeMap<MappingId, MappingSpec>,
     /// Steps under way, by the part they work on.
     pub busy: BTreeMap<Part, Step>,
@@ -72,8 +73,12 @@ impl Actual {
                     device.cache = *to;
                 }
             }
+            Step::OpenDrive { drive } | Step::Exchange { drive } => {
+                self.drives.insert(drive.uuid, drive.clone());
+            }
             Step::CloseDevice { uuid, .. } => {
                 self.devices.remove(uuid);
+                self.drives.remove(uuid);
             }
             Step::RemoveBacking { uuid } => {
                 self.made.remove(uuid);
@@ -86,6 +91,16 @@ impl Actual {
                 self.mappings.remove(id);
             }
         }
+    }
+
+    /// Devices and drives that are open.
+    pub fn open(&self) -> impl Iterator<Item = Uuid> {
+        self.devices.keys().chain(self.drives.keys()).copied()
+    }
+
+    /// Whether a device or a drive is open.
+    pub fn is_open(&self, uuid: Uuid) -> bool {
+        self.devices.contains_key(&uuid) || self.drives.contains_key(&uuid)
     }
 
     /// Takes note that a step failed and when to try again.

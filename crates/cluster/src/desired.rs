@@ -1,13 +1,13 @@
-//! [`Desired`]: the devices and mappings that a node shall run. It is read off the configuration,
-//! whole, each time that changes; what is not mapped is open all the same, so that a broken backing
-//! is known before a guest needs it.
+//! [`Desired`]: the devices, drives and mappings that a node shall run. It is read off the
+//! configuration, whole, each time that changes; what is not mapped is open all the same, so that a
+//! broken backing is known before a guest needs it.
 
 use std::collections::BTreeMap;
 
 use model::target::target_name;
 use model::{
-    Backing, BlockSize, Cache, Chap, Client, Config, Iqn, Lu, LuName, Mapping, MappingId, Secret,
-    Secrets, Size, SocketOwner, Via,
+    Backing, BlockSize, Cache, Chap, Client, Config, Drive, Iqn, Lu, LuName, Mapping, MappingId,
+    Medium, MediumName, Secret, Secrets, Size, SocketOwner, Via,
 };
 use uuid::Uuid;
 
@@ -26,12 +26,36 @@ pub struct DeviceSpec {
     pub backing: Backing,
 }
 
-/// A mapping as it shall be open: an LU at a LUN of an adapter.
+/// A drive as it shall be open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DriveSpec {
+    pub uuid: Uuid,
+    pub name: LuName,
+    pub serial: String,
+    pub medium: Option<MediumSpec>,
+}
+
+/// A medium as it shall be in a drive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MediumSpec {
+    pub name: MediumName,
+    /// None: there is no such medium in the library of this node, and it cannot be loaded.
+    pub image: Option<MediumImage>,
+}
+
+/// Which image it is, and how large.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MediumImage {
+    pub uuid: Uuid,
+    pub size: Size,
+}
+
+/// A mapping as it shall be open: an LU or a drive at a LUN of an adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MappingSpec {
     pub id: MappingId,
     pub via: Via,
-    /// The device that it serves.
+    /// The device or the drive that it serves.
     pub device: Uuid,
     pub read_only: bool,
     /// Of vhost-user sockets.
@@ -72,6 +96,8 @@ pub struct Account {
 pub struct Source<'a> {
     pub config: &'a Config,
     pub secrets: &'a Secrets,
+    /// The library of the node.
+    pub media: &'a BTreeMap<MediumName, Medium>,
     /// The cluster's part in target names.
     pub cluster: &'a str,
 }
@@ -81,6 +107,7 @@ pub struct Source<'a> {
 pub struct Desired {
     pub revision: u64,
     pub devices: BTreeMap<Uuid, DeviceSpec>,
+    pub drives: BTreeMap<Uuid, DriveSpec>,
     pub mappings: BTreeMap<MappingId, MappingSpec>,
 }
 
@@ -98,6 +125,27 @@ impl From<&Lu> for DeviceSpec {
             shareable: lu.shareable,
             backing: lu.backing.clone(),
         }
+    }
+}
+
+impl DriveSpec {
+    pub fn of(source: Source<'_>, drive: &Drive) -> DriveSpec {
+        let image = |name: &MediumName| {
+            let Medium { uuid, size, .. } = source.media.get(name)?;
+            Some(MediumImage { uuid: *uuid, size: *size })
+        };
+        let medium = |name: &MediumName| MediumSpec { name: name.clone(), image: image(name) };
+        DriveSpec {
+            uuid: drive.uuid,
+            name: drive.name.clone(),
+            serial: drive.serial.clone(),
+            medium: drive.medium.as_ref().map(medium),
+        }
+    }
+
+    /// Whether an open drive can take on this spec without being closed: only the medium changes.
+    pub fn is_change_in_place(&self, open: &DriveSpec) -> bool {
+        DriveSpec { medium: open.medium.clone(), ..self.clone() } == *open
     }
 }
 
@@ -136,15 +184,24 @@ fn chap_spec(secrets: &Secrets, client: &Client, chap: &Chap) -> Option<ChapSpec
 }
 
 impl Desired {
-    /// What the only node of a configuration runs: all of it. A mapping whose LU or client is
-    /// missing cannot be in a configuration that was validated, and is left out.
+    /// The name of a device or a drive that is wanted.
+    pub fn name(&self, uuid: Uuid) -> Option<&LuName> {
+        let drive = || self.drives.get(&uuid).map(|drive| &drive.name);
+        self.devices.get(&uuid).map(|device| &device.name).or_else(drive)
+    }
+
+    /// What the only node of a configuration runs: all of it. A mapping whose LU, drive or client
+    /// is missing cannot be in a configuration that was validated, and is left out.
     pub fn of(source: Source<'_>) -> Desired {
         let config = source.config;
         let lus: BTreeMap<&LuName, &Lu> = config.lus.iter().map(|lu| (&lu.name, lu)).collect();
         let clients: BTreeMap<_, _> =
             config.clients.iter().map(|client| (&client.name, client)).collect();
+        let drives: BTreeMap<&LuName, &Drive> =
+            config.drives.iter().map(|drive| (&drive.name, drive)).collect();
         let spec = |mapping: &Mapping| {
-            let lu = lus.get(&mapping.lu)?;
+            let (lu, drive) = (lus.get(&mapping.lu), drives.get(&mapping.lu));
+            let device = lu.map(|lu| lu.uuid).or_else(|| drive.map(|drive| drive.uuid))?;
             let client = clients.get(&mapping.client)?;
             let (socket_owner, iscsi) = match mapping.via {
                 Via::VhostUserBlk => (client.socket_owner.clone(), None),
@@ -153,8 +210,8 @@ impl Desired {
             Some(MappingSpec {
                 id: mapping.id(),
                 via: mapping.via,
-                device: lu.uuid,
-                read_only: mapping.read_only || lu.read_only,
+                device,
+                read_only: mapping.read_only || lu.is_none_or(|lu| lu.read_only),
                 socket_owner,
                 iscsi,
             })
@@ -163,6 +220,9 @@ impl Desired {
         Desired {
             revision: config.revision,
             devices: config.lus.iter().map(|lu| (lu.uuid, DeviceSpec::from(lu))).collect(),
+            drives: (config.drives.iter())
+                .map(|drive| (drive.uuid, DriveSpec::of(source, drive)))
+                .collect(),
             mappings: mappings.map(|mapping| (mapping.id.clone(), mapping)).collect(),
         }
     }

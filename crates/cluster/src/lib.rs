@@ -16,5 +16,8 @@ pub mod desired;
 pub mod plan;
 
 pub use actual::{Actual, Part};
-pub use desired::{Account, ChapSpec, Desired, DeviceSpec, IscsiSpec, MappingSpec, Source};
+pub use desired::{
+    Account, ChapSpec, Desired, DeviceSpec, DriveSpec, IscsiSpec, MappingSpec, MediumImage,
+    MediumSpec, Source,
+};
 pub use plan::{Plan, Planned, Step, Wait, plan};

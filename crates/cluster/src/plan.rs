@@ -10,6 +10,7 @@
 //! ```text
 //!   close mapping → close device → remove backing
 //!                                  create backing → open device → resize, set cache → open mapping
+//!                                                   open drive → exchange medium ────┘
 //! ```
 
 use std::collections::BTreeSet;
@@ -20,19 +21,51 @@ use model::{Backing, Cache, LuName, MappingId, Size};
 use uuid::Uuid;
 
 use crate::actual::{Actual, Part};
-use crate::desired::{Desired, DeviceSpec, MappingSpec};
+use crate::desired::{Desired, DeviceSpec, DriveSpec, MappingSpec};
 
 /// One thing to do. Doing it twice is as good as doing it once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    CloseMapping { id: MappingId, device: Uuid },
-    CloseDevice { uuid: Uuid, name: LuName },
-    RemoveBacking { uuid: Uuid },
-    CreateBacking { device: DeviceSpec },
-    OpenDevice { device: DeviceSpec },
-    Resize { uuid: Uuid, name: LuName, from: Size, to: Size },
-    SetCache { uuid: Uuid, name: LuName, to: Cache },
-    OpenMapping { mapping: MappingSpec, lu: LuName },
+    CloseMapping {
+        id: MappingId,
+        device: Uuid,
+    },
+    /// A drive is closed in the same way.
+    CloseDevice {
+        uuid: Uuid,
+        name: LuName,
+    },
+    RemoveBacking {
+        uuid: Uuid,
+    },
+    CreateBacking {
+        device: DeviceSpec,
+    },
+    OpenDevice {
+        device: DeviceSpec,
+    },
+    Resize {
+        uuid: Uuid,
+        name: LuName,
+        from: Size,
+        to: Size,
+    },
+    SetCache {
+        uuid: Uuid,
+        name: LuName,
+        to: Cache,
+    },
+    OpenDrive {
+        drive: DriveSpec,
+    },
+    /// Puts into an open drive what the spec says: another medium, or none.
+    Exchange {
+        drive: DriveSpec,
+    },
+    OpenMapping {
+        mapping: MappingSpec,
+        lu: LuName,
+    },
 }
 
 /// Why a step cannot begin.
@@ -88,6 +121,7 @@ pub fn plan(desired: &Desired, actual: &Actual, now: Duration) -> Plan {
     planner.close_devices();
     planner.remove_backings();
     planner.open_devices();
+    planner.open_drives();
     planner.open_mappings();
     Plan { revision: desired.revision, steps: planner.steps }
 }
@@ -115,13 +149,15 @@ impl Planner<'_> {
         let actual = self.actual;
         // A mapping that is just being opened holds its device too.
         let users: Vec<&MappingSpec> = open_or_opening(actual).collect();
-        for (uuid, device) in &actual.devices {
-            if !self.device_closes(*uuid) {
+        let devices = actual.devices.values().map(|device| (device.uuid, &device.name));
+        let drives = actual.drives.values().map(|drive| (drive.uuid, &drive.name));
+        for (uuid, name) in devices.chain(drives) {
+            if !self.device_closes(uuid) {
                 continue;
             }
-            let user = users.iter().find(|mapping| mapping.device == *uuid);
+            let user = users.iter().find(|mapping| mapping.device == uuid);
             let wait = user.map(|mapping| Wait::Earlier(Part::Mapping(mapping.id.clone())));
-            self.push(Step::CloseDevice { uuid: *uuid, name: device.name.clone() }, wait);
+            self.push(Step::CloseDevice { uuid, name: name.clone() }, wait);
         }
     }
 
@@ -170,6 +206,21 @@ impl Planner<'_> {
         }
     }
 
+    fn open_drives(&mut self) {
+        let (desired, actual) = (self.desired, self.actual);
+        for (uuid, drive) in &desired.drives {
+            let closes = self.device_closes(*uuid);
+            match actual.drives.get(uuid) {
+                Some(open) if !closes && open == drive => {}
+                Some(_) if !closes => self.push(Step::Exchange { drive: drive.clone() }, None),
+                _ => {
+                    let wait = closes.then_some(Wait::Earlier(Part::Device(*uuid)));
+                    self.push(Step::OpenDrive { drive: drive.clone() }, wait);
+                }
+            }
+        }
+    }
+
     fn open_mappings(&mut self) {
         let (desired, actual) = (self.desired, self.actual);
         // Whatever is still to be done to a device, or is being done, comes before its mappings.
@@ -177,13 +228,13 @@ impl Planner<'_> {
         let busy = actual.busy.keys().filter(|part| matches!(part, Part::Device(_)));
         let unsettled: BTreeSet<Part> = planned.chain(busy.cloned()).collect();
         for (id, mapping) in &desired.mappings {
-            let Some(device) = desired.devices.get(&mapping.device) else { continue };
+            let Some(name) = desired.name(mapping.device) else { continue };
             let (own, below) = (Part::Mapping(id.clone()), Part::Device(mapping.device));
             let closes = unsettled.contains(&own);
             if actual.mappings.contains_key(id) && !closes {
                 continue;
             }
-            let is_open = actual.devices.contains_key(&mapping.device);
+            let is_open = actual.is_open(mapping.device);
             let wait = if closes {
                 Some(Wait::Earlier(own))
             } else if !is_open || unsettled.contains(&below) {
@@ -192,18 +243,21 @@ impl Planner<'_> {
                 let other = at_adapter(actual, id).find(|other| !is_alike(other, mapping));
                 other.map(|other| Wait::Earlier(Part::Mapping(other.id.clone())))
             };
-            let (mapping, lu) = (mapping.clone(), device.name.clone());
+            let (mapping, lu) = (mapping.clone(), name.clone());
             self.push(Step::OpenMapping { mapping, lu }, wait);
         }
     }
 
-    /// Whether an open device is to be closed: for good, or to be opened in another way.
+    /// Whether an open device or drive is to be closed: for good, or to be opened in another way.
     fn device_closes(&self, uuid: Uuid) -> bool {
-        let Some(open) = self.actual.devices.get(&uuid) else { return false };
-        match self.desired.devices.get(&uuid) {
-            Some(wanted) => !wanted.is_change_in_place(open),
-            None => true,
+        let (desired, actual) = (self.desired, self.actual);
+        if let Some(open) = actual.devices.get(&uuid) {
+            let wanted = desired.devices.get(&uuid);
+            return wanted.is_none_or(|wanted| !wanted.is_change_in_place(open));
         }
+        let Some(open) = actual.drives.get(&uuid) else { return false };
+        let wanted = desired.drives.get(&uuid);
+        wanted.is_none_or(|wanted| !wanted.is_change_in_place(open))
     }
 
     fn push(&mut self, step: Step, wait: Option<Wait>) {
@@ -253,6 +307,7 @@ impl Step {
             Step::CreateBacking { device } | Step::OpenDevice { device } => {
                 Part::Device(device.uuid)
             }
+            Step::OpenDrive { drive } | Step::Exchange { drive } => Part::Device(drive.uuid),
         }
     }
 }
@@ -262,7 +317,7 @@ impl fmt::Display for Step {
         match self {
             Step::CloseMapping { id, .. } => write!(f, "close mapping {id}"),
             Step::CloseDevice { name, .. } => write!(f, "close device {name}"),
-            Step::RemoveBacking { uuid } => write!(f, "delete the file of removed LU {uuid}"),
+            Step::RemoveBacking { uuid } => write!(f, "delete the file of removed {uuid}"),
             Step::CreateBacking { device } => {
                 write!(f, "make the file of {} ({})", device.name, device.size)
             }
@@ -273,6 +328,11 @@ impl fmt::Display for Step {
                 write!(f, "resize device {name} from {from} to {to}")
             }
             Step::SetCache { name, to, .. } => write!(f, "set the cache of device {name} to {to}"),
+            Step::OpenDrive { drive } => write!(f, "open drive {}", drive.name),
+            Step::Exchange { drive: DriveSpec { name, medium: Some(medium), .. } } => {
+                write!(f, "load {} into drive {name}", medium.name)
+            }
+            Step::Exchange { drive } => write!(f, "take the medium out of drive {}", drive.name),
             Step::OpenMapping { mapping, lu } => {
                 write!(f, "open {} mapping {} of {lu}", mapping.via, mapping.id)
             }

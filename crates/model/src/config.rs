@@ -5,13 +5,15 @@
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use crate::chap::{self, Secrets};
 use crate::client::Client;
+use crate::drive::Drive;
 use crate::error::ApiError;
 use crate::lu::Lu;
 use crate::mapping::Mapping;
-use crate::name::{ClientName, LuName};
+use crate::name::{ClientName, LuName, MediumName};
 
 /// The version of the document that this program writes.
 pub const CONFIG_VERSION: u32 = 1;
@@ -26,6 +28,8 @@ pub struct Config {
     pub revision: u64,
     #[serde(default)]
     pub lus: Vec<Lu>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drives: Vec<Drive>,
     #[serde(default)]
     pub clients: Vec<Client>,
     #[serde(default)]
@@ -65,6 +69,7 @@ impl Default for Config {
             version: CONFIG_VERSION,
             revision: 0,
             lus: Vec::new(),
+            drives: Vec::new(),
             clients: Vec::new(),
             mappings: Vec::new(),
             secrets: Secrets::new(),
@@ -77,10 +82,26 @@ impl Config {
         self.lus.iter().find(|lu| lu.name == *name)
     }
 
+    pub fn drive(&self, name: &LuName) -> Option<&Drive> {
+        self.drives.iter().find(|drive| drive.name == *name)
+    }
+
+    /// What is mapped under this name: an LU's UUID or a drive's.
+    pub fn device(&self, name: &LuName) -> Option<Uuid> {
+        let drive = || self.drive(name).map(|drive| drive.uuid);
+        self.lu(name).map(|lu| lu.uuid).or_else(drive)
+    }
+
+    /// Drives that this medium is wanted in.
+    pub fn drives_with<'a>(&'a self, medium: &'a MediumName) -> impl Iterator<Item = &'a Drive> {
+        self.drives.iter().filter(move |drive| drive.medium.as_ref() == Some(medium))
+    }
+
     pub fn client(&self, name: &ClientName) -> Option<&Client> {
         self.clients.iter().find(|client| client.name == *name)
     }
 
+    /// Of an LU or a drive.
     pub fn mappings_of_lu<'a>(&'a self, name: &'a LuName) -> impl Iterator<Item = &'a Mapping> {
         self.mappings.iter().filter(move |mapping| mapping.lu == *name)
     }
@@ -95,6 +116,7 @@ impl Config {
     /// Puts every list into its order.
     pub fn sort(&mut self) {
         self.lus.sort_by(|a, b| a.name.cmp(&b.name));
+        self.drives.sort_by(|a, b| a.name.cmp(&b.name));
         self.clients.sort_by(|a, b| a.name.cmp(&b.name));
         let key = |m: &Mapping| (m.client.clone(), m.slot, m.lun);
         self.mappings.sort_by_key(key);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::mapping::AdapterId;
-use crate::name::{ClientName, LuName};
+use crate::name::{ClientName, LuName, MediumName};
 use crate::schema::schema_as;
 
 /// Something that happened, as it is kept and shown.
@@ -57,12 +57,15 @@ impl fmt::Display for Severity {
     }
 }
 
-/// What an event or a problem is about; `lu/web1`, `client/vm1`, `adapter/vm1-2` or `node`.
+/// What an event or a problem is about; `lu/web1`, `drive/dvd1`, `medium/debian`, `client/vm1`,
+/// `adapter/vm1-2` or `node`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Subject {
     Node,
     Lu(LuName),
+    Drive(LuName),
+    Medium(MediumName),
     Client(ClientName),
     Adapter(AdapterId),
 }
@@ -74,6 +77,8 @@ impl fmt::Display for Subject {
         match self {
             Subject::Node => f.pad("node"),
             Subject::Lu(name) => f.pad(&format!("lu/{name}")),
+            Subject::Drive(name) => f.pad(&format!("drive/{name}")),
+            Subject::Medium(name) => f.pad(&format!("medium/{name}")),
             Subject::Client(name) => f.pad(&format!("client/{name}")),
             Subject::Adapter(id) => f.pad(&format!("adapter/{id}")),
         }
@@ -82,7 +87,10 @@ impl fmt::Display for Subject {
 
 /// Why a subject was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a subject; write node, lu/NAME, client/NAME or adapter/CLIENT-SLOT")]
+#[error(
+    "'{0}' is not a subject; write node, lu/NAME, drive/NAME, medium/NAME, client/NAME or \
+     adapter/CLIENT-SLOT"
+)]
 pub struct SubjectError(String);
 
 impl FromStr for Subject {
@@ -95,6 +103,8 @@ impl FromStr for Subject {
         };
         match kind {
             "lu" => name.parse().map(Subject::Lu).map_err(|_| error()),
+            "drive" => name.parse().map(Subject::Drive).map_err(|_| error()),
+            "medium" => name.parse().map(Subject::Medium).map_err(|_| error()),
             "client" => name.parse().map(Subject::Client).map_err(|_| error()),
             "adapter" => {
                 let (client, slot) = name.rsplit_once('-').ok_or_else(error)?;
@@ -126,7 +136,9 @@ mod tests {
 
     #[test]
     fn subjects_read_as_they_print() {
-        for text in ["node", "lu/web1", "client/vm-1", "adapter/vm-1-2"] {
+        for text in
+            ["node", "lu/web1", "drive/dvd1", "medium/deb-12", "client/vm-1", "adapter/vm-1-2"]
+        {
             assert_eq!(text.parse::<Subject>().unwrap().to_string(), text);
         }
         for text in ["", "lu", "lu/", "node/x", "adapter/vm1", "adapter/vm1-1", "x/y"] {

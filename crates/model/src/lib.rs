@@ -4,9 +4,11 @@
 //! | module | nouns |
 //! |---|---|
 //! | [`limits`] | every limit of the control plane, by name |
-//! | [`name`] | [`LuName`], [`ClientName`], [`Iqn`], [`Nqn`]: parsed once, valid ever after |
+//! | [`name`] | [`LuName`], [`MediumName`], [`ClientName`], [`Iqn`], [`Nqn`]: parsed once, valid ever after |
 //! | [`size`] | [`Size`]: `10G`, `10GiB`, `512` |
 //! | [`lu`] | [`Lu`] and what creates, adopts and resizes one |
+//! | [`medium`] | [`Medium`]: a disc image in the library |
+//! | [`drive`] | [`Drive`]: a virtual drive for them |
 //! | [`client`] | [`Client`] |
 //! | [`chap`] | how a client proves itself over iSCSI: [`Chap`], and [`Secrets`] kept apart from it |
 //! | [`mapping`] | [`Mapping`], [`Via`], [`Slot`] and the slot rules |
@@ -25,12 +27,14 @@
 pub mod chap;
 pub mod client;
 pub mod config;
+pub mod drive;
 pub mod error;
 pub mod event;
 pub mod image;
 pub mod limits;
 pub mod lu;
 pub mod mapping;
+pub mod medium;
 pub mod name;
 pub mod reservation;
 mod schema;
@@ -42,9 +46,11 @@ pub mod target;
 pub use chap::{Chap, ChapSecrets, Secret, Secrets};
 pub use client::{Client, ClientChange, ClientCreate, SocketOwner};
 pub use config::Config;
+pub use drive::{Drive, DriveCreate, DriveLoad, DriveView, Tray};
 pub use error::{ApiError, ErrorKind};
 pub use event::{Event, Severity, Subject};
 pub use lu::{Backing, BlockSize, Cache, Lu, LuAdopt, LuCreate, LuResize};
 pub use mapping::{AdapterId, MapRequest, Mapping, MappingId, Slot, Via};
-pub use name::{ClientName, Iqn, LuName, Nqn};
+pub use medium::{Medium, MediumAdd, MediumView};
+pub use name::{ClientName, Iqn, LuName, MediumName, Nqn};
 pub use size::Size;

@@ -51,7 +51,16 @@ pub const MEMORY_LU_SIZE_MAX: u64 = 1 << 40;
 /// virtio-blk's GET_ID answers 20 bytes, the shortest serial of all transports.
 pub const SERIAL_BYTES_MAX: usize = 20;
 
-/// Longest path of an adopted image.
+/// Drives of a cluster.
+pub const DRIVES_MAX: usize = 4_096;
+
+/// Media of a library.
+pub const MEDIA_MAX: usize = 4_096;
+
+/// Largest medium; what has more is no image of any disc.
+pub const MEDIUM_SIZE_MAX: u64 = 1 << 40;
+
+/// Longest path of an adopted image or of a file that becomes a medium.
 pub const PATH_BYTES_MAX: usize = 4096;
 
 /// Events that a node keeps; the oldest go first.

@@ -267,7 +267,7 @@ pub fn serial_of(uuid: Uuid) -> String {
     serial
 }
 
-fn check_serial(serial: &str) -> Result<(), String> {
+pub(crate) fn check_serial(serial: &str) -> Result<(), String> {
     if serial.is_empty() || serial.len() > SERIAL_BYTES_MAX {
         return Err(format!("has {} bytes; it must have 1 to {SERIAL_BYTES_MAX}", serial.len()));
     }

@@ -1,7 +1,7 @@
-//! [`Mapping`]: which LU a client sees, through which adapter and at which LUN there. The adapter
-//! is numbered by a [`Slot`] of its client: 0 and 1 are reserved, 2 to 255 may be used, a slot
-//! holds one adapter, and the lowest free one is offered. A vhost-user-blk adapter is one disk, LUN
-//! 0; an iSCSI adapter is the client's target, with a LUN for each of its LUs.
+//! [`Mapping`]: which LU or drive a client sees, through which adapter and at which LUN there. The
+//! adapter is numbered by a [`Slot`] of its client: 0 and 1 are reserved, 2 to 255 may be used, a
+//! slot holds one adapter, and the lowest free one is offered. A vhost-user-blk adapter is one
+//! disk, LUN 0; an iSCSI adapter is the client's target, with a LUN for each of its LUs and drives.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,10 +13,11 @@ use utoipa::ToSchema;
 use crate::limits::{LUNS_PER_ADAPTER_MAX, SLOTS_PER_CLIENT_MAX, SLOTS_RESERVED};
 use crate::name::{ClientName, LuName};
 
-/// An LU at a slot of a client.
+/// An LU or a drive at a slot of a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mapping {
+    /// The name of the LU or the drive.
     pub lu: LuName,
     pub client: ClientName,
     pub via: Via,
@@ -54,6 +55,11 @@ impl Via {
             Via::Iscsi => LUNS_PER_ADAPTER_MAX,
         }
     }
+
+    /// Whether it carries drives, and not disks only.
+    pub fn has_drives(self) -> bool {
+        self != Via::VhostUserBlk
+    }
 }
 
 impl fmt::Display for Via {
@@ -69,6 +75,7 @@ impl fmt::Display for Via {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MapRequest {
+    /// The name of the LU or the drive.
     pub lu: LuName,
     pub client: ClientName,
     pub via: Via,

@@ -83,10 +83,19 @@ macro_rules! name_type {
 }
 
 name_type!(
-    /// The name of an LU: unique in its cluster.
+    /// The name of an LU or a drive: unique in its cluster.
     LuName,
     std::convert::identity::<String>,
     |name| check_plain(name, "LU", "letters, digits, '.', '_' and '-'", |c| {
+        c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
+    })
+);
+
+name_type!(
+    /// The name of a medium: unique in its library.
+    MediumName,
+    std::convert::identity::<String>,
+    |name| check_plain(name, "medium", "letters, digits, '.', '_' and '-'", |c| {
         c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
     })
 );

@@ -68,6 +68,8 @@ pub struct NodeStatus {
     pub steps_pending: u64,
     pub cores: u32,
     pub lus: u64,
+    #[serde(default)]
+    pub drives: u64,
     pub clients: u64,
     pub mappings: u64,
     /// Sessions of clients with adapters.
@@ -222,6 +224,9 @@ pub struct MappingView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<String>,
     /// Name of the iSCSI target that it is at.
+    /// It is a drive's, and not an LU's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_drive: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

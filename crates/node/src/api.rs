@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | here | [`Api`]: what a handler may ask for, and how long it waits |
-//! | [`routes`], [`clients`], [`reservations`] | the routes and their handlers |
+//! | [`routes`], [`clients`], [`optical`], [`adding`], [`reservations`] | the routes and their handlers |
 //! | [`document`] | the OpenAPI document, generated from the handlers |
 //! | [`listen`] | the Unix socket, TCP, and the thread that serves both |
 //!
@@ -11,9 +11,11 @@
 //! everything. On TCP there is no such word, so until there is TLS with tokens only reading is
 //! served there.
 
+pub mod adding;
 pub mod clients;
 pub mod document;
 pub mod listen;
+pub mod optical;
 pub mod reservations;
 pub mod routes;
 
@@ -32,7 +34,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use uuid::Uuid;
 
 use crate::control::{Change, Changed, Message};
-use crate::engine::{Done, Engine, Snapshot};
+use crate::engine::{Done, Engine, Motion, Snapshot};
 use crate::events::Events;
 use crate::probe::Probe;
 use crate::view::{Picture, Published};
@@ -47,6 +49,9 @@ pub const SNAPSHOT_WAIT: Duration = Duration::from_secs(2);
 /// How long a look at an image may take.
 pub const PROBE_WAIT: Duration = Duration::from_secs(20);
 
+/// How long a tray may take to move: clients have a few seconds to let go of a medium.
+pub const TRAY_WAIT: Duration = Duration::from_secs(15);
+
 /// What is fixed while a node runs.
 #[derive(Debug, Clone)]
 pub struct Info {
@@ -54,6 +59,7 @@ pub struct Info {
     pub version: &'static str,
     pub data: PathBuf,
     pub lus: PathBuf,
+    pub media: PathBuf,
     pub run: PathBuf,
     pub http: Option<String>,
     pub started: Timestamp,
@@ -131,6 +137,11 @@ impl Api {
 
     pub async fn clear_reservations(&self, uuid: Uuid) -> Result<(), ApiError> {
         self.ask(SNAPSHOT_WAIT, |done| self.engine.clear_reservations(uuid, done)).await
+    }
+
+    /// Moves a tray; answers with who locks it.
+    pub async fn tray(&self, uuid: Uuid, motion: Motion) -> Result<Vec<String>, ApiError> {
+        self.ask(TRAY_WAIT, |done| self.engine.tray(uuid, motion, done)).await
     }
 
     pub async fn probe(&self, path: &str, usage: ImageUse) -> Result<Probe, ApiError> {

@@ -15,8 +15,9 @@ use cluster::{Desired, MappingSpec, Part, Source, Step};
 use model::config::{ConfigRestore, RestoreOutcome};
 use model::status::Phase;
 use model::{
-    ApiError, Chap, ChapSecrets, Client, ClientChange, ClientName, Config, LuAdopt, LuCreate,
-    LuName, LuResize, MapRequest, Mapping, MappingId, Severity, Subject, Via,
+    ApiError, Chap, ChapSecrets, Client, ClientChange, ClientName, Config, DriveCreate, LuAdopt,
+    LuCreate, LuName, LuResize, MapRequest, Mapping, MappingId, Medium, MediumName, Severity,
+    Subject, Via,
 };
 use uuid::Uuid;
 
@@ -27,6 +28,7 @@ use crate::owner;
 use crate::probe::Probe;
 use crate::reconcile::{Ended, Reconciler, Settled};
 use crate::socket::{self, CLIENT_SOCKET_MODE, SocketSpec};
+use crate::state::optical::{self, kind_and_name};
 use crate::state::{Mark, State, ops};
 use crate::view::Published;
 use crate::world::{self, World};
@@ -41,6 +43,13 @@ pub enum Change {
     LuAdopt(LuAdopt, Probe),
     LuResize(LuName, LuResize, Option<Probe>),
     LuRemove(LuName),
+    /// Its copy is in the library, and has no name yet.
+    MediumAdd(Medium),
+    MediumRemove(MediumName),
+    DriveCreate(DriveCreate),
+    DriveRemove(LuName),
+    /// What is in a drive; its tray is open, if that was for clients to say.
+    DriveLoad(LuName, Option<MediumName>),
     ClientCreate(Client),
     ClientChange(ClientName, ClientChange),
     ClientChap(ClientName, Option<(Chap, ChapSecrets)>),
@@ -227,13 +236,20 @@ impl Control {
     fn commit(&mut self, change: Change) -> Result<(Subject, BTreeSet<Part>, Changed), ApiError> {
         let before = Arc::clone(&self.config);
         let prepared = self.prepare(&before, change)?;
-        self.parts.state.commit(prepared.next, &prepared.marks)?;
+        match &prepared.library {
+            None => self.parts.state.commit(prepared.next, &prepared.marks)?,
+            Some(Library::Add(medium)) => self.parts.state.add_medium(medium.clone())?,
+            Some(Library::Remove(medium)) => self.parts.state.remove_medium(medium)?,
+        }
         let state = &self.parts.state;
         self.config = Arc::new(state.config().clone());
         self.reconciler.want(desired(state, &self.parts.cluster), state.leftovers());
         self.copy_config();
         let changed = Changed { revision: self.config.revision, ..prepared.changed };
-        let parts = self.parts_of(&prepared.subject, &changed, &before);
+        let mut parts = self.parts_of(&prepared.subject, &changed, &before);
+        if let Some(Library::Remove(medium)) = &prepared.library {
+            parts.insert(Part::Device(medium.uuid));
+        }
         let subject = prepared.subject;
         let (kind, message) = prepared.event;
         let severity = Severity::Info;
@@ -266,6 +282,11 @@ impl Control {
                 let message = format!("LU '{name}' was removed");
                 Ok(Prepared { marks, ..Prepared::lu(next, name, "lu-removed", message) })
             }
+            Change::MediumAdd(_)
+            | Change::MediumRemove(_)
+            | Change::DriveCreate(_)
+            | Change::DriveRemove(_)
+            | Change::DriveLoad(..) => self.prepare_optical(config, change),
             Change::ClientCreate(client) => {
                 owner::resolve(client.socket_owner.as_ref())?;
                 let next = ops::client_create(config, &client)?;
@@ -286,7 +307,8 @@ impl Control {
             Change::Map(request) => self.prepare_map(config, &request),
             Change::Unmap(lu, client, via) => {
                 let (next, mapping) = ops::unmap(config, &lu, &client, via)?;
-                let message = format!("LU '{lu}' was unmapped from client '{client}'");
+                let thing = kind_and_name(config, &lu);
+                let message = format!("{thing} was unmapped from client '{client}'");
                 Ok(Prepared::mapping(next, mapping, "unmapped", message))
             }
             Change::Restore(request) => {
@@ -297,8 +319,50 @@ impl Control {
                 );
                 let changed = Changed { restored: Some(outcome), ..Changed::default() };
                 let event = ("config-restored", message);
-                Ok(Prepared { next, marks, subject: Subject::Node, changed, event })
+                let (subject, library) = (Subject::Node, None);
+                Ok(Prepared { next, marks, library, subject, changed, event })
             }
+        }
+    }
+
+    fn prepare_optical(&self, config: &Config, change: Change) -> Result<Prepared, ApiError> {
+        let media = self.parts.state.media();
+        match change {
+            Change::MediumAdd(medium) => {
+                optical::medium_add(media, &medium.name)?;
+                let message = format!("medium '{}' was added, {}", medium.name, medium.size);
+                let library = Library::Add(medium);
+                Ok(Prepared::library(config, library, "medium-added", message))
+            }
+            Change::MediumRemove(name) => {
+                let medium = optical::medium_remove(config, media, &name)?.clone();
+                let (library, message) =
+                    (Library::Remove(medium), format!("medium '{name}' was removed"));
+                Ok(Prepared::library(config, library, "medium-removed", message))
+            }
+            Change::DriveCreate(request) => {
+                let uuid = self.parts.world.uuid();
+                let next = optical::drive_create(config, media, &request, uuid)?;
+                let message = format!("drive '{}' was made", request.name);
+                Ok(Prepared::drive(next, request.name, "drive-created", message))
+            }
+            Change::DriveRemove(name) => {
+                let next = optical::drive_remove(config, &name)?;
+                let message = format!("drive '{name}' was removed");
+                Ok(Prepared::drive(next, name, "drive-removed", message))
+            }
+            Change::DriveLoad(name, medium) => {
+                let next = optical::drive_load(config, media, &name, medium.as_ref())?;
+                let (kind, message) = match medium {
+                    Some(medium) => (
+                        "drive-loaded",
+                        format!("medium '{medium}' was loaded into drive '{name}'"),
+                    ),
+                    None => ("drive-emptied", format!("drive '{name}' was emptied")),
+                };
+                Ok(Prepared::drive(next, name, kind, message))
+            }
+            _ => Err(ApiError::failed("this change is about neither drives nor media")),
         }
     }
 
@@ -312,17 +376,23 @@ impl Control {
             }
             Via::Iscsi => format!("LUN {lun} at slot {slot}"),
         };
-        let message = format!("LU '{lu}' was mapped to client '{client}' at {place} via {via}");
+        let thing = kind_and_name(config, lu);
+        let message = format!("{thing} was mapped to client '{client}' at {place} via {via}");
         Ok(Prepared::mapping(next, mapping, "mapped", message))
     }
 
     /// The devices and mappings that a change is about.
     fn parts_of(&self, subject: &Subject, changed: &Changed, before: &Config) -> BTreeSet<Part> {
-        let lu = |name: &LuName| self.config.lu(name).or_else(|| before.lu(name));
-        let device = |name: &LuName| lu(name).map(|lu| Part::Device(lu.uuid));
+        let uuid = |name: &LuName| self.config.device(name).or_else(|| before.device(name));
+        let device = |name: &LuName| uuid(name).map(Part::Device);
         let mapping = |mapping: &Mapping| Part::Mapping(mapping.id());
         match (subject, &changed.mapping) {
-            (Subject::Lu(name), _) => device(name).into_iter().collect(),
+            (Subject::Lu(name) | Subject::Drive(name), _) => device(name).into_iter().collect(),
+            // What is in a drive may become readable.
+            (Subject::Medium(name), _) => {
+                let drives = self.config.drives_with(name);
+                drives.map(|drive| Part::Device(drive.uuid)).collect()
+            }
             (Subject::Adapter(_), changed) => {
                 let parts = changed.iter().flat_map(|it| [device(&it.lu), Some(mapping(it))]);
                 parts.flatten().collect()
@@ -331,8 +401,9 @@ impl Control {
                 self.config.mappings_of_client(name).map(mapping).collect()
             }
             (Subject::Node, _) => {
+                let drives = self.config.drives.iter().map(|drive| Part::Device(drive.uuid));
                 let devices = self.config.lus.iter().map(|lu| Part::Device(lu.uuid));
-                devices.chain(self.config.mappings.iter().map(mapping)).collect()
+                devices.chain(drives).chain(self.config.mappings.iter().map(mapping)).collect()
             }
         }
     }
@@ -345,6 +416,8 @@ impl Control {
                 engine.create_backing(device, self.done(&step, Some));
             }
             Step::OpenDevice { device } => engine.open_device(device, self.done(&step, none)),
+            Step::OpenDrive { drive } => engine.open_drive(drive, self.done(&step, none)),
+            Step::Exchange { drive } => engine.exchange(drive, self.done(&step, none)),
             Step::Resize { uuid, to, .. } => engine.resize(*uuid, *to, self.done(&step, none)),
             Step::SetCache { uuid, to, .. } => {
                 engine.set_cache(*uuid, *to, self.done(&step, none));
@@ -427,7 +500,10 @@ impl Control {
             Part::Mapping(id) => Subject::Adapter(id.adapter.clone()),
             Part::Device(uuid) => {
                 let lu = self.config.lus.iter().find(|lu| lu.uuid == *uuid);
-                lu.map_or(Subject::Node, |lu| Subject::Lu(lu.name.clone()))
+                let lu = lu.map(|lu| Subject::Lu(lu.name.clone()));
+                let drive = self.config.drives.iter().find(|drive| drive.uuid == *uuid);
+                let drive = drive.map(|drive| Subject::Drive(drive.name.clone()));
+                lu.or(drive).unwrap_or(Subject::Node)
             }
         }
     }
@@ -459,10 +535,11 @@ impl Control {
     fn publish(&self) {
         let published = Published {
             config: Arc::clone(&self.config),
+            media: Arc::clone(self.parts.state.media()),
             phase: self.phase,
             steps_pending: self.reconciler.steps_pending() as u64,
             failures: self.reconciler.failures().clone(),
-            devices: self.reconciler.actual().devices.keys().copied().collect::<BTreeSet<Uuid>>(),
+            devices: self.reconciler.actual().open().collect::<BTreeSet<Uuid>>(),
             mappings: self
                 .reconciler
                 .actual()
@@ -519,7 +596,8 @@ impl Control {
 
 /// What a state asks of this node.
 fn desired(state: &State, cluster: &str) -> Desired {
-    Desired::of(Source { config: state.config(), secrets: state.secrets(), cluster })
+    let (config, secrets, media) = (state.config(), state.secrets(), state.media());
+    Desired::of(Source { config, secrets, media, cluster })
 }
 
 fn prepare_chap(
@@ -541,27 +619,49 @@ fn prepare_chap(
 struct Prepared {
     next: Config,
     marks: Vec<Mark>,
+    /// What becomes of the library, instead of the configuration.
+    library: Option<Library>,
     subject: Subject,
     changed: Changed,
     event: (&'static str, String),
 }
 
+enum Library {
+    Add(Medium),
+    Remove(Medium),
+}
+
 impl Prepared {
     fn lu(next: Config, name: LuName, kind: &'static str, message: String) -> Prepared {
         let changed = Changed { lu: Some(name.clone()), ..Changed::default() };
-        let event = (kind, message);
-        Prepared { next, marks: Vec::new(), subject: Subject::Lu(name), changed, event }
+        let subject = Subject::Lu(name);
+        Prepared { changed, ..Prepared::about(next, subject, kind, message) }
     }
 
     fn client(next: Config, name: ClientName, kind: &'static str, message: String) -> Prepared {
-        let (subject, event) = (Subject::Client(name), (kind, message));
-        Prepared { next, marks: Vec::new(), subject, changed: Changed::default(), event }
+        Prepared::about(next, Subject::Client(name), kind, message)
+    }
+
+    fn drive(next: Config, name: LuName, kind: &'static str, message: String) -> Prepared {
+        Prepared::about(next, Subject::Drive(name), kind, message)
+    }
+
+    fn library(config: &Config, library: Library, kind: &'static str, message: String) -> Prepared {
+        let (Library::Add(medium) | Library::Remove(medium)) = &library;
+        let subject = Subject::Medium(medium.name.clone());
+        let library = Some(library);
+        Prepared { library, ..Prepared::about(config.clone(), subject, kind, message) }
+    }
+
+    fn about(next: Config, subject: Subject, kind: &'static str, message: String) -> Prepared {
+        let (marks, library, changed) = (Vec::new(), None, Changed::default());
+        Prepared { next, marks, library, subject, changed, event: (kind, message) }
     }
 
     fn mapping(next: Config, mapping: Mapping, kind: &'static str, message: String) -> Prepared {
-        let (subject, event) = (Subject::Adapter(mapping.adapter()), (kind, message));
+        let subject = Subject::Adapter(mapping.adapter());
         let changed = Changed { mapping: Some(mapping), ..Changed::default() };
-        Prepared { next, marks: Vec::new(), subject, changed, event }
+        Prepared { changed, ..Prepared::about(next, subject, kind, message) }
     }
 }
 

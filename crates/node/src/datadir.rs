@@ -59,7 +59,9 @@ impl DataDir {
         let lock = lock(root, &failed)?;
         check_format(root, &failed)?;
         make_directory(&root.join("run"), TRAVERSABLE).map_err(failed)?;
-        make_directory(&root.join("lus"), PRIVATE_DIRECTORY).map_err(failed)?;
+        for private in ["lus", "media"] {
+            make_directory(&root.join(private), PRIVATE_DIRECTORY).map_err(failed)?;
+        }
         let id = node_id(root, world).map_err(failed)?;
         Ok(DataDir { root: root.clone(), id, _lock: lock })
     }
@@ -83,6 +85,10 @@ impl DataDir {
 
     pub fn lus(&self) -> PathBuf {
         self.root.join("lus")
+    }
+
+    pub fn media(&self) -> PathBuf {
+        self.root.join("media")
     }
 
     pub fn run(&self) -> PathBuf {

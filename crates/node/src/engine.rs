@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cluster::{DeviceSpec, MappingSpec};
+use cluster::{DeviceSpec, DriveSpec, MappingSpec};
 use model::image::ImageUse;
 use model::reservation::Reservations;
 use model::stats::DeviceStats;
@@ -33,19 +33,30 @@ pub trait Engine: Send + Sync {
     /// there already is kept, whatever it holds.
     fn create_backing(&self, device: &DeviceSpec, done: Done<Made>);
 
-    /// Deletes the file of an LU. That it is gone already is success.
+    /// Deletes the file of an LU or a medium. That it is gone already is success.
     fn remove_backing(&self, uuid: Uuid, done: Done<()>);
 
     /// Opens a device: waits for what a former process left in the kernel, takes its locks, and
     /// fails if the backing is missing, is smaller than the device, or is in use by someone else.
     fn open_device(&self, device: &DeviceSpec, done: Done<()>);
 
+    /// Opens a drive with what it shall have in it. Its tray is where it was before a restart. A
+    /// medium that is not in the library is no failure: the drive is empty.
+    fn open_drive(&self, drive: &DriveSpec, done: Done<()>);
+
+    /// Puts another medium into an open drive, or none, closes the tray and tells its clients.
+    fn exchange(&self, drive: &DriveSpec, done: Done<()>);
+
+    /// Moves the tray of an open drive. Answers with the initiators that lock it, when they did not
+    /// let go of the medium.
+    fn tray(&self, uuid: Uuid, motion: Motion, done: Done<Vec<String>>);
+
     /// Changes the size of an open device and tells its clients.
     fn resize(&self, uuid: Uuid, to: Size, done: Done<()>);
 
     fn set_cache(&self, uuid: Uuid, to: Cache, done: Done<()>);
 
-    /// Closes a device when everything in flight has ended and was flushed.
+    /// Closes a device or a drive when everything in flight has ended and was flushed.
     fn close_device(&self, uuid: Uuid, done: Done<()>);
 
     /// Serves a device at a LUN of an adapter. The first mapping of an adapter opens it: a
@@ -83,6 +94,8 @@ pub struct Context {
     pub node: Uuid,
     /// Where the files of LUs are: `UUID.img`.
     pub lus: PathBuf,
+    /// Where media are.
+    pub media: PathBuf,
     /// The CPUs that it may use; all when empty.
     pub cores: Vec<usize>,
     /// Where to serve iSCSI; nowhere when empty. They were free a moment ago; for one that is
@@ -124,6 +137,7 @@ pub struct Snapshot {
     /// Cores that serve requests.
     pub cores: u32,
     pub devices: BTreeMap<Uuid, DeviceStatus>,
+    pub drives: BTreeMap<Uuid, DriveStatus>,
     pub adapters: BTreeMap<AdapterId, AdapterStatus>,
     /// Addresses that iSCSI is served on, with the ports that they have.
     pub portals: Vec<SocketAddr>,
@@ -137,6 +151,25 @@ pub struct DeviceStatus {
     pub health: Health,
     /// What is wrong with it now.
     pub problem: Option<Trouble>,
+}
+
+/// An open drive.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DriveStatus {
+    /// Its tray is out.
+    pub is_open: bool,
+    /// Initiators that forbid to take the medium out.
+    pub locked_by: Vec<String>,
+}
+
+/// How a tray is to be moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Motion {
+    /// Unless clients lock it, who are told of the wish and have a moment to let go.
+    Open,
+    /// Whatever clients say.
+    Force,
+    Close,
 }
 
 /// How an open device's store does, as measured by requests.

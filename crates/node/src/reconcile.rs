@@ -173,7 +173,8 @@ mod tests {
                 "mappings":[{"lu":"a","client":"vm1","via":"vhost-user-blk","slot":2}]}"#,
         )
         .unwrap();
-        Desired::of(cluster::Source { config: &config, secrets: &Secrets::new(), cluster: "test" })
+        let (secrets, media) = (&Secrets::new(), &BTreeMap::new());
+        Desired::of(cluster::Source { config: &config, secrets, media, cluster: "test" })
     }
 
     fn reconciler() -> Reconciler {

@@ -19,6 +19,7 @@ use crate::control::{Control, Message, Parts};
 use crate::datadir::{DataDir, PRIVATE_FILE};
 use crate::engine::{Context, Done, Engine, Report, Reporter};
 use crate::events::Events;
+use crate::library;
 use crate::plane::Plane;
 use crate::records::KvRecords;
 use crate::state::{State, unavailable};
@@ -84,7 +85,7 @@ impl Node {
         let kv = open_kv(&directory.kv(), &world)?;
         let state = State::load(Arc::clone(&kv), directory.id())?;
         let records = KvRecords::new(Arc::clone(&kv));
-        records.sweep(&state.config().lus.iter().map(|lu| lu.uuid).collect())?;
+        tidy(&state, &records, &directory)?;
         let events = Events::open(kv, directory.id())?;
         let listeners = Listeners::bind(directory.api_socket(), options.http)?;
         let http = listeners.http();
@@ -93,10 +94,10 @@ impl Node {
         let (sender, messages) = mpsc::channel();
         let (tell, told) = mpsc::channel();
         let report = reporter(&sender);
-        let (node, lus) = (directory.id(), directory.lus());
+        let (node, lus, media) = (directory.id(), directory.lus(), directory.media());
         let Options { cores, iscsi, .. } = options;
         let (records, boot) = (Arc::new(records), world::boot_id());
-        let engine = engine(Context { node, lus, cores, iscsi, report, records, boot })?;
+        let engine = engine(Context { node, lus, media, cores, iscsi, report, records, boot })?;
         let published = Arc::new(RwLock::new(Arc::new(Published::default())));
         let api = Api {
             info: Arc::new(info(&directory, world.as_ref(), http)),
@@ -224,6 +225,15 @@ fn open_kv(path: &Path, world: &Arc<dyn World>) -> Result<Arc<dyn Kv>, ApiError>
     Ok(Arc::new(embedded))
 }
 
+/// Forgets and deletes what a former process left of things that are not there any more.
+fn tidy(state: &State, records: &KvRecords, directory: &DataDir) -> Result<(), ApiError> {
+    let config = state.config();
+    let lus = config.lus.iter().map(|lu| lu.uuid);
+    records.sweep(&lus.chain(config.drives.iter().map(|drive| drive.uuid)).collect())?;
+    let known = state.media().values().map(|medium| medium.uuid).collect();
+    library::tidy(&directory.media(), &known)
+}
+
 /// What does not change while the node runs.
 fn info(directory: &DataDir, world: &dyn World, http: Option<SocketAddr>) -> Info {
     Info {
@@ -231,6 +241,7 @@ fn info(directory: &DataDir, world: &dyn World, http: Option<SocketAddr>) -> Inf
         version: env!("CARGO_PKG_VERSION"),
         data: directory.root().to_path_buf(),
         lus: directory.lus(),
+        media: directory.media(),
         run: directory.run(),
         http: http.map(|address| address.to_string()),
         started: world.wall(),

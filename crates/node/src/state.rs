@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`ops`] | each change, from configuration to configuration, with what it refuses |
+//! | [`optical`] | the same for drives and media |
 //! | [`validate`] | what must hold of every configuration, however it came about |
 //! | here | how a configuration is kept: one key per object, changed by compare-and-set |
 //!
@@ -11,17 +12,19 @@
 //! | key | value |
 //! |---|---|
 //! | `/config/head` | version of the document and G |
-//! | `/config/G/lu/NAME`, `/config/G/client/NAME` | the object |
+//! | `/config/G/lu/NAME`, `/config/G/drive/NAME`, `/config/G/client/NAME` | the object |
 //! | `/config/G/mapping/CLIENT/SLOT/LUN` | the object |
 //! | `/config/G/secret/CLIENT` | the client's CHAP secrets, which are in no other value |
 //! | `/node/ID/made/UUID` | the LU's file was made on this node |
-//! | `/node/ID/leftover/UUID` | the LU was removed; its file is to be deleted |
+//! | `/node/ID/leftover/UUID` | the LU or medium was removed; its file is to be deleted |
+//! | `/node/ID/medium/NAME` | a medium of the node's library |
 //!
 //! Every change compares the head and writes it again, so two writers cannot both win. A change
 //! that is too large for one transaction writes the next generation beside the old one and switches
 //! the head.
 
 pub mod ops;
+pub mod optical;
 pub mod validate;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +34,10 @@ use kv::{
     Entry, Kv, Operation, Outcome, Revision, TRANSACTION_OPERATIONS_MAX, Transaction, range_all,
 };
 use model::config::CONFIG_VERSION;
-use model::{ApiError, ChapSecrets, Client, ClientName, Config, Lu, Mapping, Secrets};
+use model::{
+    ApiError, ChapSecrets, Client, ClientName, Config, Drive, Lu, Mapping, Medium, MediumName,
+    Secrets,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -43,6 +49,9 @@ const BATCH: usize = TRANSACTION_OPERATIONS_MAX - 8;
 
 /// Reads of a configuration that changed meanwhile, before giving up.
 const READ_ATTEMPTS_MAX: usize = 10;
+
+/// The library of a node.
+pub type Media = BTreeMap<MediumName, Medium>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Head {
@@ -60,6 +69,7 @@ pub struct State {
     secrets: Arc<Secrets>,
     made: BTreeSet<Uuid>,
     leftovers: BTreeSet<Uuid>,
+    media: Arc<Media>,
 }
 
 /// A note about a file that goes into `kv` together with a change or by itself.
@@ -78,7 +88,10 @@ impl State {
         let secrets = Arc::new(std::mem::take(&mut config.secrets));
         let uuids = |kind: &str| read_uuids(kv.as_ref(), &format!("/node/{node}/{kind}/"));
         let (made, leftovers) = (uuids("made")?, uuids("leftover")?);
-        Ok(State { kv, node, head, config, secrets, made, leftovers })
+        let entries = range_all(kv.as_ref(), &format!("/node/{node}/medium/"));
+        let media: Vec<Medium> = decode_all(&entries.map_err(unavailable)?)?;
+        let media = Arc::new(media.into_iter().map(|it| (it.name.clone(), it)).collect());
+        Ok(State { kv, node, head, config, secrets, made, leftovers, media })
     }
 
     pub fn config(&self) -> &Config {
@@ -95,6 +108,41 @@ impl State {
 
     pub fn leftovers(&self) -> &BTreeSet<Uuid> {
         &self.leftovers
+    }
+
+    pub fn media(&self) -> &Arc<Media> {
+        &self.media
+    }
+
+    /// A medium becomes known. The configuration stays what it was.
+    pub fn add_medium(&mut self, medium: Medium) -> Result<(), ApiError> {
+        let key = self.medium_key(&medium.name);
+        self.keep_config(Transaction::new().put(key, encode(&medium)?))?;
+        Arc::make_mut(&mut self.media).insert(medium.name.clone(), medium);
+        Ok(())
+    }
+
+    /// A medium is forgotten, and its file is to be deleted.
+    pub fn remove_medium(&mut self, medium: &Medium) -> Result<(), ApiError> {
+        let mark = Mark::Leftover(medium.uuid);
+        let transaction = Transaction::new().delete(self.medium_key(&medium.name));
+        self.keep_config(self.with_marks(transaction, &[mark]))?;
+        Arc::make_mut(&mut self.media).remove(&medium.name);
+        self.note(&[mark]);
+        Ok(())
+    }
+
+    fn medium_key(&self, name: &MediumName) -> String {
+        format!("/node/{}/medium/{name}", self.node)
+    }
+
+    /// Does something that was judged by the configuration as it is here.
+    fn keep_config(&self, transaction: Transaction) -> Result<(), ApiError> {
+        let transaction = transaction.unchanged(HEAD, self.config.revision);
+        match self.kv.transact(&transaction).map_err(unavailable)? {
+            Outcome::Committed { .. } => Ok(()),
+            Outcome::Refused { .. } => Err(changed_meanwhile()),
+        }
     }
 
     /// Makes `next` the desired state, durably, if nobody changed it since it was read here. The
@@ -185,10 +233,7 @@ impl State {
             .put(HEAD, encode(&head)?);
         match self.kv.transact(&transaction).map_err(unavailable)? {
             Outcome::Committed { revision } => Ok(revision),
-            Outcome::Refused { .. } => Err(ApiError::not_now(
-                "the configuration was changed by someone else at the same moment",
-            )
-            .then("run the command again")),
+            Outcome::Refused { .. } => Err(changed_meanwhile()),
         }
     }
 
@@ -230,6 +275,11 @@ impl State {
     }
 }
 
+fn changed_meanwhile() -> ApiError {
+    ApiError::not_now("the configuration was changed by someone else at the same moment")
+        .then("run the command again")
+}
+
 /// Says in the words of the API that the store did not answer.
 pub fn unavailable(error: kv::Error) -> ApiError {
     match error {
@@ -257,6 +307,7 @@ fn read_config(kv: &dyn Kv) -> Result<(Head, Config), ApiError> {
             version: CONFIG_VERSION,
             revision: entry.mod_revision,
             lus: decode_all::<Lu>(&list("lu")?)?,
+            drives: decode_all::<Drive>(&list("drive")?)?,
             clients: decode_all::<Client>(&list("client")?)?,
             mappings: decode_all::<Mapping>(&list("mapping")?)?,
             secrets: read_secrets(head.generation, &list("secret")?)?,
@@ -313,6 +364,9 @@ fn objects(config: &Config, secrets: &Secrets) -> Result<BTreeMap<String, Vec<u8
     let mut objects = BTreeMap::new();
     for lu in &config.lus {
         objects.insert(format!("lu/{}", lu.name), encode(lu)?);
+    }
+    for drive in &config.drives {
+        objects.insert(format!("drive/{}", drive.name), encode(drive)?);
     }
     for client in &config.clients {
         objects.insert(format!("client/{}", client.name), encode(client)?);

@@ -10,18 +10,25 @@ use model::status::{
     AdapterState, ClientView, IscsiView, LuState, LuView, MappingView, Phase, Problem,
 };
 use model::target::target_name;
-use model::{Backing, Client, Config, Lu, Mapping, MappingId, Secrets, Subject, Via};
+use model::{
+    Backing, Client, Config, Drive, DriveView, Lu, Mapping, MappingId, MediumName, Secrets,
+    Subject, Tray, Via,
+};
 use uuid::Uuid;
 
 use crate::datadir::lu_file;
 use crate::engine::{AdapterStatus, Health, Snapshot, Trouble};
 use crate::reconcile::Failure;
 use crate::socket;
+use crate::state::Media;
+use crate::state::optical::no_medium;
 
 /// The control thread's picture of the node.
 #[derive(Debug, Clone)]
 pub struct Published {
     pub config: Arc<Config>,
+    /// The library of the node.
+    pub media: Arc<Media>,
     pub phase: Phase,
     pub steps_pending: u64,
     pub failures: BTreeMap<Part, Failure>,
@@ -37,6 +44,7 @@ impl Default for Published {
     fn default() -> Published {
         Published {
             config: Arc::default(),
+            media: Arc::default(),
             phase: Phase::Starting,
             steps_pending: 0,
             failures: BTreeMap::new(),
@@ -87,6 +95,30 @@ impl Picture<'_> {
         }
     }
 
+    pub fn drive(&self, drive: &Drive) -> DriveView {
+        let is_open = self.published.devices.contains(&drive.uuid);
+        let failure = self.published.failures.get(&Part::Device(drive.uuid));
+        let status = self.snapshot.drives.get(&drive.uuid).cloned().unwrap_or_default();
+        let subject = || Subject::Drive(drive.name.clone());
+        let is_missing = |name: &&MediumName| !self.published.media.contains_key(*name);
+        let missing = drive.medium.as_ref().filter(is_missing).map(no_medium);
+        let missing = missing.map(|error| Trouble { message: error.message, next: error.next });
+        let state = match (is_open, failure, &missing) {
+            (true, None, None) => LuState::Online,
+            (true, ..) => LuState::Degraded,
+            (false, Some(_), _) => LuState::Failed,
+            (false, None, _) => LuState::Pending,
+        };
+        DriveView {
+            drive: drive.clone(),
+            state,
+            tray: if status.is_open { Tray::Open } else { Tray::Closed },
+            locked_by: status.locked_by,
+            mapped_to: self.config().mappings_of_lu(&drive.name).map(Mapping::id).collect(),
+            problem: problem(failure, missing.as_ref(), subject),
+        }
+    }
+
     pub fn mapping(&self, mapping: &Mapping) -> MappingView {
         let (id, adapter) = (mapping.id(), mapping.adapter());
         let is_open = self.published.mappings.contains(&id);
@@ -107,6 +139,7 @@ impl Picture<'_> {
         };
         MappingView {
             mapping: mapping.clone(),
+            is_drive: self.config().drive(&mapping.lu).is_some(),
             state,
             socket,
             target,
@@ -149,8 +182,11 @@ impl Picture<'_> {
     /// Everything that is not as it should be.
     pub fn problems(&self) -> Vec<Problem> {
         let lus = self.config().lus.iter().filter_map(|lu| self.lu(lu).problem);
+        let drives = self.config().drives.iter().filter_map(|drive| self.drive(drive).problem);
         let mappings = self.config().mappings.iter();
-        lus.chain(mappings.filter_map(|mapping| self.mapping(mapping).problem)).collect()
+        lus.chain(drives)
+            .chain(mappings.filter_map(|mapping| self.mapping(mapping).problem))
+            .collect()
     }
 
     /// LUs that are as they should be.

@@ -10,7 +10,8 @@ use clap_complete::Shell;
 use model::lu::NewBacking;
 use model::status::ConnectFor;
 use model::{
-    ApiError, BlockSize, Cache, ClientName, Iqn, LuName, Nqn, Size, Slot, SocketOwner, Via,
+    ApiError, BlockSize, Cache, ClientName, Iqn, LuName, MediumName, Nqn, Size, Slot, SocketOwner,
+    Via,
 };
 
 /// Longest time that a core may look for work before it sleeps.
@@ -49,14 +50,20 @@ pub enum Command {
     /// Logical units: virtual disks
     #[command(subcommand)]
     Lu(Lu),
+    /// Media: disc images in the library
+    #[command(subcommand)]
+    Media(Media),
+    /// Drives: virtual CD and DVD drives for media
+    #[command(subcommand)]
+    Drive(Drive),
     /// Clients: who uses storage
     #[command(subcommand)]
     Client(Client),
-    /// Map an LU to a client
+    /// Map an LU or a drive to a client
     Map(Map),
-    /// Take an LU away from a client
+    /// Take an LU or a drive away from a client
     Unmap(Unmap),
-    /// Mappings: which client sees which LU
+    /// Mappings: which client sees which LU or drive
     #[command(subcommand)]
     Mapping(Mapping),
     /// Reservations: what clients keep each other from
@@ -308,6 +315,74 @@ pub struct LuResize {
 }
 
 #[derive(Debug, Subcommand)]
+pub enum Media {
+    /// Copy a disc image, or the disc in a drive of this machine, into the library, and verify the
+    /// copy
+    Add(MediaAdd),
+    /// List media
+    Ls,
+    /// Show one medium
+    Show { name: MediumName },
+    /// Remove a medium with its data
+    Rm { name: MediumName },
+}
+
+#[derive(Debug, Args)]
+pub struct MediaAdd {
+    pub path: PathBuf,
+    /// Name of the medium [default: from the file's name]
+    #[arg(long)]
+    pub name: Option<MediumName>,
+    /// Take it although it is no disc image, or one that was cut off
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Drive {
+    /// Make a drive, which is then mapped as an LU is
+    Create(DriveCreate),
+    /// Put a medium in, in the place of what is in
+    Load(DriveLoad),
+    /// Take the medium out
+    Eject {
+        name: LuName,
+        /// Although a client locks it
+        #[arg(long)]
+        force: bool,
+    },
+    /// List drives
+    Ls,
+    /// Show one drive
+    Show { name: LuName },
+    /// Remove a drive; what is in it stays in the library
+    Rm { name: LuName },
+}
+
+#[derive(Debug, Args)]
+pub struct DriveCreate {
+    pub name: LuName,
+    /// What is in it from the start [default: nothing]
+    #[arg(long)]
+    pub medium: Option<MediumName>,
+    /// Serial number, up to 20 characters [default: from the UUID]
+    #[arg(long)]
+    pub serial: Option<String>,
+    /// Several clients may use it at once, and share its tray
+    #[arg(long)]
+    pub shareable: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DriveLoad {
+    pub name: LuName,
+    pub medium: MediumName,
+    /// Take out what is in, although a client locks it
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Subcommand)]
 pub enum Client {
     /// Make a client
     Create(ClientCreate),
@@ -376,6 +451,7 @@ pub struct ClientCreate {
 
 #[derive(Debug, Args)]
 pub struct Map {
+    /// The LU or the drive
     pub lu: LuName,
     /// The client that shall see it
     #[arg(long, value_name = "CLIENT")]
@@ -411,6 +487,7 @@ impl From<Transport> for Via {
 
 #[derive(Debug, Args)]
 pub struct Unmap {
+    /// The LU or the drive
     pub lu: LuName,
     /// The client that shall not see it any more
     #[arg(long, value_name = "CLIENT")]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
+use hyper::client::conn::http1::handshake;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use model::limits::{BODY_BYTES_MAX, WAIT_SECONDS_MAX};
@@ -65,6 +66,46 @@ impl Client {
         self.send(Method::PATCH, path, json(body)?)
     }
 
+    /// A request that is answered line by line. Between two of them it may take as long as any
+    /// answer.
+    pub fn lines<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        mut take: impl FnMut(T) -> Result<(), ApiError>,
+    ) -> Result<(), ApiError> {
+        let body = json(body)?;
+        self.runtime.block_on(async {
+            let stream = UnixStream::connect(&self.socket).await;
+            let stream = stream.map_err(|error| self.unreachable(&Unreachable::Connect(error)))?;
+            let ended = |error: Broken| self.unreachable(&Unreachable::Exchange(error));
+            let (mut sender, connection) =
+                handshake(TokioIo::new(stream)).await.map_err(|error| ended(error.into()))?;
+            tokio::spawn(connection);
+            let request = request(Method::POST, path, body).map_err(|error| ended(error.into()))?;
+            let answer = sender.send_request(request).await.map_err(|error| ended(error.into()))?;
+            let status = answer.status();
+            let mut body = answer.into_body();
+            let mut text = Vec::new();
+            loop {
+                let frame = tokio::time::timeout(ANSWER_WAIT, body.frame()).await;
+                let Some(frame) = frame.map_err(|_| silent())? else { break };
+                let frame = frame.map_err(|error| ended(error.into()))?;
+                text.extend(frame.into_data().unwrap_or_default());
+                while status.is_success()
+                    && let Some(end) = text.iter().position(|byte| *byte == b'\n')
+                {
+                    let line: Vec<u8> = text.drain(..=end).collect();
+                    take(serde_json::from_slice(&line).map_err(|error| odd(status, &error))?)?;
+                }
+            }
+            match status.is_success() {
+                true => Ok(()),
+                false => Err(serde_json::from_slice(&text).map_err(|error| odd(status, &error))?),
+            }
+        })
+    }
+
     fn send<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -75,20 +116,12 @@ impl Client {
         let (status, body) = self
             .runtime
             .block_on(async { tokio::time::timeout(ANSWER_WAIT, exchange).await })
-            .map_err(|_| {
-                let seconds = ANSWER_WAIT.as_secs();
-                ApiError::not_now(format!("the node did not answer within {seconds} s"))
-                    .then("look at its log (journalctl -u viaduct)")
-            })?
+            .map_err(|_| silent())?
             .map_err(|error| self.unreachable(&error))?;
-        let odd = |error: serde_json::Error| {
-            ApiError::failed(format!("the node's answer ({status}) is not understood: {error}"))
-                .then("use the viaduct command of the same release as the node")
-        };
         if status.is_success() {
-            return serde_json::from_slice(&body).map_err(odd);
+            return serde_json::from_slice(&body).map_err(|error| odd(status, &error));
         }
-        Err(serde_json::from_slice(&body).map_err(odd)?)
+        Err(serde_json::from_slice(&body).map_err(|error| odd(status, &error))?)
     }
 
     fn unreachable(&self, error: &Unreachable) -> ApiError {
@@ -117,11 +150,24 @@ impl Client {
     }
 }
 
+fn silent() -> ApiError {
+    let seconds = ANSWER_WAIT.as_secs();
+    ApiError::not_now(format!("the node did not answer within {seconds} s"))
+        .then("look at its log (journalctl -u viaduct)")
+}
+
+fn odd(status: StatusCode, error: &serde_json::Error) -> ApiError {
+    ApiError::failed(format!("the node's answer ({status}) is not understood: {error}"))
+        .then("use the viaduct command of the same release as the node")
+}
+
 /// Why there is no answer.
 enum Unreachable {
     Connect(io::Error),
-    Exchange(Box<dyn std::error::Error + Send + Sync>),
+    Exchange(Broken),
 }
+
+type Broken = Box<dyn std::error::Error + Send + Sync>;
 
 fn json(body: &impl Serialize) -> Result<Bytes, ApiError> {
     let bytes = serde_json::to_vec(body);
@@ -138,20 +184,27 @@ async fn exchange(
     talk(stream, method, path, body).await.map_err(Unreachable::Exchange)
 }
 
+fn request(
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(hyper::header::HOST, "viaduct")
+        .header(hyper::header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body))
+}
+
 async fn talk(
     stream: UnixStream,
     method: Method,
     path: &str,
     body: Bytes,
-) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(hyper::header::HOST, "viaduct")
-        .header(hyper::header::CONTENT_TYPE, "application/json")
-        .body(Full::new(body))?;
+) -> Result<(StatusCode, Bytes), Broken> {
+    let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
+    let request = request(method, path, body)?;
     let answer = async {
         let answer = sender.send_request(request).await?;
         let status = answer.status();

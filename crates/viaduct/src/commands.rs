@@ -16,9 +16,9 @@ use serde_json::Value;
 use crate::args::{self, Arguments, Command, Format};
 use crate::client::Client;
 use crate::output::{self, show};
-use crate::{secrets, tables};
+use crate::{optical, secrets, tables};
 
-type Done = Result<(), ApiError>;
+pub type Done = Result<(), ApiError>;
 
 /// Carries out every command but `up`.
 pub fn run(command: Command, data: Option<PathBuf>, format: Format) -> Done {
@@ -39,13 +39,15 @@ fn ask(node: &Client, command: Command, format: Format) -> Done {
             show(format, &status, tables::status)
         }
         Command::Lu(command) => lu(node, command, format),
+        Command::Media(command) => optical::media(node, command, format),
+        Command::Drive(command) => optical::drive(node, command, format),
         Command::Client(command) => client(node, command, format),
         Command::Map(arguments) => map(node, arguments, format),
         Command::Unmap(args::Unmap { lu, from, via, force }) => {
             let via = via.map(|via| format!("&via={}", Via::from(via))).unwrap_or_default();
             let path = format!("/v1/mappings?lu={lu}&client={from}&force={force}{via}");
             let removed: Removed = node.delete(&path)?;
-            show(format, &removed, |_| format!("LU {lu} unmapped from {from}\n"))
+            show(format, &removed, |_| format!("{lu} unmapped from {from}\n"))
         }
         Command::Mapping(args::Mapping::Ls) => {
             let mappings: Vec<MappingView> = node.get("/v1/mappings")?;
@@ -120,13 +122,10 @@ fn lu(node: &Client, command: args::Lu, format: Format) -> Done {
 
 fn lu_adopt(node: &Client, arguments: args::LuAdopt, format: Format) -> Done {
     let args::LuAdopt { path, name, look, read_only } = arguments;
-    let absolute = std::path::absolute(&path).ok();
-    let path = absolute.as_deref().and_then(Path::to_str).ok_or_else(|| {
-        ApiError::usage(format!("the path {} cannot be sent as text", path.display()))
-    })?;
+    let path = absolute(&path)?;
     let request = LuAdopt {
         name,
-        path: path.to_owned(),
+        path,
         block_size: look.block_size,
         serial: look.serial,
         shareable: look.shareable,
@@ -136,6 +135,15 @@ fn lu_adopt(node: &Client, arguments: args::LuAdopt, format: Format) -> Done {
     };
     let view: LuView = node.post("/v1/adopt", &request)?;
     show(format, &view, tables::lu_done)
+}
+
+/// The node may have been started elsewhere.
+pub fn absolute(path: &Path) -> Result<String, ApiError> {
+    let absolute = std::path::absolute(path).ok();
+    let text = absolute.as_deref().and_then(Path::to_str).map(str::to_owned);
+    text.ok_or_else(|| {
+        ApiError::usage(format!("the path {} cannot be sent as text", path.display()))
+    })
 }
 
 fn client(node: &Client, command: args::Client, format: Format) -> Done {

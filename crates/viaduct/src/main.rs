@@ -8,6 +8,7 @@
 //! | [`up`], [`notify`], [`log`] | a node in the foreground, what systemd is told, what is logged |
 //! | [`client`] | requests over the Unix socket |
 //! | [`commands`] | each verb: request, answer, output |
+//! | [`optical`] | the verbs of media and drives |
 //! | [`secrets`] | secrets out of files and from the keyboard |
 //! | [`output`], [`tables`] | table, JSON and YAML; which columns |
 //!
@@ -19,6 +20,7 @@ mod client;
 mod commands;
 mod log;
 mod notify;
+mod optical;
 mod output;
 mod secrets;
 mod settings;

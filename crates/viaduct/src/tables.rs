@@ -13,18 +13,18 @@ use crate::output::{list, table};
 /// What stands where there is nothing.
 const NONE: &str = "-";
 
-fn or_none(value: Option<impl ToString>) -> String {
+pub fn or_none(value: Option<impl ToString>) -> String {
     value.map_or(NONE.to_owned(), |value| value.to_string())
 }
 
-fn joined<T: ToString>(items: &[T]) -> String {
+pub fn joined<T: ToString>(items: &[T]) -> String {
     match items {
         [] => NONE.to_owned(),
         items => items.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
     }
 }
 
-fn yes(flag: bool) -> String {
+pub fn yes(flag: bool) -> String {
     if flag { "yes" } else { "no" }.to_owned()
 }
 
@@ -44,7 +44,7 @@ pub fn lus(lus: &[LuView]) -> String {
 }
 
 /// A size that is only looked at: at most three digits.
-fn rounded(size: Size) -> String {
+pub fn rounded(size: Size) -> String {
     const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let mut value = size.bytes() as f64;
     let mut unit = 0;
@@ -78,7 +78,7 @@ pub fn lu(view: &LuView) -> String {
     list(&pairs)
 }
 
-fn problem(problem: Option<&Problem>) -> Vec<(&'static str, String)> {
+pub fn problem(problem: Option<&Problem>) -> Vec<(&'static str, String)> {
     let Some(problem) = problem else { return Vec::new() };
     let next = problem.next.as_ref().map(|next| ("next", next.clone()));
     [("problem", problem.message.clone())].into_iter().chain(next).collect()
@@ -170,9 +170,9 @@ fn mapping_pairs(view: &MappingView) -> Vec<(&'static str, String)> {
         pairs.push(("LUN", mapping.lun.to_string()));
     }
     pairs.extend([
-        ("LU", mapping.lu.to_string()),
+        (if view.is_drive { "drive" } else { "LU" }, mapping.lu.to_string()),
         ("via", mapping.via.to_string()),
-        ("access", access(mapping.read_only)),
+        ("access", access(mapping.read_only || view.is_drive)),
     ]);
     if mapping.via == Via::VhostUserBlk {
         pairs.push(("socket", or_none(view.socket.as_ref())));
@@ -213,7 +213,7 @@ pub fn mappings(mappings: &[MappingView]) -> String {
             or_none(lun),
             mapping.lu.to_string(),
             mapping.via.to_string(),
-            access(mapping.read_only),
+            access(mapping.read_only || view.is_drive),
             view.state.to_string(),
             or_none(view.socket.as_ref().or(view.target.as_ref())),
         ]
@@ -294,7 +294,8 @@ pub fn mapping_done(view: &MappingView) -> String {
         Via::VhostUserBlk => String::new(),
         Via::Iscsi => format!(" LUN {}", mapping.lun),
     };
-    format!("LU {} at {}{lun}, {}: {place}\n", mapping.lu, mapping.adapter(), view.state)
+    let kind = if view.is_drive { "drive" } else { "LU" };
+    format!("{kind} {} at {}{lun}, {}: {place}\n", mapping.lu, mapping.adapter(), view.state)
 }
 
 pub fn connection(connection: &Connection) -> String {
@@ -314,6 +315,7 @@ pub fn status(status: &NodeStatus) -> String {
         ("cores", status.cores.to_string()),
         ("revision", status.revision.to_string()),
         ("LUs", status.lus.to_string()),
+        ("drives", status.drives.to_string()),
         ("clients", status.clients.to_string()),
         ("mappings", status.mappings.to_string()),
         ("sessions", status.sessions.to_string()),

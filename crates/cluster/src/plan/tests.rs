@@ -9,7 +9,7 @@ use model::{AdapterId, BlockSize, Secret, SocketOwner, Via};
 use proptest::prelude::*;
 
 use super::*;
-use crate::desired::{Account, ChapSpec, IscsiSpec};
+use crate::desired::{Account, ChapSpec, IscsiSpec, MediumImage, MediumSpec};
 
 const NOW: Duration = Duration::from_secs(100);
 
@@ -64,7 +64,24 @@ fn desired(devices: &[DeviceSpec], mappings: &[MappingSpec]) -> Desired {
         revision: 7,
         devices: devices.iter().map(|d| (d.uuid, d.clone())).collect(),
         mappings: mappings.iter().map(|m| (m.id.clone(), m.clone())).collect(),
+        ..Desired::default()
     }
+}
+
+fn drive(number: u8, medium: u8) -> DriveSpec {
+    let image = (medium > 1).then(|| MediumImage { uuid: uuid(medium), size: Size::gib(1) });
+    let name = format!("disc{medium}").parse().unwrap();
+    DriveSpec {
+        uuid: uuid(number),
+        name: format!("dvd{number}").parse().unwrap(),
+        serial: format!("serial{number}"),
+        medium: (medium > 0).then_some(MediumSpec { name, image }),
+    }
+}
+
+/// The same with drives.
+fn with_drives(desired: Desired, drives: &[DriveSpec]) -> Desired {
+    Desired { drives: drives.iter().map(|drive| (drive.uuid, drive.clone())).collect(), ..desired }
 }
 
 /// What a node runs that has reached its desired state.
@@ -153,7 +170,7 @@ fn removal_deletes_only_files_of_removed_lus() {
               close mapping vm1-2
               close device lu1 (waits for mapping vm1-2)
               close device lu2
-              delete the file of removed LU 00000000-0000-0000-0000-000000000001 (waits for device 00000000-0000-0000-0000-000000000001)"#]],
+              delete the file of removed 00000000-0000-0000-0000-000000000001 (waits for device 00000000-0000-0000-0000-000000000001)"#]],
     );
 }
 
@@ -245,6 +262,41 @@ fn a_target_that_changes_closes_all_its_luns_before_one_opens() {
 }
 
 #[test]
+fn media_are_exchanged_under_the_clients() {
+    let at = at_lun(mapping(1, 2, 10), 0, None);
+    let empty = with_drives(desired(&[], std::slice::from_ref(&at)), &[drive(10, 0)]);
+    prints(
+        &plan(&empty, &Actual::default(), NOW),
+        expect![[r#"
+            revision 7: 2 steps
+              open drive dvd10
+              open iscsi mapping vm1-2 of dvd10 (waits for device 00000000-0000-0000-0000-00000000000a)"#]],
+    );
+    let mut actual = settled(&empty);
+    let loaded = with_drives(desired(&[], &[at]), &[drive(10, 2)]);
+    prints(
+        &plan(&loaded, &actual, NOW),
+        expect![[r#"
+            revision 7: 1 steps
+              load disc2 into drive dvd10"#]],
+    );
+    settle(&loaded, &mut actual);
+    prints(
+        &plan(&empty, &actual, NOW),
+        expect![[r#"
+            revision 7: 1 steps
+              take the medium out of drive dvd10"#]],
+    );
+    prints(
+        &plan(&desired(&[], &[]), &actual, NOW),
+        expect![[r#"
+            revision 7: 2 steps
+              close mapping vm1-2
+              close device dvd10 (waits for mapping vm1-2)"#]],
+    );
+}
+
+#[test]
 fn secrets_are_in_no_print_of_a_plan() {
     let wanted = desired(&[device(1)], &[at_lun(mapping(1, 2, 1), 0, Some(chap()))]);
     let plan = plan(&wanted, &Actual::default(), NOW);
@@ -257,12 +309,13 @@ fn any_desired() -> impl Strategy<Value = Desired> {
         prop::collection::btree_map(0u8..5, (1u64..3, any::<bool>(), any::<bool>(), 0u8..3), 0..5);
     let mappings = prop::collection::btree_map(
         (0u8..3, 2u16..4, 0u16..3),
-        (0u8..5, any::<bool>(), any::<bool>()),
+        (prop_oneof![0u8..5, 10u8..13], any::<bool>(), any::<bool>()),
         0..8,
     );
+    let drives = prop::collection::btree_map(10u8..13, 0u8..4, 0..3);
     // What an adapter is: a disk, or a target with or without CHAP.
     let adapters = prop::collection::vec(0u8..3, 6);
-    (devices, mappings, adapters).prop_map(|(devices, mappings, adapters)| {
+    (devices, drives, mappings, adapters).prop_map(|(devices, drives, mappings, adapters)| {
         let devices: BTreeMap<u8, DeviceSpec> = devices
             .into_iter()
             .map(|(number, (gib, writethrough, read_only, backing))| {
@@ -282,7 +335,7 @@ fn any_desired() -> impl Strategy<Value = Desired> {
             .collect();
         let mappings: Vec<MappingSpec> = mappings
             .into_iter()
-            .filter(|(_, (number, ..))| devices.contains_key(number))
+            .filter(|(_, (number, ..))| devices.contains_key(number) || drives.contains_key(number))
             .filter_map(|((client, slot, lun), (number, read_only, owned))| {
                 let mapping = MappingSpec { read_only, ..mapping(client, slot, number) };
                 let owner = owned.then(|| "qemu:kvm".parse::<SocketOwner>().unwrap());
@@ -294,7 +347,9 @@ fn any_desired() -> impl Strategy<Value = Desired> {
                 }
             })
             .collect();
-        desired(&devices.into_values().collect::<Vec<_>>(), &mappings)
+        let drives: Vec<DriveSpec> =
+            drives.into_iter().map(|(number, medium)| drive(number, medium)).collect();
+        with_drives(desired(&devices.into_values().collect::<Vec<_>>(), &mappings), &drives)
     })
 }
 
@@ -318,13 +373,19 @@ fn check_step(actual: &Actual, step: &Step) {
         }
         Step::OpenMapping { mapping, .. } => {
             assert!(!actual.mappings.contains_key(&mapping.id), "{step}: open twice");
-            assert!(actual.devices.contains_key(&mapping.device), "{step}: no device");
+            assert!(actual.is_open(mapping.device), "{step}: no device");
             let device = Part::Device(mapping.device);
             assert!(!actual.busy.contains_key(&device), "{step}: its device is not at rest");
             let others = open_or_opening(actual).filter(|other| {
                 other.id.adapter == mapping.id.adapter && !is_alike(other, mapping)
             });
             assert_eq!(others.count(), 0, "{step}: its adapter is something else");
+        }
+        Step::OpenDrive { drive } => {
+            assert!(!actual.drives.contains_key(&drive.uuid), "{step}: open twice");
+        }
+        Step::Exchange { drive } => {
+            assert!(actual.drives.contains_key(&drive.uuid), "{step}: not open");
         }
         Step::CloseMapping { .. } | Step::Resize { .. } | Step::SetCache { .. } => {}
     }
@@ -385,8 +446,9 @@ fn take(actual: &mut Actual, wanted: &mut Desired, turn: Turn) {
             }
             *wanted = next;
             wanted.devices.retain(|uuid, _| !actual.leftovers.contains(uuid));
-            let devices = wanted.devices.clone();
-            wanted.mappings.retain(|_, mapping| devices.contains_key(&mapping.device));
+            let Desired { devices, drives, mappings, .. } = wanted;
+            let is_there = |uuid: &Uuid| devices.contains_key(uuid) || drives.contains_key(uuid);
+            mappings.retain(|_, mapping| is_there(&mapping.device));
         }
     }
 }
@@ -419,6 +481,7 @@ proptest! {
         prop_assert_eq!(last.to_string(), "revision 7: 0 steps");
         actual.prune(&last);
         prop_assert_eq!(&actual.devices, &wanted.devices);
+        prop_assert_eq!(&actual.drives, &wanted.drives);
         prop_assert_eq!(&actual.mappings, &wanted.mappings);
         prop_assert!(actual.leftovers.is_empty() && actual.failed.is_empty());
     }

@@ -3,7 +3,7 @@
 
 use utoipa::OpenApi;
 
-use super::{clients, reservations, routes};
+use super::{adding, clients, optical, reservations, routes};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -23,6 +23,16 @@ use super::{clients, reservations, routes};
         routes::lu_adopt,
         routes::lu_resize,
         routes::lu_remove,
+        adding::medium_add_file,
+        optical::medium_list,
+        optical::medium_show,
+        optical::medium_remove,
+        optical::drive_list,
+        optical::drive_show,
+        optical::drive_create,
+        optical::drive_remove,
+        optical::drive_load,
+        optical::drive_eject,
         clients::client_list,
         clients::client_show,
         clients::client_create,

@@ -25,11 +25,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Api, clients, reservations};
+use super::{Api, adding, clients, optical, reservations};
 use crate::control::{Change, Changed};
 use crate::engine::Snapshot;
 use crate::metrics;
 use crate::state::ops::no_lu;
+use crate::state::optical::kind_and_name;
 
 /// Everything, for callers that may do everything.
 pub fn all(api: Api) -> Router {
@@ -49,6 +50,11 @@ fn common() -> Router<Api> {
         .route("/v1/lus/{name}", get(lu_show).patch(lu_resize).delete(lu_remove))
         .route("/v1/adopt", post(lu_adopt))
         .route("/v1/lus/{name}/reservations", delete(reservations::reservation_clear))
+        .route("/v1/media", get(optical::medium_list).post(adding::medium_add_file))
+        .route("/v1/media/{name}", get(optical::medium_show).delete(optical::medium_remove))
+        .route("/v1/drives", get(optical::drive_list).post(optical::drive_create))
+        .route("/v1/drives/{name}", get(optical::drive_show).delete(optical::drive_remove))
+        .route("/v1/drives/{name}/medium", put(optical::drive_load).delete(optical::drive_eject))
         .route("/v1/clients", get(clients::client_list).post(clients::client_create))
         .route(
             "/v1/clients/{name}",
@@ -201,6 +207,7 @@ pub async fn status(State(api): State<Api>) -> Answer<NodeStatus> {
         steps_pending: published.steps_pending,
         cores: snapshot.cores,
         lus: config.lus.len() as u64,
+        drives: config.drives.len() as u64,
         clients: config.clients.len() as u64,
         mappings: config.mappings.len() as u64,
         sessions: picture.sessions(),
@@ -360,23 +367,22 @@ pub async fn unmap(
         let snapshot = api.snapshot().await?;
         let status = snapshot.adapters.get(&mapping.adapter());
         if status.is_some_and(|status| status.sessions() > 0) {
-            return Err(in_use(mapping).into());
+            return Err(in_use(&published.config, mapping).into());
         }
     }
     removed(&api.change(Change::Unmap(lu, client, via)).await?)
 }
 
-fn in_use(mapping: &Mapping) -> ApiError {
+fn in_use(config: &Config, mapping: &Mapping) -> ApiError {
     let Mapping { lu, client, via, .. } = mapping;
+    let thing = kind_and_name(config, lu);
     let force = format!("viaduct unmap {lu} --from {client} --force");
     match via {
-        Via::VhostUserBlk => {
-            ApiError::conflict(format!("client '{client}' is using LU '{lu}' now"))
-                .then(format!("stop the guest first, or {force}"))
-        }
+        Via::VhostUserBlk => ApiError::conflict(format!("client '{client}' is using {thing} now"))
+            .then(format!("stop the guest first, or {force}")),
         // Which of its LUNs an initiator uses is not known here.
         Via::Iscsi => ApiError::conflict(format!(
-            "client '{client}' is logged in, and may be using LU '{lu}' now"
+            "client '{client}' is logged in, and may be using {thing} now"
         ))
         .then(format!("unmount it and delete its disks there, or log out; then {force}")),
     }

@@ -24,6 +24,7 @@ fn given(sockets: &[&str]) -> (Config, ClientView) {
         .unwrap();
         config.lus.push(lu);
         mappings.push(MappingView {
+            is_drive: false,
             mapping,
             state: AdapterState::Listening,
             socket: Some((*socket).to_owned()),

@@ -174,7 +174,7 @@ fn a_disk_from_its_making_to_its_end() {
         resize device web1 from 1GiB to 2GiB
         close mapping vm1-2
         close device web1
-        delete the file of removed LU 00000000-0000-0001-0000-000000000000"#]]);
+        delete the file of removed 00000000-0000-0001-0000-000000000000"#]]);
     assert!(bench.engine.files().is_empty());
     assert!(bench.control.parts.state.made().is_empty());
     expect![[r#"
@@ -320,7 +320,7 @@ fn a_restored_document_is_carried_out_as_a_whole() {
     bench.logged(expect![[r#"
         close mapping vm1-2
         close device web1
-        delete the file of removed LU 00000000-0000-0001-0000-000000000000"#]]);
+        delete the file of removed 00000000-0000-0001-0000-000000000000"#]]);
 }
 
 #[test]

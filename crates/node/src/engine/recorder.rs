@@ -7,15 +7,15 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cluster::{Actual, DeviceSpec, MappingSpec, Step};
+use cluster::{Actual, DeviceSpec, DriveSpec, MappingSpec, Step};
 use model::image::ImageUse;
 use model::reservation::Reservations;
 use model::stats::{DeviceStats, OpKind, OpStats};
 use model::status::AdapterState;
-use model::{AdapterId, ApiError, Cache, MappingId, Size};
+use model::{AdapterId, ApiError, Cache, LuName, MappingId, Size};
 use uuid::Uuid;
 
-use super::{AdapterStatus, DeviceStatus, Done, Engine, Made, Snapshot};
+use super::{AdapterStatus, DeviceStatus, Done, DriveStatus, Engine, Made, Motion, Snapshot};
 use crate::probe::{Probe, probe};
 use crate::socket::SocketSpec;
 
@@ -34,6 +34,7 @@ struct Notes {
     sockets: BTreeMap<AdapterId, SocketSpec>,
     adapters: BTreeMap<AdapterId, AdapterStatus>,
     devices: BTreeMap<Uuid, DeviceStatus>,
+    drives: BTreeMap<Uuid, DriveStatus>,
     reservations: BTreeMap<Uuid, Reservations>,
     portals: Vec<SocketAddr>,
     failures: Vec<(String, ApiError)>,
@@ -82,6 +83,11 @@ impl Recorder {
     /// What a store does to a device.
     pub fn set_device(&self, uuid: Uuid, status: DeviceStatus) {
         self.lock().devices.insert(uuid, status);
+    }
+
+    /// What clients do to a drive.
+    pub fn set_drive(&self, uuid: Uuid, status: DriveStatus) {
+        self.lock().drives.insert(uuid, status);
     }
 
     /// What clients reserve of a device.
@@ -142,6 +148,14 @@ impl Recorder {
     }
 }
 
+impl Notes {
+    /// The name of what is open.
+    fn name(&self, uuid: Uuid) -> Option<LuName> {
+        let drive = || self.actual.drives.get(&uuid).map(|drive| drive.name.clone());
+        self.actual.devices.get(&uuid).map(|device| device.name.clone()).or_else(drive)
+    }
+}
+
 impl Engine for Recorder {
     fn create_backing(&self, device: &DeviceSpec, done: Done<Made>) {
         let uuid = device.uuid;
@@ -160,6 +174,31 @@ impl Engine for Recorder {
         self.step(Step::OpenDevice { device: device.clone() }, done, |_| {});
     }
 
+    fn open_drive(&self, drive: &DriveSpec, done: Done<()>) {
+        self.step(Step::OpenDrive { drive: drive.clone() }, done, |_| {});
+    }
+
+    fn exchange(&self, drive: &DriveSpec, done: Done<()>) {
+        let uuid = drive.uuid;
+        self.step(Step::Exchange { drive: drive.clone() }, done, |notes| {
+            notes.drives.entry(uuid).or_default().is_open = false;
+        });
+    }
+
+    fn tray(&self, uuid: Uuid, motion: Motion, done: Done<Vec<String>>) {
+        let mut notes = self.lock();
+        let drive = notes.drives.entry(uuid).or_default();
+        let locked_by = match motion {
+            Motion::Open if !drive.is_open => drive.locked_by.clone(),
+            _ => Vec::new(),
+        };
+        if locked_by.is_empty() {
+            drive.is_open = motion != Motion::Close;
+        }
+        drop(notes);
+        done.ok(locked_by);
+    }
+
     fn resize(&self, uuid: Uuid, to: Size, done: Done<()>) {
         let Some(open) = self.lock().actual.devices.get(&uuid).cloned() else {
             return done.fail(ApiError::failed(format!("device {uuid} is not open")));
@@ -175,19 +214,16 @@ impl Engine for Recorder {
     }
 
     fn close_device(&self, uuid: Uuid, done: Done<()>) {
-        let Some(open) = self.lock().actual.devices.get(&uuid).cloned() else {
-            return done.ok(());
-        };
-        self.step(Step::CloseDevice { uuid, name: open.name }, done, |_| {});
+        let Some(name) = self.lock().name(uuid) else { return done.ok(()) };
+        self.step(Step::CloseDevice { uuid, name }, done, |_| {});
     }
 
     fn open_mapping(&self, mapping: &MappingSpec, socket: Option<&SocketSpec>, done: Done<()>) {
-        let device = self.lock().actual.devices.get(&mapping.device).cloned();
-        let Some(device) = device else {
+        let Some(lu) = self.lock().name(mapping.device) else {
             return done.fail(ApiError::failed(format!("device {} is not open", mapping.device)));
         };
         let (id, socket) = (mapping.id.adapter.clone(), socket.cloned());
-        let step = Step::OpenMapping { mapping: mapping.clone(), lu: device.name };
+        let step = Step::OpenMapping { mapping: mapping.clone(), lu };
         self.step(step, done, move |notes| {
             let (state, sessions) = (AdapterState::Listening, Vec::new());
             let listening = AdapterStatus { state, session: None, sessions, problem: None };
@@ -221,6 +257,7 @@ impl Engine for Recorder {
         let snapshot = Snapshot {
             cores: 1,
             devices: devices.map(|uuid| (*uuid, status(uuid))).collect(),
+            drives: notes.drives.clone(),
             adapters: notes.adapters.clone(),
             portals: notes.portals.clone(),
         };

@@ -106,7 +106,7 @@ pub(super) async fn open(
 }
 
 /// The number under which a node locks images: part of its identity, the same in every run.
-fn number(node: Uuid) -> u32 {
+pub(super) fn number(node: Uuid) -> u32 {
     let (low, high) = node.as_u64_pair();
     (low ^ high) as u32 ^ ((low ^ high) >> 32) as u32
 }

@@ -4,6 +4,7 @@
 //! thread made for that. The tables of what is open are behind one lock that is held for look-ups
 //! only; no request ever takes it.
 
+mod drives;
 mod everywhere;
 mod health;
 mod iscsi;
@@ -19,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use block::{Device, Request};
-use cluster::{DeviceSpec, MappingSpec};
+use cluster::{DeviceSpec, DriveSpec, MappingSpec};
 use front::vhost_user::{Adapter, Blk, Info, Spec, add_stats};
 use model::image::ImageUse;
 use model::reservation::Reservations;
@@ -29,10 +30,11 @@ use model::{AdapterId, ApiError, Cache, MappingId, Size, Via};
 use rt::{Core, Remote, Spin};
 use store::Store;
 use target::lun::Change;
+use target::scsi::Kind;
 use target::virtio_blk::Id;
 use uuid::Uuid;
 
-use crate::engine::{AdapterStatus, Context, DeviceStatus, Done, Engine, Made, Snapshot};
+use crate::engine::{AdapterStatus, Context, DeviceStatus, Done, Engine, Made, Motion, Snapshot};
 use crate::probe::{self, Probe};
 use crate::socket::{self, SocketSpec};
 use health::Watch;
@@ -57,6 +59,8 @@ struct Inner {
     /// Serves iSCSI, if it is served anywhere.
     iscsi: Option<Iscsi>,
     /// Adapters take turns in where their first queue lives.
+    /// What drives have in them.
+    media: drives::Media,
     next_home: AtomicUsize,
     open: Mutex<Open>,
 }
@@ -67,10 +71,13 @@ struct Open {
     adapters: BTreeMap<AdapterId, Arc<Door>>,
 }
 
-/// An open device.
+/// An open device, or a drive.
 struct Lu {
     spec: DeviceSpec,
+    kind: Kind,
     store: Arc<dyn Store>,
+    /// The store again, of a drive.
+    drive: Option<Arc<drives::Everywhere>>,
     writeback: Arc<AtomicBool>,
     health: Arc<Watch>,
     /// Counts of adapters that are closed.
@@ -119,6 +126,7 @@ impl Plane {
             cores,
             units,
             iscsi,
+            media: drives::Media::default(),
             next_home,
             open: Mutex::default(),
         })))
@@ -253,8 +261,11 @@ impl Engine for Plane {
     }
 
     fn remove_backing(&self, uuid: Uuid, done: Done<()>) {
-        let path = lus::path(&self.0.context.lus, uuid);
-        self.blocking(done, move || lus::remove(&path));
+        let Context { lus, media, .. } = self.0.context.clone();
+        self.blocking(done, move || {
+            lus::remove(&lus::path(&lus, uuid))?;
+            crate::library::remove(&media, uuid)
+        });
     }
 
     fn open_device(&self, device: &DeviceSpec, done: Done<()>) {
@@ -267,10 +278,25 @@ impl Engine for Plane {
             let writeback = Arc::new(AtomicBool::new(spec.cache == Cache::Writeback));
             let uuid = spec.uuid;
             let health = Arc::new(Watch::of(Arc::downgrade(&plane.0), uuid));
-            let lu = Arc::new(Lu { spec, store, writeback, health, past: Mutex::default() });
-            plane.open().devices.insert(uuid, lu);
+            let (kind, drive, past) = (Kind::Disk, None, Mutex::default());
+            let lu = Lu { spec, kind, store, drive, writeback, health, past };
+            plane.open().devices.insert(uuid, Arc::new(lu));
             Ok(())
         });
+    }
+
+    fn open_drive(&self, drive: &DriveSpec, done: Done<()>) {
+        let spec = drive.clone();
+        self.run(done, async move |plane, core| drives::open(&plane, &core, spec).await);
+    }
+
+    fn exchange(&self, drive: &DriveSpec, done: Done<()>) {
+        let spec = drive.clone();
+        self.run(done, async move |plane, core| drives::exchange(&plane, &core, spec).await);
+    }
+
+    fn tray(&self, uuid: Uuid, motion: Motion, done: Done<Vec<String>>) {
+        self.run(done, async move |plane, core| drives::tray(&plane, &core, uuid, motion).await);
     }
 
     fn resize(&self, uuid: Uuid, to: Size, done: Done<()>) {
@@ -372,6 +398,11 @@ impl Engine for Plane {
             let mut snapshot =
                 Snapshot { cores: plane.0.cores.len() as u32, ..Snapshot::default() };
             for (uuid, lu) in devices {
+                if lu.drive.is_some()
+                    && let Some(view) = plane.0.units.view(uuid).await
+                {
+                    snapshot.drives.insert(uuid, drives::status(&view));
+                }
                 let allocated = allocated.remove(&uuid);
                 let (health, problem) = (lu.health.health(), lu.health.trouble());
                 snapshot.devices.insert(uuid, DeviceStatus { allocated, health, problem });
@@ -402,8 +433,8 @@ impl Engine for Plane {
     fn stats(&self, done: Done<Vec<DeviceStats>>) {
         self.run(done, |plane, _| async move {
             let devices = plane.open().devices.clone();
-            let asked: Vec<_> =
-                devices.iter().map(|(uuid, lu)| plane.device_stats(*uuid, lu)).collect();
+            let disks = devices.iter().filter(|(_, lu)| lu.kind == Kind::Disk);
+            let asked: Vec<_> = disks.map(|(uuid, lu)| plane.device_stats(*uuid, lu)).collect();
             let mut stats = Vec::new();
             for device in asked {
                 stats.push(device.await);

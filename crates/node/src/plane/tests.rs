@@ -17,7 +17,8 @@ fn start(lus: &Path, report: Reporter) -> Plane {
     let (lus, cores, iscsi) = (lus.to_owned(), Vec::new(), Vec::new());
     let records = Arc::new(Forgetful);
     let (node, boot) = (Uuid::nil(), String::new());
-    let context = Context { node, lus, cores, iscsi, report, records, boot };
+    let media = lus.clone();
+    let context = Context { node, lus, media, cores, iscsi, report, records, boot };
     Plane::start(context, Spin::default()).unwrap()
 }
 

@@ -14,6 +14,7 @@ use model::{
 use uuid::Uuid;
 
 use super::Mark;
+use super::optical::kind_and_name;
 use crate::probe::{Holder, Kind, Probe};
 
 /// LUs named in a message before it says "and more".
@@ -133,6 +134,10 @@ pub fn adopted_size(probe: &Probe, block_size: u32) -> Result<Size, ApiError> {
 
 fn add_lu(config: &Config, lu: Lu) -> Result<Config, ApiError> {
     let name = &lu.name;
+    if config.drive(name).is_some() {
+        return Err(ApiError::conflict(format!("drive '{name}' exists already"))
+            .then("choose another name: LUs and drives share them, as they are mapped by name"));
+    }
     if config.lu(name).is_some() {
         return Err(ApiError::conflict(format!("LU '{name}' exists already"))
             .then(format!("choose another name; viaduct lu show {name} shows the one there is")));
@@ -227,7 +232,8 @@ pub fn client_remove(config: &Config, name: &ClientName) -> Result<Config, ApiEr
     config.client(name).ok_or_else(|| no_client(name))?;
     if let Some(mapping) = config.mappings_of_client(name).next() {
         let lu = &mapping.lu;
-        return Err(ApiError::conflict(format!("client '{name}' has LU '{lu}' mapped"))
+        let thing = kind_and_name(config, lu);
+        return Err(ApiError::conflict(format!("client '{name}' has {thing} mapped"))
             .then(format!("viaduct unmap {lu} --from {name}")));
     }
     let mut next = config.clone();
@@ -280,7 +286,7 @@ pub fn client_chap(
 
 pub fn map(config: &Config, request: &MapRequest) -> Result<(Config, Mapping), ApiError> {
     let (name, client) = (&request.lu, &request.client);
-    config.lu(name).ok_or_else(|| no_lu(name))?;
+    config.device(name).ok_or_else(|| no_lu(name))?;
     config.client(client).ok_or_else(|| no_client(client))?;
     let slot = slot_for(config, request)?;
     let mapping = Mapping {
@@ -353,7 +359,7 @@ pub fn unmap(
     client: &ClientName,
     via: Option<Via>,
 ) -> Result<(Config, Mapping), ApiError> {
-    config.lu(lu).ok_or_else(|| no_lu(lu))?;
+    config.device(lu).ok_or_else(|| no_lu(lu))?;
     config.client(client).ok_or_else(|| no_client(client))?;
     let is_meant =
         |mapping: &&Mapping| mapping.client == *client && via.is_none_or(|via| mapping.via == via);
@@ -362,15 +368,17 @@ pub fn unmap(
         [mapping] => mapping.clone(),
         [] => {
             let by = via.map(|via| format!(" via {via}")).unwrap_or_default();
+            let thing = kind_and_name(config, lu);
             return Err(ApiError::not_found(format!(
-                "LU '{lu}' is not mapped to client '{client}'{by}"
+                "{thing} is not mapped to client '{client}'{by}"
             ))
             .then("viaduct mapping ls shows what is mapped"));
         }
         [one, other, ..] => {
             let (one, other) = (one.via, other.via);
+            let thing = kind_and_name(config, lu);
             return Err(ApiError::conflict(format!(
-                "LU '{lu}' is mapped to client '{client}' via {one} and via {other}"
+                "{thing} is mapped to client '{client}' via {one} and via {other}"
             ))
             .then(format!("viaduct unmap {lu} --from {client} --via {one}, or --via {other}")));
         }
@@ -440,6 +448,7 @@ fn check_change(old: &Lu, new: &Lu) -> Result<(), ApiError> {
 fn count(old: &Config, new: &Config) -> RestoreOutcome {
     let mut outcome = RestoreOutcome::default();
     tally(&mut outcome, &old.lus, &new.lus, |a, b| a.name == b.name);
+    tally(&mut outcome, &old.drives, &new.drives, |a, b| a.name == b.name);
     tally(&mut outcome, &old.clients, &new.clients, |a, b| a.name == b.name);
     let same = |a: &Mapping, b: &Mapping| a.id() == b.id();
     tally(&mut outcome, &old.mappings, &new.mappings, same);

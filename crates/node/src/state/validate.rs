@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
-use model::limits::{CLIENTS_MAX, LUS_MAX, MAPPINGS_MAX};
+use model::limits::{CLIENTS_MAX, DRIVES_MAX, LUS_MAX, MAPPINGS_MAX};
 use model::{
     AdapterId, ApiError, Backing, Client, ClientName, Config, LuName, Mapping, MappingId, Slot, Via,
 };
@@ -21,6 +21,7 @@ pub fn config(config: &Config) -> Result<(), ApiError> {
 fn limits(config: &Config) -> Result<(), ApiError> {
     let counts = [
         ("LUs", config.lus.len(), LUS_MAX),
+        ("drives", config.drives.len(), DRIVES_MAX),
         ("clients", config.clients.len(), CLIENTS_MAX),
         ("mappings", config.mappings.len(), MAPPINGS_MAX),
     ];
@@ -46,6 +47,16 @@ fn lus(config: &Config) -> Result<(), ApiError> {
             unique(&mut paths, path, &lu.name, "path")?;
         }
     }
+    // A drive is mapped by name as an LU is, and known to clients in the same ways.
+    for drive in &config.drives {
+        drive.validate()?;
+        if !names.insert(&drive.name) {
+            let name = &drive.name;
+            return Err(ApiError::conflict(format!("two LUs or drives have the name '{name}'")));
+        }
+        unique(&mut uuids, drive.uuid, &drive.name, "UUID")?;
+        unique(&mut serials, &drive.serial, &drive.name, "serial")?;
+    }
     Ok(())
 }
 
@@ -58,7 +69,7 @@ fn unique<'a, T: Ord + Display + Copy>(
     match seen.insert(value, name) {
         None => Ok(()),
         Some(other) => {
-            Err(ApiError::conflict(format!("LU '{name}' has {what} {value}, as has LU '{other}'")))
+            Err(ApiError::conflict(format!("'{name}' has {what} {value}, as has '{other}'")))
         }
     }
 }
@@ -89,16 +100,28 @@ fn clients(config: &Config) -> Result<(), ApiError> {
 }
 
 fn mappings(config: &Config) -> Result<(), ApiError> {
-    let lus: BTreeMap<_, _> = config.lus.iter().map(|lu| (&lu.name, lu)).collect();
+    // Whether it is shareable, and whether it is a drive.
+    let lus = config.lus.iter().map(|lu| (&lu.name, (lu.shareable, false)));
+    let drives = config.drives.iter().map(|drive| (&drive.name, (drive.shareable, true)));
+    let things: BTreeMap<_, _> = lus.chain(drives).collect();
     let clients: BTreeMap<&ClientName, &Client> =
         config.clients.iter().map(|client| (&client.name, client)).collect();
     let (mut places, mut pairs) = (Places::default(), BTreeSet::new());
     let mut users: BTreeMap<&LuName, &str> = BTreeMap::new();
     for mapping in &config.mappings {
         let (name, client) = (&mapping.lu, &mapping.client);
-        let Some(lu) = lus.get(name) else {
+        let Some(&(is_shareable, is_drive)) = things.get(name) else {
             return Err(ApiError::conflict(format!("the mapped LU '{name}' does not exist")));
         };
+        let thing = if is_drive { "drive" } else { "LU" };
+        if is_drive && !mapping.via.has_drives() {
+            let via = mapping.via;
+            return Err(ApiError::usage(format!(
+                "drive '{name}' cannot be mapped via {via}, which \
+                                                has disks only"
+            ))
+            .then(format!("viaduct map {name} --to {client} --via iscsi")));
+        }
         let Some(owner) = clients.get(client) else {
             return Err(ApiError::conflict(format!("the mapped client '{client}' does not exist")));
         };
@@ -108,17 +131,20 @@ fn mappings(config: &Config) -> Result<(), ApiError> {
         places.take(mapping)?;
         if !pairs.insert((name, client, mapping.via)) {
             return Err(ApiError::conflict(format!(
-                "LU '{name}' is mapped to client '{client}' already"
+                "{thing} '{name}' is mapped to client '{client}' already"
             )));
         }
         if let Some(other) = users.insert(name, client.as_str())
             && other != client.as_str()
-            && !lu.shareable
+            && !is_shareable
         {
+            let article = if is_drive { "a drive" } else { "an LU" };
             return Err(ApiError::conflict(format!(
-                "LU '{name}' is not shareable and is mapped to '{other}' already"
+                "{thing} '{name}' is not shareable and is mapped to '{other}' already"
             ))
-            .then(format!("viaduct unmap {name} --from {other}, or use an LU made --shareable")));
+            .then(format!(
+                "viaduct unmap {name} --from {other}, or use {article} made --shareable"
+            )));
         }
     }
     Ok(())

@@ -94,8 +94,8 @@ fn what_mapping_commands_say() {
     bench.done(
         "unmap data --from host1",
         expect![[r#"
-        LU data unmapped from host1
-    "#]],
+            data unmapped from host1
+        "#]],
     );
 }
 

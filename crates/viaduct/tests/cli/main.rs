@@ -5,6 +5,7 @@
 
 mod bench;
 mod iscsi;
+mod optical;
 
 use std::path::Path;
 
@@ -45,8 +46,8 @@ fn what_commands_say_when_they_are_done() {
     bench.done(
         "unmap web1 --from vm1",
         expect![[r#"
-        LU web1 unmapped from vm1
-    "#]],
+            web1 unmapped from vm1
+        "#]],
     );
     bench.done(
         "client rm vm1",
@@ -279,8 +280,8 @@ fn a_session_and_its_trouble_are_shown() {
     bench.done(
         "unmap scratch --from vm2 --force",
         expect![[r#"
-        LU scratch unmapped from vm2
-    "#]],
+            scratch unmapped from vm2
+        "#]],
     );
 }
 

@@ -15,7 +15,7 @@ use rt::Core;
 use target::lun::attention::AttentionSet;
 use target::lun::{NexusId, PortId};
 use target::scsi::persist::transport_id;
-use target::scsi::{Env, Kind, Nexus, Settings, TargetPort, TaskManagement, Unit};
+use target::scsi::{Env, Nexus, Settings, TargetPort, TaskManagement, Unit};
 use wire::iscsi::LoginStatus;
 use wire::scsi::LogicalUnitNumber;
 use wire::scsi::reservation::Protocol;
@@ -101,7 +101,7 @@ impl CoreHost {
     fn map(&self, nexus: &Nexus, number: u16, lun: &Lun) {
         let Some(handle) = self.handles.get(lun.device) else { return };
         let settings = Settings {
-            kind: Kind::Disk,
+            kind: lun.kind,
             removable: lun.removable,
             read_only: lun.read_only,
             tasks_max: TASKS_MAX,

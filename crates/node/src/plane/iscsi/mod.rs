@@ -116,6 +116,7 @@ impl Iscsi {
         self.units.own(lu.into()).await?;
         let lun = Lun {
             device: mapping.device,
+            kind: lu.kind,
             read_only: mapping.read_only || lu.spec.read_only,
             removable: lu.spec.removable,
         };

@@ -11,6 +11,7 @@ use model::{AdapterId, MappingId};
 use proto::iscsi::{
     ALGORITHMS, Account, Accounts, Authentication, Chap, Portal, Refusal, Secret, TargetRecord,
 };
+use target::scsi::Kind;
 use uuid::Uuid;
 use wire::iscsi::LoginStatus;
 
@@ -36,6 +37,7 @@ pub(super) struct Target {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Lun {
     pub device: Uuid,
+    pub kind: Kind,
     pub read_only: bool,
     pub removable: bool,
 }

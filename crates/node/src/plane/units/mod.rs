@@ -27,7 +27,7 @@ use model::reservation::Reservations;
 use model::{ApiError, Cache};
 use rt::sync::{Answer, Reply, reply};
 use rt::{Core, Placed, Remote};
-use target::lun::{Caching, Change, Identity, Medium, ModeChange, Modes};
+use target::lun::{Caching, Change, Identity, Medium, ModeChange, Modes, View};
 use uuid::Uuid;
 
 use super::Lu;
@@ -35,6 +35,7 @@ use super::everywhere::Everywhere;
 use crate::engine::Context;
 pub(super) use handles::Handles;
 use keeper::{Book, Keeper};
+pub(super) use owner::name_of;
 use owner::{Owner, ToOwner};
 
 /// The relative port number of the node's iSCSI portals.
@@ -51,6 +52,8 @@ pub(super) struct Spec {
     pub serial: String,
     pub modes: Modes,
     pub medium: Medium,
+    /// Clients are told when its size changes; those of a drive are told of another medium.
+    pub grows: bool,
     pub open: Open,
 }
 
@@ -62,7 +65,8 @@ impl From<&Lu> for Spec {
             name: lu.spec.name.to_string(),
             serial: lu.spec.serial.clone(),
             modes: modes(lu.spec.cache),
-            medium: Medium::LOADED,
+            medium: Medium { present: lu.drive.is_none() || store.size() > 0, open: false },
+            grows: lu.drive.is_none(),
             open: Arc::new(move |core| store.clone().device(core)),
         }
     }
@@ -165,7 +169,11 @@ impl Units {
         });
         let is_held = held.await.into_iter().all(|done| done.is_some());
         let open = spec.open;
-        let begun = owner.call(async move |owner| owner.begin(open.as_ref()));
+        let begun = owner.call(async move |owner| {
+            if spec.grows {
+                owner.begin(open.as_ref());
+            }
+        });
         if !is_held || begun.await.is_none() {
             return Err(ended());
         }
@@ -184,6 +192,12 @@ impl Units {
             Some(Err(refusal)) => Err(ApiError::failed(refusal.to_string())),
             None => Err(ended()),
         }
+    }
+
+    /// The shared state of an LU, where it has an owner.
+    pub async fn view(&self, uuid: Uuid) -> Option<Arc<View>> {
+        let owner = self.known().owners.get(&uuid).cloned()?;
+        owner.call(async move |owner| owner.view()).await
     }
 
     /// The operator has set the cache mode. It wins over what clients had chosen, and they are

@@ -109,9 +109,13 @@ impl Owner {
         });
     }
 
+    pub fn view(&self) -> Arc<View> {
+        self.machine.borrow().view()
+    }
+
     /// What is reserved, in the words of the model.
     pub fn reservations(&self) -> words::Reservations {
-        let view = self.machine.borrow().view();
+        let view = self.view();
         let reservations = &view.reservations;
         words::Reservations {
             generation: reservations.generation(),
@@ -174,7 +178,7 @@ fn nexus(nexus: &NexusId) -> words::Nexus {
 }
 
 /// An initiator port as people write it.
-fn name_of(initiator: &Initiator) -> String {
+pub(in crate::plane) fn name_of(initiator: &Initiator) -> String {
     let bytes = initiator.bytes();
     let text = bytes.get(size_of::<IscsiTransportId>()..).unwrap_or_default();
     if bytes.first() == Some(&(ISCSI_NAME_AND_ISID | Protocol::ISCSI.0)) {

@@ -56,6 +56,7 @@ impl Disk {
         let context = Context {
             node: Uuid::nil(),
             lus: "/nowhere".into(),
+            media: "/nowhere".into(),
             cores: Vec::new(),
             iscsi: Vec::new(),
             report,
@@ -74,6 +75,7 @@ impl Disk {
             serial: "serial".to_owned(),
             modes: modes(cache),
             medium: Medium::LOADED,
+            grows: true,
             open: Arc::new(move |core| store.clone().device(core)),
         };
         let process = Process { cores, units };

@@ -242,8 +242,8 @@ fn a_secret_without_a_client_or_a_client_without_its_secret() {
     assert_eq!(kept(&state, &disk), None);
     assert!(state.secrets().is_empty());
     // It is a mapping that nobody may log in to, never one that everybody may.
-    let source =
-        cluster::Source { config: state.config(), secrets: state.secrets(), cluster: "test" };
+    let (config, secrets, media) = (state.config(), state.secrets(), state.media());
+    let source = cluster::Source { config, secrets, media, cluster: "test" };
     let desired = cluster::Desired::of(source);
     let specs = desired.mappings.values().filter_map(|mapping| mapping.iscsi.as_ref());
     let specs: Vec<_> = specs.collect();
