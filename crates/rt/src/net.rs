@@ -5,7 +5,12 @@
 //! moved some bytes already: who drops one has lost its place in the stream and closes it.
 //!
 //! One task receives and one task sends at a time; what two of them do at once is in no order.
+//! [`Inbox`] and [`Outbox`] are what the two keep beside the stream: bytes that are not yet
+//! understood, and pieces that leave together.
 //! Sockets that carry file descriptors are in [`os::socket`](crate::os::socket).
+
+mod inbox;
+mod outbox;
 
 use std::fmt;
 use std::io;
@@ -18,6 +23,9 @@ use block::{Buffer, Sgl};
 use crate::core::Core;
 use crate::os::stream as os;
 use crate::sim::socket as sim;
+
+pub use inbox::Inbox;
+pub use outbox::Outbox;
 
 /// Where to listen or to connect to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -9,8 +9,11 @@
 //! | [`FileStore`] | in a regular file or block device | later, by the ring | `file` |
 //! | [`MemoryStore`] | in memory of the node: for tests and measurements | in place | `memory` |
 //! | [`NullStore`] | nowhere: measures everything above it | in place | `null` |
+//!
+//! [`iscsi`] is a session with a target, on which a leaf can stand.
 
 pub mod file;
+pub mod iscsi;
 mod memory;
 mod null;
 mod roster;

@@ -4,6 +4,7 @@
 //! fn` that is polled in place; a read that the device answers at once never becomes a task.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use block::Sgl;
@@ -11,8 +12,9 @@ use proto::iscsi::{Answer, DataFault, ManagementId, TaskId};
 use target::lun::admit::Attribute;
 use target::scsi::{self, Data, Nexus, Parsed, Response, SENSE_BYTES, Sense, Task, TaskManagement};
 use wire::iscsi::{TaskFunction, TaskResponse, attribute};
-use wire::scsi::{AdditionalSense, SenseKey};
+use wire::scsi::{AdditionalSense, SenseKey, Status};
 
+use super::RECEIVING_BYTES_MAX;
 use super::connection::Connection;
 use super::pool::Held;
 
@@ -20,6 +22,10 @@ use super::pool::Held;
 #[derive(Default)]
 pub(super) struct Commands {
     slots: RefCell<Vec<Slot>>,
+    /// Task management under way that ends all tasks of a unit, or of all units.
+    ending: RefCell<Vec<(ManagementId, Option<[u8; 8]>)>>,
+    /// Commands that came behind it: they are not to be ended by it, so they wait.
+    behind: RefCell<VecDeque<Ready>>,
 }
 
 #[derive(Default)]
@@ -42,6 +48,7 @@ struct Waiting {
 /// A command that can run.
 struct Ready {
     task: TaskId,
+    lun: [u8; 8],
     parsed: Parsed,
     tag: u32,
     attribute: Attribute,
@@ -56,6 +63,21 @@ impl Commands {
             slots.resize_with(task.index() + 1, Slot::default);
         }
         std::mem::replace(&mut slots[task.index()], slot)
+    }
+
+    /// Whether a command for this unit has to wait.
+    #[inline]
+    fn waits(&self, lun: [u8; 8]) -> bool {
+        let ending = self.ending.borrow();
+        !ending.is_empty() && ending.iter().any(|(_, of)| of.is_none_or(|it| it == lun))
+    }
+
+    /// It is not to run any more. False: it did not wait.
+    fn forget_behind(&self, task: TaskId) -> bool {
+        let mut behind = self.behind.borrow_mut();
+        let before = behind.len();
+        behind.retain(|ready| ready.task != task);
+        behind.len() < before
     }
 
     /// The memory for the data that a command is sent.
@@ -105,11 +127,13 @@ impl Connection {
         let Some(nexus) = self.nexus.borrow().clone() else { return };
         let mut machine = self.machine.borrow_mut();
         let Some(command) = machine.command(task) else { return };
-        let (tag, attribute) = (command.tag, attribute_of(command.attribute));
+        let (tag, lun) = (command.tag, command.lun);
+        let attribute = attribute_of(command.attribute);
         let expected = u64::from(command.expected);
         let parsed = nexus.parse(command.lun, command.cdb);
         if receives {
             let parsed = parsed.and_then(|it| it.accepts(expected).map(|()| it));
+            let parsed = parsed.and_then(|it| self.has_room_for(it.data_out_len()).map(|()| it));
             let want = parsed.as_ref().map_or(0, |parsed| parsed.data_out_len().min(expected));
             let memory = Rc::new(self.shared.pool.take(want as usize, &self.account));
             self.commands.put(task, Slot::Receiving(Waiting { task, parsed, memory }));
@@ -126,8 +150,16 @@ impl Connection {
             Ok(parsed) => {
                 let len = parsed.data_in_len().min(expected) as usize;
                 let into = (len > 0).then(|| self.shared.pool.take(len, &self.account));
-                self.run(nexus, Ready { task, parsed, tag, attribute, out: None, into });
+                self.run(nexus, Ready { task, lun, parsed, tag, attribute, out: None, into });
             }
+        }
+    }
+
+    /// Data that is still to come is let in up to a limit: it cannot be refused by not reading.
+    fn has_room_for(&self, bytes: u64) -> Result<(), scsi::Answer> {
+        match self.account.get() as u64 + bytes > RECEIVING_BYTES_MAX {
+            true => Err(scsi::Answer::status(Status::TASK_SET_FULL)),
+            false => Ok(()),
         }
     }
 
@@ -137,10 +169,10 @@ impl Connection {
         else {
             return;
         };
-        let (tag, attribute) = {
+        let (tag, lun, attribute) = {
             let machine = self.machine.borrow();
             let Some(command) = machine.command(task) else { return };
-            (command.tag, attribute_of(command.attribute))
+            (command.tag, command.lun, attribute_of(command.attribute))
         };
         let Some(nexus) = self.nexus.borrow().clone() else { return };
         match (parsed, fault) {
@@ -152,17 +184,20 @@ impl Connection {
             }
             (Ok(parsed), None) => {
                 let out = Some(memory);
-                self.run(nexus, Ready { task, parsed, tag, attribute, out, into: None });
+                self.run(nexus, Ready { task, lun, parsed, tag, attribute, out, into: None });
             }
         }
     }
 
     #[inline]
     fn run(self: &Rc<Self>, nexus: Rc<Nexus>, ready: Ready) {
+        if self.commands.waits(ready.lun) {
+            return self.commands.behind.borrow_mut().push_back(ready);
+        }
         self.running.set(self.running.get() + 1);
         let connection = self.clone();
         self.shared.core.spawn_now(async move {
-            let Ready { task, parsed, tag, attribute, out, into } = ready;
+            let Ready { task, parsed, tag, attribute, out, into, .. } = ready;
             let data = Data {
                 out: out.as_ref().map_or(Sgl::empty(), |out| out.sgl()),
                 into: into.as_ref().map_or(Sgl::empty(), Held::sgl),
@@ -204,14 +239,22 @@ impl Connection {
 
     /// Aborts a command that has not begun.
     fn abort_waiting(&self, task: TaskId) {
-        let is_waiting = matches!(
+        let is_receiving = matches!(
             self.commands.slots.borrow().get(task.index()),
             Some(Slot::Receiving(waiting)) if waiting.task == task
         );
-        if is_waiting {
+        if is_receiving {
             self.commands.put(task, Slot::Free);
+        }
+        if is_receiving || self.commands.forget_behind(task) {
             self.machine.borrow_mut().abort(task);
         }
+    }
+
+    /// A request that ended tasks is answered: what waited behind it may run.
+    fn go_on_behind(self: &Rc<Self>, nexus: &Rc<Nexus>) {
+        let behind = self.commands.behind.take();
+        behind.into_iter().for_each(|ready| self.run(nexus.clone(), ready));
     }
 
     /// Does what a task management request asks for.
@@ -219,9 +262,15 @@ impl Connection {
         let Some(nexus) = self.nexus.borrow().clone() else { return };
         let connection = self.clone();
         self.running.set(self.running.get() + 1);
+        if let Some(asked) = self.machine.borrow().management(id) {
+            let units = ended_units(asked.function, asked.lun);
+            self.commands.ending.borrow_mut().extend(units.map(|units| (id, units)));
+        }
         self.shared.core.spawn(async move {
             let response = connection.run_management(&nexus, id).await;
             connection.machine.borrow_mut().manage(id, response);
+            connection.commands.ending.borrow_mut().retain(|(other, _)| *other != id);
+            connection.go_on_behind(&nexus);
             connection.running.set(connection.running.get() - 1);
             connection.to_send.notify();
             connection.resumed.notify();
@@ -253,6 +302,19 @@ impl Connection {
             Response::IncorrectLun => TaskResponse::LUN_DOES_NOT_EXIST,
             Response::Failed => TaskResponse::FUNCTION_REJECTED,
         }
+    }
+}
+
+/// Whose tasks a function ends, if it ends all of them: those of this unit, or of all.
+fn ended_units(function: TaskFunction, lun: [u8; 8]) -> Option<Option<[u8; 8]>> {
+    match function {
+        TaskFunction::ABORT_TASK_SET
+        | TaskFunction::CLEAR_TASK_SET
+        | TaskFunction::LOGICAL_UNIT_RESET => Some(Some(lun)),
+        TaskFunction::TARGET_WARM_RESET
+        | TaskFunction::TARGET_COLD_RESET
+        | TaskFunction::I_T_NEXUS_RESET => Some(None),
+        _ => None,
     }
 }
 

@@ -13,14 +13,13 @@ use proto::iscsi::{
     Admission, CHALLENGE_BYTES, Config, DataOut, Digest, Event, HEADER_BYTES_MAX, Nonce, Refusal,
     SessionKind, Target,
 };
-use rt::net::Stream;
+use rt::net::{Inbox, Stream};
 use rt::sync::Notify;
 use rt::{Core, Placed};
 use target::scsi::Nexus;
 use wire::iscsi::LoginStatus;
 
 use super::command::Commands;
-use super::inbox::Inbox;
 use super::outbox;
 use super::pool::Pool;
 use super::sessions::{Entry, Sessions};
@@ -53,6 +52,12 @@ pub(super) struct Connection {
     pub resumed: Notify,
     /// Commands that run.
     pub running: Cell<usize>,
+    /// The kernel is sending.
+    pub is_sending: Cell<bool>,
+    /// Nothing more can be sent.
+    pub is_deaf: Cell<bool>,
+    /// Nothing is read, for want of memory that commands have which run.
+    waits_for_disk: Cell<bool>,
     /// Nothing more will be given to be sent.
     pub is_over: Cell<bool>,
     ends: Ends,
@@ -119,6 +124,9 @@ impl Connection {
             to_send: Notify::new(),
             resumed: Notify::new(),
             running: Cell::new(0),
+            is_sending: Cell::new(false),
+            is_deaf: Cell::new(false),
+            waits_for_disk: Cell::new(false),
             is_over: Cell::new(false),
             why: RefCell::default(),
             entry: RefCell::default(),
@@ -134,12 +142,18 @@ impl Connection {
             }
             match wait {
                 Wait::Input => {
-                    inbox.make_room();
-                    let count = arrived(self.stream.recv(&inbox.room()).await?)?;
-                    inbox.arrived(count);
+                    arrived(inbox.fill(&self.stream).await?)?;
                 }
                 Wait::Data(data) => self.receive_data(data).await?,
-                Wait::Blocked => self.resumed.notified().await,
+                // What it waits for will never be sent.
+                Wait::Blocked if self.is_deaf.get() => {
+                    return Err(io::ErrorKind::BrokenPipe.into());
+                }
+                Wait::Blocked => {
+                    self.waits_for_disk.set(self.running.get() > 0);
+                    self.resumed.notified().await;
+                    self.waits_for_disk.set(false);
+                }
                 Wait::Admission => self.admit().await,
                 Wait::Ended => return Ok(()),
             }
@@ -147,12 +161,18 @@ impl Connection {
         }
     }
 
+    /// Whether memory comes back without anything being read: what is there may all be of commands
+    /// whose data is still to come.
+    fn frees_memory(&self) -> bool {
+        self.running.get() > 0 || self.is_sending.get() || self.machine.borrow().has_pdus()
+    }
+
     /// Takes from the inbox what can be taken.
     fn feed(self: &Rc<Self>, inbox: &mut Inbox) -> Wait {
         let mut look = [0; LOOK_BYTES];
         let (mut at, mut end) = (0, 0);
         loop {
-            if self.account.get() > SESSION_BYTES_MAX && self.running.get() > 0 {
+            if self.account.get() > SESSION_BYTES_MAX && self.frees_memory() {
                 return Wait::Blocked;
             }
             let progress = self.machine.borrow_mut().handle_input(&look[at..end]);
@@ -236,9 +256,9 @@ impl Connection {
             return Err(LoginStatus::SESSION_DOES_NOT_EXIST);
         }
         let placed = Arc::new(Placed::new(&self.shared.core, self.clone()));
-        let end = move || drop(placed.call(|old: Rc<Self>| async move { old.replace() }));
-        let entry = self.shared.sessions.enter(admit, end).await;
-        let entry = entry.ok_or(LoginStatus::OUT_OF_RESOURCES)?;
+        let end =
+            move |why| drop(placed.call(move |old: Rc<Self>| async move { old.leave_by(why) }));
+        let entry = self.shared.sessions.enter(admit, end).await?;
         let tsih = entry.tsih;
         if let SessionKind::Normal { .. } = admit.kind {
             let session = proto::iscsi::Session {
@@ -263,14 +283,8 @@ impl Connection {
         }
     }
 
-    /// Another session takes this one's place.
-    fn replace(&self) {
-        self.end(Why::Replaced);
-        self.stream.shutdown();
-    }
-
     /// The first reason counts, and the machine's before the ends that follow from it.
-    fn end(&self, why: Why) {
+    pub fn end(&self, why: Why) {
         if self.machine.borrow().ended().is_none() {
             self.why.borrow_mut().get_or_insert(why);
         }
@@ -290,7 +304,7 @@ impl Connection {
     }
 
     /// What of the machine's has a session by now.
-    fn is_logged_in(&self) -> bool {
+    pub fn is_logged_in(&self) -> bool {
         self.machine.borrow().session().is_some()
     }
 }
@@ -305,7 +319,8 @@ async fn watch(connection: Rc<Connection>) {
     }
     loop {
         core.sleep(QUIET_LIMIT).await;
-        if seconds(&core) - connection.heard.get() < QUIET_LIMIT.as_secs() {
+        let is_quiet = seconds(&core) - connection.heard.get() >= QUIET_LIMIT.as_secs();
+        if !is_quiet || connection.waits_for_disk.get() {
             continue;
         }
         if !connection.machine.borrow_mut().ping() {
@@ -336,14 +351,6 @@ fn nonce(core: &Core) -> Nonce {
 }
 
 /// Feeds a digest with memory that is never borrowed.
-pub(super) fn digest_of(mut digest: Digest, bytes: &Sgl<'_>) -> Digest {
-    let mut piece = [0; 4096];
-    let mut at = 0;
-    while at < bytes.len() {
-        let len = piece.len().min(bytes.len() - at);
-        bytes.copy_out(at, &mut piece[..len]);
-        digest = digest.update(&piece[..len]);
-        at += len;
-    }
-    digest
+pub(super) fn digest_of(digest: Digest, bytes: &Sgl<'_>) -> Digest {
+    digest.update_by(bytes.len(), |at, piece| bytes.copy_out(at, piece))
 }

@@ -14,9 +14,10 @@
 //! |---|---|
 //! | `door` | listening, and spreading connections over the cores |
 //! | `connection` | a connection's life, and its receiving half |
+//! | `farewell` | how it is ended from this side |
 //! | `command` | a SCSI command and task management, from PDU to answer |
 //! | `outbox` | its sending half |
-//! | `inbox`, `pool` | memory of a connection and of a core |
+//! | `pool` | memory of a core |
 //! | `sessions` | which sessions exist on all cores: reinstatement |
 //!
 //! Not here: what may log in and what it sees, which a [`Host`] says.
@@ -24,7 +25,7 @@
 mod command;
 mod connection;
 mod door;
-mod inbox;
+mod farewell;
 mod outbox;
 mod pool;
 mod sessions;
@@ -89,8 +90,19 @@ pub enum Why {
     LoginTooSlow,
     #[error("the initiator does not answer")]
     Silent,
-    #[error("it was replaced by a new session of the same initiator, or the target was taken away")]
+    #[error("it was replaced by a new session of the same initiator")]
     Replaced,
+    #[error("its target was taken away, or it did not log out when it was asked to")]
+    Dropped,
+}
+
+/// How a session is ended from this side (RFC 7143, 11.9.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// Its initiator is asked to log out; what it has not done after [`LOGOUT_LIMIT`] is dropped.
+    Logout,
+    /// Its initiator is told that it ends now.
+    Drop,
 }
 
 /// How a server is set up; the same on all cores.
@@ -114,5 +126,11 @@ const LOGIN_LIMIT: Duration = Duration::from_secs(15);
 /// A connection from which nothing was heard so long is asked whether it is there, and closed when
 /// it has not answered after as long again.
 const QUIET_LIMIT: Duration = Duration::from_secs(15);
+/// How long an initiator that is asked to log out has for it.
+pub const LOGOUT_LIMIT: Duration = Duration::from_secs(5);
+/// How long an initiator has to take what it is sent last.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
 /// Memory for data of one session at which it begins no more commands.
 const SESSION_BYTES_MAX: usize = 16 << 20;
+/// And at which a write is refused as one too many: the data of those before it is still to come.
+const RECEIVING_BYTES_MAX: u64 = 128 << 20;

@@ -8,6 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use proto::iscsi::{Admit, SessionKind};
 use rt::sync::{Answer, reply};
+use wire::iscsi::LoginStatus;
+
+use super::Farewell;
 
 /// Sessions of one server; discovery sessions do not count.
 pub const SESSIONS_MAX: usize = 16_384;
@@ -29,12 +32,23 @@ pub struct Sessions {
 struct Table {
     last: u16,
     live: HashMap<Name, Live>,
+    is_closed: bool,
+    /// They wait until none is left.
+    waiting: Vec<Answer<()>>,
 }
 
 struct Live {
     tsih: u16,
-    end: Box<dyn Fn() + Send>,
+    end: Box<dyn Fn(End) + Send>,
     waiting: Vec<Answer<()>>,
+}
+
+/// Why a session is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// A new session takes its place.
+    Replaced,
+    Farewell(Farewell),
 }
 
 /// A session's place among the others, until it is dropped.
@@ -47,18 +61,18 @@ pub(super) struct Entry {
 /// What a name finds.
 enum Found {
     Free(Entry),
-    Full,
+    Refused(LoginStatus),
     Taken(rt::sync::Reply<()>),
 }
 
 impl Sessions {
     /// Ends the session of this name, if there is one, and takes its place. `end` is called when
-    /// the new one is to end in its turn. None: there are too many.
+    /// the new one is to end in its turn.
     pub(super) async fn enter(
         self: &Arc<Self>,
         admit: &Admit,
-        end: impl Fn() + Send + Clone + 'static,
-    ) -> Option<Entry> {
+        end: impl Fn(End) + Send + Clone + 'static,
+    ) -> Result<Entry, LoginStatus> {
         let name = match &admit.kind {
             SessionKind::Discovery => None,
             SessionKind::Normal { target } => Some(Name {
@@ -69,8 +83,8 @@ impl Sessions {
         };
         loop {
             match self.look(name.as_ref(), &end) {
-                Found::Free(entry) => return Some(entry),
-                Found::Full => return None,
+                Found::Free(entry) => return Ok(entry),
+                Found::Refused(status) => return Err(status),
                 // No answer means that its core has ended, and the session with it.
                 Found::Taken(gone) => drop(gone.await),
             }
@@ -80,17 +94,20 @@ impl Sessions {
     fn look(
         self: &Arc<Self>,
         name: Option<&Name>,
-        end: &(impl Fn() + Send + Clone + 'static),
+        end: &(impl Fn(End) + Send + Clone + 'static),
     ) -> Found {
         let mut table = self.lock();
+        if table.is_closed {
+            return Found::Refused(LoginStatus::SERVICE_UNAVAILABLE);
+        }
         if let Some(live) = name.and_then(|name| table.live.get_mut(name)) {
             let (answer, gone) = reply();
             live.waiting.push(answer);
-            (live.end)();
+            (live.end)(End::Replaced);
             return Found::Taken(gone);
         }
         if table.live.len() >= SESSIONS_MAX {
-            return Found::Full;
+            return Found::Refused(LoginStatus::OUT_OF_RESOURCES);
         }
         let tsih = table.free_tsih();
         if let Some(name) = name {
@@ -100,12 +117,33 @@ impl Sessions {
         Found::Free(Entry { sessions: self.clone(), name: name.cloned(), tsih })
     }
 
-    /// Ends every session with this target, or of this initiator.
-    pub fn end(&self, of: impl Fn(&str, &str) -> bool) {
+    /// Ends every session of which this is true, by initiator and target.
+    pub fn end(&self, how: Farewell, of: impl Fn(&str, &str) -> bool) {
         for (name, live) in &self.lock().live {
             if of(&name.initiator, &name.target) {
-                (live.end)();
+                (live.end)(End::Farewell(how));
             }
+        }
+    }
+
+    /// Lets nobody in any more.
+    pub fn close(&self) {
+        self.lock().is_closed = true;
+    }
+
+    /// Waits until there is none.
+    pub async fn gone(&self) {
+        loop {
+            let gone = {
+                let mut table = self.lock();
+                if table.live.is_empty() {
+                    return;
+                }
+                let (answer, gone) = reply();
+                table.waiting.push(answer);
+                gone
+            };
+            gone.await;
         }
     }
 
@@ -137,9 +175,12 @@ impl Table {
 impl Drop for Entry {
     fn drop(&mut self) {
         let Some(name) = &self.name else { return };
-        let live = self.sessions.lock().live.remove(name);
-        for waiting in live.into_iter().flat_map(|live| live.waiting) {
-            waiting.give(());
+        let mut table = self.sessions.lock();
+        let mut waiting = table.live.remove(name).map(|live| live.waiting).unwrap_or_default();
+        if table.live.is_empty() {
+            waiting.append(&mut table.waiting);
         }
+        drop(table);
+        waiting.into_iter().for_each(|waiting| waiting.give(()));
     }
 }

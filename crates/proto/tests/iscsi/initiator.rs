@@ -1,7 +1,7 @@
 //! What a target must not do, and what our initiator makes of it.
 
 use crate::support::{Client, Digests, Host, Known, config, decode, normal, plain, talk};
-use proto::iscsi::initiator::{Event, NewCommand, NotNow, TaskId};
+use proto::iscsi::initiator::{Event, NewCommand, NotNow, Refused, TaskId};
 use proto::iscsi::{DigestPolicy, Direction, Ended, Violation, Wishes};
 use wire::iscsi::{
     AsyncMessage, DataIn, LogoutReply, NopIn, NopOut, Opcode, R2t, Reject, RejectReason,
@@ -116,7 +116,8 @@ fn a_rejected_command_and_a_dropped_session_are_told() {
     };
     client.arrive(&plain(&reject, bad.as_bytes()));
     let reason = RejectReason::IMMEDIATE_COMMAND_REJECT;
-    assert_eq!(client.events, [Event::Rejected { reason, task: Some(task) }]);
+    let refused = Refused::Command(task);
+    assert_eq!(client.events, [Event::Rejected { reason, refused }]);
     let drop = AsyncMessage {
         async_event: 2,
         parameter2: 3.into(),

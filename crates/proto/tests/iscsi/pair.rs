@@ -244,7 +244,7 @@ fn task_management_and_messages_reach_the_other_side() {
     let response = TaskResponse::FUNCTION_COMPLETE;
     assert_eq!(client.events, [initiator::Event::Managed { tag, response }]);
     client.events.clear();
-    client.initiator.forget(first);
+    assert_eq!(client.initiator.take_aborted(), [first]);
     host.target.tell(AsyncMessage::Scsi { lun: LUN, sense: &[0x72, 6, 0x2a, 9] });
     host.target.tell(AsyncMessage::RequestLogout { within_s: 30 });
     talk(&mut client, &mut host);
@@ -260,6 +260,33 @@ fn task_management_and_messages_reach_the_other_side() {
     talk(&mut client, &mut host);
     assert_eq!(client.initiator.ended(), Some(&Ended::Dropped));
     assert_eq!(host.target.ended(), Some(&Ended::Dropped));
+}
+
+/// What is sent behind a request that is not counted did not come before it, on either side.
+#[test]
+fn a_reset_ends_what_was_sent_before_it() {
+    let (mut client, mut host) = pair(Wishes::default(), Wishes::default());
+    host.disk = None;
+    let before = client.read(0, 512);
+    let tag = client.initiator.manage(TaskFunction::LOGICAL_UNIT_RESET, LUN, None);
+    let after = client.read(512, 512);
+    talk(&mut client, &mut host);
+    let events = std::mem::take(&mut host.events);
+    let [Event::Command { task: a, .. }, Event::Manage(id), Event::Command { task: b, .. }] =
+        events[..]
+    else {
+        panic!("{events:?}")
+    };
+    assert_eq!(host.target.affected(id), [a]);
+    host.target.abort(a);
+    host.target.manage(id, TaskResponse::FUNCTION_COMPLETE);
+    host.respond_read_unsent(b, &[9; 512]);
+    talk(&mut client, &mut host);
+    let response = TaskResponse::FUNCTION_COMPLETE;
+    assert_eq!(client.events, [initiator::Event::Managed { tag, response }]);
+    assert_eq!(client.initiator.take_aborted(), [before]);
+    assert_eq!(client.done.keys().collect::<Vec<_>>(), [&after]);
+    assert_eq!(client.initiator.command_count(), 0);
 }
 
 #[test]

@@ -12,12 +12,12 @@ use model::status::{IscsiConnection, IscsiSession};
 use model::{AdapterId, Severity, Subject};
 use proto::iscsi::{Accounts, Ended, Session, SessionKind};
 use rt::Core;
+use target::lun::admit::{Aborted, Which};
 use target::lun::attention::AttentionSet;
 use target::lun::{NexusId, PortId};
 use target::scsi::persist::transport_id;
-use target::scsi::{Env, Nexus, Settings, TargetPort, TaskManagement, Unit};
+use target::scsi::{Env, Nexus, Settings, TargetPort, Unit};
 use wire::iscsi::LoginStatus;
-use wire::scsi::LogicalUnitNumber;
 use wire::scsi::reservation::Protocol;
 
 use super::super::hex;
@@ -89,9 +89,10 @@ impl CoreHost {
         let wanted = targets.get(&one.target).map(|it| it.luns.clone()).unwrap_or_default();
         let shown = one.luns.replace(wanted.clone());
         for (number, _) in shown.iter().filter(|(number, lun)| wanted.get(number) != Some(lun)) {
-            let lun = LogicalUnitNumber::new(*number).0;
-            one.nexus.manage(lun, TaskManagement::AbortTaskSet).await;
-            one.nexus.unmap(*number);
+            // What runs there is answered: its initiator has not asked for its end.
+            let Some(unit) = one.nexus.unmap(*number) else { continue };
+            let tasks = unit.member().tasks();
+            tasks.left(tasks.abort(Which::All, Aborted::WithStatus)).await;
         }
         for (number, lun) in wanted.iter().filter(|(number, lun)| shown.get(number) != Some(lun)) {
             self.map(&one.nexus, *number, lun);
@@ -206,7 +207,7 @@ impl Host for CoreHost {
 /// How much an end matters to an operator, and what can be done about it.
 fn gravity(why: &Why) -> (Severity, &'static str, Option<&'static str>) {
     match why {
-        Why::Protocol(Ended::Logout { .. }) | Why::Replaced => {
+        Why::Protocol(Ended::Logout { .. }) | Why::Replaced | Why::Dropped => {
             (Severity::Info, "iscsi-logout", None)
         }
         Why::Closed => (Severity::Info, "iscsi-closed", None),

@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cluster::MappingSpec;
-use front::iscsi::{Door, Place, Server, Sessions, Settings};
+use front::iscsi::{Door, Farewell, Place, Server, Sessions, Settings};
 use model::status::{AdapterState, IscsiSession};
 use model::{AdapterId, ApiError, MappingId};
 use rt::net::Address;
@@ -137,7 +137,7 @@ impl Iscsi {
             shown.targets.clone()
         };
         self.install(targets.clone()).await;
-        self.sessions.end(|_, target| targets.get(target).is_none());
+        self.sessions.end(Farewell::Drop, |_, target| targets.get(target).is_none());
     }
 
     /// Is this an adapter of ours?
@@ -162,15 +162,18 @@ impl Iscsi {
         adapters.into_iter().map(|(id, sessions)| (id, status(sessions))).collect()
     }
 
-    /// Ends every session, and waits until nothing of them runs.
+    /// Ends every session, and waits until nothing of them runs. Initiators are asked to log out
+    /// first, so that what they have under way comes to its end.
     pub async fn stop(&self) {
+        self.sessions.close();
+        self.sessions.end(Farewell::Logout, |_, _| true);
+        self.sessions.gone().await;
         let targets = {
             let mut shown = self.shown();
             shown.targets = Arc::new(shown.targets.empty());
             shown.targets.clone()
         };
         self.install(targets).await;
-        self.sessions.end(|_, _| true);
     }
 
     async fn install(&self, targets: Arc<Targets>) {

@@ -1,7 +1,7 @@
 //! What an initiator sends: commands with their data, and requests that are none.
 
 use super::tasks::{REQUEST_NUMBER_MASK, REQUEST_TAG, Sequence};
-use super::{Initiator, Request, RequestKind, TaskId};
+use super::{Initiator, Management, Request, RequestKind, TaskId};
 use crate::iscsi::digest::Digest;
 use crate::iscsi::head::{Head, Trailer};
 use crate::iscsi::serial::is_before;
@@ -82,11 +82,12 @@ impl Output {
         self.queue.push_back(Item::Data(id));
     }
 
-    pub fn push_control<P: Pdu>(&mut self, pdu: &P, data: Vec<u8>) {
+    fn push_control<P: Pdu>(&mut self, pdu: &P, data: Vec<u8>, cmd_sn: u32) {
         let mut header = NopOut::read_from_bytes(pdu.as_bytes()).expect("headers have one size");
         let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
         assert!(length <= Uint24::MAX, "a request of {length} bytes");
         header.data_segment_length = Uint24::new(length);
+        header.cmd_sn = cmd_sn.into();
         let is_login = P::OPCODE == wire::iscsi::Opcode::LOGIN_REQUEST;
         self.controls.push_back(Control { header, data, is_login });
         self.queue.push_back(Item::Control);
@@ -134,14 +135,16 @@ impl Initiator {
         self.tasks.end(id);
     }
 
-    /// Asks for task management, ahead of all commands that wait at the target.
+    /// Asks for task management, ahead of all commands that wait at the target. When it is answered
+    /// [`take_aborted`](Self::take_aborted) has the commands that it has ended.
     pub fn manage(
         &mut self,
         function: TaskFunction,
         lun: [u8; 8],
         task: Option<TaskId>,
     ) -> ManagementTag {
-        let tag = self.request(RequestKind::Management);
+        let asked = Management { function, lun, task, cmd_sn: self.cmd_sn };
+        let tag = self.request(RequestKind::Management(asked));
         let named = task.and_then(|id| Some((id, self.tasks.get(id)?.cmd_sn)));
         let pdu = TaskManagementRequest {
             opcode: TaskManagementRequest::OPCODE.0 | flag::IMMEDIATE,
@@ -152,7 +155,7 @@ impl Initiator {
             ref_cmd_sn: named.map_or(0, |(_, cmd_sn)| cmd_sn).into(),
             ..TaskManagementRequest::default()
         };
-        self.output.push_control(&pdu, Vec::new());
+        self.push_control(&pdu, Vec::new());
         ManagementTag(tag)
     }
 
@@ -166,7 +169,7 @@ impl Initiator {
             target_transfer_tag: RESERVED_TAG.into(),
             ..NopOut::default()
         };
-        self.output.push_control(&pdu, Vec::new());
+        self.push_control(&pdu, Vec::new());
     }
 
     /// Asks for all targets that we may see; in a normal session for the addresses of its target.
@@ -186,7 +189,7 @@ impl Initiator {
             target_transfer_tag: transfer_tag.into(),
             ..TextRequest::default()
         };
-        self.output.push_control(&pdu, data);
+        self.push_control(&pdu, data);
     }
 
     /// Ends the session in good order. Commands under way are aborted by it.
@@ -199,7 +202,7 @@ impl Initiator {
             initiator_task_tag: tag.into(),
             ..LogoutRequest::default()
         };
-        self.output.push_control(&pdu, Vec::new());
+        self.push_control(&pdu, Vec::new());
     }
 
     /// The next PDU to be sent: its header in `head`, its data in what is returned. PDUs must be
@@ -240,6 +243,12 @@ impl Initiator {
         Trailer::new(length, self.parameters.data_digest.then_some(digest))
     }
 
+    /// A request that is not counted says which command comes next, so that the target knows which
+    /// came before it (RFC 7143, 4.2.2.1).
+    pub(super) fn push_control<P: Pdu>(&mut self, pdu: &P, data: Vec<u8>) {
+        self.output.push_control(pdu, data, self.cmd_sn);
+    }
+
     pub(super) fn is_open(&self) -> bool {
         self.login.is_none() && self.ended.is_none()
     }
@@ -255,7 +264,6 @@ impl Initiator {
     fn control_pdu(&mut self, head: &mut Head) {
         let control = self.output.controls.pop_front().expect("one stands in the queue");
         let mut header = control.header;
-        header.cmd_sn = self.cmd_sn.into();
         header.exp_stat_sn = self.exp_stat_sn.into();
         let is_sealed = !control.is_login;
         head.set(&header, is_sealed && self.parameters.header_digest);

@@ -3,7 +3,8 @@
 
 use super::tasks::Sequence;
 use super::{
-    Event, Found, Incoming, Initiator, ManagementTag, Outcome, RequestKind, Residual, TaskId,
+    Event, Found, Incoming, Initiator, Management, ManagementTag, Outcome, Refused, RequestKind,
+    Residual, TaskId,
 };
 use crate::iscsi::error::{Ended, Violation};
 use crate::iscsi::receive::Fate;
@@ -12,7 +13,7 @@ use crate::iscsi::text;
 use wire::iscsi::{
     AsyncEvent, AsyncMessage, DataIn as DataInPdu, Header, LogoutReply, LogoutResponse, NopIn,
     NopOut, Opcode, Pdu, R2t, RESERVED_TAG, Reject, RejectReason, ScsiCommand, ScsiResponse,
-    ScsiResponseCode, TaskManagementResponse, TaskResponse, TextResponse, flag, key,
+    ScsiResponseCode, TaskFunction, TaskManagementResponse, TaskResponse, TextResponse, flag, key,
 };
 use zerocopy::FromBytes;
 
@@ -135,8 +136,12 @@ impl Initiator {
             _ => {
                 let pdu: &TaskManagementResponse = header.view();
                 let tag = pdu.initiator_task_tag.get();
-                self.answered(tag, |kind| kind == RequestKind::Management)?;
+                let is_management = |kind| matches!(kind, RequestKind::Management(_));
+                let kind = self.answered(tag, is_management)?;
                 let response = TaskResponse(pdu.response);
+                if let RequestKind::Management(asked) = kind {
+                    self.end_aborted(&asked, response);
+                }
                 Ok(Some(Event::Managed { tag: ManagementTag(tag), response }))
             }
         }
@@ -188,7 +193,7 @@ impl Initiator {
                 target_transfer_tag: transfer.into(),
                 ..NopOut::default()
             };
-            self.output.push_control(&pong, Vec::new());
+            self.push_control(&pong, Vec::new());
         }
         Ok(None)
     }
@@ -237,8 +242,34 @@ impl Initiator {
         let tag = bad.initiator_task_tag.get();
         let is_command = bad.opcode() == ScsiCommand::OPCODE;
         let task = Some(TaskId(tag)).filter(|id| is_command && self.tasks.get(*id).is_some());
-        self.requests.retain(|request| request.tag != tag);
-        Ok(Some(Event::Rejected { reason: RejectReason(pdu.reason), task }))
+        let request = self.answered(tag, |_| !is_command).ok();
+        let refused = match (task, request) {
+            (Some(task), _) => Refused::Command(task),
+            (None, Some(RequestKind::Management(_))) => Refused::Management(ManagementTag(tag)),
+            (None, Some(RequestKind::Text)) => Refused::Discovery,
+            (None, Some(RequestKind::Ping)) => Refused::Ping,
+            (None, Some(RequestKind::Logout(_))) => Refused::Logout,
+            (None, Some(RequestKind::Filler) | None) => Refused::Other,
+        };
+        if refused == Refused::Discovery {
+            self.found_text.clear();
+        }
+        Ok(Some(Event::Rejected { reason: RejectReason(pdu.reason), refused }))
+    }
+
+    /// What a task management function has ended is answered by nothing else.
+    fn end_aborted(&mut self, asked: &Management, response: TaskResponse) {
+        // Statuses come in order, so a task that the target does not know was never begun there.
+        let is_gone = asked.function == TaskFunction::ABORT_TASK
+            && response == TaskResponse::TASK_DOES_NOT_EXIST;
+        self.aborted.clear();
+        if response == TaskResponse::FUNCTION_COMPLETE || is_gone {
+            let all = self.tasks.all().filter(|(id, task)| asked.ends(*id, task));
+            self.aborted.extend(all.map(|(id, _)| id));
+        }
+        for id in &self.aborted {
+            self.tasks.end(*id);
+        }
     }
 
     fn handle_logout(&mut self, pdu: &LogoutReply) -> Result<Option<Event>, Violation> {

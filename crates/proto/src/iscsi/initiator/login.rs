@@ -346,6 +346,6 @@ impl Initiator {
             isid: self.config.isid,
             ..LoginRequest::default()
         };
-        self.output.push_control(&request, text);
+        self.push_control(&request, text);
     }
 }

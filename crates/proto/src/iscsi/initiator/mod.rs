@@ -25,11 +25,13 @@ use super::digest::Digest;
 use super::error::{Ended, Violation};
 use super::parameters::{LOGIN_SEGMENT_BYTES, Parameters, Wishes};
 use super::receive::{Fate, Receiver, Stage};
+use super::serial::is_before;
 use commands::Output;
 use login::Login;
-use tasks::Tasks;
+use tasks::{Task, Tasks};
 use wire::iscsi::{
-    AsyncEvent, Header, LogoutReason, Opcode, RejectReason, ScsiResponseCode, TaskResponse,
+    AsyncEvent, Header, LogoutReason, Opcode, RejectReason, ScsiResponseCode, TaskFunction,
+    TaskResponse,
 };
 
 /// What an initiator is and wants.
@@ -74,6 +76,7 @@ pub enum Event {
         task: TaskId,
         outcome: Outcome,
     },
+    /// [`Initiator::take_aborted`] has the commands that are over with it.
     Managed {
         tag: ManagementTag,
         response: TaskResponse,
@@ -87,10 +90,10 @@ pub enum Event {
         event: AsyncEvent,
         parameters: [u16; 3],
     },
-    /// The target refused a PDU of ours: one that began this command, if it was a command.
+    /// The target refused a PDU of ours.
     Rejected {
         reason: RejectReason,
-        task: Option<TaskId>,
+        refused: Refused,
     },
     /// It is over; [`Initiator::ended`] says why.
     Ended,
@@ -103,6 +106,20 @@ pub struct DataIn {
     /// Where in the command's data these bytes belong.
     pub offset: u32,
     pub length: u32,
+}
+
+/// What the target has refused, and will not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The PDU that began this command. The command is over when it is
+    /// [forgotten](Initiator::forget); where only its data was damaged, its answer may follow.
+    Command(TaskId),
+    Management(ManagementTag),
+    Discovery,
+    Ping,
+    Logout,
+    /// Data of a command, which is answered itself, or something that nobody waits for.
+    Other,
 }
 
 /// What came of a command.
@@ -150,6 +167,7 @@ pub struct Initiator {
     sense: Vec<u8>,
     found_text: Vec<u8>,
     found: Vec<Found>,
+    aborted: Vec<TaskId>,
     is_new: bool,
     ended: Option<Ended>,
 }
@@ -172,12 +190,46 @@ struct Request {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum RequestKind {
-    Management,
+    Management(Management),
     Ping,
     /// A ping that only takes a CmdSN.
     Filler,
     Text,
     Logout(LogoutReason),
+}
+
+/// What was asked of a target's task manager.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Management {
+    function: TaskFunction,
+    lun: [u8; 8],
+    task: Option<TaskId>,
+    cmd_sn: u32,
+}
+
+impl Management {
+    /// Whether it ends this command: one that came before it (RFC 7143, 4.2.3.3).
+    fn ends(&self, id: TaskId, task: &Task) -> bool {
+        let is_earlier = is_before(task.cmd_sn, self.cmd_sn);
+        match self.function {
+            TaskFunction::ABORT_TASK => self.task == Some(id),
+            TaskFunction::ABORT_TASK_SET
+            | TaskFunction::CLEAR_TASK_SET
+            | TaskFunction::LOGICAL_UNIT_RESET => is_earlier && task.lun == self.lun,
+            TaskFunction::TARGET_WARM_RESET
+            | TaskFunction::TARGET_COLD_RESET
+            | TaskFunction::I_T_NEXUS_RESET => is_earlier,
+            _ => false,
+        }
+    }
+}
+
+impl TaskId {
+    /// Its place among the commands of the session, below the number that it was made for; another
+    /// command's when it has ended.
+    pub const fn index(self) -> usize {
+        (self.0 & 0xffff) as usize
+    }
 }
 
 impl Initiator {
@@ -203,6 +255,7 @@ impl Initiator {
             sense: Vec::new(),
             found_text: Vec::new(),
             found: Vec::new(),
+            aborted: Vec::new(),
             is_new: false,
             ended: None,
             config,
@@ -282,6 +335,12 @@ impl Initiator {
 
     pub fn take_found(&mut self) -> Vec<Found> {
         std::mem::take(&mut self.found)
+    }
+
+    /// The commands that the task management function which was just answered has ended: nothing
+    /// more comes for them.
+    pub fn take_aborted(&mut self) -> Vec<TaskId> {
+        std::mem::take(&mut self.aborted)
     }
 
     pub fn ended(&self) -> Option<&Ended> {

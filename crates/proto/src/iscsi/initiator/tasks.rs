@@ -67,17 +67,23 @@ impl Tasks {
     pub fn end(&mut self, id: TaskId) {
         if let Some(task) = self.find(id) {
             task.is_used = false;
-            self.free.push((id.0 & 0xffff) as u16);
+            self.free.push(id.index() as u16);
         }
     }
 
+    /// The commands under way.
+    pub fn all(&self) -> impl Iterator<Item = (TaskId, &Task)> {
+        let used = self.slots.iter().enumerate().filter(|(_, task)| task.is_used);
+        used.map(|(index, task)| (TaskId(index as u32 | u32::from(task.generation) << 16), task))
+    }
+
     pub fn find(&mut self, id: TaskId) -> Option<&mut Task> {
-        let task = self.slots.get_mut((id.0 & 0xffff) as usize)?;
+        let task = self.slots.get_mut(id.index())?;
         (task.is_used && u32::from(task.generation) == id.0 >> 16).then_some(task)
     }
 
     pub fn get(&self, id: TaskId) -> Option<&Task> {
-        let task = self.slots.get((id.0 & 0xffff) as usize)?;
+        let task = self.slots.get(id.index())?;
         (task.is_used && u32::from(task.generation) == id.0 >> 16).then_some(task)
     }
 

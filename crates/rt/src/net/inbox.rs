@@ -1,23 +1,47 @@
-//! What has arrived and is not consumed yet.
+//! What has arrived on a connection and is not consumed yet.
 //!
 //! Headers are copied out to be looked at, data is copied or received to where it belongs. The
-//! inbox begins small, so that a thousand idle sessions cost little, and grows when what arrives
+//! inbox begins small, so that a thousand idle connections cost little, and grows when what arrives
 //! fills it.
 
+use std::io;
+
 use block::{Buffer, Sgl};
+
+use super::Stream;
 
 const FIRST_BYTES: usize = 4 << 10;
 const LAST_BYTES: usize = 128 << 10;
 
-pub(super) struct Inbox {
+pub struct Inbox {
     buffer: Buffer,
     start: usize,
     end: usize,
 }
 
+impl Default for Inbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Inbox {
     pub fn new() -> Self {
         Self { buffer: Buffer::zeroed(FIRST_BYTES), start: 0, end: 0 }
+    }
+
+    /// Receives what there is behind what is here already; 0 at the end of the stream. What is here
+    /// must be no more than a part of a header.
+    pub async fn fill(&mut self, stream: &Stream) -> io::Result<usize> {
+        self.make_room();
+        let count = stream.recv(&self.room()).await?;
+        self.arrived(count);
+        Ok(count)
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
     }
 
     #[inline]
@@ -39,8 +63,7 @@ impl Inbox {
         }
     }
 
-    /// Makes room behind what is there, which is never more than a part of a header.
-    pub fn make_room(&mut self) {
+    fn make_room(&mut self) {
         let (start, len) = (self.start, self.len());
         if self.end < self.buffer.len() {
             return;
@@ -62,12 +85,12 @@ impl Inbox {
 
     /// Where the next bytes go.
     #[inline]
-    pub fn room(&self) -> Sgl<'_> {
+    fn room(&self) -> Sgl<'_> {
         self.buffer.sgl().slice(self.end, self.buffer.len() - self.end)
     }
 
     #[inline]
-    pub fn arrived(&mut self, count: usize) {
+    fn arrived(&mut self, count: usize) {
         self.end += count;
         // The next ones will be as many.
         if self.start == 0 && self.end == self.buffer.len() && self.end < LAST_BYTES {
