@@ -5,6 +5,7 @@
 
 use clap::Args;
 
+use crate::test::Which;
 use crate::workspace::must;
 use crate::{Result, guest, loom, test};
 
@@ -18,11 +19,13 @@ struct Bar {
 enum What {
     /// A system test, by its full name, and how often.
     System(&'static str, u32),
+    /// System tests whose names begin so, each once but in full.
+    Systems(&'static str),
     /// Interleavings, each once.
     Loom,
 }
 
-const BARS: [Bar; 6] = [
+const BARS: [Bar; 7] = [
     Bar {
         name: "kills",
         shows: "a killed server loses nothing, QEMU 10.0.2 goes on within 1 s",
@@ -47,6 +50,11 @@ const BARS: [Bar; 6] = [
         name: "harness-migration",
         shows: "the harness moves a guest between two QEMUs on qemu-storage-daemon, data verified",
         what: What::System("a_guest_moves_with_its_load", 20),
+    },
+    Bar {
+        name: "iscsi-suite",
+        shows: "libiscsi's suite on all units: plain, with header digests, CHAP and mutual CHAP",
+        what: What::Systems("the_conformance_suite_of_libiscsi_passes"),
     },
     Bar {
         name: "loom",
@@ -77,11 +85,15 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         What::System(test, loops) => {
             guest::prepare(false)?;
             let loops = arguments.loops.unwrap_or(loops);
-            must(test::system_tests(Some(test))?.env("VIADUCT_LOOPS", loops.to_string()))?;
+            run_tests(Which::Named(test), loops)?;
             println!("{name}: {loops} times: {}", bar.shows);
         }
-        What::Loom if arguments.loops.is_some() => {
+        What::Systems(_) | What::Loom if arguments.loops.is_some() => {
             return Err(format!("{name} is the same every time: leave out --loops").into());
+        }
+        What::Systems(beginning) => {
+            run_tests(Which::Beginning(beginning), 1)?;
+            println!("{name}: {}", bar.shows);
         }
         What::Loom => {
             loom::run()?;
@@ -89,4 +101,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn run_tests(which: Which<'_>, loops: u32) -> Result<()> {
+    must(test::system_tests(which)?.env("VIADUCT_LOOPS", loops.to_string()))
 }

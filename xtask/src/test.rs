@@ -58,7 +58,7 @@ impl Stage {
             Self::Unit => unit_tests(),
             Self::Build => must(&mut cargo(&["build", "--release", "--bin", "viaduct"])),
             Self::Guest => guest::prepare(false),
-            Self::System => must(&mut system_tests(None)?),
+            Self::System => must(&mut system_tests(Which::All)?),
         }
     }
 }
@@ -97,15 +97,28 @@ fn unit_tests() -> Result<()> {
     must(cargo(&["test", "--doc", "--quiet"]).args(ALL))
 }
 
-/// The system tests, or one of them, against the release binary.
-pub fn system_tests(only: Option<&str>) -> Result<Command> {
+/// Which system tests.
+#[derive(Clone, Copy)]
+pub enum Which<'a> {
+    All,
+    Named(&'a str),
+    /// Those whose names begin so.
+    Beginning(&'a str),
+}
+
+/// System tests against the release binary.
+pub fn system_tests(which: Which<'_>) -> Result<Command> {
     let mut command = if has_nextest() {
         let mut command = nextest();
         command.args(["--test-threads", GUESTS_AT_ONCE]);
-        match only {
+        let filter = match which {
+            Which::All => None,
+            Which::Named(test) => Some(format!("test(={test})")),
+            Which::Beginning(name) => Some(format!("test(/^{name}/)")),
+        };
+        match filter {
             None => command.args(ALL).args(["-E", SYSTEM_TESTS]),
-            Some(test) => {
-                let filter = format!("test(={test})");
+            Some(filter) => {
                 command.args(["--profile", "bar", "-p", "viaduct-system-tests", "-E", &filter])
             }
         };
@@ -113,8 +126,10 @@ pub fn system_tests(only: Option<&str>) -> Result<Command> {
     } else {
         let mut command = cargo(&["test", "-p", "viaduct-system-tests", "--test", "*", "--"]);
         command.args(["--test-threads", GUESTS_AT_ONCE]);
-        if let Some(test) = only {
-            command.args(["--exact", test, "--nocapture"]);
+        match which {
+            Which::All => {}
+            Which::Named(test) => drop(command.args(["--exact", test, "--nocapture"])),
+            Which::Beginning(name) => drop(command.args([name, "--nocapture"])),
         }
         command
     };

@@ -21,7 +21,7 @@ const PACKAGES: [&str; 4] = ["linux-image-amd64", "busybox-static", "kmod", "xz-
 
 /// Modules that a guest can load; `/init` loads only what a guest asks for. What they depend on
 /// comes with them. The second line of file systems is what the kernel asks for at mount time.
-const MODULES: [&str; 44] = [
+const MODULES: [&str; 45] = [
     "virtio_pci",
     "virtio_blk",
     "virtio_scsi",
@@ -63,6 +63,7 @@ const MODULES: [&str; 44] = [
     "dm_delay",
     "dm_flakey",
     "dm_multipath",
+    "dm_round_robin",
     "null_blk",
     "loop",
     "scsi_debug",

@@ -6,7 +6,8 @@
 //! the agent inside it over a serial line ([`line`], [`frame`]); [`qmp`] steers QEMU itself;
 //! [`migration`] moves a running guest; [`storage_daemon`] and [`node`] are servers for guests;
 //! [`verify`] is the program that proves, from inside a guest, that no write was lost;
-//! [`node_in_guest`] is a server inside a guest, and [`blk_client`] its client there.
+//! [`node_in_guest`] is a server inside a guest, and [`blk_client`] its client there; [`iscsi`] is
+//! a node that serves iSCSI, [`open_iscsi`] its client in a guest, and [`libiscsi`] its examiner.
 //!
 //! A test reads like what a user would do:
 //!
@@ -47,11 +48,14 @@ pub mod error;
 pub mod frame;
 pub mod guest;
 pub mod image;
+pub mod iscsi;
 pub mod kernel;
+pub mod libiscsi;
 pub mod line;
 pub mod migration;
 pub mod node;
 pub mod node_in_guest;
+pub mod open_iscsi;
 pub mod qemu;
 pub mod qmp;
 pub mod storage_daemon;
@@ -69,4 +73,9 @@ pub use storage_daemon::StorageDaemon;
 pub fn loops(sample: u32) -> u32 {
     let loops = std::env::var("VIADUCT_LOOPS").ok();
     loops.and_then(|loops| loops.parse().ok()).unwrap_or(sample)
+}
+
+/// Whether a test that has nothing to repeat is to show everything: under `cargo xtask bar`.
+pub fn in_full() -> bool {
+    loops(0) > 0
 }

@@ -10,6 +10,8 @@ use crate::cache::Cache;
 use crate::debian::{BACKPORTS, Tree};
 
 const PACKAGES: [&str; 2] = ["qemu-system-x86", "qemu-utils"];
+/// With its own iSCSI client.
+const PACKAGES_V10: [&str; 3] = [PACKAGES[0], PACKAGES[1], "qemu-block-extra"];
 
 /// Where a QEMU of a tree looks for firmware and option ROMs.
 const DATA_DIRS: [&str; 3] = ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"];
@@ -41,7 +43,7 @@ impl Qemu {
     pub fn tree(self, cache: &Cache) -> Result<Tree> {
         match self {
             Self::V7_2 => Tree::fetch(cache, "qemu-7.2", &PACKAGES, None),
-            Self::V10 => Tree::fetch(cache, "qemu-10.0", &PACKAGES, Some(BACKPORTS)),
+            Self::V10 => Tree::fetch(cache, "qemu-10.0", &PACKAGES_V10, Some(BACKPORTS)),
         }
     }
 
