@@ -310,4 +310,6 @@ pub struct ConnectionLun {
     pub block_size: u32,
     pub read_only: bool,
     pub serial: String,
+    /// What Linux calls the disk, the same over all paths (`scsi_id`, multipath).
+    pub wwid: String,
 }

@@ -22,6 +22,7 @@ use model::status::{
     MappingView,
 };
 use model::{ApiError, Config, Via};
+use uuid::Uuid;
 
 /// Queues worth asking for: one for each core of the node, and never more than this.
 const QUEUES_MAX: u32 = 8;
@@ -86,6 +87,7 @@ fn target(config: &Config, client: &ClientView) -> Option<ConnectionTarget> {
             block_size: lu.block_size.bytes(),
             read_only: mapping.read_only || lu.read_only,
             serial: lu.serial.clone(),
+            wwid: wwid(lu.uuid),
         })
     };
     Some(ConnectionTarget {
@@ -96,6 +98,12 @@ fn target(config: &Config, client: &ClientView) -> Option<ConnectionTarget> {
         chap: client.client.chap.clone(),
         luns: client.mappings.iter().filter_map(lun).collect(),
     })
+}
+
+/// `scsi_id`'s way of writing what INQUIRY says: the type of the name and then the name.
+fn wwid(uuid: Uuid) -> String {
+    let naa = target::scsi::naa(uuid.as_bytes(), None);
+    naa.iter().fold("3".to_owned(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 /// Where a client reaches a target: host without brackets, and port. One that listens on all

@@ -74,6 +74,7 @@ enum Wait {
     Data(DataOut),
     Blocked,
     Admission,
+    Logout,
     Ended,
 }
 
@@ -92,6 +93,7 @@ pub(super) async fn serve(shared: Rc<Shared>, stream: Stream) {
         });
         connection.stream.shutdown();
     }
+    connection.over();
     connection.abort_all();
     connection.resumed.until(|| connection.running.get() == 0).await;
     connection.is_over.set(true);
@@ -99,7 +101,7 @@ pub(super) async fn serve(shared: Rc<Shared>, stream: Stream) {
     sending.await;
     connection.stream.shutdown();
     watch.cancel();
-    connection.leave();
+    connection.leave().await;
 }
 
 impl Connection {
@@ -111,7 +113,7 @@ impl Connection {
             alias: None,
             window: settings.window,
         };
-        let machine = Target::new(config, shared.host.accounts(), nonce(&shared.core));
+        let machine = Target::new(config, shared.host.accounts(&ends), nonce(&shared.core));
         Self {
             heard: Cell::new(seconds(&shared.core)),
             commands: Commands::default(),
@@ -155,6 +157,7 @@ impl Connection {
                     self.waits_for_disk.set(false);
                 }
                 Wait::Admission => self.admit().await,
+                Wait::Logout => self.log_out().await,
                 Wait::Ended => return Ok(()),
             }
             self.heard.set(seconds(&self.shared.core));
@@ -205,7 +208,7 @@ impl Connection {
                 Event::Command { task, receives } => self.begin(task, receives),
                 Event::DataEnd { task, fault } => self.data_end(task, fault),
                 Event::Manage(id) => self.manage(id),
-                Event::Logout => self.abort_all(),
+                Event::Logout => return Wait::Logout,
                 Event::Pong => {}
             }
         }
@@ -290,16 +293,38 @@ impl Connection {
         }
     }
 
-    fn leave(&self) {
+    fn over(&self) {
+        if let Some(entry) = &*self.entry.borrow() {
+            entry.over();
+        }
+    }
+
+    /// Ends the nexus before the logout is answered: who has the answer finds free what it held.
+    async fn log_out(self: &Rc<Self>) {
+        self.abort_all();
+        self.resumed.until(|| self.running.get() == 0).await;
+        self.lose_nexus().await;
+        self.machine.borrow_mut().settle_logout();
+        self.to_send.notify();
+    }
+
+    async fn lose_nexus(&self) {
+        let nexus = self.nexus.take();
+        if let Some(nexus) = nexus {
+            self.shared.host.leave(nexus).await;
+        }
+    }
+
+    /// The next session of this name waits for the entry, and so for the end of the nexus.
+    async fn leave(&self) {
+        self.lose_nexus().await;
         let machine = self.machine.borrow();
         let protocol = machine.ended().cloned().map(Why::Protocol);
         let why = self.why.take().or(protocol).unwrap_or(Why::Closed);
-        if let Some(nexus) = self.nexus.take() {
-            self.shared.host.leave(&nexus);
-        }
         let initiator = machine.initiator().map(str::to_owned);
+        let target = machine.target().map(str::to_owned);
         let ends = self.ends.clone();
-        self.shared.host.notice(Notice::Ended { initiator, ends, why });
+        self.shared.host.notice(Notice::Ended { initiator, target, ends, why });
         self.entry.take();
     }
 

@@ -30,6 +30,7 @@ mod outbox;
 mod pool;
 mod sessions;
 
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -43,13 +44,14 @@ pub use sessions::{SESSIONS_MAX, Sessions};
 
 /// What the node says to the connections of one core.
 pub trait Host {
-    fn accounts(&self) -> Rc<dyn Accounts>;
+    /// Who may log in over this connection.
+    fn accounts(&self, ends: &Ends) -> Rc<dyn Accounts>;
 
     /// A session begins: what does it see? An error is the status that refuses the login.
     fn enter(&self, session: &Session, ends: &Ends) -> Result<Rc<Nexus>, LoginStatus>;
 
-    /// A session has ended, and every command of it.
-    fn leave(&self, nexus: &Rc<Nexus>);
+    /// A session has ended, and every command of it. Done when everybody knows.
+    fn leave(&self, nexus: Rc<Nexus>) -> Pin<Box<dyn Future<Output = ()>>>;
 
     fn notice(&self, notice: Notice);
 }
@@ -69,9 +71,10 @@ pub enum Notice {
         session: Session,
         ends: Ends,
     },
-    /// `initiator` as far as it has said who it is.
+    /// `initiator` and `target` as far as it has said who it is and what it wants.
     Ended {
         initiator: Option<String>,
+        target: Option<String>,
         ends: Ends,
         why: Why,
     },

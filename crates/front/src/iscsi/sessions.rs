@@ -39,6 +39,8 @@ struct Table {
 
 struct Live {
     tsih: u16,
+    /// Its connection is gone, and what it held is being given back.
+    is_over: bool,
     end: Box<dyn Fn(End) + Send>,
     waiting: Vec<Answer<()>>,
 }
@@ -106,12 +108,18 @@ impl Sessions {
             (live.end)(End::Replaced);
             return Found::Taken(gone);
         }
+        if let Some(live) = name.and_then(|name| table.ending(name)) {
+            let (answer, gone) = reply();
+            live.waiting.push(answer);
+            return Found::Taken(gone);
+        }
         if table.live.len() >= SESSIONS_MAX {
             return Found::Refused(LoginStatus::OUT_OF_RESOURCES);
         }
         let tsih = table.free_tsih();
         if let Some(name) = name {
-            let live = Live { tsih, end: Box::new(end.clone()), waiting: Vec::new() };
+            let end = Box::new(end.clone());
+            let live = Live { tsih, is_over: false, end, waiting: Vec::new() };
             table.live.insert(name.clone(), live);
         }
         Found::Free(Entry { sessions: self.clone(), name: name.cloned(), tsih })
@@ -161,6 +169,15 @@ impl Sessions {
 }
 
 impl Table {
+    /// A session of the same initiator that is just ending. An initiator that comes back may say
+    /// another ISID, and counts on what it held before being free all the same.
+    fn ending(&mut self, name: &Name) -> Option<&mut Live> {
+        let is_same =
+            |other: &Name| other.initiator == name.initiator && other.target == name.target;
+        let mut live = self.live.iter_mut();
+        live.find(|(other, live)| live.is_over && is_same(other)).map(|(_, live)| live)
+    }
+
     /// Never 0, which means a new session.
     fn free_tsih(&mut self) -> u16 {
         loop {
@@ -168,6 +185,16 @@ impl Table {
             if self.last != 0 && self.live.values().all(|live| live.tsih != self.last) {
                 return self.last;
             }
+        }
+    }
+}
+
+impl Entry {
+    /// The connection is gone: from now on whoever comes in its place waits for the end.
+    pub fn over(&self) {
+        let mut table = self.sessions.lock();
+        if let Some(live) = self.name.as_ref().and_then(|name| table.live.get_mut(name)) {
+            live.is_over = true;
         }
     }
 }

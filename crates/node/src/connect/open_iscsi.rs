@@ -49,8 +49,8 @@ pub fn text(target: &ConnectionTarget) -> String {
          iscsiadm -m node -T {name} --login\n"
     );
     text.push_str(
-        "# the disks by path; their names by id (/dev/disk/by-id/wwn-...), the same over\n\
-         # all paths, are shown by udevadm info -q symlink DISK\n",
+        "# the disks: their WWID, the same over all paths (/dev/disk/by-id/scsi-WWID,\n\
+         # multipath -l), and each by its path\n",
     );
     for portal in &all {
         for lun in &target.luns {
@@ -87,10 +87,11 @@ fn account(text: &mut String, chap: &Chap) {
 fn disk(text: &mut String, target: &ConnectionTarget, portal: &Reached, lun: &ConnectionLun) {
     let _ = writeln!(
         text,
-        "# LU {lu}, serial {serial}{read_only}: \
+        "# LU {lu}, serial {serial}{read_only}, WWID {wwid}: \
          /dev/disk/by-path/ip-{host}:{port}-iscsi-{target}-lun-{number}",
         lu = lun.lu,
         serial = lun.serial,
+        wwid = lun.wwid,
         read_only = if_read_only(lun.read_only),
         host = portal.host,
         port = portal.port,

@@ -159,12 +159,12 @@ fn open_iscsi_commands() {
         iscsiadm -m discovery -t sendtargets -p [fd00::7]:3260
         iscsiadm -m node -T iqn.2026-11.org.viaduct:test:vm1 -o update -n node.startup -v automatic
         iscsiadm -m node -T iqn.2026-11.org.viaduct:test:vm1 --login
-        # the disks by path; their names by id (/dev/disk/by-id/wwn-...), the same over
-        # all paths, are shown by udevadm info -q symlink DISK
-        # LU web0, serial serial0: /dev/disk/by-path/ip-10.0.0.7:3260-iscsi-iqn.2026-11.org.viaduct:test:vm1-lun-0
-        # LU web1, serial serial1, read-only: /dev/disk/by-path/ip-10.0.0.7:3260-iscsi-iqn.2026-11.org.viaduct:test:vm1-lun-1
-        # LU web0, serial serial0: /dev/disk/by-path/ip-fd00::7:3260-iscsi-iqn.2026-11.org.viaduct:test:vm1-lun-0
-        # LU web1, serial serial1, read-only: /dev/disk/by-path/ip-fd00::7:3260-iscsi-iqn.2026-11.org.viaduct:test:vm1-lun-1
+        # the disks: their WWID, the same over all paths (/dev/disk/by-id/scsi-WWID,
+        # multipath -l), and each by its path
+        # LU web0, serial serial0, WWID 33000000000000000: /dev/disk/by-path/ip-10.0.0.7:3260-iscsi-iqn.2026-11.org.viaduct:test:vm1-lun-0
+        # LU web1, serial serial1, read-only, WWID 33000000000000001: /dev/disk/by-path/ip-10.0.0.7:3260-iscsi-iqn.2026-11.org.viaduct:test:vm1-lun-1
+        # LU web0, serial serial0, WWID 33000000000000000: /dev/disk/by-path/ip-fd00::7:3260-iscsi-iqn.2026-11.org.viaduct:test:vm1-lun-0
+        # LU web1, serial serial1, read-only, WWID 33000000000000001: /dev/disk/by-path/ip-fd00::7:3260-iscsi-iqn.2026-11.org.viaduct:test:vm1-lun-1
         # /etc/multipath.conf, where several paths lead to the node
         devices {
             device {

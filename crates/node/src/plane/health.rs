@@ -25,7 +25,7 @@ use model::{Severity, Subject};
 use rt::Core;
 use uuid::Uuid;
 
-use super::notices::advice;
+use super::notices::{advice, is_of_store};
 use super::{Inner, Lu, Plane};
 use crate::engine::{Health, Report, Trouble};
 
@@ -79,6 +79,13 @@ impl Watch {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request failed, perhaps because of the store.
+    pub(super) fn note(&self, error: &Error) {
+        if is_of_store(error.kind()) {
+            self.failed(error);
+        }
     }
 
     /// A request failed in the store.

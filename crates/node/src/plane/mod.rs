@@ -190,8 +190,8 @@ impl Plane {
         AdapterStatus { state, session: Some(session), sessions: Vec::new(), problem }
     }
 
-    /// Asks the adapters of a device what they have counted. They are asked before this returns, so
-    /// who wants to know of many devices asks for all of them first.
+    /// Asks the adapters and handles of a device what they have counted. Adapters are asked before
+    /// this returns, so who wants to know of many devices asks for all of them first.
     fn device_stats(&self, uuid: Uuid, lu: &Lu) -> impl Future<Output = DeviceStats> + use<> {
         let (mut ops, asked) = {
             let open = self.open();
@@ -199,9 +199,10 @@ impl Plane {
             let past = lu.past.lock().unwrap_or_else(PoisonError::into_inner).clone();
             (past, doors.map(|door| door.adapter.info()).collect::<Vec<_>>())
         };
-        let lu = lu.spec.name.clone();
+        let (lu, units) = (lu.spec.name.clone(), self.0.units.clone());
         async move {
             let mut inflight = 0;
+            add_stats(&mut ops, &units.stats(uuid).await);
             for info in asked {
                 let info = info.await.unwrap_or_default();
                 add_stats(&mut ops, &info.past);

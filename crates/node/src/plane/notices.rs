@@ -79,9 +79,7 @@ impl Notices {
     }
 
     fn store_failed(&self, queue: u16, error: &block::Error) {
-        if is_of_store(error.kind()) {
-            self.health.failed(error);
-        }
+        self.health.note(error);
         let now = wall_clock();
         let failures = {
             let mut state = self.state();
@@ -105,7 +103,7 @@ impl Notices {
 }
 
 /// Whether it says something about the store, rather than about the request or the client.
-fn is_of_store(kind: ErrorKind) -> bool {
+pub(super) fn is_of_store(kind: ErrorKind) -> bool {
     use ErrorKind::{Medium, NoSpace, Offline, Timeout};
     matches!(kind, Medium | NoSpace | Offline | Timeout)
 }

@@ -148,6 +148,8 @@ fn a_logout_waits_for_the_commands_and_is_the_last_word() {
     // What comes after a logout is not taken.
     assert!(host.send(&plain(&nop(9, 4), &[])).is_empty());
     host.target.abort(task);
+    assert!(host.receive().is_empty(), "the owner is not ready yet");
+    host.target.settle_logout();
     let answers = host.receive();
     assert_eq!((answers.len(), answers[0].view::<LogoutReply>().response), (1, 0));
     let ended = Ended::Logout { reason: LogoutReason::CLOSE_CONNECTION };

@@ -12,6 +12,7 @@ use super::attention::{AttentionSet, Attentions};
 use super::change::{Change, Refusal, Reply, Update};
 use super::ledger::Ledger;
 use super::member::Member;
+use super::meter::Meter;
 use super::nexus::NexusId;
 use super::view::View;
 
@@ -31,6 +32,7 @@ pub struct Handle {
     view: RefCell<Arc<View>>,
     ledger: Rc<dyn Ledger>,
     members: RefCell<Vec<Weak<Member>>>,
+    meter: Meter,
 }
 
 /// Tasks that must leave before an update is in force on this core.
@@ -49,7 +51,8 @@ impl Handle {
         ledger: Rc<dyn Ledger>,
     ) -> Rc<Self> {
         let view = RefCell::new(view);
-        Rc::new(Self { device, identity, view, ledger, members: RefCell::default() })
+        let (members, meter) = (RefCell::default(), Meter::default());
+        Rc::new(Self { device, identity, view, ledger, members, meter })
     }
 
     /// A nexus begins to use the LU here. It is told of every update until its member is dropped.
@@ -69,6 +72,11 @@ impl Handle {
 
     pub fn device(&self) -> &Rc<dyn Device> {
         &self.device
+    }
+
+    /// What was done at the device here.
+    pub fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     pub fn identity(&self) -> &Identity {

@@ -24,6 +24,7 @@ mod handle;
 mod ledger;
 pub mod map;
 mod member;
+pub mod meter;
 mod nexus;
 pub mod operation;
 pub mod owner;

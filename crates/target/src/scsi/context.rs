@@ -54,6 +54,7 @@ impl Context<'_> {
     pub async fn io(&self, request: Request<'_>) -> Result<u64, Answer> {
         let is_write = request.op.is_write();
         let outcome = self.unit.device().io(&request).await;
+        self.unit.count(&request, &outcome);
         outcome.map_err(|error| Answer::of_error(&error, is_write))
     }
 

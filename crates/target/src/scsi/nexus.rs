@@ -9,7 +9,7 @@
 //! A read or write that finds nothing in its way takes the short path: one look at the member, one
 //! request for the device. Everything else is boxed, so that the future of a command stays small.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use block::{Op, Request, Sgl};
@@ -34,11 +34,44 @@ pub struct Nexus {
     port: TargetPort,
     env: Rc<dyn Env>,
     units: RefCell<Map<Rc<Unit>>>,
+    traffic: Traffic,
+}
+
+/// What has passed through a nexus here.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    commands: Cell<u64>,
+    bytes_in: Cell<u64>,
+    bytes_out: Cell<u64>,
+}
+
+impl Traffic {
+    #[inline]
+    fn count(&self, bytes_in: usize, bytes_out: usize) {
+        self.commands.set(self.commands.get() + 1);
+        self.bytes_in.set(self.bytes_in.get() + bytes_in as u64);
+        self.bytes_out.set(self.bytes_out.get() + bytes_out as u64);
+    }
+
+    /// Commands that units have executed.
+    pub fn commands(&self) -> u64 {
+        self.commands.get()
+    }
+
+    /// Bytes for the initiator (data-in).
+    pub fn bytes_in(&self) -> u64 {
+        self.bytes_in.get()
+    }
+
+    /// Bytes of the initiator (data-out).
+    pub fn bytes_out(&self) -> u64 {
+        self.bytes_out.get()
+    }
 }
 
 impl Nexus {
     pub fn new(id: NexusId, port: TargetPort, env: Rc<dyn Env>) -> Rc<Self> {
-        Rc::new(Self { id, port, env, units: RefCell::default() })
+        Rc::new(Self { id, port, env, units: RefCell::default(), traffic: Traffic::default() })
     }
 
     /// Shows a unit under this number; the others report that there is something new.
@@ -56,6 +89,10 @@ impl Nexus {
 
     pub fn id(&self) -> &NexusId {
         &self.id
+    }
+
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     pub fn port(&self) -> &TargetPort {
@@ -102,15 +139,20 @@ impl Nexus {
             return Answer::aborted(how);
         }
         let answer = match direct(unit, parsed, data) {
-            Some(request) => match unit.device().io(&request).await {
-                Ok(_) if request.op == Op::Read => {
-                    Answer::data(request.data.len(), request.data.len() as u64)
+            Some(request) => {
+                let outcome = unit.device().io(&request).await;
+                unit.count(&request, &outcome);
+                match outcome {
+                    Ok(_) if request.op == Op::Read => {
+                        Answer::data(request.data.len(), request.data.len() as u64)
+                    }
+                    Ok(_) => Answer::data(0, request.len),
+                    Err(error) => Answer::of_error(&error, request.op.is_write()),
                 }
-                Ok(_) => Answer::data(0, request.len),
-                Err(error) => Answer::of_error(&error, request.op.is_write()),
-            },
+            }
             None => Box::pin(self.execute_rarely(unit, parsed, &entered, data)).await,
         };
+        self.traffic.count(answer.len, data.out.len());
         match entered.aborted() {
             Some(how) => Answer::aborted(how),
             None if answer.sense.is_some() => failed(unit, parsed, &entered, answer),

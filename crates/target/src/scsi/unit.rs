@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use block::{Device, Geometry};
+use block::{Device, Error, Geometry, Request};
 use wire::scsi::inquiry::DeviceType;
 use wire::scsi::reservation::Protocol;
 
@@ -113,6 +113,11 @@ impl Unit {
 
     pub(super) fn device(&self) -> &dyn Device {
         &**self.handle.device()
+    }
+
+    #[inline]
+    pub(super) fn count(&self, request: &Request<'_>, outcome: &Result<u64, Error>) {
+        self.handle.meter().count(request.op, request.len, outcome.as_ref().map(drop));
     }
 
     pub(super) fn geometry(&self) -> Geometry {

@@ -77,7 +77,12 @@ impl Bench {
     /// The text without what differs from run to run.
     pub fn plain(&self, text: &str) -> String {
         let text = text.replace(self.directory.path().to_str().unwrap(), "/DIR");
-        let forms = ["xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx", "dddd-dd-ddTdd:dd:dd", ":xxxxxxxx:"];
+        let forms = [
+            "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx",
+            "dddd-dd-ddTdd:dd:dd",
+            ":xxxxxxxx:",
+            "WWID xxxxxxxxxxxxxxxxx:",
+        ];
         forms.iter().fold(text, |text, form| masked(&text, form))
     }
 }

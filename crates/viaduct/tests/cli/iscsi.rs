@@ -454,10 +454,10 @@ fn what_open_iscsi_is_told() {
         iscsiadm -m discovery -t sendtargets -p 127.0.0.1:3260
         iscsiadm -m node -T iqn.2026-11.org.viaduct:xxxxxxxx:host1 -o update -n node.startup -v automatic
         iscsiadm -m node -T iqn.2026-11.org.viaduct:xxxxxxxx:host1 --login
-        # the disks by path; their names by id (/dev/disk/by-id/wwn-...), the same over
-        # all paths, are shown by udevadm info -q symlink DISK
-        # LU web1, serial web1: /dev/disk/by-path/ip-127.0.0.1:3260-iscsi-iqn.2026-11.org.viaduct:xxxxxxxx:host1-lun-0
-        # LU scratch, serial scratch, read-only: /dev/disk/by-path/ip-127.0.0.1:3260-iscsi-iqn.2026-11.org.viaduct:xxxxxxxx:host1-lun-7
+        # the disks: their WWID, the same over all paths (/dev/disk/by-id/scsi-WWID,
+        # multipath -l), and each by its path
+        # LU web1, serial web1, WWID xxxxxxxxxxxxxxxxx: /dev/disk/by-path/ip-127.0.0.1:3260-iscsi-iqn.2026-11.org.viaduct:xxxxxxxx:host1-lun-0
+        # LU scratch, serial scratch, read-only, WWID xxxxxxxxxxxxxxxxx: /dev/disk/by-path/ip-127.0.0.1:3260-iscsi-iqn.2026-11.org.viaduct:xxxxxxxx:host1-lun-7
         # /etc/multipath.conf, where several paths lead to the node
         devices {
             device {

@@ -195,7 +195,7 @@ impl Host {
 }
 
 impl iscsi::Host for Host {
-    fn accounts(&self) -> Rc<dyn Accounts> {
+    fn accounts(&self, _: &Ends) -> Rc<dyn Accounts> {
         Rc::new(Book(self.setup.clone()))
     }
 
@@ -216,12 +216,11 @@ impl iscsi::Host for Host {
         Ok(nexus)
     }
 
-    fn leave(&self, nexus: &Rc<Nexus>) {
-        self.nexuses.borrow_mut().retain(|one| !Rc::ptr_eq(one, nexus));
-        let nexus = nexus.clone();
-        self.env.0.spawn(async move {
+    fn leave(&self, nexus: Rc<Nexus>) -> Pin<Box<dyn Future<Output = ()>>> {
+        self.nexuses.borrow_mut().retain(|one| !Rc::ptr_eq(one, &nexus));
+        Box::pin(async move {
             nexus.lose().await;
-        });
+        })
     }
 
     fn notice(&self, notice: Notice) {

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use front::iscsi::{Ends, Host, Notice, Why};
 use jiff::Timestamp;
-use model::status::{IscsiConnection, IscsiSession};
+use model::status::{IscsiConnection, IscsiSession, SessionIo};
 use model::{AdapterId, Severity, Subject};
-use proto::iscsi::{Accounts, Ended, Session, SessionKind};
+use proto::iscsi::{Accounts, Authentication, Ended, Refusal, Session, SessionKind, TargetRecord};
 use rt::Core;
+use rt::net::Address;
 use target::lun::admit::{Aborted, Which};
 use target::lun::attention::AttentionSet;
 use target::lun::{NexusId, PortId};
@@ -22,6 +23,7 @@ use wire::scsi::reservation::Protocol;
 
 use super::super::hex;
 use super::super::units::{Handles, ISCSI_PORT};
+use super::guard::{self, Guard, PAUSE, REFUSED_BY_GUARD, Verdict};
 use super::targets::{Book, Lun, Target, Targets};
 use crate::engine::{Report, Reporter};
 use crate::world::wall_clock;
@@ -33,6 +35,7 @@ pub(super) struct CoreHost {
     env: Rc<Spawner>,
     report: Reporter,
     book: Rc<Book>,
+    guard: Arc<Guard>,
     handles: Rc<Handles>,
     live: RefCell<Vec<Rc<Live>>>,
 }
@@ -49,6 +52,31 @@ struct Live {
     luns: RefCell<BTreeMap<u16, Lun>>,
 }
 
+/// What an initiator at one address is told: nothing, after it was wrong too often.
+struct Visitor {
+    book: Rc<Book>,
+    guard: Arc<Guard>,
+    core: Core,
+    site: String,
+}
+
+impl Accounts for Visitor {
+    fn authentication(
+        &self,
+        initiator: &str,
+        target: Option<&str>,
+    ) -> Result<Authentication, Refusal> {
+        match self.guard.admits(&self.site, initiator, guard::now(&self.core)) {
+            true => self.book.authentication(initiator, target),
+            false => Err(Refusal::Status(REFUSED_BY_GUARD)),
+        }
+    }
+
+    fn targets(&self, initiator: &str) -> Vec<TargetRecord> {
+        Accounts::targets(&*self.book, initiator)
+    }
+}
+
 struct Spawner(Core);
 
 impl Env for Spawner {
@@ -58,11 +86,12 @@ impl Env for Spawner {
 }
 
 impl CoreHost {
-    pub fn new(handles: Rc<Handles>, report: Reporter) -> Rc<Self> {
+    pub fn new(handles: Rc<Handles>, guard: Arc<Guard>, report: Reporter) -> Rc<Self> {
         Rc::new(Self {
             env: Rc::new(Spawner(handles.core().clone())),
             report,
             book: Rc::default(),
+            guard,
             handles,
             live: RefCell::default(),
         })
@@ -115,6 +144,7 @@ impl CoreHost {
 
     pub fn sessions(&self) -> Vec<(AdapterId, IscsiSession)> {
         let view = |one: &Rc<Live>| {
+            let traffic = one.nexus.traffic();
             let session = IscsiSession {
                 initiator: one.session.initiator.clone(),
                 isid: hex(&one.session.isid),
@@ -126,7 +156,11 @@ impl CoreHost {
                 }],
                 since: one.since,
                 parameters: Vec::new(),
-                io: None,
+                io: Some(SessionIo {
+                    commands: traffic.commands(),
+                    bytes_read: traffic.bytes_in(),
+                    bytes_written: traffic.bytes_out(),
+                }),
             };
             (one.adapter.clone(), session)
         };
@@ -146,6 +180,18 @@ impl CoreHost {
         Some(nexus)
     }
 
+    /// What the guard makes of the end of a connection.
+    fn lock_out(&self, why: &Why, peer: &Address, initiator: &str) -> Verdict {
+        let Why::Protocol(Ended::Refused { status, .. }) = why else { return Verdict::Tell };
+        match *status {
+            LoginStatus::AUTHENTICATION_FAILURE => {
+                self.guard.failed(&guard::site(peer), initiator, guard::now(self.core()))
+            }
+            REFUSED_BY_GUARD => Verdict::Quiet,
+            _ => Verdict::Tell,
+        }
+    }
+
     fn tell(&self, severity: Severity, kind: &'static str, message: String, next: Option<&str>) {
         let next = next.map(str::to_owned);
         (self.report)(Report { severity, subject: Subject::Node, kind, message, next });
@@ -153,8 +199,13 @@ impl CoreHost {
 }
 
 impl Host for CoreHost {
-    fn accounts(&self) -> Rc<dyn Accounts> {
-        self.book.clone()
+    fn accounts(&self, ends: &Ends) -> Rc<dyn Accounts> {
+        Rc::new(Visitor {
+            book: self.book.clone(),
+            guard: self.guard.clone(),
+            core: self.core().clone(),
+            site: guard::site(&ends.peer),
+        })
     }
 
     fn enter(&self, session: &Session, ends: &Ends) -> Result<Rc<Nexus>, LoginStatus> {
@@ -176,29 +227,47 @@ impl Host for CoreHost {
         Ok(nexus)
     }
 
-    fn leave(&self, nexus: &Rc<Nexus>) {
-        self.live.borrow_mut().retain(|one| !Rc::ptr_eq(&one.nexus, nexus));
-        let nexus = nexus.clone();
-        self.env.0.spawn(async move {
+    fn leave(&self, nexus: Rc<Nexus>) -> Pin<Box<dyn Future<Output = ()>>> {
+        self.live.borrow_mut().retain(|one| !Rc::ptr_eq(&one.nexus, &nexus));
+        Box::pin(async move {
             nexus.lose().await;
-        });
+        })
     }
 
     fn notice(&self, notice: Notice) {
         match notice {
             Notice::LoggedIn { session, ends } => {
+                self.guard.succeeded(&guard::site(&ends.peer), &session.initiator);
                 if let SessionKind::Normal { target } = session.kind {
                     let message =
                         format!("{} logged in to {target} from {}", session.initiator, ends.peer);
                     self.tell(Severity::Info, "iscsi-login", message, None);
                 }
             }
-            Notice::Ended { initiator, ends, why } => {
-                let who = initiator.unwrap_or_else(|| "an initiator without a name".to_owned());
-                let (severity, kind, next) = gravity(&why);
-                let peer = ends.peer;
-                let message = format!("the iSCSI session of {who} from {peer} ended: {why}");
-                self.tell(severity, kind, message, next);
+            Notice::Ended { initiator, target, ends, why } => {
+                let who = initiator.as_deref().unwrap_or("an initiator without a name");
+                let what = target.map_or_else(String::new, |target| format!(" with {target}"));
+                let peer = &ends.peer;
+                match self.lock_out(&why, peer, who) {
+                    Verdict::Tell => {
+                        let (severity, kind, next) = gravity(&why);
+                        let message =
+                            format!("the iSCSI session of {who} from {peer}{what} ended: {why}");
+                        self.tell(severity, kind, message, next);
+                    }
+                    Verdict::Pause { failures, who: paused } => {
+                        let message = format!(
+                            "{failures} logins of {who} from {peer}{what} failed: {paused} refused \
+                             for {} s, and again after each that fails",
+                            PAUSE.as_secs()
+                        );
+                        let next = "check name and secret on that host (viaduct connect CLIENT \
+                                    --for open-iscsi, viaduct client chap CLIENT); if nobody \
+                                    knows it, keep it away from the network of the portals";
+                        self.tell(Severity::Warning, "iscsi-logins-paused", message, Some(next));
+                    }
+                    Verdict::Quiet => {}
+                }
             }
         }
     }

@@ -4,10 +4,12 @@
 //! |---|---|---|
 //! | [`Targets`]: who may log in where and sees what, an immutable snapshot | node | `targets` |
 //! | [`CoreHost`]: live sessions | core | `host` |
+//! | [`Guard`]: who was wrong too often | node | `guard` |
 //!
 //! A change of what is shown is a new snapshot, brought to every core; the newest one wins, so none
 //! has to wait for another.
 
+mod guard;
 mod host;
 mod targets;
 
@@ -27,6 +29,7 @@ use super::Lu;
 use super::everywhere::Everywhere;
 use super::units::{ISCSI_PORT, Units};
 use crate::engine::{AdapterStatus, Context};
+use guard::Guard;
 use host::CoreHost;
 use targets::{Lun, Targets};
 
@@ -54,9 +57,10 @@ impl Iscsi {
         units: Arc<Units>,
     ) -> Result<Self, (SocketAddr, std::io::Error)> {
         let sessions = Arc::new(Sessions::default());
-        let report = context.report.clone();
+        let (report, guard) = (context.report.clone(), Arc::<Guard>::default());
         let hosts = Everywhere::beside(units.handles(), move |handles| {
-            (handles.core().clone(), CoreHost::new(handles, report.clone()))
+            let core = handles.core().clone();
+            (core, CoreHost::new(handles, guard.clone(), report.clone()))
         });
         let beside = sessions.clone();
         let servers = hosts.each().iter().filter_map(|host| {

@@ -37,9 +37,10 @@ impl Handles {
         open: &dyn Fn(&Core) -> Rc<dyn Device>,
         (identity, view): (Identity, Arc<View>),
         ledger: Rc<ToOwner>,
-    ) {
+    ) -> Rc<Handle> {
         let handle = Handle::new(open(&self.core), identity, view, ledger);
-        self.by_uuid.borrow_mut().insert(uuid, handle);
+        self.by_uuid.borrow_mut().insert(uuid, handle.clone());
+        handle
     }
 
     /// Takes up what was under way when a former process ended.

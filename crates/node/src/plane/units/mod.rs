@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use block::Device;
 use model::reservation::Reservations;
+use model::stats::{OpKind, OpStats};
 use model::{ApiError, Cache};
 use rt::sync::{Answer, Reply, reply};
 use rt::{Core, Placed, Remote};
@@ -55,11 +56,15 @@ pub(super) struct Spec {
     /// Clients are told when its size changes; those of a drive are told of another medium.
     pub grows: bool,
     pub open: Open,
+    pub failed: Option<Failed>,
 }
+
+/// Takes note of a failure of the device.
+pub(super) type Failed = Arc<dyn Fn(&block::Error) + Send + Sync>;
 
 impl From<&Lu> for Spec {
     fn from(lu: &Lu) -> Self {
-        let store = lu.store.clone();
+        let (store, health) = (lu.store.clone(), lu.health.clone());
         Self {
             uuid: lu.spec.uuid,
             name: lu.spec.name.to_string(),
@@ -68,6 +73,7 @@ impl From<&Lu> for Spec {
             medium: Medium { present: lu.drive.is_none() || store.size() > 0, open: false },
             grows: lu.drive.is_none(),
             open: Arc::new(move |core| store.clone().device(core)),
+            failed: Some(Arc::new(move |error| health.note(error))),
         }
     }
 }
@@ -161,10 +167,14 @@ impl Units {
         let (owner, view) = made.await.unwrap_or_else(|| Err(ended()))?;
         let identity =
             Identity { uuid: uuid.into_bytes(), serial: spec.serial.clone(), company: None };
-        let (open, way) = (spec.open.clone(), owner.clone());
+        let (open, failed, way) = (spec.open.clone(), spec.failed.clone(), owner.clone());
         let held = self.handles.call(move |handles| {
             let ledger = Rc::new(ToOwner(way.clone()));
-            handles.hold(uuid, open.as_ref(), (identity.clone(), view.clone()), ledger);
+            let handle =
+                handles.hold(uuid, open.as_ref(), (identity.clone(), view.clone()), ledger);
+            if let Some(failed) = failed.clone() {
+                handle.meter().tell(move |error| failed(error));
+            }
             async {}
         });
         let is_held = held.await.into_iter().all(|done| done.is_some());
@@ -209,6 +219,22 @@ impl Units {
         let caching = Some(modes(cache).caching);
         let modes = ModeChange { caching, control: None, save: true };
         self.change(uuid, Change::Mode { nexus: None, modes }).await
+    }
+
+    /// What clients have done at an LU, on all cores. Nobody has measured how long it took.
+    pub async fn stats(&self, uuid: Uuid) -> Vec<OpStats> {
+        let counts = self.handles.call(move |handles| async move {
+            handles.get(uuid).map(|handle| handle.meter().read())
+        });
+        let mut sum: Vec<OpStats> = OpKind::ALL.map(OpStats::new).into();
+        for counts in counts.await.into_iter().flatten().flatten() {
+            for (sum, counts) in sum.iter_mut().zip(counts) {
+                sum.requests += counts.requests;
+                sum.bytes += counts.bytes;
+                sum.errors += counts.errors;
+            }
+        }
+        sum
     }
 
     pub async fn reservations(&self) -> BTreeMap<Uuid, Reservations> {

@@ -77,6 +77,7 @@ impl Disk {
             medium: Medium::LOADED,
             grows: true,
             open: Arc::new(move |core| store.clone().device(core)),
+            failed: None,
         };
         let process = Process { cores, units };
         process.run(async move |units| units.own(spec).await).unwrap();

@@ -330,6 +330,8 @@ impl Session {
                 Event::Logout => {
                     let tasks: Vec<TaskId> = self.target.tasks().collect();
                     tasks.into_iter().for_each(|task| self.target.abort(task));
+                    assert_eq!(self.target.ended(), None);
+                    self.target.settle_logout();
                     assert!(matches!(self.target.ended(), Some(Ended::Logout { .. })));
                 }
                 Event::Pong => {}

@@ -336,8 +336,7 @@ impl Target {
                 self.push_logout_response(tag, LogoutResponse::CID_NOT_FOUND);
             }
             LogoutReason::CLOSE_SESSION | LogoutReason::CLOSE_CONNECTION => {
-                self.logout = Some(Logout { tag, reason });
-                self.after_owner();
+                self.logout = Some(Logout { tag, reason, is_settled: false });
                 return Some(Event::Logout);
             }
             LogoutReason::REMOVE_FOR_RECOVERY => {

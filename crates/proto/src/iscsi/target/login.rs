@@ -126,6 +126,14 @@ impl Login {
         self.initiator.as_deref()
     }
 
+    /// The target that it asked for, if it did.
+    pub fn target(&self) -> Option<&str> {
+        match &self.kind {
+            Some(SessionKind::Normal { target }) => Some(target),
+            Some(SessionKind::Discovery) | None => None,
+        }
+    }
+
     pub fn question(&self) -> Admit {
         let first = self.first.as_ref().expect("a question follows a request");
         Admit {
@@ -265,10 +273,11 @@ impl Login {
             SessionKind::Normal { target } => Some(target.as_str()),
             SessionKind::Discovery => None,
         };
-        let authentication = accounts.authentication(&initiator, target);
-        self.initiator = Some(initiator);
+        let (authentication, has_target) =
+            (accounts.authentication(&initiator, target), target.is_some());
+        (self.initiator, self.kind) = (Some(initiator), Some(kind));
         self.security.require(authentication?);
-        if target.is_some() {
+        if has_target {
             // 13.9: in the first response of a session to a target.
             let tag = self.portal_group_tag.to_string();
             text::push(&mut self.answer, key::TARGET_PORTAL_GROUP_TAG, &tag);
@@ -276,7 +285,6 @@ impl Login {
                 text::push(&mut self.answer, key::TARGET_ALIAS, alias);
             }
         }
-        self.kind = Some(kind);
         Ok(())
     }
 

@@ -39,11 +39,13 @@ pub enum AsyncMessage<'a> {
     RequestNegotiation { within_s: u16 },
 }
 
-/// A logout that waits for the last command.
+/// A logout that waits for the last command, and for the owner.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Logout {
     pub tag: u32,
     pub reason: LogoutReason,
+    /// Whoever is told of the end knows of it.
+    pub is_settled: bool,
 }
 
 #[derive(Default)]
@@ -179,9 +181,20 @@ impl Target {
         if !self.managements.pending.is_empty() {
             self.release_managements();
         }
-        if self.logout.is_some() && self.tasks.with_owner == 0 {
+        let is_settled = self.logout.is_some_and(|logout| logout.is_settled);
+        if is_settled && self.tasks.with_owner == 0 {
             self.release_logout();
         }
+    }
+
+    /// Whoever is told of a session's end knows of it: the answer to the logout may go when the
+    /// last command has left. An initiator that has it may count on what the session held being
+    /// free (SAM-5 6.3.4: the nexus is lost).
+    pub fn settle_logout(&mut self) {
+        if let Some(logout) = &mut self.logout {
+            logout.is_settled = true;
+        }
+        self.after_owner();
     }
 
     #[cold]
@@ -217,7 +230,7 @@ impl Target {
         if self.ended.is_some() {
             return;
         }
-        if let Some(Logout { tag, reason }) = self.logout {
+        if let Some(Logout { tag, reason, .. }) = self.logout {
             self.push_logout_response(tag, LogoutResponse::CLOSED);
             self.end(Ended::Logout { reason });
         }

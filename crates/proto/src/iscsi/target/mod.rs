@@ -93,7 +93,8 @@ pub enum Event {
     Manage(ManagementId),
     /// The initiator has answered our [`ping`](Target::ping).
     Pong,
-    /// The initiator logs out: abort all [`tasks`](Target::tasks). It is told so when none is left.
+    /// The initiator logs out: abort all [`tasks`](Target::tasks), and then
+    /// [`settle_logout`](Target::settle_logout). It is told so when no task is left.
     Logout,
     /// It is over: abort all tasks, send what [`Target::next_pdu`] still has, close the connection.
     /// [`Target::ended`] says why.
@@ -248,6 +249,15 @@ impl Target {
             (Some(session), _) => Some(&session.initiator),
             (None, Phase::Login(login) | Phase::Asked(login)) => login.initiator(),
             (None, Phase::FullFeature) => None,
+        }
+    }
+
+    /// The target that the session is with, or that the login asks for.
+    pub fn target(&self) -> Option<&str> {
+        match (&self.session, &self.phase) {
+            (Some(Session { kind: SessionKind::Normal { target }, .. }), _) => Some(target),
+            (None, Phase::Login(login) | Phase::Asked(login)) => login.target(),
+            _ => None,
         }
     }
 

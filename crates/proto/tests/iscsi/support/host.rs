@@ -184,6 +184,7 @@ impl Host {
             (Event::Command { task, .. } | Event::DataEnd { task, fault: None }, true) => {
                 self.run(task);
             }
+            (Event::Logout, true) => self.target.settle_logout(),
             _ => self.events.push(event),
         }
     }

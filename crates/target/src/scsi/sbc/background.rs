@@ -133,6 +133,7 @@ async fn erase(handle: &Handle, device: &dyn Device) -> Result<(), Error> {
         device.io(&Request::plain(op, at, len)).await?;
         at += len;
         progress(handle, at - len, at, geometry.size).await;
+        give_way().await;
     }
     Ok(())
 }
@@ -154,8 +155,22 @@ async fn overwrite(
         device.io(&Request { op, offset: at, len, data }).await?;
         at += len;
         progress(handle, before + at - len, before + at, whole).await;
+        give_way().await;
     }
     Ok(())
+}
+
+/// Lets the core do other work: a device that answers at once would keep it to the end.
+async fn give_way() {
+    let mut has_waited = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut has_waited, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Progress is told in so many steps: every one is a change of the LU's state.

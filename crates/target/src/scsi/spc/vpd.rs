@@ -87,7 +87,7 @@ pub fn names(identity: &Identity) -> [(u8, DesignatorType, Vec<u8>); 3] {
     let mut uuid = vec![0x10, 0];
     uuid.extend(identity.uuid);
     [
-        (CODE_SET_BINARY, DesignatorType::NAA, naa(identity)),
+        (CODE_SET_BINARY, DesignatorType::NAA, naa(&identity.uuid, identity.company)),
         (CODE_SET_ASCII, DesignatorType::T10_VENDOR_ID, t10),
         (CODE_SET_BINARY, DesignatorType::UUID, uuid),
     ]
@@ -125,11 +125,11 @@ fn designator(bytes: &mut Vec<u8>, (code, kind): (u8, u8), what: DesignatorType,
     bytes.extend_from_slice(&body[..len]);
 }
 
-/// The NAA name of an LU. With a company id all 16 bytes (6h): the id, then the UUID as far as it
-/// goes, its random tail; without one eight bytes of which 60 bits are the UUID's.
-fn naa(identity: &Identity) -> Vec<u8> {
-    let uuid = &identity.uuid;
-    match identity.company {
+/// The NAA name of an LU, by which clients know it over all paths. With a company id all 16 bytes
+/// (6h): the id, then the UUID as far as it goes, its random tail; without one eight bytes of which
+/// 60 bits are the UUID's.
+pub fn naa(uuid: &[u8; 16], company: Option<[u8; 3]>) -> Vec<u8> {
+    match company {
         Some([a, b, c]) => {
             let mut name = vec![
                 NAA_REGISTERED_EXTENDED | a >> 4,
