@@ -208,7 +208,20 @@ fn command(client: &Nexus, world: &World, script: &mut Script<'_>) {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use proptest::prelude::*;
+
+    /// Seeds and findings of the fuzz target.
+    #[test]
+    fn the_corpus_is_survived() {
+        let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
+        let files: Vec<_> = std::fs::read_dir(corpora.join("scsi_nexus")).unwrap().collect();
+        assert!(files.len() > 5, "{} scripts", files.len());
+        for file in files {
+            super::nexus(&std::fs::read(file.unwrap().path()).unwrap());
+        }
+    }
 
     proptest! {
         #[test]
