@@ -12,10 +12,12 @@ use crate::Result;
 use crate::packages::{self, Need};
 use crate::workspace::{cargo, must, root, target_dir};
 
-const NEEDS: [Need; 3] = [
+const NEEDS: [Need; 5] = [
     Need { package: "valgrind", program: "valgrind", why: "counts instructions" },
     Need { package: "strace", program: "strace", why: "counts system calls" },
     Need { package: "fio", program: "fio", why: "the reference on a file" },
+    Need { package: "tgt", program: "tgtd", why: "the reference over iSCSI" },
+    Need { package: "libiscsi-bin", program: "iscsi-perf", why: "a client over iSCSI" },
 ];
 
 #[derive(Args)]

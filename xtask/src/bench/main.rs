@@ -2,9 +2,9 @@
 //! and everyday verbs do not have to build what it is made of.
 //!
 //! Two kinds: what runs inside this process (`executor`, `ring`), and servers with clients in
-//! processes of their own, pinned to different CPUs (`vhost-blk`, `scaling`, `idle`, `allocations`,
-//! `counts`). Every bar stands in one table, `report::BARS`; each verb ends with the rows that it
-//! has measured. What is not here: correctness, which is the tests' business.
+//! processes of their own, pinned to different CPUs (`vhost-blk`, `iscsi`, `scaling`, `idle`,
+//! `allocations`, `counts`). Every bar stands in one table, `report::BARS`; each verb ends with the
+//! rows that it has measured. What is not here: correctness, which is the tests' business.
 
 use std::process::ExitCode;
 
@@ -21,6 +21,8 @@ mod file;
 mod fio;
 mod histogram;
 mod idle;
+mod iscsi;
+mod iscsi_client;
 mod limits;
 mod matrix;
 mod numbers;
@@ -55,6 +57,8 @@ enum Verb {
     Scaling(scaling::Arguments),
     /// Many devices without I/O
     Idle(idle::Arguments),
+    /// iSCSI, against tgt
+    Iscsi(iscsi::Arguments),
     /// Allocations in steady state
     Allocations(allocations::Arguments),
     /// Instructions and system calls per request
@@ -65,6 +69,9 @@ enum Verb {
     /// The load generator that the others use
     #[command(hide = true)]
     Client(client::Arguments),
+    /// The initiators that `iscsi` uses
+    #[command(hide = true)]
+    IscsiClient(iscsi_client::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -78,6 +85,8 @@ fn main() -> ExitCode {
         Verb::Counts(arguments) => counts::run(&arguments),
         Verb::Serve(arguments) => serve::run(&arguments),
         Verb::Client(arguments) => client::run(&arguments),
+        Verb::Iscsi(arguments) => iscsi::run(&arguments),
+        Verb::IscsiClient(arguments) => iscsi_client::run(arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -35,7 +35,7 @@ const fn at_least(name: &'static str, limit: f64, measure: &'static str) -> Bar 
 }
 
 /// Every bar of every verb.
-pub const BARS: [Bar; 24] = [
+pub const BARS: [Bar; 32] = [
     at_most("executor-nop-32", 2.2, "io_uring NOP by a task, depth 32: × the bare loop"),
     at_most(
         "executor-at-once",
@@ -68,6 +68,14 @@ pub const BARS: [Bar; 24] = [
     at_most("idle-cpu", 0.0, "idle devices: run time of the cores, ns"),
     at_most("idle-memory", 64.0, "idle devices: private memory of each above the first, KiB"),
     at_most("allocations", 0.0, "allocations in steady state, the worst load"),
+    at_least("iscsi-perf-32-iops", 2.5, "iscsi-perf, 4 KiB read, depth 32: × tgt's IOPS"),
+    at_most("iscsi-perf-32-cpu", 0.35, "iscsi-perf, 4 KiB read, depth 32: × tgt's CPU per I/O"),
+    at_least("iscsi-perf-1-iops", 2.0, "iscsi-perf, 4 KiB read, depth 1: × tgt's IOPS"),
+    at_most("iscsi-perf-1-cpu", 0.6, "iscsi-perf, 4 KiB read, depth 1: × tgt's CPU per I/O"),
+    at_most("iscsi-fair-p99", 0.5, "iSCSI, depth 1 beside seven busy sessions: × tgt's p99"),
+    at_least("iscsi-digests", 0.85, "iSCSI, header and data digests: × the IOPS without"),
+    at_most("iscsi-idle-cpu", 1.0, "idle iSCSI sessions: CPU of the server, per cent"),
+    at_most("iscsi-idle-memory", 100.0, "idle iSCSI sessions: private memory of the server, MiB"),
 ];
 
 impl Bar {
