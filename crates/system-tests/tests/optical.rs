@@ -14,6 +14,8 @@ use system_tests::{Context, Guest, GuestImage, Node, Qemu, Result};
 const GUEST: &str = "iqn.2026-11.org.viaduct.test:guest";
 const DRIVE_IS_THERE: &str =
     "for i in $(seq 100); do [ -b /dev/sr0 ] && break; usleep 100000; done; [ -b /dev/sr0 ]";
+/// Where a volume of ISO 9660 has its name.
+const LABEL: &str = "dd if=/dev/sr0 bs=1 skip=32808 count=32 2>/dev/null";
 
 /// A disc image with one file.
 fn disc(dir: &Path, label: &str, content: &[u8]) -> Result<PathBuf> {
@@ -200,7 +202,96 @@ fn guest(node: &Node) -> Result<Guest> {
     let admin = format!("iscsiadm -m node -T {target} -p 10.0.2.2:{port}");
     guest.ok(&format!("{admin} -o new && {admin} --login"))?;
     guest.ok(DRIVE_IS_THERE)?;
+    // Else Linux draws the tray in when the drive is opened.
+    guest.ok("echo 0 > /proc/sys/dev/cdrom/autoclose")?;
     Ok(guest)
+}
+
+fn restarted_and_forced(node: &mut Node, guest: &Guest) -> Result<()> {
+    // An open tray is open after a restart, and what is put in closes it.
+    guest.ok("eject /dev/sr0")?;
+    node.kill()?;
+    node.start()?;
+    assert_eq!(drive(node, "dvd")?["tray"], "open");
+    assert_ne!(guest.run("mount -t iso9660 -o ro /dev/sr0 /mnt")?.status, 0);
+    let (code, said) = node.cli_fails(&["media", "rm", "second"])?;
+    assert!(code == 4 && said.contains("loaded in drive dvd"), "{said}");
+    node.cli(&["drive", "load", "dvd", "first"])?;
+    assert_eq!(drive(node, "dvd")?["tray"], "closed");
+    assert_eq!(guest.ok(LABEL)?.trim(), "FIRST");
+
+    // A locked tray opens by force.
+    guest.ok("eject -i on /dev/sr0")?;
+    assert_eq!(node.cli_fails(&["drive", "eject", "dvd"])?.0, 5);
+    assert_eq!(guest.ok(LABEL)?.trim(), "FIRST");
+    let emptied = node.cli(&["drive", "eject", "dvd", "--force"])?;
+    assert_eq!(emptied["medium"], Value::Null);
+    assert_ne!(guest.run("mount -t iso9660 -o ro /dev/sr0 /mnt")?.status, 0);
+    guest.ok("eject -i off /dev/sr0")?;
+    node.cli(&["media", "rm", "second"])?;
+    Ok(())
+}
+
+#[test]
+fn a_guest_and_the_operator_share_a_drive() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let data = dir.path().join("node");
+    // The same after a restart, and none that Linux gives to somebody else meanwhile.
+    let portal = format!("127.0.0.1:{}", 20_000 + std::process::id() % 10_000);
+    let mut node = Node::on(&data).arguments(&["--iscsi", &portal]).start()?;
+    let content = noise(5 << 20, 7);
+    let (first, second) = (disc(dir.path(), "FIRST", &content)?, disc(dir.path(), "SECOND", b"2")?);
+    node.cli(&["media", "add", text(&first)?, "--name", "first"])?;
+    node.cli(&["media", "add", text(&second)?, "--name", "second"])?;
+    node.cli(&["drive", "create", "dvd", "--medium", "first"])?;
+    node.cli(&["client", "create", "guest", "--iqn", GUEST])?;
+    node.cli(&["map", "dvd", "--to", "guest", "--via", "iscsi"])?;
+    let guest = guest(&node)?;
+
+    // It is mounted, and read from end to end.
+    let check = check_of(dir.path(), &content)?;
+    guest.ok(&format!("mount -t iso9660 -o ro /dev/sr0 /mnt && {check}"))?;
+    assert_eq!(guest.ok("cat /sys/block/sr0/ro /sys/block/sr0/removable")?, "1\n1");
+    assert_eq!(guest.ok("blockdev --getss /dev/sr0")?, "2048");
+
+    // What is mounted is locked: the operator is told so, and nothing happens to it.
+    assert_eq!(drive(&node, "dvd")?["locked_by"].as_array().map(Vec::len), Some(1));
+    let (code, said) = node.cli_fails(&["drive", "load", "dvd", "second"])?;
+    assert!(
+        code == 5 && said.contains("locked in drive 'dvd' by") && said.contains(GUEST),
+        "{said}"
+    );
+    guest.ok(&format!("echo 3 > /proc/sys/vm/drop_caches && {check} && umount /mnt"))?;
+
+    // Another medium is seen as such.
+    node.cli(&["drive", "load", "dvd", "second"])?;
+    assert_eq!(guest.ok(LABEL)?.trim(), "SECOND");
+    guest.ok("mount -t iso9660 -o ro /dev/sr0 /mnt && grep -q 2 /mnt/content && umount /mnt")?;
+    let size = fs::metadata(&second)?.len();
+    assert_eq!(guest.ok("blockdev --getsize64 /dev/sr0")?, size.to_string());
+
+    // The guest opens the tray and closes it.
+    guest.ok("eject /dev/sr0")?;
+    let view = drive(&node, "dvd")?;
+    assert_eq!((&view["tray"], &view["medium"]), (&"open".into(), &"second".into()));
+    assert_ne!(guest.run("mount -t iso9660 -o ro /dev/sr0 /mnt")?.status, 0);
+    guest.ok("eject -t /dev/sr0")?;
+    assert_eq!(drive(&node, "dvd")?["tray"], "closed");
+    assert_eq!(guest.ok(LABEL)?.trim(), "SECOND");
+
+    restarted_and_forced(&mut node, &guest)?;
+
+    // Killed in the middle of reading, it is back before the guest gives up.
+    node.cli(&["drive", "load", "dvd", "first"])?;
+    guest.ok("mount -t iso9660 -o ro /dev/sr0 /mnt && echo 3 > /proc/sys/vm/drop_caches")?;
+    let reading = guest.start(&format!("{check} && umount /mnt"))?;
+    node.kill()?;
+    node.start()?;
+    let read = reading.wait(std::time::Duration::from_secs(60))?;
+    assert_eq!(read.status, 0, "{read:?}");
+    guest.quit()?;
+    assert!(node.stop()?.success());
+    Ok(())
 }
 
 #[test]
