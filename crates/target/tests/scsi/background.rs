@@ -97,7 +97,7 @@ fn a_sanitize_outlives_its_task_and_every_reset() {
     client.ask(&[0; 6]).fails(SenseKey::NOT_READY, code);
     bench.disk.slow.set(false);
     bench.disk.release();
-    bench.world.turn();
+    bench.world.finish();
     client.ask(&[0; 6]).good();
     assert!(bench.disk.content(0, 4096).iter().all(|byte| *byte == 0x55));
 }
@@ -136,7 +136,7 @@ fn a_format_erases_and_knows_no_defects() {
     client.send(&[4, 0x10, 0, 0, 0, 0], &[0, 2, 0, 0]).good();
     let code = AdditionalSense::LOGICAL_UNIT_NOT_READY_FORMAT_IN_PROGRESS;
     client.ask(&[0; 6]).fails(SenseKey::NOT_READY, code);
-    bench.world.turn();
+    bench.world.finish();
     client.ask(&[0; 6]).good();
     client.send(&[4, 0x30, 0, 0, 0, 0], &[0; 8]).good();
     client.send(&[4, 0x10, 0, 0, 0, 0], &[0, 0x88, 0, 0]).invalid_parameter();

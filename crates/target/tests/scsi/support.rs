@@ -212,6 +212,17 @@ impl World {
         self.work.borrow_mut().append(&mut work);
     }
 
+    /// Turns until nothing that was spawned is left.
+    pub fn finish(&self) {
+        for _ in 0..10_000 {
+            if self.work.borrow().is_empty() {
+                return;
+            }
+            self.turn();
+        }
+        panic!("what was spawned does not end");
+    }
+
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
         for _ in 0..10_000 {
