@@ -25,7 +25,7 @@ enum What {
     Loom,
 }
 
-const BARS: [Bar; 7] = [
+const BARS: [Bar; 8] = [
     Bar {
         name: "kills",
         shows: "a killed server loses nothing, QEMU 10.0.2 goes on within 1 s",
@@ -35,6 +35,11 @@ const BARS: [Bar; 7] = [
         name: "kills-7.2",
         shows: "the same with QEMU 7.2, within 2 s",
         what: What::System("a_killed_server_loses_nothing_for_qemu_7_2", 50),
+    },
+    Bar {
+        name: "kills-scsi",
+        shows: "the same over vhost-user-scsi, two LUNs, QEMU 10.0.2 goes on within 1 s",
+        what: What::System("a_killed_server_loses_nothing_over_scsi", 50),
     },
     Bar {
         name: "late-writes",

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use model::MappingId;
+use model::{AdapterId, MappingId};
 use uuid::Uuid;
 
 use crate::desired::{DeviceSpec, DriveSpec, MappingSpec};
@@ -17,6 +17,8 @@ pub enum Part {
     /// A device and the file under it, or a drive.
     Device(Uuid),
     Mapping(MappingId),
+    /// The door of an adapter that has LUNs of its own.
+    Adapter(AdapterId),
 }
 
 impl fmt::Display for Part {
@@ -24,6 +26,7 @@ impl fmt::Display for Part {
         match self {
             Part::Device(uuid) => write!(f, "device {uuid}"),
             Part::Mapping(id) => write!(f, "mapping {id}"),
+            Part::Adapter(id) => write!(f, "adapter {id}"),
         }
     }
 }
@@ -40,6 +43,8 @@ pub struct Actual {
     pub devices: BTreeMap<Uuid, DeviceSpec>,
     pub drives: BTreeMap<Uuid, DriveSpec>,
     pub mappings: BTreeMap<MappingId, MappingSpec>,
+    /// Adapters that clients can connect to; of those that wait for their LUNs first.
+    pub listening: BTreeSet<AdapterId>,
     /// Steps under way, by the part they work on.
     pub busy: BTreeMap<Part, Step>,
     /// Parts whose last step failed, and when they are tried again.
@@ -89,6 +94,12 @@ impl Actual {
             }
             Step::CloseMapping { id, .. } => {
                 self.mappings.remove(id);
+                if !self.mappings.keys().any(|other| other.adapter == id.adapter) {
+                    self.listening.remove(&id.adapter);
+                }
+            }
+            Step::Listen { id, .. } => {
+                self.listening.insert(id.clone());
             }
         }
     }

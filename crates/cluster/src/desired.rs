@@ -204,7 +204,7 @@ impl Desired {
             let device = lu.map(|lu| lu.uuid).or_else(|| drive.map(|drive| drive.uuid))?;
             let client = clients.get(&mapping.client)?;
             let (socket_owner, iscsi) = match mapping.via {
-                Via::VhostUserBlk => (client.socket_owner.clone(), None),
+                Via::VhostUserBlk | Via::VhostUserScsi => (client.socket_owner.clone(), None),
                 Via::Iscsi => (None, Some(IscsiSpec::of(source, client))),
             };
             Some(MappingSpec {

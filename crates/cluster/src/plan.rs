@@ -2,22 +2,24 @@
 //!
 //! The steps come in the order in which they can be done: mappings close before their devices,
 //! devices before their files are deleted; files are made before devices open, devices before their
-//! mappings. An adapter is one thing at a time: what is mapped there in another way than wanted
+//! mappings. A vhost-user-scsi adapter lets nobody in before all of its LUNs are there, as far as
+//! they can be: to a guest that goes on after a restart, one that is missing is a disk that failed.
+//! An adapter is one thing at a time: what is mapped there in another way than wanted
 //! closes before anything opens there. A step that cannot begin yet says what it waits for. What is
 //! under way is not planned again, and what failed waits for its time; both are reasons to wait,
 //! never reasons to forget.
 //!
 //! ```text
 //!   close mapping → close device → remove backing
-//!                                  create backing → open device → resize, set cache → open mapping
-//!                                                   open drive → exchange medium ────┘
+//!                        create backing → open device → resize, set cache → open mapping → listen
+//!                                         open drive → exchange medium ────┘
 //! ```
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use model::{Backing, Cache, LuName, MappingId, Size};
+use model::{AdapterId, Backing, Cache, LuName, MappingId, Size, SocketOwner, Via};
 use uuid::Uuid;
 
 use crate::actual::{Actual, Part};
@@ -65,6 +67,10 @@ pub enum Step {
     OpenMapping {
         mapping: MappingSpec,
         lu: LuName,
+    },
+    Listen {
+        id: AdapterId,
+        socket_owner: Option<SocketOwner>,
     },
 }
 
@@ -123,6 +129,7 @@ pub fn plan(desired: &Desired, actual: &Actual, now: Duration) -> Plan {
     planner.open_devices();
     planner.open_drives();
     planner.open_mappings();
+    planner.listen();
     Plan { revision: desired.revision, steps: planner.steps }
 }
 
@@ -248,6 +255,31 @@ impl Planner<'_> {
         }
     }
 
+    fn listen(&mut self) {
+        let (desired, actual) = (self.desired, self.actual);
+        let wanted = desired.mappings.values().filter(|it| it.via == Via::VhostUserScsi);
+        let mut seen = BTreeSet::new();
+        for mapping in wanted {
+            let id = &mapping.id.adapter;
+            if actual.listening.contains(id) || !seen.insert(id) {
+                continue;
+            }
+            let at_adapter = || desired.mappings.values().filter(|it| it.id.adapter == *id);
+            let is_open = |it: &MappingSpec| actual.mappings.get(&it.id) == Some(it);
+            // What failed is tried again, and the others do not wait for it.
+            let has_failed = |it: &MappingSpec| {
+                let parts = [Part::Mapping(it.id.clone()), Part::Device(it.device)];
+                parts.iter().any(|part| actual.failed.contains_key(part))
+            };
+            let missing = at_adapter().find(|it| !is_open(it) && !has_failed(it));
+            let missing =
+                missing.or_else(|| at_adapter().all(|it| !is_open(it)).then_some(mapping));
+            let wait = missing.map(|it| Wait::Earlier(Part::Mapping(it.id.clone())));
+            let socket_owner = mapping.socket_owner.clone();
+            self.push(Step::Listen { id: id.clone(), socket_owner }, wait);
+        }
+    }
+
     /// Whether an open device or drive is to be closed: for good, or to be opened in another way.
     fn device_closes(&self, uuid: Uuid) -> bool {
         let (desired, actual) = (self.desired, self.actual);
@@ -291,7 +323,7 @@ fn at_adapter<'a>(actual: &'a Actual, id: &MappingId) -> impl Iterator<Item = &'
 
 /// Whether an adapter can have both at once.
 fn is_alike(one: &MappingSpec, other: &MappingSpec) -> bool {
-    one.via == other.via && one.iscsi == other.iscsi
+    one.via == other.via && one.iscsi == other.iscsi && one.socket_owner == other.socket_owner
 }
 
 impl Step {
@@ -300,6 +332,7 @@ impl Step {
         match self {
             Step::CloseMapping { id, .. } => Part::Mapping(id.clone()),
             Step::OpenMapping { mapping, .. } => Part::Mapping(mapping.id.clone()),
+            Step::Listen { id, .. } => Part::Adapter(id.clone()),
             Step::CloseDevice { uuid, .. }
             | Step::RemoveBacking { uuid }
             | Step::Resize { uuid, .. }
@@ -336,6 +369,7 @@ impl fmt::Display for Step {
             Step::OpenMapping { mapping, lu } => {
                 write!(f, "open {} mapping {} of {lu}", mapping.via, mapping.id)
             }
+            Step::Listen { id, .. } => write!(f, "listen for the client of adapter {id}"),
         }
     }
 }

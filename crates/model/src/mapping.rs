@@ -1,7 +1,8 @@
 //! [`Mapping`]: which LU or drive a client sees, through which adapter and at which LUN there. The
 //! adapter is numbered by a [`Slot`] of its client: 0 and 1 are reserved, 2 to 255 may be used, a
 //! slot holds one adapter, and the lowest free one is offered. A vhost-user-blk adapter is one
-//! disk, LUN 0; an iSCSI adapter is the client's target, with a LUN for each of its LUs and drives.
+//! disk, LUN 0; a vhost-user-scsi adapter is a SCSI host of the guest, and an iSCSI adapter the
+//! client's target: both have a LUN for each of its LUs and drives.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -44,6 +45,7 @@ impl Mapping {
 #[serde(rename_all = "kebab-case")]
 pub enum Via {
     VhostUserBlk,
+    VhostUserScsi,
     Iscsi,
 }
 
@@ -52,7 +54,7 @@ impl Via {
     pub fn luns(self) -> u16 {
         match self {
             Via::VhostUserBlk => 1,
-            Via::Iscsi => LUNS_PER_ADAPTER_MAX,
+            Via::VhostUserScsi | Via::Iscsi => LUNS_PER_ADAPTER_MAX,
         }
     }
 
@@ -60,12 +62,18 @@ impl Via {
     pub fn has_drives(self) -> bool {
         self != Via::VhostUserBlk
     }
+
+    /// Whether clients come through a socket of their own in the file system.
+    pub fn has_socket(self) -> bool {
+        matches!(self, Via::VhostUserBlk | Via::VhostUserScsi)
+    }
 }
 
 impl fmt::Display for Via {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Via::VhostUserBlk => "vhost-user-blk",
+            Via::VhostUserScsi => "vhost-user-scsi",
             Via::Iscsi => "iscsi",
         })
     }
@@ -79,7 +87,8 @@ pub struct MapRequest {
     pub lu: LuName,
     pub client: ClientName,
     pub via: Via,
-    /// When absent: for iSCSI the slot of the client's iSCSI adapter, else the lowest free one.
+    /// When absent: the slot of the client's iSCSI or vhost-user-scsi adapter, if it has one of
+    /// that kind, else the lowest free one.
     #[serde(default)]
     pub slot: Option<Slot>,
     /// The lowest free one of the adapter when absent.
@@ -224,7 +233,9 @@ mod tests {
         assert_eq!(Via::VhostUserBlk.to_string(), "vhost-user-blk");
         let id = AdapterId { client: "vm1".parse().unwrap(), slot: Slot(2) };
         assert_eq!(id.to_string(), "vm1-2");
-        assert_eq!(serde_json::to_string(&Via::Iscsi).unwrap(), format!("\"{}\"", Via::Iscsi));
+        for via in [Via::VhostUserScsi, Via::Iscsi] {
+            assert_eq!(serde_json::to_string(&via).unwrap(), format!("\"{via}\""));
+        }
     }
 
     #[test]

@@ -273,11 +273,23 @@ pub struct Connection {
     /// What else to know or do, a paragraph each.
     pub notes: Vec<String>,
     pub adapters: Vec<ConnectionAdapter>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<ConnectionHost>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iscsi: Option<ConnectionTarget>,
 }
 
-/// The facts behind a [`Connection`] to a vhost-user adapter, for programs.
+/// The facts behind a [`Connection`] to a vhost-user-scsi adapter, for programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ConnectionHost {
+    pub adapter: AdapterId,
+    pub socket: String,
+    /// Request queues.
+    pub queues: u16,
+    pub luns: Vec<ConnectionLun>,
+}
+
+/// The facts behind a [`Connection`] to a vhost-user-blk adapter, for programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ConnectionAdapter {
     pub adapter: AdapterId,

@@ -1,6 +1,6 @@
 //! What to run on the client's side, ready to paste, for all that a client is given: QEMU arguments
-//! or libvirt XML for its vhost-user disks and its iSCSI target, open-iscsi commands for the
-//! target; with notes on what else must be so for the connection to work.
+//! or libvirt XML for its vhost-user disks and SCSI hosts and its iSCSI target, open-iscsi commands
+//! for the target; with notes on what else must be so for the connection to work.
 //!
 //! | module | holds |
 //! |---|---|
@@ -15,13 +15,14 @@ mod qemu;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use model::status::{
-    ClientView, ConnectFor, Connection, ConnectionAdapter, ConnectionLun, ConnectionTarget,
-    MappingView,
+    ClientView, ConnectFor, Connection, ConnectionAdapter, ConnectionHost, ConnectionLun,
+    ConnectionTarget, MappingView,
 };
-use model::{ApiError, Config, Via};
+use model::{AdapterId, ApiError, Config, Via};
 use uuid::Uuid;
 
 /// Queues worth asking for: one for each core of the node, and never more than this.
@@ -48,23 +49,29 @@ pub fn connection(
     let queues = cores.clamp(1, QUEUES_MAX) as u16;
     let adapters: Vec<ConnectionAdapter> =
         client.mappings.iter().filter_map(|mapping| adapter(config, mapping, queues)).collect();
+    let hosts = hosts(config, client, queues);
     let iscsi = target(config, client);
     let text = match (wanted, &iscsi) {
-        (ConnectFor::Qemu, iscsi) => qemu::text(&adapters, iscsi.as_ref()),
-        (ConnectFor::Libvirt, iscsi) => libvirt::text(name, &adapters, iscsi.as_ref()),
+        (ConnectFor::Qemu, iscsi) => qemu::text(&adapters, &hosts, iscsi.as_ref()),
+        (ConnectFor::Libvirt, iscsi) => libvirt::text(name, &adapters, &hosts, iscsi.as_ref()),
         (ConnectFor::OpenIscsi, Some(iscsi)) => open_iscsi::text(iscsi),
         (ConnectFor::OpenIscsi, None) => {
             return Err(ApiError::not_found(format!("client '{name}' has no LU mapped via iscsi"))
                 .then(format!("viaduct map LU --to {name} --via iscsi")));
         }
     };
-    let notes = notes::notes(client, wanted, &adapters, iscsi.as_ref());
-    Ok(Connection { text, notes, adapters, iscsi })
+    let sockets: Vec<&str> = adapters
+        .iter()
+        .map(|it| it.socket.as_str())
+        .chain(hosts.iter().map(|it| it.socket.as_str()))
+        .collect();
+    let notes = notes::notes(client, wanted, &sockets, iscsi.as_ref());
+    Ok(Connection { text, notes, adapters, hosts, iscsi })
 }
 
 fn adapter(config: &Config, view: &MappingView, queues: u16) -> Option<ConnectionAdapter> {
     let mapping = &view.mapping;
-    let lu = config.lu(&mapping.lu)?;
+    let lu = config.lu(&mapping.lu).filter(|_| mapping.via == Via::VhostUserBlk)?;
     Some(ConnectionAdapter {
         adapter: mapping.adapter(),
         lu: lu.name.clone(),
@@ -76,27 +83,43 @@ fn adapter(config: &Config, view: &MappingView, queues: u16) -> Option<Connectio
     })
 }
 
+/// The SCSI hosts of a guest, in the order of their slots.
+fn hosts(config: &Config, client: &ClientView, queues: u16) -> Vec<ConnectionHost> {
+    let mut hosts: BTreeMap<AdapterId, ConnectionHost> = BTreeMap::new();
+    for view in client.mappings.iter().filter(|view| view.mapping.via == Via::VhostUserScsi) {
+        let (adapter, Some(socket)) = (view.mapping.adapter(), view.socket.clone()) else {
+            continue;
+        };
+        let empty = ConnectionHost { adapter: adapter.clone(), socket, queues, luns: Vec::new() };
+        // A drive needs nothing said on the guest's side.
+        hosts.entry(adapter).or_insert(empty).luns.extend(lun(config, view));
+    }
+    hosts.into_values().collect()
+}
+
+fn lun(config: &Config, view: &MappingView) -> Option<ConnectionLun> {
+    let mapping = &view.mapping;
+    let lu = config.lu(&mapping.lu)?;
+    Some(ConnectionLun {
+        lun: mapping.lun,
+        lu: lu.name.clone(),
+        block_size: lu.block_size.bytes(),
+        read_only: mapping.read_only || lu.read_only,
+        serial: lu.serial.clone(),
+        wwid: wwid(lu.uuid),
+    })
+}
+
 fn target(config: &Config, client: &ClientView) -> Option<ConnectionTarget> {
     let iscsi = client.iscsi.as_ref()?;
-    let lun = |view: &MappingView| {
-        let mapping = &view.mapping;
-        let lu = config.lu(&mapping.lu).filter(|_| mapping.via == Via::Iscsi)?;
-        Some(ConnectionLun {
-            lun: mapping.lun,
-            lu: lu.name.clone(),
-            block_size: lu.block_size.bytes(),
-            read_only: mapping.read_only || lu.read_only,
-            serial: lu.serial.clone(),
-            wwid: wwid(lu.uuid),
-        })
-    };
+    let luns = client.mappings.iter().filter(|view| view.mapping.via == Via::Iscsi);
     Some(ConnectionTarget {
         adapter: iscsi.adapter.clone(),
         target: iscsi.target.clone(),
         portals: iscsi.portals.clone(),
         initiators: client.client.iqns.clone(),
         chap: client.client.chap.clone(),
-        luns: client.mappings.iter().filter_map(lun).collect(),
+        luns: luns.filter_map(|view| lun(config, view)).collect(),
     })
 }
 

@@ -15,9 +15,9 @@ use cluster::{Desired, MappingSpec, Part, Source, Step};
 use model::config::{ConfigRestore, RestoreOutcome};
 use model::status::Phase;
 use model::{
-    ApiError, Chap, ChapSecrets, Client, ClientChange, ClientName, Config, DriveCreate, LuAdopt,
-    LuCreate, LuName, LuResize, MapRequest, Mapping, MappingId, Medium, MediumName, Severity,
-    Subject, Via,
+    AdapterId, ApiError, Chap, ChapSecrets, Client, ClientChange, ClientName, Config, DriveCreate,
+    LuAdopt, LuCreate, LuName, LuResize, MapRequest, Mapping, MappingId, Medium, MediumName,
+    Severity, SocketOwner, Subject, Via,
 };
 use uuid::Uuid;
 
@@ -370,12 +370,12 @@ impl Control {
         let (next, mapping) = ops::map(config, request)?;
         let Mapping { lu, client, slot, via, lun, .. } = &mapping;
         let place = match via {
-            Via::VhostUserBlk => {
-                socket::check_path(&socket::path_of(&self.parts.run, &mapping.adapter()))?;
-                format!("slot {slot}")
-            }
-            Via::Iscsi => format!("LUN {lun} at slot {slot}"),
+            Via::VhostUserBlk => format!("slot {slot}"),
+            Via::VhostUserScsi | Via::Iscsi => format!("LUN {lun} at slot {slot}"),
         };
+        if via.has_socket() {
+            socket::check_path(&socket::path_of(&self.parts.run, &mapping.adapter()))?;
+        }
         let thing = kind_and_name(config, lu);
         let message = format!("{thing} was mapped to client '{client}' at {place} via {via}");
         Ok(Prepared::mapping(next, mapping, "mapped", message))
@@ -385,7 +385,11 @@ impl Control {
     fn parts_of(&self, subject: &Subject, changed: &Changed, before: &Config) -> BTreeSet<Part> {
         let uuid = |name: &LuName| self.config.device(name).or_else(|| before.device(name));
         let device = |name: &LuName| uuid(name).map(Part::Device);
-        let mapping = |mapping: &Mapping| Part::Mapping(mapping.id());
+        let adapter = |mapping: &Mapping| {
+            (mapping.via == Via::VhostUserScsi).then(|| Part::Adapter(mapping.adapter()))
+        };
+        let mapping =
+            |it: &Mapping| [Some(Part::Mapping(it.id())), adapter(it)].into_iter().flatten();
         match (subject, &changed.mapping) {
             (Subject::Lu(name) | Subject::Drive(name), _) => device(name).into_iter().collect(),
             // What is in a drive may become readable.
@@ -394,16 +398,17 @@ impl Control {
                 drives.map(|drive| Part::Device(drive.uuid)).collect()
             }
             (Subject::Adapter(_), changed) => {
-                let parts = changed.iter().flat_map(|it| [device(&it.lu), Some(mapping(it))]);
-                parts.flatten().collect()
+                let parts =
+                    changed.iter().flat_map(|it| device(&it.lu).into_iter().chain(mapping(it)));
+                parts.collect()
             }
             (Subject::Client(name), _) => {
-                self.config.mappings_of_client(name).map(mapping).collect()
+                self.config.mappings_of_client(name).flat_map(mapping).collect()
             }
             (Subject::Node, _) => {
                 let drives = self.config.drives.iter().map(|drive| Part::Device(drive.uuid));
                 let devices = self.config.lus.iter().map(|lu| Part::Device(lu.uuid));
-                devices.chain(drives).chain(self.config.mappings.iter().map(mapping)).collect()
+                devices.chain(drives).chain(self.config.mappings.iter().flat_map(mapping)).collect()
             }
         }
     }
@@ -432,6 +437,13 @@ impl Control {
                     Err(error) => done.fail(error),
                 }
             }
+            Step::Listen { id, socket_owner } => {
+                let done = self.done(&step, none);
+                match self.socket(id, socket_owner.as_ref()) {
+                    Ok(socket) => engine.listen(id, &socket, done),
+                    Err(error) => done.fail(error),
+                }
+            }
         }
     }
 
@@ -448,9 +460,19 @@ impl Control {
             }
             return Ok(None);
         }
-        let ownership = owner::resolve(mapping.socket_owner.as_ref())?;
+        // The others' door is opened by a step of its own.
+        let is_of_mapping = mapping.via == Via::VhostUserBlk;
+        is_of_mapping.then(|| self.socket(adapter, mapping.socket_owner.as_ref())).transpose()
+    }
+
+    fn socket(
+        &self,
+        adapter: &AdapterId,
+        owner: Option<&SocketOwner>,
+    ) -> Result<SocketSpec, ApiError> {
+        let ownership = owner::resolve(owner)?;
         let path = socket::path_of(&self.parts.run, adapter);
-        Ok(Some(SocketSpec { path, mode: CLIENT_SOCKET_MODE, ownership }))
+        Ok(SocketSpec { path, mode: CLIENT_SOCKET_MODE, ownership })
     }
 
     /// Sends the end of a step back to this thread.
@@ -498,6 +520,7 @@ impl Control {
     fn subject_of(&self, part: &Part) -> Subject {
         match part {
             Part::Mapping(id) => Subject::Adapter(id.adapter.clone()),
+            Part::Adapter(id) => Subject::Adapter(id.clone()),
             Part::Device(uuid) => {
                 let lu = self.config.lus.iter().find(|lu| lu.uuid == *uuid);
                 let lu = lu.map(|lu| Subject::Lu(lu.name.clone()));

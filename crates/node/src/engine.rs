@@ -60,8 +60,13 @@ pub trait Engine: Send + Sync {
     fn close_device(&self, uuid: Uuid, done: Done<()>);
 
     /// Serves a device at a LUN of an adapter. The first mapping of an adapter opens it: a
-    /// vhost-user one listens on its socket, an iSCSI one lets its initiators log in.
+    /// vhost-user-blk one listens on its socket, an iSCSI one lets its initiators log in; a
+    /// vhost-user-scsi one waits for [`Engine::listen`].
     fn open_mapping(&self, mapping: &MappingSpec, socket: Option<&SocketSpec>, done: Done<()>);
+
+    /// Lets the client of an adapter with LUNs of its own connect. LUNs that are opened later, or
+    /// closed, come and go while it runs.
+    fn listen(&self, id: &AdapterId, socket: &SocketSpec, done: Done<()>);
 
     /// Takes a LUN away and drains what is in flight there. The last one closes its adapter:
     /// sessions end and the socket goes.

@@ -132,7 +132,7 @@ impl Picture<'_> {
         };
         let trouble = status.and_then(|status| status.problem.as_ref());
         let (socket, target) = match mapping.via {
-            Via::VhostUserBlk => {
+            Via::VhostUserBlk | Via::VhostUserScsi => {
                 (Some(socket::path_of(self.run, &adapter).to_string_lossy().into_owned()), None)
             }
             Via::Iscsi => (None, Some(self.target(mapping))),

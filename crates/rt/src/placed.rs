@@ -48,6 +48,15 @@ impl<T: 'static> Placed<T> {
         &self.remote
     }
 
+    /// The thing itself, for who is on its core.
+    pub fn here(&self, core: &Core) -> Option<Rc<T>> {
+        if core.id() != self.remote.id() {
+            return None;
+        }
+        let thing = core.0.places.things.borrow().get(&self.key).cloned();
+        thing?.downcast().ok()
+    }
+
     /// Runs an `async fn` with the thing on its core.
     pub fn call<R, F>(&self, f: impl FnOnce(Rc<T>) -> F + Send + 'static) -> Reply<R>
     where

@@ -473,6 +473,7 @@ pub struct Map {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Transport {
     VhostUserBlk,
+    VhostUserScsi,
     Iscsi,
 }
 
@@ -480,6 +481,7 @@ impl From<Transport> for Via {
     fn from(transport: Transport) -> Via {
         match transport {
             Transport::VhostUserBlk => Via::VhostUserBlk,
+            Transport::VhostUserScsi => Via::VhostUserScsi,
             Transport::Iscsi => Via::Iscsi,
         }
     }

@@ -1,12 +1,14 @@
 //! The forms for people: which columns a listing has, which lines a thing.
 
+use std::collections::BTreeSet;
+
 use model::event::EventPage;
 use model::reservation::{Nexus, ReservationView, Reservations};
 use model::status::{
     ClientView, Connection, IscsiSession, IscsiView, LuView, MappingView, NodeStatus, Problem,
     Session,
 };
-use model::{Event, Size, Via};
+use model::{Event, Size};
 
 use crate::output::{list, table};
 
@@ -98,12 +100,14 @@ pub fn clients(clients: &[ClientView]) -> String {
     table(heading, &clients.iter().map(row).collect::<Vec<_>>())
 }
 
-/// An iSCSI session is with all LUNs at once, one of vhost-user with its disk.
+/// An iSCSI session is with all LUNs at once, one of vhost-user with its adapter.
 fn sessions(view: &ClientView) -> usize {
-    let is_disk = |mapping: &&MappingView| mapping.mapping.via == Via::VhostUserBlk;
-    let disks = view.mappings.iter().filter(is_disk);
+    let has_session =
+        |view: &&MappingView| view.mapping.via.has_socket() && view.state.has_session();
+    let running = view.mappings.iter().filter(has_session);
+    let slots: BTreeSet<_> = running.map(|view| view.mapping.slot).collect();
     let iscsi = view.iscsi.as_ref().map_or(0, |iscsi| iscsi.sessions.len());
-    iscsi + disks.filter(|mapping| mapping.state.has_session()).count()
+    iscsi + slots.len()
 }
 
 pub fn client(view: &ClientView) -> String {
@@ -166,7 +170,7 @@ fn iscsi_session_pairs(session: &IscsiSession) -> Vec<(&'static str, String)> {
 fn mapping_pairs(view: &MappingView) -> Vec<(&'static str, String)> {
     let mapping = &view.mapping;
     let mut pairs = vec![("slot", mapping.slot.to_string())];
-    if mapping.via == Via::Iscsi {
+    if mapping.via.luns() > 1 {
         pairs.push(("LUN", mapping.lun.to_string()));
     }
     pairs.extend([
@@ -174,7 +178,7 @@ fn mapping_pairs(view: &MappingView) -> Vec<(&'static str, String)> {
         ("via", mapping.via.to_string()),
         ("access", access(mapping.read_only || view.is_drive)),
     ]);
-    if mapping.via == Via::VhostUserBlk {
+    if mapping.via.has_socket() {
         pairs.push(("socket", or_none(view.socket.as_ref())));
     }
     pairs.push(("state", view.state.to_string()));
@@ -203,10 +207,10 @@ fn access(read_only: bool) -> String {
 
 /// LUNs are shown where an adapter has some.
 pub fn mappings(mappings: &[MappingView]) -> String {
-    let have_luns = mappings.iter().any(|view| view.mapping.via == Via::Iscsi);
+    let have_luns = mappings.iter().any(|view| view.mapping.via.luns() > 1);
     let row = |view: &MappingView| {
         let mapping = &view.mapping;
-        let lun = (mapping.via == Via::Iscsi).then_some(mapping.lun);
+        let lun = (mapping.via.luns() > 1).then_some(mapping.lun);
         [
             mapping.client.to_string(),
             mapping.slot.to_string(),
@@ -290,9 +294,9 @@ pub fn client_chap(view: &ClientView) -> String {
 pub fn mapping_done(view: &MappingView) -> String {
     let mapping = &view.mapping;
     let place = or_none(view.socket.as_ref().or(view.target.as_ref()));
-    let lun = match mapping.via {
-        Via::VhostUserBlk => String::new(),
-        Via::Iscsi => format!(" LUN {}", mapping.lun),
+    let lun = match mapping.via.luns() {
+        1 => String::new(),
+        _ => format!(" LUN {}", mapping.lun),
     };
     let kind = if view.is_drive { "drive" } else { "LU" };
     format!("{kind} {} at {}{lun}, {}: {place}\n", mapping.lu, mapping.adapter(), view.state)

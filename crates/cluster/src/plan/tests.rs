@@ -313,8 +313,8 @@ fn any_desired() -> impl Strategy<Value = Desired> {
         0..8,
     );
     let drives = prop::collection::btree_map(10u8..13, 0u8..4, 0..3);
-    // What an adapter is: a disk, or a target with or without CHAP.
-    let adapters = prop::collection::vec(0u8..3, 6);
+    // What an adapter is: a disk, a SCSI host, or a target with or without CHAP.
+    let adapters = prop::collection::vec(0u8..4, 6);
     (devices, drives, mappings, adapters).prop_map(|(devices, drives, mappings, adapters)| {
         let devices: BTreeMap<u8, DeviceSpec> = devices
             .into_iter()
@@ -343,6 +343,7 @@ fn any_desired() -> impl Strategy<Value = Desired> {
                     0 if lun == 0 => Some(MappingSpec { socket_owner: owner, ..mapping }),
                     0 => None,
                     1 => Some(at_lun(mapping, lun, None)),
+                    2 => Some(at_host(mapping, lun)),
                     _ => Some(at_lun(mapping, lun, Some(chap()))),
                 }
             })
@@ -386,6 +387,15 @@ fn check_step(actual: &Actual, step: &Step) {
         }
         Step::Exchange { drive } => {
             assert!(actual.drives.contains_key(&drive.uuid), "{step}: not open");
+        }
+        Step::Listen { id, socket_owner } => {
+            assert!(!actual.listening.contains(id), "{step}: listens twice");
+            let shown: Vec<_> = open_or_opening(actual).filter(|it| it.id.adapter == *id).collect();
+            assert!(!shown.is_empty(), "{step}: nothing is there");
+            let is_its = |it: &&MappingSpec| {
+                it.via == Via::VhostUserScsi && it.socket_owner == *socket_owner
+            };
+            assert!(shown.iter().all(is_its), "{step}: its adapter is something else");
         }
         Step::CloseMapping { .. } | Step::Resize { .. } | Step::SetCache { .. } => {}
     }
@@ -490,5 +500,52 @@ proptest! {
     fn a_plan_depends_on_nothing_else(first in any_desired(), second in any_desired()) {
         let actual = settled(&first);
         prop_assert_eq!(plan(&second, &actual, NOW), plan(&second, &actual, NOW));
+    }
+}
+
+/// The same at a LUN of the guest's SCSI host.
+fn at_host(mapping: MappingSpec, lun: u16) -> MappingSpec {
+    let MappingId { adapter, .. } = mapping.id;
+    MappingSpec { id: MappingId { adapter, lun }, via: Via::VhostUserScsi, ..mapping }
+}
+
+#[test]
+fn a_scsi_host_listens_when_its_luns_are_there_as_far_as_they_can_be() {
+    let devices = [device(1), device(2)];
+    let mappings = [at_host(mapping(1, 2, 1), 0), at_host(mapping(1, 2, 2), 1)];
+    let wanted = desired(&devices, &mappings);
+    let listens = |actual: &Actual| {
+        let plan = plan(&wanted, actual, NOW);
+        let step = plan.steps.iter().find(|it| matches!(it.step, Step::Listen { .. }));
+        step.map(|it| it.wait.clone())
+    };
+    let open = |actual: &mut Actual, index: usize| {
+        let (device, mapping) = (&devices[index], &mappings[index]);
+        actual.devices.insert(device.uuid, device.clone());
+        actual.mappings.insert(mapping.id.clone(), mapping.clone());
+    };
+    let waits_for =
+        |index: usize| Some(Some(Wait::Earlier(Part::Mapping(mappings[index].id.clone()))));
+    let mut actual = Actual { made: [uuid(1), uuid(2)].into(), ..Actual::default() };
+    assert_eq!(listens(&actual), waits_for(0));
+    open(&mut actual, 0);
+    assert_eq!(listens(&actual), waits_for(1));
+    // One that cannot be had does not keep the guest from the others.
+    let mut without = actual.clone();
+    without.failed.insert(Part::Device(uuid(2)), NOW + Duration::from_secs(9));
+    assert_eq!(listens(&without), Some(None));
+    without.mappings.clear();
+    without.failed.insert(Part::Device(uuid(1)), NOW + Duration::from_secs(9));
+    assert_eq!(listens(&without), waits_for(0), "of nothing there is nothing to show");
+    open(&mut actual, 1);
+    assert_eq!(listens(&actual), Some(None));
+    let id = mappings[0].id.adapter.clone();
+    actual.apply(&Step::Listen { id: id.clone(), socket_owner: None });
+    assert_eq!(listens(&actual), None);
+    // LUNs come and go; with the last one the door closes.
+    for (mapping, is_left) in mappings.iter().zip([true, false]) {
+        let id = mapping.id.clone();
+        actual.apply(&Step::CloseMapping { id, device: mapping.device });
+        assert_eq!(!actual.listening.is_empty(), is_left);
     }
 }

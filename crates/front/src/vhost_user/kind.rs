@@ -60,7 +60,14 @@ pub struct FunctionSetup<'a, K: Kind> {
 pub type Rules<K> = <<K as Kind>::Function as Function>::Rules;
 
 /// Counts by the device that they are of.
-pub type Units = BTreeMap<[u8; 16], Vec<OpStats>>;
+pub type Units = BTreeMap<[u8; 16], UnitCounts>;
+
+/// What was done with one device of several.
+#[derive(Clone, Debug, Default)]
+pub struct UnitCounts {
+    pub in_flight: u32,
+    pub ops: Vec<OpStats>,
+}
 
 /// The device as one session sees it.
 pub trait Face: 'static {

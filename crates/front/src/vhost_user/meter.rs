@@ -72,7 +72,9 @@ pub fn add_stats(sum: &mut Vec<OpStats>, more: &[OpStats]) {
 /// The same for counts by LU.
 pub fn add_units(sum: &mut Units, more: &Units) {
     for (uuid, more) in more {
-        add_stats(sum.entry(*uuid).or_default(), more);
+        let sum = sum.entry(*uuid).or_default();
+        sum.in_flight += more.in_flight;
+        add_stats(&mut sum.ops, &more.ops);
     }
 }
 

@@ -26,6 +26,6 @@ mod session;
 
 pub use adapter::{Adapter, Info, Limits, Notice, Observer, QueueInfo, SessionInfo, Spec};
 pub use blk::{Blk, Open};
-pub use kind::{Kind, Units};
+pub use kind::{Kind, UnitCounts, Units};
 pub use meter::{add_stats, add_units};
 pub use scsi::{Enter, Scsi};

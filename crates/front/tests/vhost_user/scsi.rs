@@ -55,8 +55,9 @@ fn a_disk_is_found_written_and_read() {
     let session = server.info().session.unwrap();
     assert!(session.features.contains(&"hotplug"));
     let counts: Vec<_> = session.queues.iter().flat_map(|queue| &queue.units).collect();
-    let [(uuid, ops)] = counts[..] else { panic!("{counts:?}") };
-    let of = |kind| ops.iter().find(|ops| ops.op == kind).unwrap();
+    let [(uuid, counts)] = counts[..] else { panic!("{counts:?}") };
+    assert_eq!(counts.in_flight, 0);
+    let of = |kind| counts.ops.iter().find(|ops| ops.op == kind).unwrap();
     assert_eq!(*uuid, [0; 16]);
     assert_eq!((of(OpKind::Read).requests, of(OpKind::Read).bytes), (1, 4096));
     assert_eq!((of(OpKind::Write).requests, of(OpKind::Write).bytes), (1, 4096));

@@ -380,6 +380,10 @@ fn in_use(config: &Config, mapping: &Mapping) -> ApiError {
     match via {
         Via::VhostUserBlk => ApiError::conflict(format!("client '{client}' is using {thing} now"))
             .then(format!("stop the guest first, or {force}")),
+        Via::VhostUserScsi => ApiError::conflict(format!(
+            "client '{client}' is running, and may be using {thing} now"
+        ))
+        .then(format!("unmount it in the guest; then {force}")),
         // Which of its LUNs an initiator uses is not known here.
         Via::Iscsi => ApiError::conflict(format!(
             "client '{client}' is logged in, and may be using {thing} now"

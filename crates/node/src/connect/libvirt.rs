@@ -1,20 +1,23 @@
-//! libvirt XML: a vhost-user disk for each adapter, a network disk for each LUN, and the secret
-//! that CHAP needs.
+//! libvirt XML: a vhost-user disk for each disk adapter, QEMU's own arguments for each SCSI host
+//! (libvirt has no element for them), a network disk for each LUN of a target, and the secret that
+//! CHAP needs.
 
 use std::fmt::Write as _;
 
 use model::ClientName;
-use model::status::{ConnectionAdapter, ConnectionLun, ConnectionTarget};
+use model::status::{ConnectionAdapter, ConnectionHost, ConnectionLun, ConnectionTarget};
 
+use super::qemu::host_arguments;
 use super::{Reached, if_read_only, initiator};
 
 pub fn text(
     client: &ClientName,
     adapters: &[ConnectionAdapter],
+    hosts: &[ConnectionHost],
     iscsi: Option<&ConnectionTarget>,
 ) -> String {
     let mut text = String::new();
-    if !adapters.is_empty() {
+    if !adapters.is_empty() || !hosts.is_empty() {
         text.push_str(
             "<!-- inside <domain>: the guest's whole memory is shared -->\n\
              <memoryBacking>\n  \
@@ -25,6 +28,9 @@ pub fn text(
     }
     for (index, adapter) in adapters.iter().enumerate() {
         vhost_user(&mut text, adapter, index);
+    }
+    if !hosts.is_empty() {
+        command_line(&mut text, hosts);
     }
     if let Some(target) = iscsi {
         // The secret's usage: a name of ours, the same in both places.
@@ -67,6 +73,32 @@ fn vhost_user(text: &mut String, adapter: &ConnectionAdapter, index: usize) {
         target = disk_name("vd", index),
         boot = boot(index == 0),
     );
+}
+
+fn command_line(text: &mut String, hosts: &[ConnectionHost]) {
+    text.push_str(
+        "<!-- libvirt has no element for vhost-user-scsi; QEMU's own arguments stand inside \
+         <domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'> -->\n\
+         <qemu:commandline>\n",
+    );
+    for host in hosts {
+        for lun in &host.luns {
+            let _ = writeln!(
+                text,
+                "  <!-- LU {lu}, slot {slot} LUN {number}, serial {serial}{read_only} -->",
+                lu = comment(lun.lu.as_str()),
+                slot = host.adapter.slot,
+                number = lun.lun,
+                serial = comment(&lun.serial),
+                read_only = if_read_only(lun.read_only),
+            );
+        }
+        let [chardev, device] = host_arguments(host);
+        for argument in ["-chardev", &chardev, "-device", &device] {
+            let _ = writeln!(text, "  <qemu:arg value='{}'/>", xml(argument));
+        }
+    }
+    text.push_str("</qemu:commandline>\n");
 }
 
 fn secret(text: &mut String, usage: &str) {

@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use model::status::{ClientView, ConnectFor, ConnectionAdapter, ConnectionTarget};
+use model::status::{ClientView, ConnectFor, ConnectionTarget};
 
 use crate::world;
 
 pub fn notes(
     client: &ClientView,
     wanted: ConnectFor,
-    adapters: &[ConnectionAdapter],
+    sockets: &[&str],
     iscsi: Option<&ConnectionTarget>,
 ) -> Vec<String> {
     let mut notes = Vec::new();
@@ -20,7 +20,7 @@ pub fn notes(
              the first disk the one to boot from; leave it out if the guest boots from another."
                 .to_owned(),
         );
-        of_sockets(&mut notes, client, wanted, adapters);
+        of_sockets(&mut notes, client, wanted, sockets);
     }
     if let Some(target) = iscsi {
         of_target(&mut notes, client, wanted, target);
@@ -28,13 +28,8 @@ pub fn notes(
     notes
 }
 
-fn of_sockets(
-    notes: &mut Vec<String>,
-    client: &ClientView,
-    wanted: ConnectFor,
-    adapters: &[ConnectionAdapter],
-) {
-    let Some(run) = adapters.first().and_then(|a| Path::new(&a.socket).parent()) else { return };
+fn of_sockets(notes: &mut Vec<String>, client: &ClientView, wanted: ConnectFor, sockets: &[&str]) {
+    let Some(run) = sockets.first().and_then(|socket| Path::new(socket).parent()) else { return };
     let owner = client.client.socket_owner.as_ref();
     notes.push(match owner {
         Some(owner) => format!("The sockets belong to {owner}, mode 0660: run QEMU as that user."),

@@ -1,9 +1,9 @@
-//! QEMU arguments: a character device and a disk for each vhost-user adapter, a block device of
-//! QEMU's own iSCSI client and a SCSI disk for each LUN.
+//! QEMU arguments: a character device and a disk or SCSI host for each vhost-user adapter, a block
+//! device of QEMU's own iSCSI client and a SCSI disk for each LUN of a target.
 
 use std::fmt::Write as _;
 
-use model::status::{ConnectionAdapter, ConnectionLun, ConnectionTarget};
+use model::status::{ConnectionAdapter, ConnectionHost, ConnectionLun, ConnectionTarget};
 
 use super::{Reached, if_read_only, initiator};
 
@@ -13,9 +13,13 @@ const EXAMPLE_MEMORY: &str = "4G";
 /// Blocks that a SCSI disk has when nothing is said.
 const BLOCK_SIZE_USUAL: u32 = 512;
 
-pub fn text(adapters: &[ConnectionAdapter], iscsi: Option<&ConnectionTarget>) -> String {
+pub fn text(
+    adapters: &[ConnectionAdapter],
+    hosts: &[ConnectionHost],
+    iscsi: Option<&ConnectionTarget>,
+) -> String {
     let mut text = String::new();
-    if !adapters.is_empty() {
+    if !adapters.is_empty() || !hosts.is_empty() {
         text = format!(
             "# the guest's whole memory is shared; size is the same as -m\n\
              -m {EXAMPLE_MEMORY}\n\
@@ -26,8 +30,11 @@ pub fn text(adapters: &[ConnectionAdapter], iscsi: Option<&ConnectionTarget>) ->
     for (index, adapter) in adapters.iter().enumerate() {
         vhost_user(&mut text, adapter, boot(index));
     }
+    for (index, host) in hosts.iter().enumerate() {
+        scsi_host(&mut text, host, boot(adapters.len() + index));
+    }
     if let Some(target) = iscsi {
-        self::target(&mut text, target, adapters.len());
+        self::target(&mut text, target, adapters.len() + hosts.len());
     }
     text
 }
@@ -57,6 +64,37 @@ fn vhost_user(text: &mut String, adapter: &ConnectionAdapter, boot: &str) {
         path = value(&adapter.socket),
         queues = adapter.queues,
     );
+}
+
+/// Of its LUNs a guest boots from 0.
+fn scsi_host(text: &mut String, host: &ConnectionHost, boot: &str) {
+    for lun in &host.luns {
+        let _ = writeln!(
+            text,
+            "# LU {lu}, slot {slot} LUN {number}, serial {serial}{read_only}",
+            lu = lun.lu,
+            slot = host.adapter.slot,
+            number = lun.lun,
+            serial = lun.serial,
+            read_only = if_read_only(lun.read_only),
+        );
+    }
+    let [chardev, device] = host_arguments(host);
+    let _ = write!(
+        text,
+        "# reconnect-ms needs QEMU 9.2, before it write reconnect=1\n\
+         -chardev {chardev}\n\
+         -device {device}{boot}\n",
+    );
+}
+
+/// A SCSI host's character device, and the host itself.
+pub(super) fn host_arguments(host: &ConnectionHost) -> [String; 2] {
+    let id = format!("viaduct-{}", host.adapter);
+    [
+        format!("socket,id={id},path={},reconnect-ms=1000", value(&host.socket)),
+        format!("vhost-user-scsi-pci,id={id}-host,chardev={id},num_queues={}", host.queues),
+    ]
 }
 
 fn target(text: &mut String, target: &ConnectionTarget, before: usize) {

@@ -81,6 +81,58 @@ fn libvirt_xml() {
     assert!(connection.notes.iter().any(|note| note.contains("'/run/v&w/*.sock rw,'")));
 }
 
+/// A client with one SCSI host, and on it two LUs.
+fn given_host() -> (Config, ClientView) {
+    let (config, mut client) = given(&["/run/v/vm1-2.sock", "/run/v/vm1-2.sock"]);
+    for (view, lun) in client.mappings.iter_mut().zip([0, 5]) {
+        let slot = 2.try_into().unwrap();
+        view.mapping = Mapping { via: Via::VhostUserScsi, slot, lun, ..view.mapping.clone() };
+    }
+    (config, client)
+}
+
+#[test]
+fn a_scsi_host_for_qemu() {
+    let (config, client) = given_host();
+    let connection = connection(&config, &client, ConnectFor::Qemu, 2).unwrap();
+    expect![[r#"
+        # the guest's whole memory is shared; size is the same as -m
+        -m 4G
+        -object memory-backend-memfd,id=viaduct-memory,size=4G,share=on
+        -machine memory-backend=viaduct-memory
+        # LU web0, slot 2 LUN 0, serial serial0
+        # LU web1, slot 2 LUN 5, serial serial1, read-only
+        # reconnect-ms needs QEMU 9.2, before it write reconnect=1
+        -chardev socket,id=viaduct-vm1-2,path=/run/v/vm1-2.sock,reconnect-ms=1000
+        -device vhost-user-scsi-pci,id=viaduct-vm1-2-host,chardev=viaduct-vm1-2,num_queues=2,bootindex=1
+    "#]]
+    .assert_eq(&connection.text);
+    assert_eq!((connection.adapters.len(), connection.hosts[0].luns.len()), (0, 2));
+}
+
+#[test]
+fn a_scsi_host_for_libvirt() {
+    let (config, client) = given_host();
+    let connection = connection(&config, &client, ConnectFor::Libvirt, 2).unwrap();
+    expect![[r#"
+        <!-- inside <domain>: the guest's whole memory is shared -->
+        <memoryBacking>
+          <source type='memfd'/>
+          <access mode='shared'/>
+        </memoryBacking>
+        <!-- libvirt has no element for vhost-user-scsi; QEMU's own arguments stand inside <domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'> -->
+        <qemu:commandline>
+          <!-- LU web0, slot 2 LUN 0, serial serial0 -->
+          <!-- LU web1, slot 2 LUN 5, serial serial1, read-only -->
+          <qemu:arg value='-chardev'/>
+          <qemu:arg value='socket,id=viaduct-vm1-2,path=/run/v/vm1-2.sock,reconnect-ms=1000'/>
+          <qemu:arg value='-device'/>
+          <qemu:arg value='vhost-user-scsi-pci,id=viaduct-vm1-2-host,chardev=viaduct-vm1-2,num_queues=2'/>
+        </qemu:commandline>
+    "#]]
+    .assert_eq(&connection.text);
+}
+
 #[test]
 fn a_client_without_disks_is_told_what_to_do() {
     let (config, client) = given(&[]);

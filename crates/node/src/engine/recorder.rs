@@ -232,6 +232,13 @@ impl Engine for Recorder {
         });
     }
 
+    fn listen(&self, id: &AdapterId, socket: &SocketSpec, done: Done<()>) {
+        let (id, socket) = (id.clone(), socket.clone());
+        self.step(Step::Listen { id: id.clone(), socket_owner: None }, done, move |notes| {
+            notes.sockets.insert(id, socket);
+        });
+    }
+
     fn close_mapping(&self, id: &MappingId, done: Done<()>) {
         let Some(open) = self.lock().actual.mappings.get(id).cloned() else {
             return done.ok(());

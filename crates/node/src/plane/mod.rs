@@ -10,9 +10,11 @@ mod health;
 mod iscsi;
 mod lus;
 mod notices;
+mod spawner;
 #[cfg(test)]
 mod tests;
 mod units;
+mod vhost_scsi;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -30,7 +32,7 @@ use model::{AdapterId, ApiError, Cache, MappingId, Size, Via};
 use rt::{Core, Remote, Spin};
 use store::Store;
 use target::lun::Change;
-use target::scsi::Kind;
+use target::scsi::{Kind, Settings};
 use target::virtio_blk::Id;
 use uuid::Uuid;
 
@@ -41,6 +43,7 @@ use health::Watch;
 use iscsi::Iscsi;
 use notices::Notices;
 use units::Units;
+use vhost_scsi::VhostScsi;
 
 /// Queues that a client may use on one adapter: QEMU makes as many as the guest has CPUs.
 pub const QUEUES_MAX: u16 = 128;
@@ -58,10 +61,11 @@ struct Inner {
     units: Arc<Units>,
     /// Serves iSCSI, if it is served anywhere.
     iscsi: Option<Iscsi>,
-    /// Adapters take turns in where their first queue lives.
     /// What drives have in them.
     media: drives::Media,
+    /// Adapters take turns in where their first queue lives.
     next_home: AtomicUsize,
+    vhost_scsi: VhostScsi,
     open: Mutex<Open>,
 }
 
@@ -118,6 +122,7 @@ impl Plane {
         let next_home = AtomicUsize::new(0);
         let units = Arc::new(Units::new(&context, &cores));
         let serves_iscsi = !context.iscsi.is_empty();
+        let vhost_scsi = VhostScsi::new(&context, &cores, units.clone());
         let iscsi = serves_iscsi.then(|| Iscsi::start(&context, &cores, units.clone())).transpose();
         let iscsi =
             iscsi.map_err(|(address, error)| crate::tcp::refused(address, &error, "--iscsi"))?;
@@ -125,6 +130,7 @@ impl Plane {
             context,
             cores,
             units,
+            vhost_scsi,
             iscsi,
             media: drives::Media::default(),
             next_home,
@@ -163,31 +169,6 @@ impl Plane {
             let result = core.blocking(f).await;
             result.unwrap_or_else(|| Err(ApiError::failed("the work was given up")))
         });
-    }
-
-    fn adapter_status(door: &Door, info: Info) -> AdapterStatus {
-        let problem = door.notices.problem();
-        let Some(session) = info.session else {
-            let (state, sessions) = (AdapterState::Listening, Vec::new());
-            return AdapterStatus { state, session: None, sessions, problem };
-        };
-        let state = if door.notices.is_broken() {
-            AdapterState::Broken
-        } else if session.queues.is_empty() {
-            AdapterState::Connected
-        } else {
-            AdapterState::Running
-        };
-        let session = Session {
-            peer_pid: u32::try_from(session.peer).ok().filter(|pid| *pid != 0),
-            since: door.notices.since(),
-            features: session.features.iter().map(|name| (*name).to_owned()).collect(),
-            queues_running: u16::try_from(session.queues.len()).unwrap_or(u16::MAX),
-            memory_regions: u16::try_from(session.memory_regions).unwrap_or(u16::MAX),
-            inflight_tracking: session.inflight_tracking,
-            logging: session.logging,
-        };
-        AdapterStatus { state, session: Some(session), sessions: Vec::new(), problem }
     }
 
     /// Asks the adapters and handles of a device what they have counted. Adapters are asked before
@@ -241,6 +222,28 @@ impl Plane {
             add_stats(&mut lu.past.lock().unwrap_or_else(PoisonError::into_inner), &info.past);
         }
         self.open().adapters.remove(id);
+    }
+
+    /// Shows an LU at a LUN of a guest's SCSI host.
+    async fn open_lun(&self, mapping: &MappingSpec, lu: &Lu) -> Result<(), ApiError> {
+        self.0.units.own(lu.into()).await?;
+        let settings = Settings {
+            kind: lu.kind,
+            removable: lu.spec.removable,
+            read_only: mapping.read_only || lu.spec.read_only,
+            tasks_max: vhost_scsi::TASKS_MAX,
+        };
+        let shown = vhost_scsi::Shown { device: mapping.device, settings };
+        self.0.vhost_scsi.open(&mapping.id, shown).await
+    }
+
+    async fn close_lun(&self, id: &MappingId) {
+        for (uuid, counts) in self.0.vhost_scsi.close(id).await {
+            if let Some(lu) = self.lu(Uuid::from_bytes(uuid)) {
+                let mut past = lu.past.lock().unwrap_or_else(PoisonError::into_inner);
+                add_stats(&mut past, &latencies(&counts.ops));
+            }
+        }
     }
 
     async fn flush(&self, core: &Core, lu: &Lu) -> Result<(), ApiError> {
@@ -331,6 +334,7 @@ impl Engine for Plane {
             let lu = plane.lu(mapping.device).ok_or_else(|| not_open(mapping.device))?;
             let socket = match (mapping.via, &plane.0.iscsi, socket) {
                 (Via::Iscsi, Some(iscsi), _) => return iscsi.open(&mapping, &lu).await,
+                (Via::VhostUserScsi, ..) => return plane.open_lun(&mapping, &lu).await,
                 (Via::VhostUserBlk, _, Some(socket)) => socket,
                 (via, ..) => return Err(not_served(via)),
             };
@@ -371,9 +375,21 @@ impl Engine for Plane {
         });
     }
 
+    fn listen(&self, id: &AdapterId, socket: &SocketSpec, done: Done<()>) {
+        let (id, socket) = (id.clone(), socket.clone());
+        self.run(
+            done,
+            move |plane, _| async move { plane.0.vhost_scsi.listen(&id, &socket).await },
+        );
+    }
+
     fn close_mapping(&self, id: &MappingId, done: Done<()>) {
         let id = id.clone();
         self.run(done, move |plane, _| async move {
+            if plane.0.vhost_scsi.has(&id.adapter) {
+                plane.close_lun(&id).await;
+                return Ok(());
+            }
             match &plane.0.iscsi {
                 Some(iscsi) if iscsi.has(&id.adapter) => iscsi.close(&id).await,
                 _ => plane.close_door(&id.adapter).await,
@@ -409,9 +425,10 @@ impl Engine for Plane {
                 snapshot.devices.insert(uuid, DeviceStatus { allocated, health, problem });
             }
             for ((id, door), info) in adapters.into_iter().zip(infos) {
-                let status = Plane::adapter_status(&door, info.await.unwrap_or_default());
+                let status = adapter_status(&door.notices, info.await.unwrap_or_default());
                 snapshot.adapters.insert(id, status);
             }
+            snapshot.adapters.extend(plane.0.vhost_scsi.statuses().await);
             if let Some(iscsi) = &plane.0.iscsi {
                 snapshot.portals = iscsi.portals();
                 snapshot.adapters.extend(iscsi.adapters().await);
@@ -434,11 +451,19 @@ impl Engine for Plane {
     fn stats(&self, done: Done<Vec<DeviceStats>>) {
         self.run(done, |plane, _| async move {
             let devices = plane.open().devices.clone();
+            let of_luns = plane.0.vhost_scsi.stats();
             let disks = devices.iter().filter(|(_, lu)| lu.kind == Kind::Disk);
-            let asked: Vec<_> = disks.map(|(uuid, lu)| plane.device_stats(*uuid, lu)).collect();
+            let asked: Vec<_> =
+                disks.map(|(uuid, lu)| (*uuid, plane.device_stats(*uuid, lu))).collect();
+            let of_luns = of_luns.await;
             let mut stats = Vec::new();
-            for device in asked {
-                stats.push(device.await);
+            for (uuid, device) in asked {
+                let mut device = device.await;
+                if let Some(counts) = of_luns.get(uuid.as_bytes()) {
+                    device.inflight += u64::from(counts.in_flight);
+                    add_stats(&mut device.ops, &latencies(&counts.ops));
+                }
+                stats.push(device);
             }
             Ok(stats)
         });
@@ -450,6 +475,7 @@ impl Engine for Plane {
             for id in ids {
                 plane.close_door(&id).await;
             }
+            plane.0.vhost_scsi.stop().await;
             if let Some(iscsi) = &plane.0.iscsi {
                 iscsi.stop().await;
             }
@@ -466,6 +492,38 @@ impl Engine for Plane {
             result
         });
     }
+}
+
+/// How long requests took, without how many there were: commands of SCSI are counted where they are
+/// carried out.
+fn latencies(ops: &[OpStats]) -> Vec<OpStats> {
+    ops.iter().map(|of| OpStats { requests: 0, bytes: 0, errors: 0, ..of.clone() }).collect()
+}
+
+/// What a vhost-user adapter is doing.
+fn adapter_status(notices: &Notices, info: Info) -> AdapterStatus {
+    let problem = notices.problem();
+    let Some(session) = info.session else {
+        let (state, sessions) = (AdapterState::Listening, Vec::new());
+        return AdapterStatus { state, session: None, sessions, problem };
+    };
+    let state = if notices.is_broken() {
+        AdapterState::Broken
+    } else if session.queues.is_empty() {
+        AdapterState::Connected
+    } else {
+        AdapterState::Running
+    };
+    let session = Session {
+        peer_pid: u32::try_from(session.peer).ok().filter(|pid| *pid != 0),
+        since: notices.since(),
+        features: session.features.iter().map(|name| (*name).to_owned()).collect(),
+        queues_running: u16::try_from(session.queues.len()).unwrap_or(u16::MAX),
+        memory_regions: u16::try_from(session.memory_regions).unwrap_or(u16::MAX),
+        inflight_tracking: session.inflight_tracking,
+        logging: session.logging,
+    };
+    AdapterStatus { state, session: Some(session), sessions: Vec::new(), problem }
 }
 
 fn not_open(uuid: Uuid) -> ApiError {

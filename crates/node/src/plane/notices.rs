@@ -19,9 +19,9 @@ const STORE_REPORT_SECONDS: i64 = 10;
 
 pub(super) struct Notices {
     adapter: AdapterId,
-    lu: LuName,
     report: Reporter,
-    health: Arc<Watch>,
+    /// The one LU behind the adapter, where there is only one.
+    lu: Option<(LuName, Arc<Watch>)>,
     state: Mutex<State>,
 }
 
@@ -41,7 +41,12 @@ impl Notices {
         report: Reporter,
         health: Arc<Watch>,
     ) -> Self {
-        Self { adapter, lu, report, health, state: Mutex::default() }
+        Self { adapter, report, lu: Some((lu, health)), state: Mutex::default() }
+    }
+
+    /// Of an adapter with LUNs, whose requests fail in words of SCSI.
+    pub(super) fn of_adapter(adapter: AdapterId, report: Reporter) -> Self {
+        Self { adapter, report, lu: None, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -79,7 +84,8 @@ impl Notices {
     }
 
     fn store_failed(&self, queue: u16, error: &block::Error) {
-        self.health.note(error);
+        let Some((lu, health)) = &self.lu else { return };
+        health.note(error);
         let now = wall_clock();
         let failures = {
             let mut state = self.state();
@@ -95,8 +101,8 @@ impl Notices {
         };
         let (kind, next) = advice(error.kind());
         let message = format!(
-            "LU {} failed a request of client {} on queue {queue}: {error} ({failures} so far)",
-            self.lu, self.adapter.client
+            "LU {lu} failed a request of client {} on queue {queue}: {error} ({failures} so far)",
+            self.adapter.client
         );
         self.tell(Severity::Error, kind, message, next);
     }
@@ -178,9 +184,12 @@ impl Observer for Notices {
                 Severity::Warning,
                 "store-slow",
                 format!(
-                    "LU {} has not answered {in_flight} requests of client {client} (queue \
-                     {queue}) for {seconds} s; the client waits for its device to stop",
-                    self.lu
+                    "{} answered {in_flight} requests of client {client} (queue {queue}) for \
+                     {seconds} s; the client waits for its device to stop",
+                    match &self.lu {
+                        Some((lu, _)) => format!("LU {lu} has not"),
+                        None => format!("the LUs of adapter {} have not", self.adapter),
+                    }
                 ),
                 Some("look at the disk below the LU; the client goes on when it answers"),
             ),

@@ -303,13 +303,19 @@ pub fn map(config: &Config, request: &MapRequest) -> Result<(Config, Mapping), A
     Ok((next, mapping))
 }
 
-/// The slot that a mapping gets: all LUs that a client has via iSCSI are at one adapter, everything
-/// else has an adapter of its own.
+/// The slot that a mapping gets. All LUs that a client has via iSCSI are at one adapter; via
+/// vhost-user-scsi they are at its first one, unless a slot is named; everything else has an
+/// adapter of its own.
 fn slot_for(config: &Config, request: &MapRequest) -> Result<Slot, ApiError> {
     let client = &request.client;
     let mappings = || config.mappings_of_client(client);
-    let target = mappings().find(|mapping| mapping.via == Via::Iscsi).map(|mapping| mapping.slot);
-    let target = target.filter(|_| request.via == Via::Iscsi);
+    let alike = mappings().filter(|mapping| mapping.via == request.via && mapping.via.luns() > 1);
+    let slots: BTreeSet<Slot> = alike.map(|mapping| mapping.slot).collect();
+    let named = request.slot.filter(|_| request.via == Via::VhostUserScsi);
+    let target = match named {
+        Some(named) => slots.get(&named).copied(),
+        None => slots.first().copied(),
+    };
     let taken: BTreeSet<Slot> = mappings().map(|mapping| mapping.slot).collect();
     let free = Slot::lowest_free(&taken);
     match (request.slot, target) {

@@ -6,7 +6,7 @@
 //! attention condition COMMANDS CLEARED BY DEVICE SERVER (SPC-4 table 55, 2Fh/02h), by which the
 //! driver learns that it ended and not how far it came.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
@@ -43,6 +43,7 @@ pub struct RequestQueue {
 struct UnitMeter {
     uuid: [u8; 16],
     meter: Meter,
+    in_flight: Cell<u32>,
 }
 
 /// What is known of a request when it is begun.
@@ -170,7 +171,11 @@ impl RequestQueue {
     fn count(&self, begun: &Begun, bytes: u64, latency_ns: u64, failed: bool) {
         let meters = self.meters.borrow();
         let unit = begun.number.and_then(|number| meters.get(usize::from(number))?.as_ref());
-        let meter = unit.map_or(&*self.stray, |unit| &unit.meter);
+        let meter = unit.map_or(&*self.stray, |unit| {
+            // Another LU may have come to the LUN meanwhile, and with it a meter at 0.
+            unit.in_flight.set(unit.in_flight.get().saturating_sub(1));
+            &unit.meter
+        });
         let bytes = if begun.kind == OpKind::Other { 0 } else { bytes };
         meter.count(begun.kind, bytes, latency_ns, failed);
     }
@@ -182,9 +187,12 @@ impl RequestQueue {
         let number = u16::try_from(LogicalUnitNumber(lun).number()?).ok()?;
         let meters = self.meters.borrow();
         let known = meters.get(usize::from(number)).and_then(Option::as_ref);
-        if known.is_none_or(|known| known.uuid != uuid) {
-            drop(meters);
-            self.new_meter(number, uuid);
+        match known.filter(|known| known.uuid == uuid) {
+            Some(known) => known.in_flight.set(known.in_flight.get() + 1),
+            None => {
+                drop(meters);
+                self.new_meter(number, uuid);
+            }
         }
         Some(number)
     }
@@ -196,24 +204,26 @@ impl RequestQueue {
         if index >= meters.len() {
             meters.resize_with(index + 1, || None);
         }
-        let new = UnitMeter { uuid, meter: Meter::default() };
+        let new = UnitMeter { uuid, meter: Meter::default(), in_flight: Cell::new(1) };
         if let Some(former) = meters[index].replace(new) {
             let mut past = self.past.borrow_mut();
-            add_stats(past.entry(former.uuid).or_default(), &former.meter.read());
+            add_stats(&mut past.entry(former.uuid).or_default().ops, &former.meter.read());
         }
     }
 
     pub fn units(&self) -> Units {
         let mut units = self.past.borrow().clone();
         for unit in self.meters.borrow().iter().flatten() {
-            add_stats(units.entry(unit.uuid).or_default(), &unit.meter.read());
+            let sum = units.entry(unit.uuid).or_default();
+            sum.in_flight += unit.in_flight.get();
+            add_stats(&mut sum.ops, &unit.meter.read());
         }
         units
     }
 
     pub fn stats(&self) -> Vec<OpStats> {
         let mut all = self.stray.read();
-        self.units().values().for_each(|of| add_stats(&mut all, of));
+        self.units().values().for_each(|of| add_stats(&mut all, &of.ops));
         all
     }
 }

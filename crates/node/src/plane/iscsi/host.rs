@@ -17,11 +17,12 @@ use target::lun::admit::{Aborted, Which};
 use target::lun::attention::AttentionSet;
 use target::lun::{NexusId, PortId};
 use target::scsi::persist::transport_id;
-use target::scsi::{Env, Nexus, Settings, TargetPort, Unit};
+use target::scsi::{Nexus, Settings, TargetPort, Unit};
 use wire::iscsi::LoginStatus;
 use wire::scsi::reservation::Protocol;
 
 use super::super::hex;
+use super::super::spawner::Spawner;
 use super::super::units::{Handles, ISCSI_PORT};
 use super::guard::{self, Guard, PAUSE, REFUSED_BY_GUARD, Verdict};
 use super::targets::{Book, Lun, Target, Targets};
@@ -74,14 +75,6 @@ impl Accounts for Visitor {
 
     fn targets(&self, initiator: &str) -> Vec<TargetRecord> {
         Accounts::targets(&*self.book, initiator)
-    }
-}
-
-struct Spawner(Core);
-
-impl Env for Spawner {
-    fn spawn(&self, work: Pin<Box<dyn Future<Output = ()>>>) {
-        self.0.spawn(work);
     }
 }
 

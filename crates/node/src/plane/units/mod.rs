@@ -42,6 +42,9 @@ use owner::{Owner, ToOwner};
 /// The relative port number of the node's iSCSI portals.
 pub(super) const ISCSI_PORT: u16 = 1;
 
+/// That of its vhost-user adapters: who comes through which one is told by the initiator port.
+pub(super) const VHOST_USER_PORT: u16 = 2;
+
 /// Makes a device's handle for a core.
 pub(super) type Open = Arc<dyn Fn(&Core) -> Rc<dyn Device> + Send + Sync>;
 

@@ -17,8 +17,9 @@ use target::lun::{
 use wire::scsi::reservation::{ISCSI_NAME_AND_ISID, IscsiTransportId, Protocol};
 
 use super::super::everywhere::Everywhere;
+use super::super::hex;
 use super::keeper::Keeper;
-use super::{Handles, ISCSI_PORT, record};
+use super::{Handles, ISCSI_PORT, VHOST_USER_PORT, record};
 
 type Outcome = Result<lun::Reply, Refusal>;
 
@@ -156,11 +157,14 @@ async fn watch(owner: Weak<Owner>, device: Rc<dyn Device>) {
     }
 }
 
-/// The only way to an LU of a single node.
+/// The ways to an LU of a single node, all of them good.
 pub(super) fn access() -> Access {
-    let ports = vec![Port { id: PortId(ISCSI_PORT), target: u32::from(ISCSI_PORT) }];
-    let (state, altered) = (AccessState::Optimized, Altered::Never);
-    Access { groups: vec![Group { id: ISCSI_PORT, state, preferred: false, altered, ports }] }
+    let group = |port: u16| {
+        let ports = vec![Port { id: PortId(port), target: u32::from(port) }];
+        let (state, altered) = (AccessState::Optimized, Altered::Never);
+        Group { id: port, state, preferred: false, altered, ports }
+    };
+    Access { groups: [ISCSI_PORT, VHOST_USER_PORT].map(group).into() }
 }
 
 /// The way to an owner from any core.
@@ -184,5 +188,9 @@ pub(in crate::plane) fn name_of(initiator: &Initiator) -> String {
     if bytes.first() == Some(&(ISCSI_NAME_AND_ISID | Protocol::ISCSI.0)) {
         return String::from_utf8_lossy(text).trim_end_matches('\0').to_owned();
     }
-    super::super::hex(bytes)
+    // Of a guest's virtual adapter: a SAS address (SPC-4 table 507).
+    match bytes.get(4..12).filter(|_| bytes[0] == Protocol::SAS.0) {
+        Some(address) => format!("naa.{}", hex(address)),
+        None => hex(bytes),
+    }
 }

@@ -64,6 +64,35 @@ fn all_luns_of_a_client_are_at_one_adapter() {
 }
 
 #[test]
+fn a_guest_has_one_scsi_host_unless_it_asks_for_more() {
+    let config = furnished();
+    let scsi = |name: &str, slot: Option<u16>, lun| {
+        let via = Via::VhostUserScsi;
+        MapRequest { via, lun, ..map_request(name, "vm1", slot) }
+    };
+    let (config, disk) = map(&config, &map_request("a", "vm1", None)).unwrap();
+    let (config, first) = map(&config, &scsi("b", None, None)).unwrap();
+    let (config, second) = map(&config, &scsi("s", Some(9), Some(4))).unwrap();
+    let (_, third) = map(&config, &scsi("a", None, None)).unwrap();
+    let (config, fourth) = map(&config, &scsi("a", Some(9), None)).unwrap();
+    let all = [&disk, &first, &second, &third, &fourth].map(place);
+    assert_eq!(all, [(2, 0), (3, 0), (9, 4), (3, 1), (9, 0)]);
+    let (config, _) = unmap(&config, &lu("a"), &client("vm1"), Some(Via::VhostUserScsi)).unwrap();
+    refused(
+        map(&config, &scsi("a", Some(9), Some(4))),
+        expect![[r#"
+            Conflict: LUN 4 at slot 9 of client 'vm1' is taken by LU 's'
+              next: LUN 0 is the lowest free one"#]],
+    );
+    refused(
+        map(&config, &scsi("a", Some(2), None)),
+        expect![[r#"
+            Conflict: slot 2 of client 'vm1' is taken
+              next: slot 4 is the lowest free one"#]],
+    );
+}
+
+#[test]
 fn what_mapping_over_iscsi_refuses() {
     let config = client_create(&with_host(), &host("host2", &[])).unwrap();
     refused(
