@@ -37,9 +37,16 @@ pub const SLOW_SANITIZE: &str = "ALL.Sanitize.Reset";
 pub const NOT_OFFERED: [&str; 2] = ["ALL.WriteAtomic16.", "ALL.Sanitize.CryptoErase"];
 
 /// Commands that write the medium, as the suite calls them.
-const WRITING: [&str; 7] =
-    ["COMPAREANDWRITE", "EXTENDED COPY", "ORWRITE", "SANITIZE", "UNMAP", "WRITE1", "WRITEVERIFY"];
-const WRITE_SAME: &str = "WRITESAME";
+const WRITING: [&str; 8] = [
+    "COMPAREANDWRITE",
+    "EXTENDED COPY",
+    "ORWRITE",
+    "SANITIZE",
+    "UNMAP",
+    "WRITE1",
+    "WRITESAME",
+    "WRITEVERIFY",
+];
 /// What the suite calls a skip and is none: the part of a test for a command that is not offered,
 /// and the rest of one which has just seen zero blocks refused, as WSNZ promises.
 const NOT_SKIPS: [&str; 2] =
@@ -138,16 +145,16 @@ fn judge(text: &str, is_read_only: bool) -> Verdict {
 /// are sent, or queued, or known by their sense.
 fn has_written(text: &str) -> bool {
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
-    let failed = lines.iter().position(|line| line.starts_with("[FAILED]"));
-    let before = &lines[..failed.unwrap_or(lines.len())];
-    let sent = before.iter().rev().find_map(|line| {
-        let is_async = line.contains("dispatched") || line.contains("queued");
-        line.strip_prefix("Send ").or(is_async.then_some(*line))
+    let wrong = lines.iter().position(|line| line.starts_with("[FAILED]"));
+    let end = wrong.or_else(|| lines.iter().position(|line| line.contains("had failures")));
+    let is_writing = |sent: &str| WRITING.iter().any(|command| sent.starts_with(command));
+    let is_later = |line: &str| line.contains("dispatched") || line.contains("queued");
+    let sent = lines[..end.unwrap_or(lines.len())].iter().rev().find_map(|line| {
+        let announced = line.strip_prefix("Send ").map(is_writing);
+        announced.or((is_later(line) && is_writing(line)).then_some(true))
     });
-    let is_writing =
-        |sent: &str| WRITING.iter().chain([&WRITE_SAME]).any(|command| sent.starts_with(command));
-    let is_refused = failed.is_some_and(|at| lines[at].contains("DATA PROTECTION"));
-    is_refused || sent.is_some_and(is_writing)
+    let is_refused = wrong.is_some_and(|at| lines[at].contains("DATA PROTECTION"));
+    is_refused || sent == Some(true)
 }
 
 /// What the tests came to on several units.
@@ -222,7 +229,14 @@ mod tests {
         ];
         assert_eq!(judged(&refused, true), Verdict::Protected);
         assert!(matches!(judged(&refused, false), Verdict::Failed(_)));
-        let queued = ["    WRITE10 queued: (CmdSN=0x1)", "Suite iSCSITMF, Test A had failures:"];
+        let queued = [
+            "    Send MODESENSE6 (Expecting SUCCESS)",
+            "    WRITE10 queued: (CmdSN=0x1)",
+            "    dispatched",
+            "    ABORT queued: (RefCmdSN=0x1)",
+            "Suite iSCSITMF, Test A had failures:",
+            "    Send PRIN/READ_KEYS",
+        ];
         assert_eq!(judged(&queued, true), Verdict::Protected);
     }
 
