@@ -70,13 +70,13 @@ fn a_guest_has_one_scsi_host_unless_it_asks_for_more() {
         let via = Via::VhostUserScsi;
         MapRequest { via, lun, ..map_request(name, "vm1", slot) }
     };
-    let (config, disk) = map(&config, &map_request("a", "vm1", None)).unwrap();
     let (config, first) = map(&config, &scsi("b", None, None)).unwrap();
     let (config, second) = map(&config, &scsi("s", Some(9), Some(4))).unwrap();
     let (_, third) = map(&config, &scsi("a", None, None)).unwrap();
     let (config, fourth) = map(&config, &scsi("a", Some(9), None)).unwrap();
-    let all = [&disk, &first, &second, &third, &fourth].map(place);
-    assert_eq!(all, [(2, 0), (3, 0), (9, 4), (3, 1), (9, 0)]);
+    // Slot 2 has the disk that the client has already.
+    let all = [&first, &second, &third, &fourth].map(place);
+    assert_eq!(all, [(3, 0), (9, 4), (3, 1), (9, 0)]);
     let (config, _) = unmap(&config, &lu("a"), &client("vm1"), Some(Via::VhostUserScsi)).unwrap();
     refused(
         map(&config, &scsi("a", Some(9), Some(4))),
