@@ -4,14 +4,33 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use model::ApiError;
 
 use crate::world::{self, TcpListener};
 
+/// How long a port may take to become free that no process has any more: the kernel lets go of
+/// what a killed process had in its ring only after the process is gone.
+const RELEASE_LIMIT: Duration = Duration::from_secs(3);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// Binds an address that the option `switch` of `up` gave.
 pub fn bind(address: SocketAddr, switch: &str) -> Result<TcpListener, ApiError> {
-    world::bind_tcp(address).map_err(|error| refused(address, &error, switch))
+    let mut waited = Duration::ZERO;
+    loop {
+        let error = match world::bind_tcp(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => error,
+        };
+        let is_left_over =
+            error.kind() == io::ErrorKind::AddrInUse && holder_of(address.port()).is_none();
+        if !is_left_over || waited >= RELEASE_LIMIT {
+            return Err(refused(address, &error, switch));
+        }
+        world::sleep(LOOK_EVERY);
+        waited += LOOK_EVERY;
+    }
 }
 
 /// Whether all addresses of an option can be bound, for one who binds them a moment later: a

@@ -347,8 +347,16 @@ fn qemu_is_a_client_by_itself() -> Result<()> {
     let image = Command::new("md5sum").arg(dir.path().join("image")).output()?;
     let image = String::from_utf8_lossy(&image.stdout).into_owned();
     let sum = image.split(' ').next().unwrap_or_default();
-    assert!(guest.ok("md5sum /dev/sda")?.starts_with(sum), "{image}");
-    Report::parse(&guest.ok("verify load /dev/sdb --seconds 3 --fresh")?)?.check()?;
+    // The guest names them in whatever order it has found them.
+    let of_size = |sectors: u64| {
+        let is_it = format!("[ $(cat $disk/size) = {sectors} ] && echo ${{disk##*/}}");
+        let look = format!("for disk in /sys/block/sd*; do {is_it}; done; true");
+        guest.ok(&look).map(|name| name.trim().to_owned())
+    };
+    let (disk, fresh) = (of_size(4 << 11)?, of_size(64 << 11)?);
+    assert!(guest.ok(&format!("md5sum /dev/{disk}"))?.starts_with(sum), "{image}");
+    let load = format!("verify load /dev/{fresh} --seconds 3 --fresh");
+    Report::parse(&guest.ok(&load)?)?.check()?;
     guest.quit()
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::file::{FileHandle, OpenOptions};
 
@@ -32,6 +32,11 @@ pub fn process_id() -> u32 {
 /// Binds a listening socket that was not there.
 pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     UnixListener::bind(path)
+}
+
+/// Holds the calling thread up, which is never a core.
+pub fn sleep(time: Duration) {
+    std::thread::sleep(time);
 }
 
 pub fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
