@@ -12,6 +12,8 @@
 //!
 //! Nothing here does I/O.
 
+#[cfg(test)]
+mod crash;
 pub mod journal;
 pub mod label;
 pub mod map;

@@ -267,6 +267,11 @@ impl Journal {
         serial < self.written
     }
 
+    /// The first record that is not.
+    pub fn written(&self) -> Serial {
+        self.written
+    }
+
     /// Whether a record is taken without a look at its data, so that its blocks may be written
     /// again.
     pub fn is_sealed(&self, serial: Serial) -> bool {

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::pool::page::PAGE_BYTES;
+use crate::pool::crash::{self, Dice, torn};
 
 const OWNER: Owner = [3; 16];
 const RING: u64 = RING_PAGES_MIN;
@@ -56,7 +56,9 @@ struct Held {
     root: Root,
 }
 
-impl Held {
+impl crash::Held for Held {
+    type Put = Put;
+
     fn put(&mut self, put: &Put) {
         match put {
             Put::Data(spot, data) => drop(self.data.insert(*spot, *data)),
@@ -65,7 +67,7 @@ impl Held {
         }
     }
 
-    /// Power fails in the middle of it. A root has two places, so the one before stays.
+    /// A root has two places, so the one before stays.
     fn tear(&mut self, put: &Put) {
         match put {
             Put::Data(spot, Data::Is { block, version }) => {
@@ -73,89 +75,19 @@ impl Held {
                 self.data.insert(*spot, torn);
             }
             Put::Page(number, page) => {
-                let mut bytes = *page.bytes();
-                bytes[PAGE_BYTES / 2..].fill(0xaa);
-                self.ring.insert(number % RING, Page::of_bytes(&bytes));
+                self.ring.insert(number % RING, torn(page));
             }
             Put::Data(..) | Put::Root(_) => {}
         }
     }
 }
 
-struct Disk {
-    durable: Held,
-    current: Held,
-    unsynced: Vec<Put>,
-    in_flight: Vec<(u64, Put)>,
-    next: u64,
-}
+type Disk = crash::Disk<Held, u64>;
 
-impl Disk {
-    fn new() -> Self {
-        let start = Journal::new(OWNER, 0, RING).start_for(FIRST);
-        let root = Root { map: BTreeMap::new(), start };
-        let held = Held { data: BTreeMap::new(), ring: BTreeMap::new(), root };
-        let (unsynced, in_flight) = (Vec::new(), Vec::new());
-        Self { durable: held.clone(), current: held, unsynced, in_flight, next: 0 }
-    }
-
-    fn issue(&mut self, put: Put) -> u64 {
-        self.next += 1;
-        self.in_flight.push((self.next, put));
-        self.next
-    }
-
-    fn complete(&mut self, index: usize) -> u64 {
-        let (id, put) = self.in_flight.remove(index);
-        self.current.put(&put);
-        self.unsynced.push(put);
-        id
-    }
-
-    fn synced(&mut self, count: usize) {
-        for put in self.unsynced.drain(..count) {
-            self.durable.put(&put);
-        }
-    }
-
-    /// What the kernel has is carried out, or was never begun.
-    fn kill(&mut self, dice: &mut Dice) {
-        while !self.in_flight.is_empty() {
-            let index = dice.below(self.in_flight.len());
-            if dice.one_in(2) {
-                self.complete(index);
-            } else {
-                self.in_flight.remove(index);
-            }
-        }
-    }
-
-    fn lose_power(&mut self, dice: &mut Dice) {
-        self.unsynced.extend(self.in_flight.drain(..).map(|(_, put)| put));
-        for put in self.unsynced.drain(..) {
-            match dice.below(5) {
-                0 | 1 => self.durable.put(&put),
-                2 => self.durable.tear(&put),
-                _ => {}
-            }
-        }
-        self.current = self.durable.clone();
-    }
-}
-
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % end as u64) as usize
-    }
-
-    fn one_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
+fn new_disk() -> Disk {
+    let start = Journal::new(OWNER, 0, RING).start_for(FIRST);
+    let root = Root { map: BTreeMap::new(), start };
+    Disk::new(Held { data: BTreeMap::new(), ring: BTreeMap::new(), root })
 }
 
 /// What may be read of a block: its writes in their order, of which those before `floor` were
@@ -317,6 +249,7 @@ struct World {
     lu: Lu,
     past: Vec<Past>,
     version: u64,
+    last_io: u64,
     /// For each flush that is under way, what was answered when it began.
     flushes: BTreeMap<usize, Vec<usize>>,
     next_flush: usize,
@@ -324,16 +257,17 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let mut disk = Disk::new();
+        let mut disk = new_disk();
         let lu = Lu::open(&mut disk, 1);
         let fresh = Past { values: vec![Data::Zero], floor: 0, answered: 0 };
         Self {
-            dice: Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+            dice: Dice::new(seed),
             alike: seed.is_multiple_of(2),
             disk,
             lu,
             past: vec![fresh; BLOCKS as usize],
             version: 0,
+            last_io: 0,
             flushes: BTreeMap::new(),
             next_flush: 0,
         }
@@ -357,6 +291,12 @@ impl World {
         self.lu.look_for_sealed();
     }
 
+    fn issue(&mut self, put: Put) -> u64 {
+        self.last_io += 1;
+        self.disk.issue(self.last_io, put);
+        self.last_io
+    }
+
     fn begins(&mut self, block: u64, data: Data) {
         self.past[block as usize].values.push(data);
     }
@@ -372,7 +312,7 @@ impl World {
             false => Data::Is { block, version: self.version },
         };
         if let Some(spot) = self.lu.map.get(&block) {
-            let io = self.disk.issue(Put::Data(*spot, data));
+            let io = self.issue(Put::Data(*spot, data));
             self.lu.waiting.push(Waiting::Overwrite { block, io });
             self.begins(block, data);
             return;
@@ -381,7 +321,7 @@ impl World {
         let record = Record::Written { block, at: spot, sums: vec![data.sum()] };
         let Ok(serial) = self.lu.journal.append(&record) else { return };
         self.lu.free.remove(&spot);
-        let io = Some(self.disk.issue(Put::Data(spot, data)));
+        let io = Some(self.issue(Put::Data(spot, data)));
         self.lu.waiting.push(Waiting::First { block, spot, serial, io });
         self.begins(block, data);
     }
@@ -455,7 +395,7 @@ impl World {
 
     fn write_pages(&mut self) {
         if let Some(Write { number, page }) = self.lu.journal.next_write() {
-            let io = self.disk.issue(Put::Page(number, page));
+            let io = self.issue(Put::Page(number, page));
             self.lu.pages.push((io, number));
         }
     }
@@ -496,20 +436,20 @@ impl World {
     }
 
     fn checkpoint(&mut self) {
-        let lu = &mut self.lu;
-        lu.checkpoint = match std::mem::replace(&mut lu.checkpoint, Checkpoint::None) {
+        let checkpoint = std::mem::replace(&mut self.lu.checkpoint, Checkpoint::None);
+        self.lu.checkpoint = match checkpoint {
             Checkpoint::None => {
-                let waiting = lu.waiting.iter().map(Waiting::serial).min();
-                let first = waiting.unwrap_or(Serial::MAX).min(lu.journal.next_serial());
-                let start = lu.journal.start_for(first);
-                Checkpoint::Imaged(Root { map: lu.map.clone(), start }, lu.syncs_begun())
+                let waiting = self.lu.waiting.iter().map(Waiting::serial).min();
+                let first = waiting.unwrap_or(Serial::MAX).min(self.lu.journal.next_serial());
+                let start = self.lu.journal.start_for(first);
+                Checkpoint::Imaged(Root { map: self.lu.map.clone(), start }, self.lu.syncs_begun())
             }
-            Checkpoint::Imaged(root, since) if lu.syncs > since => {
-                let io = self.disk.issue(Put::Root(root.clone()));
+            Checkpoint::Imaged(root, since) if self.lu.syncs > since => {
+                let io = self.issue(Put::Root(root.clone()));
                 Checkpoint::Writing(root, io)
             }
-            Checkpoint::Written(root, since) if lu.syncs > since => {
-                lu.journal.let_go(root.start);
+            Checkpoint::Written(root, since) if self.lu.syncs > since => {
+                self.lu.journal.let_go(root.start);
                 Checkpoint::None
             }
             same => same,

@@ -326,10 +326,9 @@ impl Owner {
 
     /// Ends what has all that it waits for, in any order but that of its record.
     fn finish(&mut self) {
-        let journal = &self.journal;
-        let is_done =
-            |serial: &Serial, begun: &mut Begun| journal.is_written(*serial) && !begun.is_carrying;
-        let done: Vec<(Serial, Begun)> = self.recorded.extract_if(.., is_done).collect();
+        let written = ..self.journal.written();
+        let done = self.recorded.extract_if(written, |_, begun| !begun.is_carrying);
+        let done: Vec<(Serial, Begun)> = done.collect();
         for (serial, Begun { wish, .. }) in done {
             let Wish { ticket, block, count, what } = &wish;
             match what {

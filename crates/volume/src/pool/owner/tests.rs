@@ -7,9 +7,9 @@
 
 use std::collections::BTreeSet;
 
+use super::super::crash::{self, Dice, torn};
 use super::super::journal::RING_PAGES_MIN;
 use super::super::map::Run;
-use super::super::page::PAGE_BYTES;
 use super::super::shape::Shape;
 use super::*;
 
@@ -84,7 +84,9 @@ struct Held {
     root: Root,
 }
 
-impl Held {
+impl crash::Held for Held {
+    type Put = Put;
+
     fn put(&mut self, put: &Put) {
         match put {
             Put::Cell(spot, cell) => drop(self.cells.insert(*spot, cell.clone())),
@@ -96,11 +98,6 @@ impl Held {
     }
 
     fn tear(&mut self, put: &Put) {
-        let torn = |page: &Page| {
-            let mut bytes = *page.bytes();
-            bytes[PAGE_BYTES / 2..].fill(0xaa);
-            Page::of_bytes(&bytes)
-        };
         match put {
             Put::Cell(spot, Cell::Data { block, version }) => {
                 let (block, version) = (*block, *version);
@@ -127,64 +124,7 @@ enum Tell {
     Root,
 }
 
-struct Disk {
-    durable: Held,
-    current: Held,
-    unsynced: Vec<Put>,
-    in_flight: Vec<(Tell, Put)>,
-}
-
-impl Disk {
-    fn synced(&mut self, count: usize) {
-        for put in self.unsynced.drain(..count) {
-            self.durable.put(&put);
-        }
-    }
-
-    fn complete(&mut self, index: usize) -> Tell {
-        let (tell, put) = self.in_flight.remove(index);
-        self.current.put(&put);
-        self.unsynced.push(put);
-        tell
-    }
-
-    fn kill(&mut self, dice: &mut Dice) {
-        while !self.in_flight.is_empty() {
-            let index = dice.below(self.in_flight.len());
-            match dice.one_in(2) {
-                true => drop(self.complete(index)),
-                false => drop(self.in_flight.remove(index)),
-            }
-        }
-    }
-
-    fn lose_power(&mut self, dice: &mut Dice) {
-        self.unsynced.extend(self.in_flight.drain(..).map(|(_, put)| put));
-        for put in self.unsynced.drain(..) {
-            match dice.below(5) {
-                0 | 1 => self.durable.put(&put),
-                2 => self.durable.tear(&put),
-                _ => {}
-            }
-        }
-        self.current = self.durable.clone();
-    }
-}
-
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % end as u64) as usize
-    }
-
-    fn one_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
-}
+type Disk = crash::Disk<Held, Tell>;
 
 /// What may be read of a block: its values in their order, of which those before `floor` are over
 /// for good, and those up to `answered` were answered.
@@ -247,10 +187,9 @@ impl World {
     fn new(seed: u64) -> Self {
         let root = Opening::root_of_new(identity(1), BASE);
         let held = Held { cells: BTreeMap::new(), ring: BTreeMap::new(), root };
-        let (unsynced, in_flight) = (Vec::new(), Vec::new());
-        let mut disk = Disk { durable: held.clone(), current: held, unsynced, in_flight };
+        let mut disk = Disk::new(held);
         Self {
-            dice: Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+            dice: Dice::new(seed),
             owner: open(&mut disk, 2),
             disk,
             epoch: 2,
@@ -404,7 +343,7 @@ impl World {
                 Order::Quiesce { place } => self.quiescing.push(place),
                 Order::Answer { ticket, done } => self.answered(ticket, done),
             }
-            self.disk.in_flight.extend(puts);
+            puts.into_iter().for_each(|(tell, put)| self.disk.issue(tell, put));
         }
     }
 
