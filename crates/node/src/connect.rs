@@ -25,6 +25,8 @@ use model::status::{
 use model::{AdapterId, ApiError, Config, Via};
 use uuid::Uuid;
 
+use crate::hex;
+
 /// Queues worth asking for: one for each core of the node, and never more than this.
 const QUEUES_MAX: u32 = 8;
 
@@ -126,7 +128,7 @@ fn target(config: &Config, client: &ClientView) -> Option<ConnectionTarget> {
 /// `scsi_id`'s way of writing what INQUIRY says: the type of the name and then the name.
 fn wwid(uuid: Uuid) -> String {
     let naa = target::scsi::naa(uuid.as_bytes(), None);
-    naa.iter().fold("3".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+    format!("3{}", hex(naa))
 }
 
 /// Where a client reaches a target: host without brackets, and port. One that listens on all

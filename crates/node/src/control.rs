@@ -43,13 +43,7 @@ pub enum Change {
     LuAdopt(LuAdopt, Probe),
     LuResize(LuName, LuResize, Option<Probe>),
     LuRemove(LuName),
-    /// Its copy is in the library, and has no name yet.
-    MediumAdd(Medium),
-    MediumRemove(MediumName),
-    DriveCreate(DriveCreate),
-    DriveRemove(LuName),
-    /// What is in a drive; its tray is open, if that was for clients to say.
-    DriveLoad(LuName, Option<MediumName>),
+    Optical(OpticalChange),
     ClientCreate(Client),
     ClientChange(ClientName, ClientChange),
     ClientChap(ClientName, Option<(Chap, ChapSecrets)>),
@@ -57,6 +51,18 @@ pub enum Change {
     Map(MapRequest),
     Unmap(LuName, ClientName, Option<Via>),
     Restore(ConfigRestore),
+}
+
+/// A change of media and drives.
+#[derive(Debug, Clone)]
+pub enum OpticalChange {
+    /// Its copy is in the library, and has no name yet.
+    MediumAdd(Medium),
+    MediumRemove(MediumName),
+    DriveCreate(DriveCreate),
+    DriveRemove(LuName),
+    /// What is in a drive; its tray is open, if that was for clients to say.
+    DriveLoad(LuName, Option<MediumName>),
 }
 
 /// What a change did, told when it is in effect.
@@ -282,11 +288,7 @@ impl Control {
                 let message = format!("LU '{name}' was removed");
                 Ok(Prepared { marks, ..Prepared::lu(next, name, "lu-removed", message) })
             }
-            Change::MediumAdd(_)
-            | Change::MediumRemove(_)
-            | Change::DriveCreate(_)
-            | Change::DriveRemove(_)
-            | Change::DriveLoad(..) => self.prepare_optical(config, change),
+            Change::Optical(change) => self.prepare_optical(config, change),
             Change::ClientCreate(client) => {
                 owner::resolve(client.socket_owner.as_ref())?;
                 let next = ops::client_create(config, &client)?;
@@ -325,33 +327,37 @@ impl Control {
         }
     }
 
-    fn prepare_optical(&self, config: &Config, change: Change) -> Result<Prepared, ApiError> {
+    fn prepare_optical(
+        &self,
+        config: &Config,
+        change: OpticalChange,
+    ) -> Result<Prepared, ApiError> {
         let media = self.parts.state.media();
         match change {
-            Change::MediumAdd(medium) => {
+            OpticalChange::MediumAdd(medium) => {
                 optical::medium_add(media, &medium.name)?;
                 let message = format!("medium '{}' was added, {}", medium.name, medium.size);
                 let library = Library::Add(medium);
                 Ok(Prepared::library(config, library, "medium-added", message))
             }
-            Change::MediumRemove(name) => {
+            OpticalChange::MediumRemove(name) => {
                 let medium = optical::medium_remove(config, media, &name)?.clone();
                 let (library, message) =
                     (Library::Remove(medium), format!("medium '{name}' was removed"));
                 Ok(Prepared::library(config, library, "medium-removed", message))
             }
-            Change::DriveCreate(request) => {
+            OpticalChange::DriveCreate(request) => {
                 let uuid = self.parts.world.uuid();
                 let next = optical::drive_create(config, media, &request, uuid)?;
                 let message = format!("drive '{}' was made", request.name);
                 Ok(Prepared::drive(next, request.name, "drive-created", message))
             }
-            Change::DriveRemove(name) => {
+            OpticalChange::DriveRemove(name) => {
                 let next = optical::drive_remove(config, &name)?;
                 let message = format!("drive '{name}' was removed");
                 Ok(Prepared::drive(next, name, "drive-removed", message))
             }
-            Change::DriveLoad(name, medium) => {
+            OpticalChange::DriveLoad(name, medium) => {
                 let next = optical::drive_load(config, media, &name, medium.as_ref())?;
                 let (kind, message) = match medium {
                     Some(medium) => (
@@ -362,7 +368,6 @@ impl Control {
                 };
                 Ok(Prepared::drive(next, name, kind, message))
             }
-            _ => Err(ApiError::failed("this change is about neither drives nor media")),
         }
     }
 

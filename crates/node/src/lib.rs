@@ -55,3 +55,8 @@ pub mod world;
 pub use engine::Engine;
 pub use plane::Plane;
 pub use run::{Node, Options};
+
+/// Bytes in hexadecimal digits, without anything between them.
+fn hex(bytes: impl AsRef<[u8]>) -> String {
+    bytes.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}

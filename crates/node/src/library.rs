@@ -27,7 +27,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::datadir::PRIVATE_FILE;
-use crate::world;
+use crate::{hex, world};
 use content::{BLOCK, Content, content};
 
 /// What is read and written at a time.
@@ -181,7 +181,7 @@ impl Source {
             ))
             .then("check the disk and the memory of this machine"));
         }
-        Ok(copied.iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hex(copied))
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Api;
 use super::optical::medium_view;
 use super::routes::{Body, Refusal};
-use crate::control::Change;
+use crate::control::{Change, OpticalChange};
 use crate::library::{self, Source};
 use crate::state::optical::{medium_add, no_medium};
 use crate::world;
@@ -80,7 +80,7 @@ async fn added(
 ) -> Result<MediumName, ApiError> {
     let (media, uuid) = (api.info.media.clone(), api.world.uuid());
     let medium = copied(api, source, (name.clone(), uuid), lines).await?;
-    let known = api.change(Change::MediumAdd(medium)).await;
+    let known = api.change(Change::Optical(OpticalChange::MediumAdd(medium))).await;
     let (placed, is_placed) = oneshot::channel();
     spawn(move || {
         let result = match known {

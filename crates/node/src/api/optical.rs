@@ -8,7 +8,7 @@ use utoipa::IntoParams;
 
 use super::Api;
 use super::routes::{Answer, Body, Parameters, Removed, named, removed};
-use crate::control::Change;
+use crate::control::{Change, Changed, OpticalChange};
 use crate::engine::Motion;
 use crate::state::optical::{no_drive, no_medium};
 use crate::view::Published;
@@ -41,7 +41,7 @@ pub(super) fn medium_view(published: &Published, medium: &Medium) -> MediumView 
 #[utoipa::path(delete, path = "/v1/media/{name}", tag = "medium", params(("name" = String, Path)),
     responses((status = 200, body = Removed), (status = "default", body = ApiError)))]
 pub async fn medium_remove(State(api): State<Api>, Path(name): Path<String>) -> Answer<Removed> {
-    removed(&api.change(Change::MediumRemove(named(&name)?)).await?)
+    removed(&change(&api, OpticalChange::MediumRemove(named(&name)?)).await?)
 }
 
 /// All drives.
@@ -75,7 +75,7 @@ pub async fn drive_create(
     Body(request): Body<DriveCreate>,
 ) -> Answer<DriveView> {
     let name = request.name.clone();
-    api.change(Change::DriveCreate(request)).await?;
+    change(&api, OpticalChange::DriveCreate(request)).await?;
     view(&api, &name).await
 }
 
@@ -83,7 +83,7 @@ pub async fn drive_create(
 #[utoipa::path(delete, path = "/v1/drives/{name}", tag = "drive", params(("name" = String, Path)),
     responses((status = 200, body = Removed), (status = "default", body = ApiError)))]
 pub async fn drive_remove(State(api): State<Api>, Path(name): Path<String>) -> Answer<Removed> {
-    removed(&api.change(Change::DriveRemove(named(&name)?)).await?)
+    removed(&change(&api, OpticalChange::DriveRemove(named(&name)?)).await?)
 }
 
 /// Puts a medium into a drive, in the place of what is in it. A client that locks that one is told
@@ -109,7 +109,7 @@ pub async fn drive_load(
         }
         None => {}
     }
-    api.change(Change::DriveLoad(name.clone(), Some(medium))).await?;
+    change(&api, OpticalChange::DriveLoad(name.clone(), Some(medium))).await?;
     view(&api, &name).await
 }
 
@@ -137,7 +137,7 @@ pub async fn drive_eject(
     if let Some(inside) = &drive.medium {
         open_tray(&api, (drive, inside), force, &format!("viaduct drive eject {name} --force"))
             .await?;
-        api.change(Change::DriveLoad(name.clone(), None)).await?;
+        change(&api, OpticalChange::DriveLoad(name.clone(), None)).await?;
     }
     view(&api, &name).await
 }
@@ -159,4 +159,8 @@ async fn open_tray(
          come out, and did not let go"
     ))
     .then(format!("unmount it there and try again, or {next}")))
+}
+
+async fn change(api: &Api, change: OpticalChange) -> Result<Changed, ApiError> {
+    api.change(Change::Optical(change)).await
 }

@@ -534,7 +534,3 @@ fn not_served(via: Via) -> ApiError {
     ApiError::failed(format!("{via} is not served by this node"))
         .then("start it with --iscsi ADDRESS")
 }
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}

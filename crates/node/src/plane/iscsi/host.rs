@@ -21,12 +21,12 @@ use target::scsi::{Nexus, Settings, TargetPort, Unit};
 use wire::iscsi::LoginStatus;
 use wire::scsi::reservation::Protocol;
 
-use super::super::hex;
 use super::super::spawner::Spawner;
 use super::super::units::{Handles, ISCSI_PORT};
 use super::guard::{self, Guard, PAUSE, REFUSED_BY_GUARD, Verdict};
 use super::targets::{Book, Lun, Target, Targets};
 use crate::engine::{Report, Reporter};
+use crate::hex;
 use crate::world::wall_clock;
 
 /// Commands that a nexus may have at one LU.
@@ -140,7 +140,7 @@ impl CoreHost {
             let traffic = one.nexus.traffic();
             let session = IscsiSession {
                 initiator: one.session.initiator.clone(),
-                isid: hex(&one.session.isid),
+                isid: hex(one.session.isid),
                 tsih: one.session.tsih,
                 connections: vec![IscsiConnection {
                     cid: one.session.cid,

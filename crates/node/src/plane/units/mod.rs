@@ -37,7 +37,7 @@ use crate::engine::Context;
 pub(super) use handles::Handles;
 use keeper::{Book, Keeper};
 pub(super) use owner::name_of;
-use owner::{Owner, ToOwner};
+use owner::{Outcome, Owner, ToOwner};
 
 /// The relative port number of the node's iSCSI portals.
 pub(super) const ISCSI_PORT: u16 = 1;
@@ -198,9 +198,17 @@ impl Units {
     /// Something is asked of the owner of an LU, or has happened to the LU. Without an owner nobody
     /// needs to know.
     pub async fn change(&self, uuid: Uuid, change: Change) -> Result<(), ApiError> {
+        self.ask(uuid, |owner| owner.ask(change)).await
+    }
+
+    async fn ask(
+        &self,
+        uuid: Uuid,
+        ask: impl FnOnce(Rc<Owner>) -> Reply<Outcome> + Send + 'static,
+    ) -> Result<(), ApiError> {
         let owner = self.known().owners.get(&uuid).cloned();
         let Some(owner) = owner else { return Ok(()) };
-        match owner.call(|owner| owner.ask(change)).await.flatten() {
+        match owner.call(ask).await.flatten() {
             Some(Ok(_)) => Ok(()),
             Some(Err(refusal)) => Err(ApiError::failed(refusal.to_string())),
             None => Err(ended()),
@@ -216,12 +224,14 @@ impl Units {
     /// The operator has set the cache mode. It wins over what clients had chosen, and they are
     /// told.
     pub async fn set_cache(&self, uuid: Uuid, cache: Cache) -> Result<(), ApiError> {
-        let owner = self.known().owners.get(&uuid).cloned();
-        let Some(owner) = owner else { return Ok(()) };
-        owner.call(async move |owner| owner.configure(modes(cache))).await;
-        let caching = Some(modes(cache).caching);
+        let configured = modes(cache);
+        let caching = Some(configured.caching);
         let modes = ModeChange { caching, control: None, save: true };
-        self.change(uuid, Change::Mode { nexus: None, modes }).await
+        self.ask(uuid, move |owner| {
+            owner.configure(configured);
+            owner.ask(Change::Mode { nexus: None, modes })
+        })
+        .await
     }
 
     /// What clients have done at an LU, on all cores. Nobody has measured how long it took.

@@ -17,11 +17,11 @@ use target::lun::{
 use wire::scsi::reservation::{ISCSI_NAME_AND_ISID, IscsiTransportId, Protocol};
 
 use super::super::everywhere::Everywhere;
-use super::super::hex;
 use super::keeper::Keeper;
 use super::{Handles, ISCSI_PORT, VHOST_USER_PORT, record};
+use crate::hex;
 
-type Outcome = Result<lun::Reply, Refusal>;
+pub(super) type Outcome = Result<lun::Reply, Refusal>;
 
 pub(super) struct Owner {
     core: Core,
