@@ -55,6 +55,13 @@ fn until(guest: &Guest, condition: &str) -> Result<()> {
     guest.ok(&format!("while ! {{ {condition}; }}; do usleep 10000; done")).map(drop)
 }
 
+/// Waits for the disk of that LUN: a guest looks at disks in any order, so letters tell nothing.
+fn disk(guest: &Guest, lun: usize) -> Result<String> {
+    let names = format!("/sys/class/scsi_device/*:{lun}/device/block/sd*");
+    until(guest, &format!("name=$(basename {names}) && [ -b /dev/$name ]"))?;
+    guest.ok(&format!("echo /dev/$(basename {names})"))
+}
+
 #[test]
 fn a_guest_uses_scsi_disks() -> Result<()> {
     let dir = tempfile::tempdir()?;
@@ -63,31 +70,32 @@ fn a_guest_uses_scsi_disks() -> Result<()> {
     add_lu(&node, "other", &["--size", "16M", "--backing", "memory"])?;
     let image = verifier()?.with_package("e2fsprogs").with_package("sg3-utils");
     let guest = guest(&node, image).module("sg").boot()?;
-    until(&guest, "[ -b /dev/sda ] && [ -b /dev/sdb ]")?;
-    assert_eq!(guest.ok("blockdev --getsize64 /dev/sda")?, (64 << 20).to_string());
-    assert_eq!(guest.ok("blockdev --getsize64 /dev/sdb")?, (16 << 20).to_string());
-    let inquiry = guest.ok("sg_inq /dev/sda; sg_vpd -p di /dev/sda; sg_luns /dev/sda")?;
+    let [sd, other] = [disk(&guest, 0)?, disk(&guest, 1)?];
+    assert_eq!(guest.ok(&format!("blockdev --getsize64 {sd}"))?, (64 << 20).to_string());
+    assert_eq!(guest.ok(&format!("blockdev --getsize64 {other}"))?, (16 << 20).to_string());
+    let inquiry = guest.ok(&format!("sg_inq {sd}; sg_vpd -p di {sd}; sg_luns {sd}"))?;
     assert!(inquiry.contains("VIADUCT"), "{inquiry}");
-    let report = Report::parse(&guest.ok("verify load /dev/sda --seconds 2 --fresh")?)?.check()?;
+    let report =
+        Report::parse(&guest.ok(&format!("verify load {sd} --seconds 2 --fresh"))?)?.check()?;
     println!("{report:?}");
-    guest.ok("mkfs.ext4 -q /dev/sda && mount -o discard /dev/sda /mnt")?;
+    guest.ok(&format!("mkfs.ext4 -q {sd} && mount -o discard {sd} /mnt"))?;
     guest
         .ok("dd if=/dev/urandom of=/mnt/file bs=64k count=100 && sync && md5sum /mnt/file > /a")?;
     guest.ok("echo 3 > /proc/sys/vm/drop_caches && md5sum -c /a")?;
-    guest.ok("rm /mnt/file && fstrim /mnt && umount /mnt && fsck.ext4 -fn /dev/sda")?;
+    guest.ok(&format!("rm /mnt/file && fstrim /mnt && umount /mnt && fsck.ext4 -fn {sd}"))?;
 
-    guest.ok("sg_persist --out --register --param-sark=abc /dev/sda")?;
-    guest.ok("sg_persist --out --reserve --param-rk=abc --prout-type=1 /dev/sda")?;
-    let held = guest.ok("sg_persist --in --read-full-status /dev/sda")?;
+    guest.ok(&format!("sg_persist --out --register --param-sark=abc {sd}"))?;
+    guest.ok(&format!("sg_persist --out --reserve --param-rk=abc --prout-type=1 {sd}"))?;
+    let held = guest.ok(&format!("sg_persist --in --read-full-status {sd}"))?;
     assert!(held.contains("Key=0xabc") && held.contains("SAS"), "{held}");
     let listed = node.cli(&["reservation", "ls"])?.to_string();
     assert!(listed.contains("naa.3"), "{listed}");
-    guest.ok("sg_persist --out --release --param-rk=abc --prout-type=1 /dev/sda")?;
+    guest.ok(&format!("sg_persist --out --release --param-rk=abc --prout-type=1 {sd}"))?;
 
     // Seen without anybody in the guest doing anything.
     node.cli(&["lu", "resize", "disk", "--size", "96M"])?;
-    until(&guest, &format!("[ $(blockdev --getsize64 /dev/sda) = {} ]", 96 << 20))?;
-    guest.ok("dd if=/dev/sda of=/dev/null bs=1M skip=90 count=6 iflag=direct")?;
+    until(&guest, &format!("[ $(blockdev --getsize64 {sd}) = {} ]", 96 << 20))?;
+    guest.ok(&format!("dd if={sd} of=/dev/null bs=1M skip=90 count=6 iflag=direct"))?;
     let shown = node.cli(&["client", "show", "vm"])?.to_string();
     assert!(shown.contains("hotplug"), "{shown}");
     guest.quit()?;
