@@ -28,6 +28,7 @@
 //! | `store::file` | files and block devices | `volume::delay` | later, by a set time |
 //! | `store::memory` | memory of the node | `volume::fault` | errors on demand |
 //! | `store::null` | nothing | `volume::drive` | media that come and go |
+//! | | | `volume::limit` | later, when there was too much |
 //!
 //! All of them pass the suite in `block::conformance`, less what their geometry
 //! says that they do not keep.
@@ -53,6 +54,9 @@ pub trait Device {
     fn health(&self) -> Health {
         Health::Good
     }
+
+    /// Somebody waits until everything in flight has ended: what is held back on purpose goes on.
+    fn hasten(&self) {}
 }
 
 /// How well the device does, for access states and listings.

@@ -78,6 +78,11 @@ impl Actual {
                     device.cache = *to;
                 }
             }
+            Step::SetLimits { uuid, to, .. } => {
+                if let Some(device) = self.devices.get_mut(uuid) {
+                    device.limits = *to;
+                }
+            }
             Step::OpenDrive { drive } | Step::Exchange { drive } => {
                 self.drives.insert(drive.uuid, drive.clone());
             }

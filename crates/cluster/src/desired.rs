@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use model::target::target_name;
 use model::{
-    Backing, BlockSize, Cache, Chap, Client, Config, Drive, Iqn, Lu, LuName, Mapping, MappingId,
-    Medium, MediumName, Secret, Secrets, Size, SocketOwner, Via,
+    Backing, BlockSize, Cache, Chap, Client, Config, Drive, Iqn, Limits, Lu, LuName, Mapping,
+    MappingId, Medium, MediumName, Secret, Secrets, Size, SocketOwner, Via,
 };
 use uuid::Uuid;
 
@@ -20,6 +20,7 @@ pub struct DeviceSpec {
     pub size: Size,
     pub block_size: BlockSize,
     pub cache: Cache,
+    pub limits: Limits,
     pub read_only: bool,
     pub removable: bool,
     pub shareable: bool,
@@ -120,6 +121,7 @@ impl From<&Lu> for DeviceSpec {
             size: lu.size,
             block_size: lu.block_size,
             cache: lu.cache,
+            limits: lu.limits,
             read_only: lu.read_only,
             removable: lu.removable,
             shareable: lu.shareable,
@@ -150,10 +152,11 @@ impl DriveSpec {
 }
 
 impl DeviceSpec {
-    /// Whether an open device can take on this spec without being closed: only the size and the
-    /// cache mode change under a client.
+    /// Whether an open device can take on this spec without being closed: only size,
+    /// cache mode and limits change under a client.
     pub fn is_change_in_place(&self, open: &DeviceSpec) -> bool {
-        DeviceSpec { size: open.size, cache: open.cache, ..self.clone() } == *open
+        let DeviceSpec { size, cache, limits, .. } = *open;
+        DeviceSpec { size, cache, limits, ..self.clone() } == *open
     }
 }
 

@@ -11,15 +11,15 @@
 //!
 //! ```text
 //!   close mapping → close device → remove backing
-//!                        create backing → open device → resize, set cache → open mapping → listen
-//!                                         open drive → exchange medium ────┘
+//!     create backing → open device → resize, set cache, set limits → open mapping → listen
+//!                                   open drive → exchange medium ────┘
 //! ```
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use model::{AdapterId, Backing, Cache, LuName, MappingId, Size, SocketOwner, Via};
+use model::{AdapterId, Backing, Cache, Limits, LuName, MappingId, Size, SocketOwner, Via};
 use uuid::Uuid;
 
 use crate::actual::{Actual, Part};
@@ -56,6 +56,11 @@ pub enum Step {
         uuid: Uuid,
         name: LuName,
         to: Cache,
+    },
+    SetLimits {
+        uuid: Uuid,
+        name: LuName,
+        to: Limits,
     },
     OpenDrive {
         drive: DriveSpec,
@@ -209,7 +214,12 @@ impl Planner<'_> {
         }
         if device.cache != open.cache {
             let wait = resizes.then_some(Wait::Earlier(Part::Device(uuid)));
-            self.push(Step::SetCache { uuid, name, to: device.cache }, wait);
+            self.push(Step::SetCache { uuid, name: name.clone(), to: device.cache }, wait);
+        }
+        if device.limits != open.limits {
+            let is_second = resizes || device.cache != open.cache;
+            let wait = is_second.then_some(Wait::Earlier(Part::Device(uuid)));
+            self.push(Step::SetLimits { uuid, name, to: device.limits }, wait);
         }
     }
 
@@ -336,7 +346,8 @@ impl Step {
             Step::CloseDevice { uuid, .. }
             | Step::RemoveBacking { uuid }
             | Step::Resize { uuid, .. }
-            | Step::SetCache { uuid, .. } => Part::Device(*uuid),
+            | Step::SetCache { uuid, .. }
+            | Step::SetLimits { uuid, .. } => Part::Device(*uuid),
             Step::CreateBacking { device } | Step::OpenDevice { device } => {
                 Part::Device(device.uuid)
             }
@@ -361,6 +372,7 @@ impl fmt::Display for Step {
                 write!(f, "resize device {name} from {from} to {to}")
             }
             Step::SetCache { name, to, .. } => write!(f, "set the cache of device {name} to {to}"),
+            Step::SetLimits { name, .. } => write!(f, "set the limits of device {name}"),
             Step::OpenDrive { drive } => write!(f, "open drive {}", drive.name),
             Step::Exchange { drive: DriveSpec { name, medium: Some(medium), .. } } => {
                 write!(f, "load {} into drive {name}", medium.name)

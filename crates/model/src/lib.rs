@@ -17,6 +17,7 @@
 //! | [`event`] | [`Event`], [`Severity`], [`Subject`] |
 //! | [`status`] | what is, as opposed to what is wanted: node, devices, sessions |
 //! | [`reservation`] | who holds an LU, and who registered to |
+//! | [`qos`] | [`Limits`]: what an LU may take at most |
 //! | [`stats`] | counters and latency histograms of a device |
 //! | [`image`] | image formats that are not raw, and QEMU's lock bytes |
 //! | [`error`] | [`ApiError`]: kind → exit code and HTTP status |
@@ -36,6 +37,7 @@ pub mod lu;
 pub mod mapping;
 pub mod medium;
 pub mod name;
+pub mod qos;
 pub mod reservation;
 mod schema;
 pub mod size;
@@ -53,4 +55,5 @@ pub use lu::{Backing, BlockSize, Cache, Lu, LuAdopt, LuCreate, LuResize};
 pub use mapping::{AdapterId, MapRequest, Mapping, MappingId, Slot, Via};
 pub use medium::{Medium, MediumAdd, MediumView};
 pub use name::{ClientName, Iqn, LuName, MediumName, Nqn};
+pub use qos::{Limits, LimitsChange};
 pub use size::Size;

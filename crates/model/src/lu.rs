@@ -1,7 +1,7 @@
 //! [`Lu`]: a virtual disk, as it is wanted; and the requests that make and change one.
 //!
 //! The UUID is the LU's identity for life and the serial follows from it unless one is given. What
-//! may change later (size, cache, read-only, shareable) and what may not (UUID, block size,
+//! may change later (size, cache, limits, read-only, shareable) and what may not (UUID, block size,
 //! backing) is a rule of `node::state`; here a value is only valid by itself.
 
 use std::fmt;
@@ -15,6 +15,7 @@ use crate::limits::{
     LU_SIZE_MAX, LU_SIZE_MIN, MEMORY_LU_SIZE_MAX, PATH_BYTES_MAX, SERIAL_BYTES_MAX,
 };
 use crate::name::LuName;
+use crate::qos::Limits;
 use crate::schema::schema_as;
 use crate::size::Size;
 
@@ -38,6 +39,8 @@ pub struct Lu {
     pub removable: bool,
     #[serde(default)]
     pub read_only: bool,
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
     pub backing: Backing,
 }
 
@@ -185,6 +188,8 @@ pub struct LuCreate {
     #[serde(default)]
     pub removable: bool,
     #[serde(default)]
+    pub limits: Limits,
+    #[serde(default)]
     pub backing: NewBacking,
 }
 
@@ -209,6 +214,8 @@ pub struct LuAdopt {
     pub removable: bool,
     #[serde(default)]
     pub read_only: bool,
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 /// `lu resize`.
@@ -250,6 +257,10 @@ impl Lu {
         if let Err(why) = check_serial(&self.serial) {
             return usage(format!("the serial of LU '{name}' {why}"));
         }
+        self.limits.validate().map_err(|error| ApiError {
+            message: format!("LU '{name}' has {}", error.message),
+            ..error
+        })?;
         if let Backing::Adopted { path } = &self.backing
             && (!path.starts_with('/') || path.len() > PATH_BYTES_MAX || path.contains('\0'))
         {
@@ -295,6 +306,7 @@ mod tests {
             cache: Cache::Writeback,
             removable: false,
             read_only: false,
+            limits: Limits::default(),
             backing: Backing::File,
         }
     }

@@ -105,6 +105,11 @@ pub struct DeviceStats {
     pub lu: LuName,
     /// Requests that were begun and are not answered.
     pub inflight: u64,
+    /// Requests that the LU's limits held back, and for how long altogether.
+    #[serde(default)]
+    pub held: u64,
+    #[serde(default)]
+    pub held_ns: u64,
     pub ops: Vec<OpStats>,
 }
 

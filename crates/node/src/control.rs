@@ -16,8 +16,8 @@ use model::config::{ConfigRestore, RestoreOutcome};
 use model::status::Phase;
 use model::{
     AdapterId, ApiError, Chap, ChapSecrets, Client, ClientChange, ClientName, Config, DriveCreate,
-    LuAdopt, LuCreate, LuName, LuResize, MapRequest, Mapping, MappingId, Medium, MediumName,
-    Severity, SocketOwner, Subject, Via,
+    LimitsChange, LuAdopt, LuCreate, LuName, LuResize, MapRequest, Mapping, MappingId, Medium,
+    MediumName, Severity, SocketOwner, Subject, Via,
 };
 use uuid::Uuid;
 
@@ -42,6 +42,7 @@ pub enum Change {
     LuCreate(LuCreate),
     LuAdopt(LuAdopt, Probe),
     LuResize(LuName, LuResize, Option<Probe>),
+    LuLimits(LuName, LimitsChange),
     LuRemove(LuName),
     Optical(OpticalChange),
     ClientCreate(Client),
@@ -283,6 +284,11 @@ impl Control {
                 let message = format!("LU '{name}' was resized to {size}");
                 Ok(Prepared::lu(next, name, "lu-resized", message))
             }
+            Change::LuLimits(name, change) => {
+                let next = ops::lu_limits(config, &name, change)?;
+                let message = format!("LU '{name}' has other limits");
+                Ok(Prepared::lu(next, name, "lu-limited", message))
+            }
             Change::LuRemove(name) => {
                 let (next, marks) = ops::lu_remove(config, &name)?;
                 let message = format!("LU '{name}' was removed");
@@ -431,6 +437,9 @@ impl Control {
             Step::Resize { uuid, to, .. } => engine.resize(*uuid, *to, self.done(&step, none)),
             Step::SetCache { uuid, to, .. } => {
                 engine.set_cache(*uuid, *to, self.done(&step, none));
+            }
+            Step::SetLimits { uuid, to, .. } => {
+                engine.set_limits(*uuid, *to, self.done(&step, none));
             }
             Step::CloseDevice { uuid, .. } => engine.close_device(*uuid, self.done(&step, none)),
             Step::RemoveBacking { uuid } => engine.remove_backing(*uuid, self.done(&step, none)),

@@ -20,7 +20,7 @@ use model::image::ImageUse;
 use model::reservation::Reservations;
 use model::stats::DeviceStats;
 use model::status::{AdapterState, IscsiSession, Session};
-use model::{AdapterId, ApiError, Cache, MappingId, Severity, Size, Subject};
+use model::{AdapterId, ApiError, Cache, Limits, MappingId, Severity, Size, Subject};
 use uuid::Uuid;
 
 use crate::probe::Probe;
@@ -55,6 +55,8 @@ pub trait Engine: Send + Sync {
     fn resize(&self, uuid: Uuid, to: Size, done: Done<()>);
 
     fn set_cache(&self, uuid: Uuid, to: Cache, done: Done<()>);
+
+    fn set_limits(&self, uuid: Uuid, to: Limits, done: Done<()>);
 
     /// Closes a device or a drive when everything in flight has ended and was flushed.
     fn close_device(&self, uuid: Uuid, done: Done<()>);

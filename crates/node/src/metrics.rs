@@ -19,12 +19,19 @@ type Family = (&'static str, &'static str, &'static str);
 /// A family with what it tells of one kind of request.
 type Counter = (Family, fn(&OpStats) -> u64);
 
+/// The same of a device.
+type OfDevice = (Family, fn(&DeviceStats) -> f64);
+
 const REQUESTS: Family = ("viaduct_lu_requests_total", "counter", "Requests answered, by kind.");
 const BYTES: Family = ("viaduct_lu_bytes_total", "counter", "Bytes moved, by kind of request.");
 const ERRORS: Family =
     ("viaduct_lu_errors_total", "counter", "Requests answered with an error, by kind.");
 const INFLIGHT: Family =
     ("viaduct_lu_requests_inflight", "gauge", "Requests begun and not yet answered.");
+const HELD: Family =
+    ("viaduct_lu_held_total", "counter", "Requests that the LU's limits held back.");
+const HELD_TIME: Family =
+    ("viaduct_lu_held_seconds_total", "counter", "How long they were held back altogether.");
 const LATENCY: Family = (
     "viaduct_lu_request_duration_seconds",
     "histogram",
@@ -38,6 +45,14 @@ pub fn text(version: &str, picture: &Picture<'_>, stats: &[DeviceStats]) -> Stri
     family(&mut text, INFLIGHT);
     for device in stats {
         let _ = writeln!(text, "{}{{lu=\"{}\"}} {}", INFLIGHT.0, device.lu, device.inflight);
+    }
+    let held: [OfDevice; 2] =
+        [(HELD, |of| of.held as f64), (HELD_TIME, |of| of.held_ns as f64 / 1e9)];
+    for (wanted, value) in held {
+        family(&mut text, wanted);
+        for device in stats.iter().filter(|device| device.held > 0) {
+            let _ = writeln!(text, "{}{{lu=\"{}\"}} {}", wanted.0, device.lu, value(device));
+        }
     }
     let counters: [Counter; 3] =
         [(REQUESTS, |op| op.requests), (BYTES, |op| op.bytes), (ERRORS, |op| op.errors)];
@@ -114,7 +129,13 @@ mod tests {
         read.record(4096, 3_000_000, true);
         read.record(4096, u64::MAX, false);
         let ops = vec![read, OpStats::new(OpKind::Write)];
-        let stats = [DeviceStats { lu: "web1".parse().unwrap(), inflight: 2, ops }];
+        let stats = [DeviceStats {
+            lu: "web1".parse().unwrap(),
+            inflight: 2,
+            held: 3,
+            held_ns: 1_500_000_000,
+            ops,
+        }];
         let (published, snapshot) = (Published::default(), Snapshot::default());
         let path = Path::new("/");
         let picture = Picture { published: &published, snapshot: &snapshot, lus: path, run: path };
@@ -127,6 +148,8 @@ mod tests {
         let has = |line: &str| assert!(text.lines().any(|l| l == line), "{line} not in\n{text}");
         has("viaduct_info{version=\"1.2.3\"} 1");
         has("viaduct_lu_requests_inflight{lu=\"web1\"} 2");
+        has("viaduct_lu_held_total{lu=\"web1\"} 3");
+        has("viaduct_lu_held_seconds_total{lu=\"web1\"} 1.5");
         has("viaduct_lu_requests_total{lu=\"web1\",op=\"read\"} 3");
         has("viaduct_lu_bytes_total{lu=\"web1\",op=\"read\"} 12288");
         has("viaduct_lu_errors_total{lu=\"web1\",op=\"read\"} 1");

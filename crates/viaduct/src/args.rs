@@ -1,6 +1,8 @@
 //! The grammar of the command line: nouns and verbs. What is parsed here is valid by itself; help,
 //! shell completions and man pages are made from it.
 
+mod limits;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -13,6 +15,8 @@ use model::{
     ApiError, BlockSize, Cache, ClientName, Iqn, LuName, MediumName, Nqn, Size, Slot, SocketOwner,
     Via,
 };
+
+pub use limits::LimitArgs;
 
 /// Longest time that a core may look for work before it sleeps.
 const POLL_MICROSECONDS_MAX: i64 = 1000;
@@ -217,6 +221,8 @@ pub enum Lu {
     Show { name: LuName },
     /// Change the size of an LU, also while it is in use
     Resize(LuResize),
+    /// Limit what an LU is given, also while it is in use
+    Set(LuSet),
     /// Remove an LU with its data; what was adopted keeps its data
     Rm { name: LuName },
 }
@@ -229,6 +235,8 @@ pub struct LuCreate {
     pub size: Size,
     #[command(flatten)]
     pub look: Look,
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Where the blocks are
     #[arg(long, value_enum, default_value_t = BackingKind::File)]
     pub backing: BackingKind,
@@ -242,9 +250,18 @@ pub struct LuAdopt {
     pub name: Option<LuName>,
     #[command(flatten)]
     pub look: Look,
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Nobody may write it
     #[arg(long)]
     pub read_only: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LuSet {
+    pub name: LuName,
+    #[command(flatten)]
+    pub limits: LimitArgs,
 }
 
 /// What a client sees of an LU.

@@ -85,7 +85,7 @@ pub fn data_directory(given: Option<PathBuf>) -> Result<PathBuf, ApiError> {
 
 fn lu(node: &Client, command: args::Lu, format: Format) -> Done {
     match command {
-        args::Lu::Create(args::LuCreate { name, size, look, backing }) => {
+        args::Lu::Create(args::LuCreate { name, size, look, limits, backing }) => {
             let request = LuCreate {
                 name,
                 size,
@@ -94,6 +94,7 @@ fn lu(node: &Client, command: args::Lu, format: Format) -> Done {
                 shareable: look.shareable,
                 cache: look.cache.into(),
                 removable: look.removable,
+                limits: limits.limits(),
                 backing: backing.into(),
             };
             let view: LuView = node.post("/v1/lus", &request)?;
@@ -113,6 +114,14 @@ fn lu(node: &Client, command: args::Lu, format: Format) -> Done {
             let view: LuView = node.patch(&format!("/v1/lus/{name}"), &request)?;
             show(format, &view, tables::lu_done)
         }
+        args::Lu::Set(args::LuSet { name, limits }) => {
+            if limits.is_empty() {
+                return Err(ApiError::usage(format!("say what LU '{name}' shall be given"))
+                    .then(format!("viaduct lu set {name} --iops 500 --bandwidth 100M")));
+            }
+            let view: LuView = node.patch(&format!("/v1/lus/{name}/limits"), &limits.change())?;
+            show(format, &view, tables::lu_limited)
+        }
         args::Lu::Rm { name } => {
             let removed: Removed = node.delete(&format!("/v1/lus/{name}"))?;
             show(format, &removed, |_| format!("LU {name} removed\n"))
@@ -121,7 +130,7 @@ fn lu(node: &Client, command: args::Lu, format: Format) -> Done {
 }
 
 fn lu_adopt(node: &Client, arguments: args::LuAdopt, format: Format) -> Done {
-    let args::LuAdopt { path, name, look, read_only } = arguments;
+    let args::LuAdopt { path, name, look, limits, read_only } = arguments;
     let path = absolute(&path)?;
     let request = LuAdopt {
         name,
@@ -132,6 +141,7 @@ fn lu_adopt(node: &Client, arguments: args::LuAdopt, format: Format) -> Done {
         cache: look.cache.into(),
         removable: look.removable,
         read_only,
+        limits: limits.limits(),
     };
     let view: LuView = node.post("/v1/adopt", &request)?;
     show(format, &view, tables::lu_done)

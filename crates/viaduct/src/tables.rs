@@ -8,7 +8,7 @@ use model::status::{
     ClientView, Connection, IscsiSession, IscsiView, LuView, MappingView, NodeStatus, Problem,
     Session,
 };
-use model::{Event, Size};
+use model::{Event, Limits, Size};
 
 use crate::output::{list, table};
 
@@ -71,6 +71,7 @@ pub fn lu(view: &LuView) -> String {
         ("shareable", yes(lu.shareable)),
         ("removable", yes(lu.removable)),
         ("read-only", yes(lu.read_only)),
+        ("limits", limits(&lu.limits)),
         ("backing", lu.backing.kind().to_owned()),
         ("path", or_none(view.path.as_ref())),
         ("state", view.state.to_string()),
@@ -275,6 +276,22 @@ pub fn reservations_cleared(view: &ReservationView) -> String {
 pub fn lu_done(view: &LuView) -> String {
     let LuView { lu, state, .. } = view;
     format!("LU {}: {}, {}, {state}\n", lu.name, lu.size, lu.backing.kind())
+}
+
+pub fn lu_limited(view: &LuView) -> String {
+    let LuView { lu, state, .. } = view;
+    format!("LU {}: {}, {state}\n", lu.name, limits(&lu.limits))
+}
+
+/// What an LU is given at most, in words.
+fn limits(limits: &Limits) -> String {
+    let iops = limits.iops.map(|iops| format!("{iops} requests/s"));
+    let bandwidth = limits.bandwidth.map(|bandwidth| format!("{bandwidth}/s"));
+    let parts: Vec<String> = iops.into_iter().chain(bandwidth).collect();
+    match parts[..] {
+        [] => "none".to_owned(),
+        _ => format!("{}, burst {} ms", parts.join(", "), limits.burst_ms()),
+    }
 }
 
 pub fn client_done(view: &ClientView) -> String {

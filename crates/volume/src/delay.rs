@@ -120,6 +120,10 @@ impl Device for Delay {
     fn health(&self) -> Health {
         self.inner.lower.health()
     }
+
+    fn hasten(&self) {
+        self.inner.lower.hasten();
+    }
 }
 
 impl Drop for Inner {

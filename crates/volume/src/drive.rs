@@ -100,6 +100,12 @@ impl Device for Drive {
         let medium = self.medium.borrow();
         medium.as_ref().map_or(Health::Good, |medium| medium.health())
     }
+
+    fn hasten(&self) {
+        if let Some(medium) = &*self.medium.borrow() {
+            medium.hasten();
+        }
+    }
 }
 
 impl Drop for Drive {

@@ -234,6 +234,10 @@ impl Device for Fault {
     fn health(&self) -> Health {
         self.lower.health()
     }
+
+    fn hasten(&self) {
+        self.lower.hasten();
+    }
 }
 
 impl Drop for Fault {

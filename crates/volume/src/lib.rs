@@ -8,12 +8,14 @@
 //! |---|---|---|
 //! | [`Delay`] | a slow store | `delay` |
 //! | [`Drive`] | media that come and go under one handle | `drive` |
+//! | [`Limit`] | requests and bytes a second that an LU may take | `limit` |
 //! | [`pool`] | many disks as one, of which LUs are made | `pool` |
 //! | [`Fault`] | a store that fails, hangs, tears or loses writes on demand | `fault` |
 
 mod delay;
 mod drive;
 mod fault;
+pub mod limit;
 pub mod pool;
 
 #[cfg(test)]
@@ -22,3 +24,4 @@ mod tests;
 pub use delay::{Delay, Delays};
 pub use drive::Drive;
 pub use fault::{Action, Fault, Requests, Rule};
+pub use limit::{Budget, Limit};

@@ -13,7 +13,7 @@ use block::{
 };
 use rt::{Config, Core};
 
-use super::{Action, Delay, Delays, Drive, Fault, Requests, Rule};
+use super::{Action, Budget, Delay, Delays, Drive, Fault, Limit, Requests, Rule};
 
 /// Bytes of one core, answered in place.
 struct Plain {
@@ -127,6 +127,19 @@ fn delays_conform() {
     let writes = Delays { reads: Duration::ZERO, others: Duration::from_micros(50) };
     for delays in [Delays::default(), short, writes] {
         suite(move |core, lower| Delay::new(core, lower, delays)).expect(&SKIPPED);
+    }
+}
+
+#[test]
+fn limits_conform() {
+    let some = |iops, mib| model::Limits {
+        iops: Some(iops),
+        bandwidth: Some(model::Size::mib(mib)),
+        burst_ms: Some(10),
+    };
+    for limits in [model::Limits::default(), some(20_000, 500), some(2_000_000, 20_000)] {
+        let budget = std::sync::Arc::new(Budget::new(limits));
+        suite(move |core, lower| Limit::new(core, lower, budget.clone())).expect(&SKIPPED);
     }
 }
 

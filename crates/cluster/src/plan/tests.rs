@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use expect_test::{Expect, expect};
-use model::{AdapterId, BlockSize, Secret, SocketOwner, Via};
+use model::{AdapterId, BlockSize, Limits, Secret, SocketOwner, Via};
 use proptest::prelude::*;
 
 use super::*;
@@ -25,6 +25,7 @@ fn device(number: u8) -> DeviceSpec {
         size: Size::gib(1),
         block_size: BlockSize::B512,
         cache: Cache::Writeback,
+        limits: Limits::default(),
         read_only: false,
         removable: false,
         shareable: false,
@@ -129,17 +130,20 @@ fn after_a_restart_no_file_is_made_again() {
 }
 
 #[test]
-fn a_change_of_size_and_cache_closes_nothing() {
+fn a_change_of_size_cache_and_limits_closes_nothing() {
     let before = desired(&[device(1)], &[mapping(1, 2, 1)]);
     let actual = settled(&before);
-    let larger = DeviceSpec { size: Size::gib(2), cache: Cache::Writethrough, ..device(1) };
+    let (size, cache) = (Size::gib(2), Cache::Writethrough);
+    let limits = Limits { iops: Some(100), ..Limits::default() };
+    let larger = DeviceSpec { size, cache, limits, ..device(1) };
     let after = desired(&[larger], &[mapping(1, 2, 1)]);
     prints(
         &plan(&after, &actual, NOW),
         expect![[r#"
-            revision 7: 2 steps
+            revision 7: 3 steps
               resize device lu1 from 1GiB to 2GiB
-              set the cache of device lu1 to writethrough (waits for device 00000000-0000-0000-0000-000000000001)"#]],
+              set the cache of device lu1 to writethrough (waits for device 00000000-0000-0000-0000-000000000001)
+              set the limits of device lu1 (waits for device 00000000-0000-0000-0000-000000000001)"#]],
     );
 }
 
@@ -322,6 +326,7 @@ fn any_desired() -> impl Strategy<Value = Desired> {
                 let spec = DeviceSpec {
                     size: Size::gib(gib),
                     cache: if writethrough { Cache::Writethrough } else { Cache::Writeback },
+                    limits: Limits { iops: (gib > 1).then_some(100), ..Limits::default() },
                     read_only,
                     backing: match backing {
                         0 => Backing::File,
@@ -397,7 +402,10 @@ fn check_step(actual: &Actual, step: &Step) {
             };
             assert!(shown.iter().all(is_its), "{step}: its adapter is something else");
         }
-        Step::CloseMapping { .. } | Step::Resize { .. } | Step::SetCache { .. } => {}
+        Step::CloseMapping { .. }
+        | Step::Resize { .. }
+        | Step::SetCache { .. }
+        | Step::SetLimits { .. } => {}
     }
 }
 

@@ -216,6 +216,10 @@ impl Function for BlkQueue {
         self.rules.set(rules);
     }
 
+    fn hasten(&self) {
+        self.device.hasten();
+    }
+
     fn stats(&self) -> Vec<OpStats> {
         self.meter.read()
     }

@@ -121,4 +121,7 @@ pub trait Function: Sized + 'static {
     fn wants_more(&self) -> bool {
         true
     }
+
+    /// The queue stops when everything in flight has ended: nothing is held back any more.
+    fn hasten(&self);
 }

@@ -121,6 +121,7 @@ impl<F: Function> Queue<F> {
         if let Some(poller) = self.poller.take() {
             self.core.remove_poller(poller);
         }
+        self.function.hasten();
         self.drained.until(|| self.in_flight.get() == 0).await;
         self.publish();
         self.ring.borrow().base()

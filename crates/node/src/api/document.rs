@@ -22,6 +22,7 @@ use super::{adding, clients, optical, reservations, routes};
         routes::lu_create,
         routes::lu_adopt,
         routes::lu_resize,
+        routes::lu_limits,
         routes::lu_remove,
         adding::medium_add_file,
         optical::medium_list,

@@ -10,7 +10,7 @@ use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post, put};
+use axum::routing::{delete, get, patch, post, put};
 use axum::{Json, Router};
 use model::config::{ConfigRestore, RestoreOutcome};
 use model::event::EventPage;
@@ -18,8 +18,8 @@ use model::image::ImageUse;
 use model::limits::{BODY_BYTES_MAX, EVENTS_PER_PAGE_MAX, WAIT_SECONDS_MAX};
 use model::status::{LuView, MappingView, NodeStatus, Problem};
 use model::{
-    ApiError, Backing, ClientName, Config, LuAdopt, LuCreate, LuName, LuResize, MapRequest,
-    Mapping, Subject, Via,
+    ApiError, Backing, ClientName, Config, LimitsChange, LuAdopt, LuCreate, LuName, LuResize,
+    MapRequest, Mapping, Subject, Via,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,7 @@ fn common() -> Router<Api> {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/lus", get(lu_list).post(lu_create))
+        .route("/v1/lus/{name}/limits", patch(lu_limits))
         .route("/v1/lus/{name}", get(lu_show).patch(lu_resize).delete(lu_remove))
         .route("/v1/adopt", post(lu_adopt))
         .route("/v1/lus/{name}/reservations", delete(reservations::reservation_clear))
@@ -292,6 +293,19 @@ pub async fn lu_resize(
         _ => None,
     };
     let changed = api.change(Change::LuResize(name, request, probe)).await?;
+    changed_lu(&api, changed).await
+}
+
+/// Limits what an LU is given, also while it is in use.
+#[utoipa::path(patch, path = "/v1/lus/{name}/limits", tag = "lu",
+    params(("name" = String, Path)), request_body = LimitsChange,
+    responses((status = 200, body = LuView), (status = "default", body = ApiError)))]
+pub async fn lu_limits(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    Body(change): Body<LimitsChange>,
+) -> Answer<LuView> {
+    let changed = api.change(Change::LuLimits(named(&name)?, change)).await?;
     changed_lu(&api, changed).await
 }
 

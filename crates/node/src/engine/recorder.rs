@@ -12,7 +12,7 @@ use model::image::ImageUse;
 use model::reservation::Reservations;
 use model::stats::{DeviceStats, OpKind, OpStats};
 use model::status::AdapterState;
-use model::{AdapterId, ApiError, Cache, LuName, MappingId, Size};
+use model::{AdapterId, ApiError, Cache, Limits, LuName, MappingId, Size};
 use uuid::Uuid;
 
 use super::{AdapterStatus, DeviceStatus, Done, DriveStatus, Engine, Made, Motion, Snapshot};
@@ -213,6 +213,13 @@ impl Engine for Recorder {
         self.step(Step::SetCache { uuid, name: open.name, to }, done, |_| {});
     }
 
+    fn set_limits(&self, uuid: Uuid, to: Limits, done: Done<()>) {
+        let Some(open) = self.lock().actual.devices.get(&uuid).cloned() else {
+            return done.fail(ApiError::failed(format!("device {uuid} is not open")));
+        };
+        self.step(Step::SetLimits { uuid, name: open.name, to }, done, |_| {});
+    }
+
     fn close_device(&self, uuid: Uuid, done: Done<()>) {
         let Some(name) = self.lock().name(uuid) else { return done.ok(()) };
         self.step(Step::CloseDevice { uuid, name }, done, |_| {});
@@ -289,6 +296,8 @@ impl Engine for Recorder {
         let of = |device: &DeviceSpec| DeviceStats {
             lu: device.name.clone(),
             inflight: 0,
+            held: 0,
+            held_ns: 0,
             ops: OpKind::ALL.map(OpStats::new).into(),
         };
         let stats = self.lock().actual.devices.values().map(of).collect();

@@ -17,7 +17,7 @@ use std::time::Duration;
 use block::{Device, Error, ErrorKind};
 use cluster::{DeviceSpec, DriveSpec, MediumImage, MediumSpec};
 use model::medium::MEDIUM_BLOCK_BYTES;
-use model::{ApiError, Backing, BlockSize, Cache, Size};
+use model::{ApiError, Backing, BlockSize, Cache, Limits, Size};
 use rt::{Core, Placed};
 use store::file::Options;
 use store::{Boxed, FileStore, Store};
@@ -159,6 +159,7 @@ pub(super) async fn open(plane: &Plane, core: &Core, spec: DriveSpec) -> Result<
         drive: Some(drive),
         writeback: Arc::new(AtomicBool::new(false)),
         health: Arc::new(Watch::of(Arc::downgrade(&plane.0), uuid)),
+        budget: None,
         past: Mutex::default(),
     };
     let units = &plane.0.units;
@@ -254,6 +255,7 @@ fn as_device(drive: &DriveSpec) -> DeviceSpec {
         size: Size(0),
         block_size: BlockSize::B512,
         cache: Cache::Writethrough,
+        limits: Limits::default(),
         read_only: true,
         removable: true,
         shareable: true,

@@ -28,13 +28,14 @@ use model::image::ImageUse;
 use model::reservation::Reservations;
 use model::stats::{DeviceStats, OpStats};
 use model::status::{AdapterState, Session};
-use model::{AdapterId, ApiError, Cache, MappingId, Size, Via};
+use model::{AdapterId, ApiError, Cache, Limits, MappingId, Size, Via};
 use rt::{Core, Remote, Spin};
 use store::Store;
 use target::lun::Change;
 use target::scsi::{Kind, Settings};
 use target::virtio_blk::Id;
 use uuid::Uuid;
+use volume::limit::{Budget, Limit};
 
 use crate::engine::{AdapterStatus, Context, DeviceStatus, Done, Engine, Made, Motion, Snapshot};
 use crate::probe::{self, Probe};
@@ -84,8 +85,24 @@ struct Lu {
     drive: Option<Arc<drives::Everywhere>>,
     writeback: Arc<AtomicBool>,
     health: Arc<Watch>,
+    /// What it may take; nothing of a drive is limited.
+    budget: Option<Arc<Budget>>,
     /// Counts of adapters that are closed.
     past: Mutex<Vec<OpStats>>,
+}
+
+impl Lu {
+    /// Makes handles of the LU as clients are given them.
+    fn opener(&self) -> units::Open {
+        let (store, budget) = (self.store.clone(), self.budget.clone());
+        Arc::new(move |core| {
+            let device = store.clone().device(core);
+            match &budget {
+                Some(budget) => Limit::new(core, device, budget.clone()),
+                None => device,
+            }
+        })
+    }
 }
 
 /// An open adapter.
@@ -180,6 +197,8 @@ impl Plane {
             let past = lu.past.lock().unwrap_or_else(PoisonError::into_inner).clone();
             (past, doors.map(|door| door.adapter.info()).collect::<Vec<_>>())
         };
+        let held = lu.budget.as_ref().map(|budget| budget.held()).unwrap_or_default();
+        let held_ns = u64::try_from(held.time.as_nanos()).unwrap_or(u64::MAX);
         let (lu, units) = (lu.spec.name.clone(), self.0.units.clone());
         async move {
             let mut inflight = 0;
@@ -192,7 +211,7 @@ impl Plane {
                     add_stats(&mut ops, &queue.stats);
                 }
             }
-            DeviceStats { lu, inflight, ops }
+            DeviceStats { lu, inflight, held: held.requests, held_ns, ops }
         }
     }
 
@@ -283,7 +302,8 @@ impl Engine for Plane {
             let uuid = spec.uuid;
             let health = Arc::new(Watch::of(Arc::downgrade(&plane.0), uuid));
             let (kind, drive, past) = (Kind::Disk, None, Mutex::default());
-            let lu = Lu { spec, kind, store, drive, writeback, health, past };
+            let budget = Some(Arc::new(Budget::new(spec.limits)));
+            let lu = Lu { spec, kind, store, drive, writeback, health, budget, past };
             plane.open().devices.insert(uuid, Arc::new(lu));
             Ok(())
         });
@@ -316,6 +336,16 @@ impl Engine for Plane {
         let Some(lu) = self.lu(uuid) else { return done.fail(not_open(uuid)) };
         lu.writeback.store(to == Cache::Writeback, Ordering::Relaxed);
         self.run(done, move |plane, _| async move { plane.0.units.set_cache(uuid, to).await });
+    }
+
+    fn set_limits(&self, uuid: Uuid, to: Limits, done: Done<()>) {
+        self.run(done, move |plane, core| async move {
+            let lu = plane.lu(uuid).ok_or_else(|| not_open(uuid))?;
+            if let Some(budget) = &lu.budget {
+                budget.set(to, core.now());
+            }
+            Ok(())
+        });
     }
 
     fn close_device(&self, uuid: Uuid, done: Done<()>) {
@@ -351,7 +381,7 @@ impl Engine for Plane {
             ));
             let cores = &plane.0.cores;
             let home = plane.0.next_home.fetch_add(1, Ordering::Relaxed) % cores.len();
-            let (store, serial) = (lu.store.clone(), Id::new(&lu.spec.serial));
+            let (open, serial) = (lu.opener(), Id::new(&lu.spec.serial));
             let spec = Spec {
                 name: id.to_string(),
                 cores: cores.clone(),
@@ -361,7 +391,7 @@ impl Engine for Plane {
                     read_only: mapping.read_only || lu.spec.read_only,
                     writeback: lu.writeback.clone(),
                     id: serial,
-                    open: Box::new(move |core| store.clone().device(core)),
+                    open: Box::new(move |core| open(core)),
                 },
             };
             let started = Adapter::start(&cores[home], listener, spec).await;

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 
 use block::ErrorKind;
 use cluster::DeviceSpec;
-use model::{Backing, BlockSize, Cache, MappingId, Size, Via};
+use model::{Backing, BlockSize, Cache, Limits, MappingId, Size, Via};
 
 use super::*;
 use crate::engine::{Health, Reporter};
@@ -49,6 +49,7 @@ fn device(backing: Backing, size: u64) -> DeviceSpec {
         size: Size(size),
         block_size: BlockSize::default(),
         cache: Cache::default(),
+        limits: Limits::default(),
         read_only: false,
         removable: false,
         shareable: false,

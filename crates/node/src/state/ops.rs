@@ -8,8 +8,8 @@ use model::config::{ConfigRestore, RestoreOutcome};
 use model::image::format_of;
 use model::lu::serial_of;
 use model::{
-    ApiError, Backing, Chap, Client, ClientChange, ClientName, Config, Lu, LuAdopt, LuCreate,
-    LuName, LuResize, MapRequest, Mapping, Size, Slot, Via,
+    ApiError, Backing, Chap, Client, ClientChange, ClientName, Config, Limits, LimitsChange, Lu,
+    LuAdopt, LuCreate, LuName, LuResize, MapRequest, Mapping, Size, Slot, Via,
 };
 use uuid::Uuid;
 
@@ -41,6 +41,7 @@ pub fn lu_create(config: &Config, request: &LuCreate, uuid: Uuid) -> Result<Conf
         cache: request.cache,
         removable: request.removable,
         read_only: false,
+        limits: request.limits,
         backing: request.backing.into(),
     };
     add_lu(config, lu)
@@ -88,6 +89,7 @@ pub fn lu_adopt(
         cache: request.cache,
         removable: request.removable,
         read_only: request.read_only,
+        limits: request.limits,
         backing: Backing::Adopted { path: path.clone() },
     };
     add_lu(config, lu)
@@ -186,6 +188,21 @@ pub fn lu_resize(
     let mut next = config.clone();
     for lu in next.lus.iter_mut().filter(|lu| lu.name == *name) {
         lu.size = size;
+        lu.validate()?;
+    }
+    Ok(next)
+}
+
+/// Gives an LU other limits.
+pub fn lu_limits(config: &Config, name: &LuName, change: LimitsChange) -> Result<Config, ApiError> {
+    config.lu(name).ok_or_else(|| no_lu(name))?;
+    let mut next = config.clone();
+    for lu in next.lus.iter_mut().filter(|lu| lu.name == *name) {
+        lu.limits = lu.limits.changed(change);
+        // A burst alone is left over from a limit.
+        if lu.limits.iops.is_none() && lu.limits.bandwidth.is_none() && change.burst_ms.is_none() {
+            lu.limits = Limits::default();
+        }
         lu.validate()?;
     }
     Ok(next)

@@ -112,7 +112,11 @@ impl Handle {
             let leaving = member.install(update, is_successor);
             (!leaving.is_empty()).then_some((member, leaving))
         };
-        Settled { leaving: members.into_iter().filter_map(install).collect() }
+        let settled = Settled { leaving: members.into_iter().filter_map(install).collect() };
+        if !settled.leaving.is_empty() {
+            self.device.hasten();
+        }
+        settled
     }
 }
 

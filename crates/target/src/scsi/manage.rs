@@ -79,17 +79,17 @@ impl Nexus {
                 if leaving.is_empty() {
                     return Response::NoTask;
                 }
-                tasks.left(leaving).await;
+                unit.left(leaving).await;
                 Response::Complete
             }
             TaskManagement::AbortTaskSet | TaskManagement::ClearTaskSet => {
                 let leaving = tasks.abort(Which::All, Aborted::Silently);
-                tasks.left(leaving).await;
+                unit.left(leaving).await;
                 Response::Complete
             }
             TaskManagement::ClearAca => {
                 let (_, leaving) = tasks.clear_aca();
-                tasks.left(leaving).await;
+                unit.left(leaving).await;
                 Response::Complete
             }
             TaskManagement::LogicalUnitReset => {

@@ -104,6 +104,11 @@ impl Nexus {
         self.units.borrow().iter().map(|(number, unit)| (number, unit.clone())).collect()
     }
 
+    /// Somebody waits until all commands have ended.
+    pub fn hasten(&self) {
+        self.units().iter().for_each(|(_, unit)| unit.device().hasten());
+    }
+
     pub fn unit_at(&self, lun: [u8; 8]) -> Option<Rc<Unit>> {
         let number = LogicalUnitNumber(lun).number()?;
         self.units.borrow().get(u16::try_from(number).ok()?).cloned()

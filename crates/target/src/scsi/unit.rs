@@ -9,6 +9,7 @@ use wire::scsi::inquiry::DeviceType;
 use wire::scsi::reservation::Protocol;
 
 use super::copy::Records;
+use crate::lun::admit::Leaving;
 use crate::lun::attention::Attentions;
 use crate::lun::{Handle, Member, NexusId, PortId, View};
 
@@ -101,6 +102,15 @@ impl Unit {
 
     pub fn handle(&self) -> &Rc<Handle> {
         &self.handle
+    }
+
+    /// Waits until these tasks have left; nothing that the device was asked is held back
+    /// meanwhile.
+    pub async fn left(&self, leaving: Leaving) {
+        if !leaving.is_empty() {
+            self.device().hasten();
+        }
+        self.member.tasks().left(leaving).await;
     }
 
     pub fn member(&self) -> &Rc<Member> {

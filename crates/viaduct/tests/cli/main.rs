@@ -105,21 +105,22 @@ fn one_thing_in_full() {
     bench.done(
         "lu show web1",
         expect![[r#"
-        name:       web1
-        uuid:       xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
-        serial:     web1
-        size:       10GiB
-        used:       -
-        block size: 512
-        cache:      writeback
-        shareable:  no
-        removable:  no
-        read-only:  no
-        backing:    file
-        path:       /DIR/data/lus/xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx.img
-        state:      online
-        mapped to:  vm1-2
-    "#]],
+            name:       web1
+            uuid:       xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+            serial:     web1
+            size:       10GiB
+            used:       -
+            block size: 512
+            cache:      writeback
+            shareable:  no
+            removable:  no
+            read-only:  no
+            limits:     none
+            backing:    file
+            path:       /DIR/data/lus/xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx.img
+            state:      online
+            mapped to:  vm1-2
+        "#]],
     );
 }
 

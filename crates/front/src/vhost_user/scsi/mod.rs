@@ -253,6 +253,12 @@ impl Function for ScsiQueue {
         }
     }
 
+    fn hasten(&self) {
+        if let Self::Request(requests) = self {
+            requests.hasten();
+        }
+    }
+
     fn stats(&self) -> Vec<OpStats> {
         match self {
             Self::Request(requests) => requests.stats(),

@@ -71,6 +71,10 @@ impl RequestQueue {
         *self.rules.borrow_mut() = rules;
     }
 
+    pub fn hasten(&self) {
+        self.nexus.hasten();
+    }
+
     #[inline]
     pub fn begin(&self, queue: &Queue<ScsiQueue>, chain: Chain, buffers: &Buffers, again: bool) {
         let head = chain.head;

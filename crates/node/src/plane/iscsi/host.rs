@@ -114,7 +114,7 @@ impl CoreHost {
             // What runs there is answered: its initiator has not asked for its end.
             let Some(unit) = one.nexus.unmap(*number) else { continue };
             let tasks = unit.member().tasks();
-            tasks.left(tasks.abort(Which::All, Aborted::WithStatus)).await;
+            unit.left(tasks.abort(Which::All, Aborted::WithStatus)).await;
         }
         for (number, lun) in wanted.iter().filter(|(number, lun)| shown.get(number) != Some(lun)) {
             self.map(&one.nexus, *number, lun);

@@ -67,15 +67,15 @@ pub(super) type Failed = Arc<dyn Fn(&block::Error) + Send + Sync>;
 
 impl From<&Lu> for Spec {
     fn from(lu: &Lu) -> Self {
-        let (store, health) = (lu.store.clone(), lu.health.clone());
+        let health = lu.health.clone();
         Self {
             uuid: lu.spec.uuid,
             name: lu.spec.name.to_string(),
             serial: lu.spec.serial.clone(),
             modes: modes(lu.spec.cache),
-            medium: Medium { present: lu.drive.is_none() || store.size() > 0, open: false },
+            medium: Medium { present: lu.drive.is_none() || lu.store.size() > 0, open: false },
             grows: lu.drive.is_none(),
-            open: Arc::new(move |core| store.clone().device(core)),
+            open: lu.opener(),
             failed: Some(Arc::new(move |error| health.note(error))),
         }
     }
