@@ -83,6 +83,7 @@ pub struct GuestBuilder {
     modules: Vec<String>,
     arguments: Vec<String>,
     hotplug_ports: u32,
+    from_disks: bool,
 }
 
 impl Default for GuestBuilder {
@@ -99,6 +100,7 @@ impl Default for GuestBuilder {
             modules: ["virtio_pci", "virtio_blk"].map(String::from).to_vec(),
             arguments: Vec::new(),
             hotplug_ports: 0,
+            from_disks: false,
         }
     }
 }
@@ -172,6 +174,13 @@ impl GuestBuilder {
         self
     }
 
+    /// Without a kernel from outside: the firmware boots what is on disks and discs, in the order
+    /// of their `bootindex`. What it finds must start the agent.
+    pub fn from_disks(mut self) -> Self {
+        self.from_disks = true;
+        self
+    }
+
     /// Boots and waits for the agent.
     pub fn boot(&self) -> Result<Guest> {
         self.boot_within(BOOT_TIMEOUT)
@@ -224,21 +233,15 @@ impl GuestBuilder {
     /// QEMU with all but the serial ports.
     fn command(&self, dir: &Path, kernel_arguments: &str) -> Result<Command> {
         let cache = Cache::open()?;
-        let kernel = Kernel::prepare(&cache)?;
-        let initramfs = dir.join("initramfs");
-        let image = self.image.clone();
-        let image = image.with_host_program("guest-agent", &own_program("guest-agent")?);
-        image.write(&cache, &kernel, &initramfs)?;
         let mut command = self.qemu.system(&cache)?;
         let (memory, cpus) = (self.memory_mib, self.cpus);
-        let load = self.modules.join(",");
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         command.args(["-accel", "tcg,thread=multi", "-cpu", CPU]);
         command.arg("-smp").arg(cpus.to_string()).arg("-m").arg(memory.to_string());
-        command.arg("-machine").arg(match self.shared_memory {
-            true => "q35,memory-backend=memory",
-            false => "q35",
-        });
+        let shared = if self.shared_memory { ",memory-backend=memory" } else { "" };
+        // Firmware without a screen talks on the console.
+        let talks = if self.from_disks { ",graphics=off" } else { "" };
+        command.arg("-machine").arg(format!("q35{shared}{talks}"));
         if self.shared_memory {
             let kind = match &self.memory_file {
                 Some(path) => format!("memory-backend-file,mem-path={}", path.display()),
@@ -246,9 +249,14 @@ impl GuestBuilder {
             };
             command.arg("-object").arg(format!("{kind},id=memory,size={memory}M,share=on"));
         }
-        command.arg("-kernel").arg(kernel.vmlinux()).arg("-initrd").arg(&initramfs);
-        let append = format!("{KERNEL_ARGUMENTS} viaduct.load={load} {kernel_arguments}");
-        command.arg("-append").arg(append);
+        if !self.from_disks {
+            let kernel = Kernel::prepare(&cache)?;
+            let initramfs = dir.join("initramfs");
+            write_initramfs(&cache, &kernel, &self.image, &initramfs)?;
+            command.arg("-kernel").arg(kernel.vmlinux()).arg("-initrd").arg(&initramfs);
+            let append = format!("{} {kernel_arguments}", kernel_command_line(&self.modules));
+            command.arg("-append").arg(append);
+        }
         self.add_devices(&mut command);
         Ok(command)
     }
@@ -282,6 +290,22 @@ impl GuestBuilder {
         }
         (chardev, device)
     }
+}
+
+/// The command line of a guest's kernel that is to load these modules.
+pub fn kernel_command_line(modules: &[String]) -> String {
+    format!("{KERNEL_ARGUMENTS} viaduct.load={}", modules.join(","))
+}
+
+/// Writes the initramfs with this image and the agent.
+pub fn write_initramfs(
+    cache: &Cache,
+    kernel: &Kernel,
+    image: &GuestImage,
+    to: &Path,
+) -> Result<()> {
+    let image = image.clone();
+    image.with_host_program("guest-agent", &own_program("guest-agent")?).write(cache, kernel, to)
 }
 
 const CONSOLE: &str = "console.log";

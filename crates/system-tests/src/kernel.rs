@@ -69,8 +69,8 @@ const MODULES: [&str; 45] = [
     "scsi_debug",
 ];
 
-/// `/init`: mounts, the modules named on the command line, then the agent on the second serial
-/// port, or a shell for a developer on the first.
+/// `/init`: mounts, the modules named on the command line, then the system on a disk (`root=`), or
+/// else the agent on the second serial port, or a shell for a developer on the first.
 const INIT: &str = r#"#!/bin/busybox sh
 export PATH=/bin HOME=/root TERM=linux DM_DISABLE_UDEV=1
 /bin/busybox --install -s /bin
@@ -85,13 +85,21 @@ mount -t tmpfs tmp /tmp
 ifconfig lo 127.0.0.1 up
 load=
 shell=
+root=
 for word in $(cat /proc/cmdline); do
     case $word in
     viaduct.load=*) load=$(echo "${word#*=}" | tr ',' ' ') ;;
     viaduct.shell) shell=1 ;;
+    root=*) root=${word#*=} ;;
     esac
 done
 modprobe -a $load
+if [ -n "$root" ]; then
+    while ! device=$(findfs "$root"); do usleep 10000; done
+    mkdir /installed
+    mount "$device" /installed
+    exec switch_root /installed /sbin/init
+fi
 if [ -n "$shell" ]; then
     setsid cttyhack sh -l
 else
@@ -120,6 +128,11 @@ impl Kernel {
     /// The kernel as an ELF file.
     pub fn vmlinux(&self) -> PathBuf {
         self.dir.join("vmlinux")
+    }
+
+    /// The same kernel as boot loaders take it: packed, and unpacking itself.
+    pub fn vmlinuz(&self) -> PathBuf {
+        self.dir.join("vmlinuz")
     }
 
     /// The archive that a guest's initramfs begins with.
@@ -155,6 +168,7 @@ fn extract(tree: &Tree, release: &str, to: &Path) -> Result<()> {
     const XZ_MAGIC: &[u8] = b"\xfd7zXZ\0";
     const ELF_MAGIC: &[u8] = b"\x7fELF";
     let image = fs::read(tree.path(&format!("boot/vmlinuz-{release}"))?)?;
+    fs::write(to.with_file_name("vmlinuz"), &image)?;
     let start = image
         .windows(XZ_MAGIC.len())
         .position(|window| window == XZ_MAGIC)
