@@ -41,6 +41,10 @@ impl Part {
         self.len == 0
     }
 
+    fn ends_at(self, at: *mut u8) -> bool {
+        self.at.wrapping_add(self.len) == at
+    }
+
     /// The stretch from `skip` on, at most `len` long.
     fn cut(self, skip: usize, len: usize) -> Self {
         debug_assert!(skip <= self.len);
@@ -375,6 +379,17 @@ impl Buffer {
         Rc::strong_count(&self.pin.0) == 1
     }
 
+    /// The bytes where they lie, unless somebody else holds this memory and might change them.
+    pub fn bytes(&mut self) -> Option<&[u8]> {
+        if !self.is_unshared() {
+            return None;
+        }
+        // SAFETY: the pages are ours, of this length and initialised. Whoever writes to them does
+        // so through this handle, which is borrowed for as long as the bytes are, or holds a pin,
+        // and there is none.
+        Some(unsafe { std::slice::from_raw_parts(self.part.at, self.part.len) })
+    }
+
     pub fn write(&self, offset: usize, bytes: &[u8]) {
         self.sgl().copy_in(offset, bytes);
     }
@@ -409,12 +424,20 @@ impl Gather {
         Self { parts: Vec::new(), len: 0, pin: MemPin(pins.clone()), pins }
     }
 
+    /// Names more memory. What goes on where the last part ended makes that one longer.
     pub fn push(&mut self, sgl: &Sgl<'_>) {
-        self.parts.extend(sgl.parts());
-        self.len += sgl.len;
-        if let Some(pin) = sgl.pin {
-            self.pins.borrow_mut().push(pin.clone());
+        let (mut parts, Some(pin)) = (sgl.parts(), sgl.pin) else { return };
+        let mut pins = self.pins.borrow_mut();
+        if pins.last().is_none_or(|last| !Rc::ptr_eq(&last.0, &pin.0)) {
+            pins.push(pin.clone());
+        } else if let (Some(last), Some(first)) = (self.parts.last_mut(), sgl.parts().next())
+            && last.ends_at(first.at)
+        {
+            last.len += first.len;
+            parts.next();
         }
+        self.parts.extend(parts);
+        self.len += sgl.len;
     }
 
     pub fn sgl(&self) -> Sgl<'_> {
@@ -524,6 +547,35 @@ mod tests {
         assert!(!head.is_unshared() && data.is_unshared());
         gather.clear();
         assert!(head.is_unshared());
+    }
+
+    #[test]
+    fn a_gather_joins_what_lies_together() {
+        let (one, other) = (Buffer::from_bytes(b"abcdefgh"), Buffer::from_bytes(b"12"));
+        let mut gather = Gather::new();
+        for (start, len) in [(0, 2), (2, 3), (6, 2)] {
+            gather.push(&one.sgl().slice(start, len));
+        }
+        gather.push(&other.sgl());
+        gather.push(&Sgl::empty());
+        assert_eq!(gather.parts_len(), 3);
+        let mut bytes = [0; 9];
+        gather.sgl().copy_out(0, &mut bytes);
+        assert_eq!(&bytes, b"abcdegh12");
+        gather.clear();
+        assert!(one.is_unshared() && other.is_unshared());
+    }
+
+    #[test]
+    fn bytes_are_shown_to_who_is_alone_with_them() {
+        let mut buffer = Buffer::from_bytes(b"alone");
+        assert_eq!(buffer.bytes(), Some(&b"alone"[..]));
+        let taken = buffer.sgl().to_buf();
+        assert_eq!(buffer.bytes(), None);
+        drop(taken);
+        buffer.write(0, b"A");
+        assert_eq!(buffer.bytes(), Some(&b"Alone"[..]));
+        assert_eq!(Buffer::zeroed(0).bytes(), Some(&[][..]));
     }
 
     fn list(lens: &[usize]) -> (Buffer, Vec<Part>) {

@@ -89,10 +89,10 @@ impl Commands {
     }
 
     /// Calls with the data of an answer; the last call gives the memory back to `sent`.
-    pub fn with_answer(&self, task: TaskId, f: impl FnOnce(&Sgl<'_>) -> bool) -> Option<Held> {
+    pub fn with_answer(&self, task: TaskId, f: impl FnOnce(&mut Held) -> bool) -> Option<Held> {
         let mut slots = self.slots.borrow_mut();
         let Some(Slot::Answered(data)) = slots.get_mut(task.index()) else { return None };
-        let is_last = data.as_ref().is_some_and(|data| f(&data.sgl()));
+        let is_last = data.as_mut().is_some_and(f);
         if is_last { data.take() } else { None }
     }
 }

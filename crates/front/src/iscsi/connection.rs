@@ -10,8 +10,7 @@ use std::sync::Arc;
 
 use block::Sgl;
 use proto::iscsi::{
-    Admission, CHALLENGE_BYTES, Config, DataOut, Digest, Event, HEADER_BYTES_MAX, Nonce, Refusal,
-    SessionKind, Target,
+    Admission, CHALLENGE_BYTES, Config, DataOut, Digest, Event, Nonce, Refusal, SessionKind, Target,
 };
 use rt::net::{Inbox, Stream};
 use rt::sync::Notify;
@@ -23,11 +22,10 @@ use super::command::Commands;
 use super::outbox;
 use super::pool::Pool;
 use super::sessions::{Entry, Sessions};
-use super::{Ends, Host, LOGIN_LIMIT, Notice, QUIET_LIMIT, SESSION_BYTES_MAX, Settings, Why};
-
-/// Bytes that are copied out of the inbox at a time, to be looked at: some headers, or a long one.
-const LOOK_BYTES: usize = 512;
-const _: () = assert!(LOOK_BYTES >= HEADER_BYTES_MAX);
+use super::{
+    COMMANDS_PER_TURN, Ends, Host, LOGIN_LIMIT, Notice, QUIET_LIMIT, SESSION_BYTES_MAX, Settings,
+    Why,
+};
 
 /// What all connections of a core use.
 pub(super) struct Shared {
@@ -76,6 +74,8 @@ enum Wait {
     Admission,
     Logout,
     Ended,
+    /// Others are to have their turn.
+    Turn,
 }
 
 /// Serves a connection until its end.
@@ -159,6 +159,7 @@ impl Connection {
                 Wait::Admission => self.admit().await,
                 Wait::Logout => self.log_out().await,
                 Wait::Ended => return Ok(()),
+                Wait::Turn => self.shared.core.yield_now().await,
             }
             self.heard.set(seconds(&self.shared.core));
         }
@@ -172,40 +173,32 @@ impl Connection {
 
     /// Takes from the inbox what can be taken.
     fn feed(self: &Rc<Self>, inbox: &mut Inbox) -> Wait {
-        let mut look = [0; LOOK_BYTES];
-        let (mut at, mut end) = (0, 0);
+        let mut begun = 0;
         loop {
+            if begun == COMMANDS_PER_TURN {
+                return Wait::Turn;
+            }
             if self.account.get() > SESSION_BYTES_MAX && self.frees_memory() {
                 return Wait::Blocked;
             }
-            let progress = self.machine.borrow_mut().handle_input(&look[at..end]);
-            at += progress.consumed;
+            let progress = self.machine.borrow_mut().handle_input(inbox.bytes());
             inbox.consume(progress.consumed);
             match progress.event {
-                Event::Idle { needed } => {
-                    let fresh = inbox.data(LOOK_BYTES);
-                    if fresh.len() < needed {
-                        return Wait::Input;
-                    }
-                    fresh.copy_out(0, &mut look[..fresh.len()]);
-                    (at, end) = (0, fresh.len());
-                }
+                Event::Idle { .. } => return Wait::Input,
+                Event::DataOut(data) if inbox.is_empty() => return Wait::Data(data),
                 Event::DataOut(data) => {
-                    let there = inbox.data(data.length as usize);
-                    if there.is_empty() {
-                        return Wait::Data(data);
-                    }
-                    let count = there.len();
-                    self.place(data, &there);
+                    let count = inbox.len().min(data.length as usize);
+                    self.place(data, &inbox.bytes()[..count]);
                     inbox.consume(count);
-                    // What was copied out may be of this data.
-                    at = end.min(at + count);
                 }
                 Event::Blocked => return Wait::Blocked,
                 Event::Admit => return Wait::Admission,
                 Event::Ended => return Wait::Ended,
                 Event::LoggedIn => self.logged_in(),
-                Event::Command { task, receives } => self.begin(task, receives),
+                Event::Command { task, receives } => {
+                    self.begin(task, receives);
+                    begun += 1;
+                }
                 Event::DataEnd { task, fault } => self.data_end(task, fault),
                 Event::Manage(id) => self.manage(id),
                 Event::Logout => return Wait::Logout,
@@ -215,20 +208,20 @@ impl Connection {
     }
 
     /// Puts data that has arrived where it belongs.
-    fn place(&self, data: DataOut, bytes: &Sgl<'_>) {
+    fn place(&self, data: DataOut, bytes: &[u8]) {
         if let Some(memory) = self.commands.memory(data.task) {
-            memory.sgl().slice(data.offset as usize, bytes.len()).copy_from(bytes);
+            memory.sgl().copy_in(data.offset as usize, bytes);
         }
-        self.placed(bytes);
+        self.placed(bytes.len(), |digest| digest.update(bytes));
     }
 
-    fn placed(&self, bytes: &Sgl<'_>) {
+    fn placed(&self, count: usize, feed: impl FnOnce(Digest) -> Digest) {
         let mut machine = self.machine.borrow_mut();
         let mut digest = machine.incoming_digest();
         if machine.data_digest() {
-            digest = digest_of(digest, bytes);
+            digest = feed(digest);
         }
-        machine.handle_placed(bytes.len() as u32, digest);
+        machine.handle_placed(count as u32, digest);
     }
 
     /// Receives data where it belongs.
@@ -239,7 +232,7 @@ impl Connection {
         };
         let memory = memory.sgl();
         let count = arrived(self.stream.recv(&memory.slice(at, len)).await?)?;
-        self.placed(&memory.slice(at, count));
+        self.placed(count, |digest| digest_of(digest, &memory.slice(at, count)));
         Ok(())
     }
 

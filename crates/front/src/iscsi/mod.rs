@@ -124,6 +124,8 @@ impl Default for Settings {
     }
 }
 
+/// Commands that a connection begins before the others of its core have their turn.
+pub const COMMANDS_PER_TURN: u32 = 8;
 /// How long a login may take.
 const LOGIN_LIMIT: Duration = Duration::from_secs(15);
 /// A connection from which nothing was heard so long is asked whether it is there, and closed when

@@ -1,5 +1,6 @@
 //! The sending half: everything that is to be sent, as one operation at a time.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use proto::iscsi::{Digest, Head, Segment};
@@ -44,6 +45,15 @@ pub(super) async fn run(connection: Rc<Connection>) {
     }
 }
 
+/// The digest of a piece of an answer. From the second one on, the memory is held by what sends the
+/// first.
+fn digest_of_answer(data: &mut Held, piece: Range<usize>) -> Digest {
+    match data.bytes() {
+        Some(bytes) => Digest::new().update(&bytes[piece]),
+        None => digest_of(Digest::new(), &data.sgl().slice(piece.start, piece.len())),
+    }
+}
+
 impl Outbox {
     /// Takes what there is to be sent.
     fn collect(&mut self, connection: &Connection) {
@@ -57,13 +67,13 @@ impl Outbox {
                 Segment::Bytes(bytes) => self.pieces.write(bytes),
                 Segment::DataIn { task, offset, length } => {
                     let mut digest = Digest::new();
+                    let (start, end) = (offset as usize, offset as usize + length as usize);
                     let done = connection.commands.with_answer(task, |data| {
-                        let piece = data.slice(offset as usize, length as usize);
-                        self.pieces.push(&piece);
                         if with_digest {
-                            digest = digest_of(digest, &piece);
+                            digest = digest_of_answer(data, start..end);
                         }
-                        offset as usize + length as usize == data.len()
+                        self.pieces.push(&data.sgl().slice(start, end - start));
+                        end == data.len()
                     });
                     self.sent.extend(done);
                     self.pieces.write(machine.trailer(length, digest).as_bytes());

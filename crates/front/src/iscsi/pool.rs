@@ -55,6 +55,16 @@ impl Held {
         self.buffer.as_ref().map_or(Sgl::empty(), |buffer| buffer.sgl().slice(0, self.len))
     }
 
+    /// The bytes where they lie, unless somebody else holds the memory.
+    pub fn bytes(&mut self) -> Option<&[u8]> {
+        let bytes = self.buffer.as_mut()?.bytes()?;
+        Some(&bytes[..self.len])
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
     /// Only the beginning counts.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);

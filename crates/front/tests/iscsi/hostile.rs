@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use front::iscsi::Why;
+use front::iscsi::{COMMANDS_PER_TURN, Why};
 use proto::iscsi::{Ended, Violation, Wishes};
 use wire::iscsi::{
     DataOut, NopOut, Opcode, R2t, RESERVED_TAG, Reject, RejectReason, ScsiCommand, ScsiResponse,
     flag,
 };
 
-use crate::support::{Env, Raw, Region, Server, Setup, config, on_both, open};
+use crate::support::{Env, Raw, Region, Server, Setup, config, on_both, on_os, open};
 
 on_both![
     commands_beyond_the_window_are_not_there,
@@ -57,6 +57,26 @@ async fn commands_beyond_the_window_are_not_there(env: Env) {
     raw.send(&command, &[]).await;
     let (header, _) = raw.receive().await.unwrap();
     assert_eq!(header.initiator_task_tag.get(), 8);
+    is_well(&env, &server).await;
+}
+
+/// On a real machine, where tasks run in their order.
+#[test]
+fn many_commands_leave_their_turn_to_others() {
+    on_os(leave_turns_to_others);
+}
+
+async fn leave_turns_to_others(env: Env) {
+    let server = env.server(Setup::default()).await;
+    let mut raw = raw(&env, &server).await;
+    let commands: Vec<ScsiCommand> = (0..64).map(|tag| raw.read(tag, 0, 512)).collect();
+    raw.send_together(&commands).await;
+    for expected in 0..64 {
+        let (header, _) = raw.receive().await.unwrap();
+        assert_eq!(header.initiator_task_tag.get(), expected);
+    }
+    let most = server.most_in_turn().await;
+    assert!(most <= u64::from(COMMANDS_PER_TURN), "{most} at once");
     is_well(&env, &server).await;
 }
 

@@ -18,6 +18,12 @@ impl Digest {
 
     #[must_use]
     pub fn update(self, bytes: &[u8]) -> Self {
+        if bytes.is_empty() {
+            return self;
+        }
+        if self == Self::new() {
+            return Self(crc_fast::crc32_iscsi(bytes) ^ FINAL_XOR);
+        }
         let algorithm = crc_fast::CrcAlgorithm::Crc32Iscsi;
         let mut crc = crc_fast::Digest::new_with_init_state(algorithm, u64::from(self.0));
         crc.update(bytes);

@@ -1,8 +1,8 @@
 //! What has arrived on a connection and is not consumed yet.
 //!
-//! Headers are copied out to be looked at, data is copied or received to where it belongs. The
-//! inbox begins small, so that a thousand idle connections cost little, and grows when what arrives
-//! fills it.
+//! Headers are looked at where they lie, data is copied or received to where it belongs. The inbox
+//! begins small, so that a thousand idle connections cost little, and grows when what arrives fills
+//! it.
 
 use std::io;
 
@@ -49,10 +49,11 @@ impl Inbox {
         self.end - self.start
     }
 
-    /// What is there, at most so much of it.
+    /// What is there.
     #[inline]
-    pub fn data(&self, most: usize) -> Sgl<'_> {
-        self.buffer.sgl().slice(self.start, self.len().min(most))
+    pub fn bytes(&mut self) -> &[u8] {
+        let bytes = self.buffer.bytes().expect("whoever gave up a receive has given up the stream");
+        &bytes[self.start..self.end]
     }
 
     #[inline]
@@ -79,7 +80,7 @@ impl Inbox {
 
     fn move_to(&mut self, size: usize) {
         let (len, buffer) = (self.len(), Buffer::zeroed(size));
-        buffer.sgl().slice(0, len).copy_from(&self.data(len));
+        buffer.sgl().slice(0, len).copy_from(&self.buffer.sgl().slice(self.start, len));
         (self.buffer, self.start, self.end) = (buffer, 0, len);
     }
 
@@ -115,10 +116,8 @@ mod tests {
             put = put.wrapping_add(count as u8);
             inbox.arrived(count);
             let take = inbox.len().saturating_sub(round % 40);
-            let mut bytes = vec![0; take];
-            inbox.data(take).copy_out(0, &mut bytes);
-            for byte in bytes {
-                assert_eq!(byte, got);
+            for byte in &inbox.bytes()[..take] {
+                assert_eq!(*byte, got);
                 got = got.wrapping_add(1);
             }
             inbox.consume(take);

@@ -4,16 +4,12 @@ use std::io;
 use std::rc::Rc;
 
 use block::Sgl;
+use proto::iscsi::Digest;
 use proto::iscsi::initiator::{DataIn, Event, Found, ManagementTag, Refused};
-use proto::iscsi::{Digest, HEADER_BYTES_MAX};
 use rt::net::Inbox;
 use wire::iscsi::RejectReason;
 
 use super::{Answer, Failure, Inner, Lost, Managed, TOLD_MAX, Told};
-
-/// Bytes that are copied out of the inbox at a time, to be looked at: some headers, or a long one.
-const LOOK_BYTES: usize = 512;
-const _: () = assert!(LOOK_BYTES >= HEADER_BYTES_MAX);
 
 /// What the receiving half waits for.
 enum Wait {
@@ -62,32 +58,17 @@ impl Inner {
 
     /// Takes from the inbox what can be taken.
     fn feed(&self, inbox: &mut Inbox) -> Wait {
-        let mut look = [0; LOOK_BYTES];
-        let (mut at, mut end) = (0, 0);
         let mut has_changed = false;
         let wait = loop {
-            let progress = self.machine.borrow_mut().handle_input(&look[at..end]);
-            at += progress.consumed;
+            let progress = self.machine.borrow_mut().handle_input(inbox.bytes());
             inbox.consume(progress.consumed);
             match progress.event {
-                Event::Idle { needed } => {
-                    let fresh = inbox.data(LOOK_BYTES);
-                    if fresh.len() < needed {
-                        break Wait::Input;
-                    }
-                    fresh.copy_out(0, &mut look[..fresh.len()]);
-                    (at, end) = (0, fresh.len());
-                }
+                Event::Idle { .. } => break Wait::Input,
+                Event::DataIn(data) if inbox.is_empty() => break Wait::Data(data),
                 Event::DataIn(data) => {
-                    let there = inbox.data(data.length as usize);
-                    if there.is_empty() {
-                        break Wait::Data(data);
-                    }
-                    let count = there.len();
-                    self.place(data, &there);
+                    let count = inbox.len().min(data.length as usize);
+                    self.place(data, &inbox.bytes()[..count]);
                     inbox.consume(count);
-                    // What was copied out may be of this data.
-                    at = end.min(at + count);
                 }
                 Event::Blocked => break Wait::Blocked,
                 Event::Ended => break Wait::Ended,
@@ -165,20 +146,20 @@ impl Inner {
     }
 
     /// Puts data that has arrived where it belongs.
-    fn place(&self, data: DataIn, bytes: &Sgl<'_>) {
+    fn place(&self, data: DataIn, bytes: &[u8]) {
         self.waits.borrow().with_data(data.task, |memory| {
-            memory.slice(data.offset as usize, bytes.len()).copy_from(bytes);
+            memory.copy_in(data.offset as usize, bytes);
         });
-        self.placed(bytes);
+        self.placed(bytes.len(), |digest| digest.update(bytes));
     }
 
-    fn placed(&self, bytes: &Sgl<'_>) {
+    fn placed(&self, count: usize, feed: impl FnOnce(Digest) -> Digest) {
         let mut machine = self.machine.borrow_mut();
         let mut digest = machine.incoming_digest();
         if machine.data_digest() {
-            digest = digest_of(digest, bytes);
+            digest = feed(digest);
         }
-        machine.handle_placed(bytes.len() as u32, digest);
+        machine.handle_placed(count as u32, digest);
     }
 
     /// Receives data where it belongs.
@@ -190,7 +171,7 @@ impl Inner {
         let memory = memory.sgl();
         let count = self.stream.recv(&memory).await?;
         arrived(count)?;
-        self.placed(&memory.slice(0, count));
+        self.placed(count, |digest| digest_of(digest, &memory.slice(0, count)));
         Ok(())
     }
 }

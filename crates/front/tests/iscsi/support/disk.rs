@@ -18,6 +18,9 @@ pub struct Disk {
     /// Bytes that reads were asked for.
     pub read: Cell<u64>,
     pub requests: Cell<u64>,
+    in_turn: Rc<Cell<u64>>,
+    /// The most requests that began while nothing else had its turn.
+    pub most_in_turn: Cell<u64>,
 }
 
 impl Disk {
@@ -30,11 +33,23 @@ impl Disk {
             held: RefCell::default(),
             read: Cell::default(),
             requests: Cell::default(),
+            in_turn: Rc::default(),
+            most_in_turn: Cell::default(),
         })
     }
 
     pub fn held(&self) -> usize {
         self.held.borrow().len()
+    }
+
+    fn count_turn(&self) {
+        let before = self.in_turn.get();
+        self.in_turn.set(before + 1);
+        self.most_in_turn.set(self.most_in_turn.get().max(before + 1));
+        if before == 0 {
+            let in_turn = self.in_turn.clone();
+            self.core.spawn(async move { in_turn.set(0) });
+        }
     }
 
     /// Answers what is held back, and from now on at once.
@@ -61,6 +76,7 @@ impl Device for Disk {
 
     fn begin(&self, request: &Request<'_>, asked: Asked<'_>) -> Option<Outcome> {
         self.requests.set(self.requests.get() + 1);
+        self.count_turn();
         if request.op == Op::Read {
             self.read.set(self.read.get() + request.len);
         }

@@ -59,6 +59,12 @@ impl Raw {
         let _ = self.stream.send_bytes(&bytes).await;
     }
 
+    /// Sends PDUs without data as one piece.
+    pub async fn send_together<P: Pdu>(&mut self, pdus: &[P]) {
+        let bytes: Vec<u8> = pdus.iter().flat_map(|pdu| pdu.as_bytes()).copied().collect();
+        let _ = self.stream.send_bytes(&bytes).await;
+    }
+
     /// A read with the next CmdSN.
     pub fn read(&mut self, tag: u32, at: u64, bytes: usize) -> ScsiCommand {
         self.command(tag, 0xc1, bytes, read_cdb(at, bytes))

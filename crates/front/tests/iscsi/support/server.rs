@@ -130,6 +130,12 @@ impl Server {
         self.each(|host| host.disk.read.get()).await.into_iter().sum()
     }
 
+    /// The most requests that began while nothing else on their core had its turn.
+    pub async fn most_in_turn(&self) -> u64 {
+        let each = self.each(|host| host.disk.most_in_turn.get()).await;
+        each.into_iter().max().unwrap_or(0)
+    }
+
     pub async fn requests(&self) -> u64 {
         self.each(|host| host.disk.requests.get()).await.into_iter().sum()
     }
