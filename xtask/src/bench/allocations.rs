@@ -11,7 +11,7 @@ use crate::matrix::Case;
 use crate::numbers::{columns, short};
 use crate::report::Report;
 use crate::serve::CoreCount;
-use crate::servers::{Client, LoadSpec, Small, Watcher};
+use crate::servers::{LoadSpec, Small, Watcher};
 use crate::{Result, matrix};
 
 #[derive(Args)]
@@ -62,7 +62,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 fn measure(case: &Case, requests: u64) -> Result<Figure> {
     let load = LoadSpec { requests: Some(requests), ..case.load.clone() };
     let mut server = Small::start(&case.server, &Watcher::Nobody)?;
-    let mut client = Client::connect(&server.sockets(), &load)?;
+    let mut client = server.connect(&load)?;
     client.go()?;
     let before = total(&server.cores()?);
     let outcome = client.go()?;

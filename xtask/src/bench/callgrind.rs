@@ -6,7 +6,7 @@
 use std::process::Command;
 
 use crate::Result;
-use crate::servers::{Client, LoadSpec, ServerSpec, Small, Watcher};
+use crate::servers::{LoadSpec, ServerSpec, Small, Watcher};
 
 /// Callgrind before a program, its profile thrown away.
 pub fn command() -> Command {
@@ -39,9 +39,9 @@ pub fn per_request(arguments: &[&str], requests: u64) -> Result<f64> {
 /// Instructions per request of the small server under a load, all queues together.
 pub fn per_request_of_server(spec: &ServerSpec, load: &LoadSpec, requests: u64) -> Result<f64> {
     let count = |requests: u64| -> Result<(u64, u64)> {
-        let server = Small::start(spec, &Watcher::Callgrind)?;
+        let mut server = Small::start(spec, &Watcher::Callgrind)?;
         let load = LoadSpec { requests: Some(requests), ..load.clone() };
-        let mut client = Client::connect(&server.sockets(), &load)?;
+        let mut client = server.connect(&load)?;
         let outcome = client.go()?;
         client.finish()?;
         let report = server.finish()?;

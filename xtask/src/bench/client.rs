@@ -220,7 +220,7 @@ fn once(devices: &mut [Device], arguments: &Arguments) -> Result<Outcome> {
 }
 
 /// A moment, and what had been used up by then.
-struct Mark {
+pub struct Mark {
     at: Instant,
     server_ns: u64,
     own_ns: u64,
@@ -228,14 +228,14 @@ struct Mark {
 }
 
 impl Mark {
-    fn now(server: Option<u32>) -> Result<Self> {
+    pub fn now(server: Option<u32>) -> Result<Self> {
         let own_ns = procfs::cpu_ns(std::process::id())?;
         let machine_s = procfs::machine_busy_s()?;
         let server_ns = server.map(procfs::cpu_ns).transpose()?.unwrap_or(0);
         Ok(Self { at: Instant::now(), server_ns, own_ns, machine_s })
     }
 
-    fn outcome(&self, end: &Self, histogram: &Histogram) -> Outcome {
+    pub fn outcome(&self, end: &Self, histogram: &Histogram) -> Outcome {
         let seconds = |from: u64, to: u64| (to - from) as f64 / 1e9;
         let server_cpu_s = seconds(self.server_ns, end.server_ns);
         let own_cpu_s = seconds(self.own_ns, end.own_ns);

@@ -7,7 +7,7 @@
 //! with the product's own spinning.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Args;
 use serde::Serialize;
@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::matrix::Case;
 use crate::numbers::{columns, short};
 use crate::report::Report;
+use crate::serve::Front;
 use crate::servers::{Client, Idle, LoadSpec, ServerSpec, Small, StorageDaemon, Watcher};
 use crate::{Result, callgrind, matrix};
 
@@ -39,6 +40,7 @@ struct Figure {
     depth: usize,
     instructions: f64,
     system_calls: BTreeMap<String, f64>,
+    /// None is counted over iSCSI.
     system_calls_of_peer: BTreeMap<String, f64>,
 }
 
@@ -87,9 +89,12 @@ fn measure(case: &Case, requests: u64) -> Result<Figure> {
         system_calls: slope(requests, |requests| {
             ours(spec, &LoadSpec { requests: Some(requests), ..load.clone() }, &summary)
         })?,
-        system_calls_of_peer: slope(requests, |requests| {
-            peer(spec, &LoadSpec { requests: Some(requests), ..load.clone() }, &summary)
-        })?,
+        system_calls_of_peer: match spec.front {
+            Front::VhostBlk => slope(requests, |requests| {
+                peer(spec, &LoadSpec { requests: Some(requests), ..load.clone() }, &summary)
+            })?,
+            Front::Iscsi => BTreeMap::new(),
+        },
     })
 }
 
@@ -106,21 +111,20 @@ fn slope(requests: u64, run: impl Fn(u64) -> Result<Calls>) -> Result<BTreeMap<S
 }
 
 fn ours(spec: &ServerSpec, load: &LoadSpec, summary: &Path) -> Result<Calls> {
-    let server = Small::start(spec, &Watcher::Strace(summary.to_path_buf()))?;
-    drive(&server.sockets(), load)?;
+    let mut server = Small::start(spec, &Watcher::Strace(summary.to_path_buf()))?;
+    drive(server.connect(load)?)?;
     server.finish()?;
     calls_in(summary)
 }
 
 fn peer(spec: &ServerSpec, load: &LoadSpec, summary: &Path) -> Result<Calls> {
     let server = StorageDaemon::start(spec, Idle::Poll, &Watcher::Strace(summary.to_path_buf()))?;
-    drive(&[server.socket()], load)?;
+    drive(Client::connect(&[server.socket()], load)?)?;
     server.finish()?;
     calls_in(summary)
 }
 
-fn drive(sockets: &[PathBuf], load: &LoadSpec) -> Result<()> {
-    let mut client = Client::connect(sockets, load)?;
+fn drive(mut client: Client) -> Result<()> {
     client.go()?;
     client.finish()
 }

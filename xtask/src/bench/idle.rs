@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::numbers::short;
 use crate::report::Report;
-use crate::serve::Kind;
+use crate::serve::{Front, Kind};
 use crate::servers::{Client, LoadSpec, Ours, Server, ServerSpec};
 use crate::{Result, procfs};
 
@@ -84,6 +84,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 fn measure(devices: usize, seconds: f64, arguments: &Arguments) -> Result<Idle> {
     let spec = ServerSpec {
+        front: Front::VhostBlk,
         store: Kind::Null,
         size: DEVICE_BYTES,
         devices,

@@ -10,35 +10,30 @@
 //! Ours is the release binary with an LU in memory; tgt serves a file on a tmpfs. They run in turn,
 //! and whoever is not measured only sleeps. What counts is the median of the rounds' ratios.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
-use serde_json::Value;
-use system_tests::Node;
-use tempfile::TempDir;
 
-use crate::iscsi_client::Outcome;
+use crate::client::Outcome;
+use crate::iscsi_client;
+use crate::iscsi_servers::{INITIATOR, Portal, Server, Tgt};
 use crate::numbers::{Summary, columns, short};
 use crate::program::Program;
 use crate::report::Report;
+use crate::servers::{LoadSpec, Ours};
 use crate::{Result, cpu, procfs};
 
-const DEVICE_BYTES: u64 = 256 << 20;
-/// The name that `iscsi-perf` is told to use, and that our own initiator uses.
-const INITIATOR: &str = "iqn.2007-10.com.github:sahlberg:libiscsi:iscsi-perf";
-const TGT_TARGET: &str = "iqn.2026-11.org.viaduct.bench:tgt";
-/// tgtd's control port: a test machine may run one of its own.
-const TGT_CONTROL: &str = "173";
-const START_LIMIT: Duration = Duration::from_secs(20);
 const ANSWER_LIMIT: Duration = Duration::from_secs(120);
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// What logins set off has come to its end by then.
 const SETTLE: Duration = Duration::from_secs(2);
+/// Busy sessions beside a quiet one, and commands that each keeps under way.
+const BUSY_SESSIONS: u16 = 7;
+const BUSY_DEPTH: usize = 32;
+const BLOCK: usize = 4096;
+const WARM_UP_S: f64 = 0.3;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -49,20 +44,31 @@ pub struct Arguments {
     /// Cores of the server when there are several sessions
     #[arg(long, value_delimiter = ',', default_value = "0,1")]
     cores: Vec<usize>,
+    #[arg(long, value_enum, default_value_t = Ours::Product)]
+    ours: Ours,
     #[arg(long, default_value_t = 0)]
     server_cpu: usize,
     #[arg(long, default_value_t = 1)]
     client_cpu: usize,
     #[arg(long, default_value_t = 1000)]
     idle_sessions: u16,
+    /// What to measure; all of it unless told
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Part>,
 }
 
-/// Something that serves one LU.
-struct Portal {
-    address: SocketAddr,
-    target: String,
-    lun: u16,
-    pid: u32,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Perf,
+    Fair,
+    Digests,
+    Idle,
+}
+
+impl Arguments {
+    fn wants(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -74,22 +80,28 @@ struct Measure {
 #[derive(Debug, Serialize)]
 struct Figures {
     rows: Vec<Row>,
-    idle_cpu_percent: f64,
-    idle_memory_mib: f64,
+    idle: Option<Idle>,
+}
+
+/// CPU time in per cent of one CPU, and private memory, of a server whose sessions do nothing.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Idle {
+    cpu_percent: f64,
+    memory_mib: f64,
 }
 
 /// Both sides of one comparison, and the ratio of each round.
 #[derive(Debug, Serialize)]
 struct Row {
     name: &'static str,
-    bar: &'static str,
+    bar: Option<&'static str>,
     ours: Summary,
     theirs: Summary,
     ratio: Summary,
 }
 
 impl Row {
-    fn of(name: &'static str, bar: &'static str, rounds: &[(f64, f64)]) -> Self {
+    fn of(name: &'static str, bar: Option<&'static str>, rounds: &[(f64, f64)]) -> Self {
         let side = |of: fn(&(f64, f64)) -> f64| rounds.iter().map(of).collect::<Vec<_>>();
         Self {
             name,
@@ -102,21 +114,28 @@ impl Row {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let mut rows = perf(arguments)?;
-    rows.push(fairness(arguments)?);
-    rows.push(digests(arguments)?);
-    let (idle_cpu_percent, idle_memory_mib) = idle(arguments)?;
-    let figures = Figures { rows, idle_cpu_percent, idle_memory_mib };
-    let mut report = Report::new("iscsi", figures);
+    let mut rows = Vec::new();
+    let parts: [(Part, Measuring); 3] =
+        [(Part::Perf, perf), (Part::Fair, fairness), (Part::Digests, digests)];
+    for (_, measure) in parts.into_iter().filter(|(part, _)| arguments.wants(*part)) {
+        rows.append(&mut measure(arguments)?);
+    }
+    let idle = arguments.wants(Part::Idle).then(|| idle(arguments)).transpose()?;
+    let mut report = Report::new("iscsi", Figures { rows, idle });
     print(&report.figures);
-    let ratios: Vec<_> = report.figures.rows.iter().map(|row| (row.bar, row.ratio)).collect();
+    let judged = |row: &Row| row.bar.map(|bar| (bar, row.ratio));
+    let ratios: Vec<_> = report.figures.rows.iter().filter_map(judged).collect();
     for (bar, ratio) in ratios {
         report.judge(bar, ratio.median, doubts(&ratio));
     }
-    report.judge("iscsi-idle-cpu", idle_cpu_percent, Vec::new());
-    report.judge("iscsi-idle-memory", idle_memory_mib, Vec::new());
+    if let Some(idle) = idle {
+        report.judge("iscsi-idle-cpu", idle.cpu_percent, Vec::new());
+        report.judge("iscsi-idle-memory", idle.memory_mib, Vec::new());
+    }
     report.finish()
 }
+
+type Measuring = fn(&Arguments) -> Result<Vec<Row>>;
 
 /// Rounds that differ much say that something else was at work.
 fn doubts(ratio: &Summary) -> Vec<String> {
@@ -140,7 +159,7 @@ fn print(figures: &Figures) {
 
 /// `iscsi-perf` on one core, depth 32 and depth 1.
 fn perf(arguments: &Arguments) -> Result<Vec<Row>> {
-    let ours = Product::start(&[arguments.server_cpu])?;
+    let ours = Server::start(arguments.ours, &[arguments.server_cpu])?;
     let tgt = Tgt::start(&[arguments.server_cpu])?;
     let mut rows = Vec::new();
     for (depth, iops, cpu) in [
@@ -159,8 +178,8 @@ fn perf(arguments: &Arguments) -> Result<Vec<Row>> {
             1 => ("iscsi-perf, depth 1: IOPS", "iscsi-perf, depth 1: CPU us per I/O"),
             _ => ("iscsi-perf, depth 32: IOPS", "iscsi-perf, depth 32: CPU us per I/O"),
         };
-        rows.push(Row::of(names.0, iops, &of(|it| it.iops)));
-        rows.push(Row::of(names.1, cpu, &of(|it| it.cpu_us)));
+        rows.push(Row::of(names.0, Some(iops), &of(|it| it.iops)));
+        rows.push(Row::of(names.1, Some(cpu), &of(|it| it.cpu_us)));
     }
     Ok(rows)
 }
@@ -186,72 +205,116 @@ fn average(text: &str) -> Option<f64> {
     digits.parse().ok()
 }
 
-/// What a session of depth 1 feels of seven busy ones.
-fn fairness(arguments: &Arguments) -> Result<Row> {
-    let ours = Product::start(&arguments.cores)?;
-    let tgt = Tgt::start(&arguments.cores)?;
-    let load = Load { sessions: 7, depth: 32, probe: true, digests: false };
-    let mut rounds = Vec::new();
-    for _ in 0..arguments.rounds {
-        let first = load.run(&ours.portal, arguments)?.p99_us;
-        rounds.push((first, load.run(&tgt.portal, arguments)?.p99_us));
+/// What a quiet session feels of busy ones, and what those get done meanwhile.
+///
+/// The server has one CPU and the initiators the other one, for tgt is one thread. A server on both
+/// shares one with the initiators, and then mostly their scheduling is measured: shown, not judged.
+fn fairness(arguments: &Arguments) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    let one = [arguments.server_cpu];
+    for (cpus, quiet, bar, busy) in [
+        (&one[..], "depth 1 beside 7 of 32: p99 us", Some("iscsi-fair-p99"), "the 7: IOPS"),
+        (&arguments.cores, "the same, server on all CPUs: p99 us", None, "the 7: IOPS"),
+    ] {
+        let ours = Server::start(arguments.ours, cpus)?;
+        let tgt = Tgt::start(cpus)?;
+        let mut rounds = Vec::new();
+        for _ in 0..arguments.rounds {
+            rounds.push((beside(&ours.portal, arguments)?, beside(&tgt.portal, arguments)?));
+        }
+        let of = |value: fn(&Beside) -> f64| -> Vec<(f64, f64)> {
+            rounds.iter().map(|(ours, theirs)| (value(ours), value(theirs))).collect()
+        };
+        rows.push(Row::of(quiet, bar, &of(|it| it.quiet.p99_us)));
+        rows.push(Row::of("its median us", None, &of(|it| it.quiet.p50_us)));
+        rows.push(Row::of(busy, None, &of(|it| it.busy.iops())));
     }
-    Ok(Row::of("depth 1 beside seven of 32: p99 us", "iscsi-fair-p99", &rounds))
+    Ok(rows)
 }
 
-fn digests(arguments: &Arguments) -> Result<Row> {
-    let ours = Product::start(&[arguments.server_cpu])?;
+struct Beside {
+    quiet: Outcome,
+    busy: Outcome,
+}
+
+fn beside(portal: &Portal, arguments: &Arguments) -> Result<Beside> {
+    let one = Load::new(arguments);
+    // So that they are still at it when the quiet one ends.
+    let longer = one.seconds * 1.1;
+    let many = Load { sessions: BUSY_SESSIONS, depth: BUSY_DEPTH, seconds: longer, ..one };
+    let quiet = Load { first: BUSY_SESSIONS, is_urgent: true, ..one };
+    let mut many = many.connect(portal, arguments)?;
+    let mut quiet = quiet.connect(portal, arguments)?;
+    many.tell("go")?;
+    let felt = quiet.ask("go", ANSWER_LIMIT)?;
+    let busy = many.answer(ANSWER_LIMIT)?;
+    quiet.finish(ANSWER_LIMIT)?;
+    many.finish(ANSWER_LIMIT)?;
+    Ok(Beside { quiet: felt, busy })
+}
+
+fn digests(arguments: &Arguments) -> Result<Vec<Row>> {
+    let ours = Server::start(arguments.ours, &[arguments.server_cpu])?;
     let mut rounds = Vec::new();
     for _ in 0..arguments.rounds {
-        let load = |digests| Load { sessions: 1, depth: 32, probe: false, digests };
+        let load = |digests| Load { depth: 32, digests, ..Load::new(arguments) };
         let with = load(true).run(&ours.portal, arguments)?.iops();
         rounds.push((with, load(false).run(&ours.portal, arguments)?.iops()));
     }
-    Ok(Row::of("digests on and off: IOPS", "iscsi-digests", &rounds))
+    Ok(vec![Row::of("digests on and off: IOPS", Some("iscsi-digests"), &rounds)])
 }
 
-/// CPU time in per cent of one CPU, and private memory in MiB, of many sessions without I/O.
-fn idle(arguments: &Arguments) -> Result<(f64, f64)> {
-    let ours = Product::start(&arguments.cores)?;
-    let load = Load { sessions: arguments.idle_sessions, depth: 0, probe: false, digests: false };
+/// Many sessions without I/O.
+fn idle(arguments: &Arguments) -> Result<Idle> {
+    let ours = Server::start(arguments.ours, &arguments.cores)?;
+    let load = Load { sessions: arguments.idle_sessions, depth: 0, ..Load::new(arguments) };
     let _client = load.connect(&ours.portal, arguments)?;
     thread::sleep(SETTLE);
     let (began, before) = (Instant::now(), procfs::cpu_ns(ours.portal.pid)?);
     // Long enough for the pings that keep sessions alive.
     thread::sleep(Duration::from_secs(30));
     let used = procfs::cpu_ns(ours.portal.pid)? - before;
-    let percent = used as f64 / began.elapsed().as_nanos() as f64 * 100.0;
-    let memory = procfs::rss_anon_bytes(ours.portal.pid)? as f64 / f64::from(1 << 20);
-    println!("{} idle sessions: {percent:.2} % CPU, {memory:.1} MiB", arguments.idle_sessions);
-    Ok((percent, memory))
+    let cpu_percent = used as f64 / began.elapsed().as_nanos() as f64 * 100.0;
+    let memory_mib = procfs::rss_anon_bytes(ours.portal.pid)? as f64 / f64::from(1 << 20);
+    println!("{} idle sessions: {cpu_percent:.2} % CPU, {memory_mib:.1} MiB", load.sessions);
+    Ok(Idle { cpu_percent, memory_mib })
 }
 
 /// What our own initiators do.
 #[derive(Clone, Copy)]
 struct Load {
+    /// Number of the first session.
+    first: u16,
     sessions: u16,
-    depth: u16,
-    probe: bool,
+    depth: usize,
     digests: bool,
+    seconds: f64,
+    /// Before everything else on its CPU.
+    is_urgent: bool,
 }
 
 impl Load {
+    fn new(arguments: &Arguments) -> Self {
+        let seconds = arguments.seconds as f64;
+        Self { first: 0, sessions: 1, depth: 1, digests: false, seconds, is_urgent: false }
+    }
+
     fn connect(self, portal: &Portal, arguments: &Arguments) -> Result<Program> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["iscsi-client", "--address", &portal.address.to_string()]);
-        command.args(["--target", &portal.target, "--initiator", INITIATOR]);
-        command.args(["--lun", &portal.lun.to_string(), "--size", &DEVICE_BYTES.to_string()]);
-        command.args(["--sessions", &self.sessions.to_string()]);
-        command.args(["--depth", &self.depth.to_string()]);
-        command.args(["--seconds", &arguments.seconds.to_string()]);
-        command.args(["--cpu", &arguments.client_cpu.to_string()]);
-        command.args(["--server", &portal.pid.to_string()]);
-        for (flag, given) in [("--probe", self.probe), ("--digests", self.digests)] {
-            if given {
-                command.arg(flag);
-            }
+        let spec = LoadSpec {
+            block: BLOCK,
+            depth: self.depth,
+            queues: self.sessions,
+            seconds: self.seconds,
+            warmup: WARM_UP_S,
+            cpus: vec![arguments.client_cpu],
+            ..LoadSpec::default()
+        };
+        let mut command = iscsi_client::command(portal, &spec)?;
+        command.args(["--first", &self.first.to_string()]);
+        if self.digests {
+            command.arg("--digests");
         }
-        let mut program = Program::start(command)?;
+        let mut program = Program::start(if self.is_urgent { urgent(&command) } else { command })?;
         program.expect("ready", ANSWER_LIMIT)?;
         Ok(program)
     }
@@ -264,104 +327,11 @@ impl Load {
     }
 }
 
-/// The product as its user starts it, with an LU in memory.
-struct Product {
-    portal: Portal,
-    _node: Node,
-    _dir: TempDir,
-}
-
-impl Product {
-    fn start(cpus: &[usize]) -> Result<Self> {
-        let dir = tempfile::tempdir()?;
-        let cores = cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-        let builder = Node::on(&dir.path().join("data"));
-        let builder = builder.arguments(&["--cores", &cores, "--iscsi", "127.0.0.1:0"]);
-        let node = cpu::with(cpus, || Ok(builder.start()?))?;
-        let size = DEVICE_BYTES.to_string();
-        node.cli(&["lu", "create", "disk", "--size", &size, "--backing", "memory"])?;
-        node.cli(&["client", "create", "bench", "--iqn", INITIATOR])?;
-        node.cli(&["map", "disk", "--to", "bench", "--via", "iscsi"])?;
-        let status = node.cli(&["status"])?;
-        let portal = status["iscsi"][0].as_str().ok_or("the node shows no portal")?;
-        let shown = node.cli(&["client", "show", "bench"])?;
-        let target = text_of(&shown, "target").ok_or("the client has no target")?.to_owned();
-        let portal = Portal { address: portal.parse()?, target, lun: 0, pid: node.pid()? };
-        Ok(Self { portal, _node: node, _dir: dir })
-    }
-}
-
-/// The first text under this key, however deep.
-fn text_of<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
-    match value {
-        Value::Object(map) => {
-            let here = map.get(key).and_then(Value::as_str);
-            here.or_else(|| map.values().find_map(|it| text_of(it, key)))
-        }
-        Value::Array(list) => list.iter().find_map(|it| text_of(it, key)),
-        _ => None,
-    }
-}
-
-/// The peer: tgtd with a file on a tmpfs.
-struct Tgt {
-    portal: Portal,
-    child: Child,
-    image: PathBuf,
-}
-
-impl Tgt {
-    fn start(cpus: &[usize]) -> Result<Self> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let address: SocketAddr = ([127, 0, 0, 1], port).into();
-        let image = PathBuf::from(format!("/dev/shm/viaduct-bench-{}", std::process::id()));
-        std::fs::File::create(&image)?.set_len(DEVICE_BYTES)?;
-        let mut command = Command::new("tgtd");
-        command.args(["-f", "-C", TGT_CONTROL, "--iscsi", &format!("portal={address}")]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = cpu::with(cpus, || Ok(command.spawn()?))?;
-        let portal = Portal { address, target: TGT_TARGET.to_owned(), lun: 1, pid: child.id() };
-        let tgt = Self { portal, child, image };
-        tgt.set_up()?;
-        Ok(tgt)
-    }
-
-    fn set_up(&self) -> Result<()> {
-        let deadline = Instant::now() + START_LIMIT;
-        while TcpStream::connect(self.portal.address).is_err() {
-            if Instant::now() > deadline {
-                return Err("tgtd does not listen".into());
-            }
-            thread::sleep(LOOK_AGAIN);
-        }
-        let image = self.image.to_str().ok_or("a path that is not text")?;
-        admin(&["--op", "new", "--mode", "target", "--tid", "1", "-T", TGT_TARGET])?;
-        let unit = ["--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", "1"];
-        admin(&[&unit[..], &["-b", image]].concat())?;
-        admin(&["--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL"])
-    }
-}
-
-fn admin(arguments: &[&str]) -> Result<()> {
-    let mut command = Command::new("tgtadm");
-    command.args(["-C", TGT_CONTROL, "--lld", "iscsi"]).args(arguments);
-    let output = command.output().map_err(|error| format!("tgtadm: {error}"))?;
-    match output.status.success() {
-        true => Ok(()),
-        false => {
-            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-            Err(format!("tgtadm {arguments:?}: {errors}").into())
-        }
-    }
-}
-
-impl Drop for Tgt {
-    fn drop(&mut self) {
-        // tgtd does not end as long as it has targets. All of it fails only when it is gone.
-        drop(self.child.kill());
-        drop(self.child.wait());
-        drop(std::fs::remove_file(&self.image));
-    }
+/// The same before everything else on its CPU.
+fn urgent(command: &Command) -> Command {
+    let mut before = Command::new("chrt");
+    before.args(["--fifo", "1"]).arg(command.get_program()).args(command.get_args());
+    before
 }
 
 #[cfg(test)]

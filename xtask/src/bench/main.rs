@@ -23,6 +23,7 @@ mod histogram;
 mod idle;
 mod iscsi;
 mod iscsi_client;
+mod iscsi_servers;
 mod limits;
 mod matrix;
 mod numbers;
@@ -32,6 +33,7 @@ mod report;
 mod ring;
 mod scaling;
 mod serve;
+mod serve_iscsi;
 mod servers;
 mod vhost_blk;
 

@@ -1,7 +1,8 @@
-//! Every store in both directions at two depths: what counted figures are taken of.
+//! Every store, and memory over iSCSI, in both directions at two depths: what counted figures are
+//! taken of.
 
 use crate::report::results_dir;
-use crate::serve::Kind;
+use crate::serve::{Front, Kind};
 use crate::servers::{LoadSpec, ServerSpec};
 use crate::{Result, file};
 
@@ -24,10 +25,15 @@ pub fn each<T>(
     mut measure: impl FnMut(Case) -> Result<T>,
 ) -> Result<Vec<T>> {
     let image = file::Filled::make(&results_dir()?, DEVICE_BYTES)?;
-    let stores =
-        [("null", Kind::Null), ("memory", Kind::Memory), ("file", Kind::File(image.path().into()))];
+    let file = Kind::File(image.path().into());
+    let stores = [
+        ("null", Front::VhostBlk, Kind::Null),
+        ("memory", Front::VhostBlk, Kind::Memory),
+        ("file", Front::VhostBlk, file),
+        ("memory, iSCSI", Front::Iscsi, Kind::Memory),
+    ];
     let mut figures = Vec::new();
-    for (name, store) in stores {
+    for (name, front, store) in stores {
         for (write, depth) in CASES {
             let load = LoadSpec {
                 write,
@@ -39,6 +45,7 @@ pub fn each<T>(
                 ..LoadSpec::default()
             };
             let server = ServerSpec {
+                front,
                 store: store.clone(),
                 size: DEVICE_BYTES,
                 devices: 1,

@@ -72,8 +72,18 @@ impl Program {
 
     /// Gives it a line and reads its answer.
     pub fn ask<T: DeserializeOwned>(&mut self, line: &str, limit: Duration) -> Result<T> {
+        self.tell(line)?;
+        self.answer(limit)
+    }
+
+    /// Gives it a line.
+    pub fn tell(&mut self, line: &str) -> Result<()> {
         let input = self.input.as_mut().ok_or("its input is closed")?;
-        writeln!(input, "{line}")?;
+        Ok(writeln!(input, "{line}")?)
+    }
+
+    /// Reads its answer.
+    pub fn answer<T: DeserializeOwned>(&mut self, limit: Duration) -> Result<T> {
         Ok(serde_json::from_str(&self.line(limit)?)?)
     }
 

@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use crate::numbers::{columns, short};
 use crate::report::Report;
-use crate::serve::{Kind, QueueCount};
-use crate::servers::{Client, LoadSpec, ServerSpec, Small, Watcher};
+use crate::serve::{Front, Kind, QueueCount};
+use crate::servers::{LoadSpec, ServerSpec, Small, Watcher};
 use crate::{Result, callgrind, cpu};
 
 const DEVICE_BYTES: u64 = 1 << 30;
@@ -32,9 +32,13 @@ pub struct Arguments {
     no_instructions: bool,
 }
 
-/// Devices and queues of each.
-const SHAPES: [(&str, usize, u16); 3] =
-    [("one device, 4 queues", 1, 4), ("4 devices, one queue", 4, 1), ("3 devices, 4 queues", 3, 4)];
+/// Devices and queues of each; over iSCSI a queue is a session.
+const SHAPES: [(&str, Front, usize, u16); 4] = [
+    ("one device, 4 queues", Front::VhostBlk, 1, 4),
+    ("4 devices, one queue", Front::VhostBlk, 4, 1),
+    ("3 devices, 4 queues", Front::VhostBlk, 3, 4),
+    ("one LU, 8 iSCSI sessions", Front::Iscsi, 1, 8),
+];
 
 #[derive(Serialize)]
 struct Figures {
@@ -54,8 +58,9 @@ struct Spread {
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     let mut spread = Vec::new();
-    for (shape, devices, queues) in SHAPES {
-        spread.push(measure(shape, devices, queues, arguments)?);
+    for (shape, front, devices, queues) in SHAPES {
+        let spec = spec(front, devices, queues, &arguments.cores);
+        spread.push(measure(shape, &spec, arguments)?);
     }
     let (mut one, mut two) = (None, None);
     if !arguments.no_instructions {
@@ -98,8 +103,9 @@ fn print(figures: &Figures) {
     }
 }
 
-fn spec(devices: usize, queues: u16, cores: &[usize]) -> ServerSpec {
+fn spec(front: Front, devices: usize, queues: u16, cores: &[usize]) -> ServerSpec {
     ServerSpec {
+        front,
         store: Kind::Null,
         size: DEVICE_BYTES,
         devices,
@@ -109,23 +115,18 @@ fn spec(devices: usize, queues: u16, cores: &[usize]) -> ServerSpec {
     }
 }
 
-fn measure(
-    shape: &'static str,
-    devices: usize,
-    queues: u16,
-    arguments: &Arguments,
-) -> Result<Spread> {
-    let mut server = Small::start(&spec(devices, queues, &arguments.cores), &Watcher::Nobody)?;
+fn measure(shape: &'static str, spec: &ServerSpec, arguments: &Arguments) -> Result<Spread> {
+    let mut server = Small::start(spec, &Watcher::Nobody)?;
     let load = LoadSpec {
         block: 4096,
         depth: DEPTH,
-        queues,
+        queues: spec.queues,
         seconds: arguments.seconds,
         warmup: 0.2,
         cpus: cpu::all()?,
         ..LoadSpec::default()
     };
-    let mut client = Client::connect(&server.sockets(), &load)?;
+    let mut client = server.connect(&load)?;
     let queues_before = server.queues()?;
     let before = server.cores()?;
     client.go()?;
@@ -153,7 +154,7 @@ fn measure(
 
 /// Instructions per request of two queues, served by these cores.
 fn instructions(cores: &[usize], arguments: &Arguments) -> Result<f64> {
-    let mut spec = spec(1, 2, cores);
+    let mut spec = spec(Front::VhostBlk, 1, 2, cores);
     spec.spin = Some(0);
     let load = LoadSpec {
         block: 4096,

@@ -8,7 +8,8 @@
 //! |---|---|
 //! | (start) | `ready` |
 //! | `cores` | JSON, [`CoreCount`] by core; costs every core one message |
-//! | `queues` | JSON, [`QueueCount`] by queue of every device |
+//! | `queues` | JSON, [`QueueCount`] by queue of every device; over iSCSI by core |
+//! | `portal` | JSON, the address of its iSCSI portal |
 
 use std::io::BufRead;
 use std::os::unix::net::UnixListener;
@@ -19,7 +20,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use front::vhost_user::{Adapter, Blk, Notice, Observer, Spec};
 use rt::os::config::Spin;
 use rt::sync::Answer;
@@ -29,12 +30,15 @@ use store::file::Options;
 use store::{FileStore, MemoryStore, NullStore, Store};
 use target::virtio_blk::Id;
 
+use crate::serve_iscsi::Portal;
 use crate::{Result, allocator, cpu, limits};
 
 const BLOCK_SIZE: u32 = 512;
 
 #[derive(Args)]
 pub struct Arguments {
+    #[arg(long, value_enum, default_value_t = Front::VhostBlk)]
+    front: Front,
     /// null, memory or file:PATH
     #[arg(long)]
     store: Kind,
@@ -42,7 +46,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 1 << 30)]
     size: u64,
     /// Sockets are PATH.0, PATH.1 and so on
-    #[arg(long)]
+    #[arg(long, default_value = "disk")]
     socket: PathBuf,
     #[arg(long, default_value_t = 1)]
     devices: usize,
@@ -58,6 +62,14 @@ pub struct Arguments {
     /// one that sleeps in io_uring_enter does not let the others go on
     #[arg(long)]
     tick_ms: Option<u64>,
+}
+
+/// What clients come through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Front {
+    VhostBlk,
+    /// One device; a queue is a session
+    Iscsi,
 }
 
 /// What keeps the data.
@@ -108,6 +120,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         match line?.trim() {
             "cores" => println!("{}", serde_json::to_string(&server.cores()?)?),
             "queues" => println!("{}", serde_json::to_string(&server.queues()?)?),
+            "portal" => println!("{}", serde_json::to_string(&server.portal()?)?),
             other => return Err(format!("no command {other:?}").into()),
         }
     }
@@ -118,6 +131,7 @@ struct Server {
     running: Vec<Running>,
     cores: Vec<Remote>,
     adapters: Vec<Adapter<Blk>>,
+    portal: Option<Portal>,
 }
 
 /// The thread of a core. The core runs until it is told that all is over.
@@ -135,6 +149,10 @@ impl Server {
             cores.push(remote);
         }
         let mut adapters = Vec::new();
+        if arguments.front == Front::Iscsi {
+            let portal = Some(Portal::open(&cores, &open(arguments, &cores[0])?)?);
+            return Ok(Self { running, cores, adapters, portal });
+        }
         for device in 0..arguments.devices {
             // Each device begins on the next core, so that one queue of each spreads as well.
             let mut turned = cores.clone();
@@ -158,7 +176,11 @@ impl Server {
             let started = Adapter::start(&turned[0], socket, spec).wait();
             adapters.push(started.ok_or("the core has ended")??);
         }
-        Ok(Self { running, cores, adapters })
+        Ok(Self { running, cores, adapters, portal: None })
+    }
+
+    fn portal(&self) -> Result<String> {
+        Ok(self.portal.as_ref().ok_or("no portal without --front iscsi")?.address())
     }
 
     fn cores(&self) -> Result<Vec<CoreCount>> {
@@ -180,6 +202,10 @@ impl Server {
 
     fn queues(&self) -> Result<Vec<QueueCount>> {
         let mut counts = Vec::new();
+        let by_core = self.portal.as_ref().map(Portal::requests).transpose()?;
+        for (core, requests) in by_core.into_iter().flatten().enumerate() {
+            counts.push(QueueCount { device: 0, queue: 0, core, requests });
+        }
         for (device, adapter) in self.adapters.iter().enumerate() {
             let info = adapter.info().wait().ok_or("the core has ended")?;
             for queue in info.session.iter().flat_map(|session| &session.queues) {
@@ -199,7 +225,7 @@ impl Server {
         for adapter in &self.adapters {
             adapter.close().wait();
         }
-        drop(self.adapters);
+        drop((self.adapters, self.portal));
         for Running { over, thread } in self.running {
             over.give(());
             thread.join().map_err(|_| "a core panicked")??;

@@ -14,9 +14,10 @@ use system_tests::{Node, Qemu};
 use tempfile::TempDir;
 
 use crate::client::Outcome;
+use crate::iscsi_servers::Portal;
 use crate::program::Program;
-use crate::serve::{CoreCount, Kind, QueueCount, socket_of};
-use crate::{Result, callgrind, cpu, serve};
+use crate::serve::{CoreCount, Front, Kind, QueueCount, socket_of};
+use crate::{Result, callgrind, cpu, iscsi_client, serve, serve_iscsi};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
@@ -36,6 +37,7 @@ const PRODUCT_CORE: &str = "viaduct-core";
 /// What a server serves, and where it may run.
 #[derive(Clone, Debug)]
 pub struct ServerSpec {
+    pub front: Front,
     pub store: Kind,
     /// Bytes of a device that is not a file.
     pub size: u64,
@@ -94,6 +96,8 @@ pub struct Small {
     program: Program,
     dir: TempDir,
     devices: usize,
+    front: Front,
+    size: u64,
 }
 
 impl Small {
@@ -106,6 +110,11 @@ impl Small {
         };
         let cores: Vec<String> = spec.cpus.iter().map(usize::to_string).collect();
         let mut command = own("serve")?;
+        let front = match spec.front {
+            Front::VhostBlk => "vhost-blk",
+            Front::Iscsi => "iscsi",
+        };
+        command.args(["--front", front]);
         command.args(["--store", &store, "--size", &spec.size.to_string()]);
         command.args(["--devices", &spec.devices.to_string()]);
         command.args(["--queues", &spec.queues.to_string(), "--cores", &cores.join(",")]);
@@ -119,7 +128,22 @@ impl Small {
         let command = watcher.command(&command);
         let mut program = cpu::with(&spec.cpus, || Program::start(command))?;
         program.expect("ready", START_LIMIT)?;
-        Ok(Self { program, dir, devices: spec.devices })
+        Ok(Self { program, dir, devices: spec.devices, front: spec.front, size: spec.size })
+    }
+
+    /// A client that has connected.
+    pub fn connect(&mut self, load: &LoadSpec) -> Result<Client> {
+        match self.front {
+            Front::VhostBlk => Client::connect(&self.sockets(), load),
+            Front::Iscsi => Client::log_in(&self.portal()?, load),
+        }
+    }
+
+    pub fn portal(&mut self) -> Result<Portal> {
+        let address: String = self.program.ask("portal", ANSWER_LIMIT)?;
+        let target = serve_iscsi::TARGET.to_owned();
+        let (address, pid) = (address.parse()?, self.program.pid());
+        Ok(Portal { address, target, lun: 0, size: self.size, pid })
     }
 
     pub fn sockets(&self) -> Vec<PathBuf> {
@@ -385,6 +409,13 @@ impl Client {
             command.args(["--server", &pid.to_string()]);
         }
         let mut program = cpu::with(&load.cpus, || Program::start(command))?;
+        program.expect("ready", RUN_LIMIT)?;
+        Ok(Self(program))
+    }
+
+    /// Sessions of our own initiator, one for each queue.
+    pub fn log_in(portal: &Portal, load: &LoadSpec) -> Result<Self> {
+        let mut program = Program::start(iscsi_client::command(portal, load)?)?;
         program.expect("ready", RUN_LIMIT)?;
         Ok(Self(program))
     }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::client::Outcome;
 use crate::numbers::{Summary, columns, short};
 use crate::report::{Report, results_dir};
-use crate::serve::Kind;
+use crate::serve::{Front, Kind};
 use crate::servers::{Client, Idle, LoadSpec, Ours, Server, ServerSpec, StorageDaemon, Watcher};
 use crate::{Result, file, fio};
 
@@ -257,6 +257,7 @@ impl Servers {
             _ => Kind::Null,
         };
         let spec = ServerSpec {
+            front: Front::VhostBlk,
             store: kind,
             size: arguments.size,
             devices: 1,
