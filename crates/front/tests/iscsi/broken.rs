@@ -86,9 +86,7 @@ async fn damage_is_found_wherever_it_is(mut env: Env) {
         tap.harm(direction, Harm::Flip(tap.passed(direction) + env.random.below(ahead)));
         use_up(&mut env, session, 4).await;
         tap.harm(direction, Harm::None);
-        while !server.sessions.is_empty() {
-            env.sleep(1).await;
-        }
+        server.sessions.gone().await;
     }
 }
 
@@ -165,9 +163,7 @@ fn half_a_connection_is_found() {
         assert!(matches!(failure, Failure::Lost(Lost::Silent | Lost::Closed)), "{failure:?}");
         let taken = env.core.now() - started;
         assert!(taken < Duration::from_secs(35), "{taken:?}");
-        while !server.sessions.is_empty() {
-            env.sleep(100).await;
-        }
+        server.sessions.gone().await;
     });
 }
 

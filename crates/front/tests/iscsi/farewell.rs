@@ -48,7 +48,10 @@ async fn who_does_not_log_out_is_dropped(env: Env) {
         let command = deaf.read(tag, 0, 512 << 10);
         deaf.send(&command, &[]).await;
     }
-    env.sleep(100).await;
+    // As many as a session has memory for.
+    while server.read_bytes().await < 16 << 20 {
+        env.sleep(1).await;
+    }
     let started = env.core.now();
     server.farewell(Farewell::Logout);
     let told = session.told().await.unwrap();
@@ -76,7 +79,9 @@ async fn a_dropped_session_is_told_so(mut env: Env) {
             }
         }
     });
-    env.sleep(10).await;
+    while server.requests().await < 4 {
+        env.sleep(1).await;
+    }
     server.farewell(Farewell::Drop);
     // A connection that is closed while data is on its way to it may fail before it is read out.
     let is_end = |lost: &Lost| match lost {
