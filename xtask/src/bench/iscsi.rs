@@ -242,7 +242,7 @@ fn beside(portal: &Portal, arguments: &Arguments) -> Result<Beside> {
     // So that they are still at it when the quiet one ends.
     let longer = one.seconds * 1.1;
     let many = Load { sessions: BUSY_SESSIONS, depth: BUSY_DEPTH, seconds: longer, ..one };
-    let quiet = Load { first: BUSY_SESSIONS, is_urgent: true, ..one };
+    let quiet = Load { is_urgent: true, ..one };
     let mut many = many.connect(portal, arguments)?;
     let mut quiet = quiet.connect(portal, arguments)?;
     many.tell("go")?;
@@ -283,8 +283,6 @@ fn idle(arguments: &Arguments) -> Result<Idle> {
 /// What our own initiators do.
 #[derive(Clone, Copy)]
 struct Load {
-    /// Number of the first session.
-    first: u16,
     sessions: u16,
     depth: usize,
     digests: bool,
@@ -296,7 +294,7 @@ struct Load {
 impl Load {
     fn new(arguments: &Arguments) -> Self {
         let seconds = arguments.seconds as f64;
-        Self { first: 0, sessions: 1, depth: 1, digests: false, seconds, is_urgent: false }
+        Self { sessions: 1, depth: 1, digests: false, seconds, is_urgent: false }
     }
 
     fn connect(self, portal: &Portal, arguments: &Arguments) -> Result<Program> {
@@ -310,7 +308,6 @@ impl Load {
             ..LoadSpec::default()
         };
         let mut command = iscsi_client::command(portal, &spec)?;
-        command.args(["--first", &self.first.to_string()]);
         if self.digests {
             command.arg("--digests");
         }

@@ -49,9 +49,6 @@ pub struct Arguments {
     /// Bytes of the LU
     #[arg(long)]
     size: u64,
-    /// Number of the first session: each has an ISID of its own
-    #[arg(long, default_value_t = 0)]
-    first: u16,
     #[arg(long, default_value_t = 1)]
     sessions: u16,
     #[arg(long, default_value_t = 1)]
@@ -119,7 +116,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
 
 async fn serve(core: Core, arguments: Arguments) -> Result<()> {
     let mut sessions = Vec::new();
-    for number in arguments.first..arguments.first + arguments.sessions {
+    for number in 0..arguments.sessions {
         sessions.push(Rc::new(open(&core, &arguments, number).await?));
     }
     if arguments.fill {
@@ -148,11 +145,13 @@ async fn serve(core: Core, arguments: Arguments) -> Result<()> {
 async fn open(core: &Core, arguments: &Arguments, number: u16) -> Result<Session> {
     let policy = if arguments.digests { DigestPolicy::Required } else { DigestPolicy::Never };
     let wishes = Wishes { header_digest: policy, data_digest: policy, ..Wishes::default() };
+    // Initiators of one name, and other processes may be at work too.
+    let [_, p0, p1, p2] = std::process::id().to_be_bytes();
     let [high, low] = number.to_be_bytes();
     let config = Initiator {
         wishes,
         name: arguments.initiator.clone(),
-        isid: [0x80, 0xbe, 0xcc, 0, high, low],
+        isid: [0x80, p0, p1, p2, high, low],
         kind: SessionKind::Normal { target: arguments.target.clone() },
         chap: None,
         commands: arguments.depth.max(1),

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::numbers::{columns, short};
 use crate::report::Report;
 use crate::serve::{Front, Kind, QueueCount};
-use crate::servers::{LoadSpec, ServerSpec, Small, Watcher};
+use crate::servers::{Client, LoadSpec, ServerSpec, Small, Watcher};
 use crate::{Result, callgrind, cpu};
 
 const DEVICE_BYTES: u64 = 1 << 30;
@@ -117,22 +117,17 @@ fn spec(front: Front, devices: usize, queues: u16, cores: &[usize]) -> ServerSpe
 
 fn measure(shape: &'static str, spec: &ServerSpec, arguments: &Arguments) -> Result<Spread> {
     let mut server = Small::start(spec, &Watcher::Nobody)?;
-    let load = LoadSpec {
-        block: 4096,
-        depth: DEPTH,
-        queues: spec.queues,
-        seconds: arguments.seconds,
-        warmup: 0.2,
-        cpus: cpu::all()?,
-        ..LoadSpec::default()
-    };
-    let mut client = server.connect(&load)?;
+    let mut clients = Vec::new();
+    for load in loads(spec, arguments)? {
+        clients.push(server.connect(&load)?);
+    }
     let queues_before = server.queues()?;
     let before = server.cores()?;
-    client.go()?;
+    clients.iter_mut().try_for_each(Client::start)?;
+    clients.iter_mut().try_for_each(|client| client.outcome().map(drop))?;
     let after = server.cores()?;
     let queues_after = server.queues()?;
-    client.finish()?;
+    clients.into_iter().try_for_each(Client::finish)?;
     server.finish()?;
     let by_core = |counts: &[QueueCount]| {
         let mut requests = vec![0; arguments.cores.len()];
@@ -150,6 +145,28 @@ fn measure(shape: &'static str, spec: &ServerSpec, arguments: &Arguments) -> Res
     let messages =
         before.iter().zip(&after).map(|(before, after)| after.messages - before.messages - 1);
     Ok(Spread { shape, difference, messages: messages.sum(), requests_by_core })
+}
+
+/// A client has a thread for each queue, of which the scheduler takes care; one with all sessions
+/// in one thread would sit on one CPU, so there is one on each.
+fn loads(spec: &ServerSpec, arguments: &Arguments) -> Result<Vec<LoadSpec>> {
+    let load = LoadSpec {
+        block: 4096,
+        depth: DEPTH,
+        queues: spec.queues,
+        seconds: arguments.seconds,
+        warmup: 0.2,
+        cpus: cpu::all()?,
+        ..LoadSpec::default()
+    };
+    Ok(match spec.front {
+        Front::VhostBlk => vec![load],
+        Front::Iscsi => {
+            let queues = load.queues / load.cpus.len() as u16;
+            let of = |cpu: &usize| LoadSpec { queues, cpus: vec![*cpu], ..load.clone() };
+            load.cpus.iter().map(of).collect()
+        }
+    })
 }
 
 /// Instructions per request of two queues, served by these cores.

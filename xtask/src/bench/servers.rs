@@ -421,7 +421,16 @@ impl Client {
     }
 
     pub fn go(&mut self) -> Result<Outcome> {
-        self.0.ask("go", RUN_LIMIT)
+        self.start()?;
+        self.outcome()
+    }
+
+    pub fn start(&mut self) -> Result<()> {
+        self.0.tell("go")
+    }
+
+    pub fn outcome(&mut self) -> Result<Outcome> {
+        self.0.answer(RUN_LIMIT)
     }
 
     pub fn finish(self) -> Result<()> {

@@ -42,7 +42,7 @@ enum Slot {
 struct Waiting {
     task: TaskId,
     parsed: Result<Parsed, scsi::Answer>,
-    memory: Rc<Held>,
+    memory: Held,
 }
 
 /// A command that can run.
@@ -52,7 +52,7 @@ struct Ready {
     parsed: Parsed,
     tag: u32,
     attribute: Attribute,
-    out: Option<Rc<Held>>,
+    out: Option<Held>,
     into: Option<Held>,
 }
 
@@ -80,10 +80,10 @@ impl Commands {
         behind.len() < before
     }
 
-    /// The memory for the data that a command is sent.
-    pub fn memory(&self, task: TaskId) -> Option<Rc<Held>> {
-        match self.slots.borrow().get(task.index()) {
-            Some(Slot::Receiving(waiting)) => Some(waiting.memory.clone()),
+    /// Calls with the memory for the data that a command is sent.
+    pub fn with_memory<T>(&self, task: TaskId, f: impl FnOnce(&mut Held) -> T) -> Option<T> {
+        match self.slots.borrow_mut().get_mut(task.index()) {
+            Some(Slot::Receiving(waiting)) => Some(f(&mut waiting.memory)),
             _ => None,
         }
     }
@@ -135,7 +135,7 @@ impl Connection {
             let parsed = parsed.and_then(|it| it.accepts(expected).map(|()| it));
             let parsed = parsed.and_then(|it| self.has_room_for(it.data_out_len()).map(|()| it));
             let want = parsed.as_ref().map_or(0, |parsed| parsed.data_out_len().min(expected));
-            let memory = Rc::new(self.shared.pool.take(want as usize, &self.account));
+            let memory = self.shared.pool.take(want as usize, &self.account);
             self.commands.put(task, Slot::Receiving(Waiting { task, parsed, memory }));
             let is_here = machine.accept(task, want as u32);
             drop(machine);
@@ -199,7 +199,7 @@ impl Connection {
         self.shared.core.spawn_now(async move {
             let Ready { task, parsed, tag, attribute, out, into, .. } = ready;
             let data = Data {
-                out: out.as_ref().map_or(Sgl::empty(), |out| out.sgl()),
+                out: out.as_ref().map_or(Sgl::empty(), Held::sgl),
                 into: into.as_ref().map_or(Sgl::empty(), Held::sgl),
             };
             let order = Task { tag: u64::from(tag), attribute };

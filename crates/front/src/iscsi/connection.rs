@@ -20,7 +20,7 @@ use wire::iscsi::LoginStatus;
 
 use super::command::Commands;
 use super::outbox;
-use super::pool::Pool;
+use super::pool::{Held, Pool};
 use super::sessions::{Entry, Sessions};
 use super::{
     COMMANDS_PER_TURN, Ends, Host, LOGIN_LIMIT, Notice, QUIET_LIMIT, SESSION_BYTES_MAX, Settings,
@@ -209,9 +209,8 @@ impl Connection {
 
     /// Puts data that has arrived where it belongs.
     fn place(&self, data: DataOut, bytes: &[u8]) {
-        if let Some(memory) = self.commands.memory(data.task) {
-            memory.sgl().copy_in(data.offset as usize, bytes);
-        }
+        let at = data.offset as usize;
+        self.commands.with_memory(data.task, |memory| memory.sgl().copy_in(at, bytes));
         self.placed(bytes.len(), |digest| digest.update(bytes));
     }
 
@@ -227,12 +226,11 @@ impl Connection {
     /// Receives data where it belongs.
     async fn receive_data(&self, data: DataOut) -> io::Result<()> {
         let (at, len) = (data.offset as usize, data.length as usize);
-        let Some(memory) = self.commands.memory(data.task) else {
-            unreachable!("data is only asked for where there is memory for it");
-        };
-        let memory = memory.sgl();
-        let count = arrived(self.stream.recv(&memory.slice(at, len)).await?)?;
-        self.placed(count, |digest| digest_of(digest, &memory.slice(at, count)));
+        let place = |memory: &mut Held| memory.sgl().slice(at, len).to_buf();
+        let place = self.commands.with_memory(data.task, place);
+        let place = place.expect("data is only asked for where there is memory for it");
+        let count = arrived(self.stream.recv(&place.sgl()).await?)?;
+        self.placed(count, |digest| digest_of(digest, &place.sgl().slice(0, count)));
         Ok(())
     }
 
