@@ -35,7 +35,7 @@ const fn at_least(name: &'static str, limit: f64, measure: &'static str) -> Bar 
 }
 
 /// Every bar of every verb.
-pub const BARS: [Bar; 32] = [
+pub const BARS: [Bar; 33] = [
     at_most("executor-nop-32", 2.2, "io_uring NOP by a task, depth 32: × the bare loop"),
     at_most(
         "executor-at-once",
@@ -63,6 +63,7 @@ pub const BARS: [Bar; 32] = [
     at_least("file-seq-read", 0.95, "file, 128 KiB sequential read: × the peer's IOPS"),
     at_least("file-seq-write", 0.95, "file, 128 KiB sequential write: × the peer's IOPS"),
     at_most("scaling-spread", 0.2, "queues and devices: busiest core above the least busy one"),
+    at_most("scaling-iscsi-spread", 0.2, "iSCSI sessions: busiest core above the least busy one"),
     at_most("scaling-messages", 0.0, "messages between cores under load"),
     at_most("scaling-instructions", 1.05, "instructions per request on two cores: × one core"),
     at_most("idle-cpu", 0.0, "idle devices: run time of the cores, ns"),

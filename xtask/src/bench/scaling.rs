@@ -40,6 +40,10 @@ const SHAPES: [(&str, Front, usize, u16); 4] = [
     ("one LU, 8 iSCSI sessions", Front::Iscsi, 1, 8),
 ];
 
+/// Names of bars.
+const SPREAD: &str = "scaling-spread";
+const ISCSI_SPREAD: &str = "scaling-iscsi-spread";
+
 #[derive(Serialize)]
 struct Figures {
     spread: Vec<Spread>,
@@ -50,6 +54,7 @@ struct Figures {
 #[derive(Serialize)]
 struct Spread {
     shape: &'static str,
+    bar: &'static str,
     requests_by_core: Vec<u64>,
     /// How much more the busiest core did than the least busy one.
     difference: f64,
@@ -74,9 +79,15 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     );
     print(&report.figures);
     let spread = &report.figures.spread;
-    let difference = spread.iter().map(|spread| spread.difference).fold(0.0, f64::max);
+    let most = |bar: &str| {
+        let of_bar = spread.iter().filter(|spread| spread.bar == bar);
+        of_bar.map(|spread| spread.difference).fold(0.0, f64::max)
+    };
+    let differences = [SPREAD, ISCSI_SPREAD].map(|bar| (bar, most(bar)));
     let messages = spread.iter().map(|spread| spread.messages).sum::<u64>();
-    report.judge("scaling-spread", difference, Vec::new());
+    for (bar, difference) in differences {
+        report.judge(bar, difference, Vec::new());
+    }
     report.judge("scaling-messages", messages as f64, Vec::new());
     if let (Some(one), Some(two)) = (one, two) {
         report.judge("scaling-instructions", two / one, Vec::new());
@@ -144,7 +155,11 @@ fn measure(shape: &'static str, spec: &ServerSpec, arguments: &Arguments) -> Res
     // The second reading is itself one message to each core.
     let messages =
         before.iter().zip(&after).map(|(before, after)| after.messages - before.messages - 1);
-    Ok(Spread { shape, difference, messages: messages.sum(), requests_by_core })
+    let bar = match spec.front {
+        Front::VhostBlk => SPREAD,
+        Front::Iscsi => ISCSI_SPREAD,
+    };
+    Ok(Spread { shape, bar, difference, messages: messages.sum(), requests_by_core })
 }
 
 /// A client has a thread for each queue, of which the scheduler takes care; one with all sessions

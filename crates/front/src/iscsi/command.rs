@@ -6,17 +6,25 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::time::Duration;
 
 use block::Sgl;
+use model::stats::{LATENCY_BUCKETS, latency_bucket};
 use proto::iscsi::{Answer, DataFault, ManagementId, TaskId};
+use rt::Time;
 use target::lun::admit::Attribute;
-use target::scsi::{self, Data, Nexus, Parsed, Response, SENSE_BYTES, Sense, Task, TaskManagement};
+use target::lun::meter::{BUCKETS_MAX, Kind};
+use target::scsi::{
+    self, Data, Nexus, Parsed, Response, SENSE_BYTES, Sense, Task, TaskManagement, Work,
+};
 use wire::iscsi::{TaskFunction, TaskResponse, attribute};
 use wire::scsi::{AdditionalSense, SenseKey, Status};
 
 use super::RECEIVING_BYTES_MAX;
 use super::connection::Connection;
 use super::pool::Held;
+
+const _: () = assert!(LATENCY_BUCKETS <= BUCKETS_MAX);
 
 /// The commands of a connection that have memory, by the places of their tasks.
 #[derive(Default)]
@@ -48,6 +56,8 @@ struct Waiting {
 /// A command that can run.
 struct Ready {
     task: TaskId,
+    /// When all of it was here.
+    at: Time,
     lun: [u8; 8],
     parsed: Parsed,
     tag: u32,
@@ -150,7 +160,8 @@ impl Connection {
             Ok(parsed) => {
                 let len = parsed.data_in_len().min(expected) as usize;
                 let into = (len > 0).then(|| self.shared.pool.take(len, &self.account));
-                self.run(nexus, Ready { task, lun, parsed, tag, attribute, out: None, into });
+                let at = self.shared.core.turn_time();
+                self.run(nexus, Ready { task, at, lun, parsed, tag, attribute, out: None, into });
             }
         }
     }
@@ -183,8 +194,8 @@ impl Connection {
                 self.answer(task, &scsi::Answer::check(sense), None);
             }
             (Ok(parsed), None) => {
-                let out = Some(memory);
-                self.run(nexus, Ready { task, lun, parsed, tag, attribute, out, into: None });
+                let (at, out) = (self.shared.core.turn_time(), Some(memory));
+                self.run(nexus, Ready { task, at, lun, parsed, tag, attribute, out, into: None });
             }
         }
     }
@@ -197,7 +208,7 @@ impl Connection {
         self.running.set(self.running.get() + 1);
         let connection = self.clone();
         self.shared.core.spawn_now(async move {
-            let Ready { task, parsed, tag, attribute, out, into, .. } = ready;
+            let Ready { task, at, parsed, tag, attribute, out, into, .. } = ready;
             let data = Data {
                 out: out.as_ref().map_or(Sgl::empty(), Held::sgl),
                 into: into.as_ref().map_or(Sgl::empty(), Held::sgl),
@@ -205,6 +216,7 @@ impl Connection {
             let order = Task { tag: u64::from(tag), attribute };
             let answer = nexus.execute(&parsed, order, data).await;
             connection.running.set(connection.running.get() - 1);
+            count_time(&parsed, connection.shared.core.turn_time() - at);
             connection.answer(task, &answer, into);
         });
     }
@@ -302,6 +314,24 @@ impl Connection {
             Response::IncorrectLun => TaskResponse::LUN_DOES_NOT_EXIST,
             Response::Failed => TaskResponse::FUNCTION_REJECTED,
         }
+    }
+}
+
+#[inline]
+fn count_time(parsed: &Parsed, taken: Duration) {
+    let Some(unit) = parsed.unit() else { return };
+    let ns = taken.as_nanos() as u64;
+    unit.handle().meter().took(kind_of(parsed), ns, latency_bucket(ns));
+}
+
+fn kind_of(parsed: &Parsed) -> Kind {
+    match parsed.work() {
+        Work::Read => Kind::Read,
+        Work::Write => Kind::Write,
+        Work::Flush => Kind::Flush,
+        Work::Discard => Kind::Discard,
+        Work::WriteSame => Kind::WriteZeroes,
+        Work::Other => Kind::Other,
     }
 }
 

@@ -7,6 +7,7 @@ use front::iscsi::{Settings, Why};
 use proto::iscsi::{DigestPolicy, Ended, Wishes};
 use rt::sim::Random;
 use store::iscsi::Session;
+use target::lun::meter::Kind;
 
 use crate::support::{Env, Region, Setup, on_both, open, pattern, read, write};
 
@@ -15,6 +16,7 @@ on_both![
     every_length_around_the_bursts,
     many_sessions_at_once,
     a_slow_initiator_delays_no_other,
+    how_long_commands_take_is_known,
 ];
 
 const STEPS: usize = 5;
@@ -159,4 +161,21 @@ async fn a_slow_initiator_delays_no_other(env: Env) {
     while server.sessions.len() > slow.len() {
         env.sleep(1).await;
     }
+}
+
+async fn how_long_commands_take_is_known(env: Env) {
+    let late = Duration::from_millis(2);
+    let server = env.server(Setup { late, ..Setup::default() }).await;
+    let session = open(&env, &server, Wishes::default(), 0).await.unwrap();
+    let started = env.core.now();
+    for at in 0..20 {
+        write(&session, at * 4096, &[7; 4096]).await.unwrap();
+        read(&session, at * 4096, 4096).await.unwrap();
+    }
+    let most = env.core.now() - started;
+    let (writes, writing) = server.times(Kind::Write).await;
+    let (reads, reading) = server.times(Kind::Read).await;
+    assert_eq!((writes, reads), (20, 20));
+    assert!(!reading.is_zero() && reading + writing <= most, "{reading:?}, {writing:?}, {most:?}");
+    assert_eq!(server.times(Kind::Flush).await, (0, Duration::ZERO));
 }

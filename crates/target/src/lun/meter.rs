@@ -1,8 +1,8 @@
 //! What is done at an LU's device on one core, counted by kind, and who wants to know when the
 //! device fails.
 //!
-//! Plain cells, added up over cores when somebody asks. Not here: how long it took, for nothing in
-//! this crate has a clock.
+//! Plain cells, added up over cores when somebody asks. How long commands took is told by a front
+//! that has a clock, and sorted by its rules: nothing in this crate has one.
 
 use std::cell::{Cell, OnceCell};
 
@@ -44,11 +44,28 @@ pub struct Counts {
     pub errors: u64,
 }
 
+/// Most buckets that a front sorts times into.
+pub const BUCKETS_MAX: usize = 32;
+
+/// How long commands of one kind took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    pub sum_ns: u64,
+    pub buckets: [u64; BUCKETS_MAX],
+}
+
+#[derive(Default)]
+struct TimeCells {
+    sum_ns: Cell<u64>,
+    buckets: [Cell<u64>; BUCKETS_MAX],
+}
+
 type Tell = Box<dyn Fn(&Error)>;
 
 #[derive(Default)]
 pub struct Meter {
     kinds: [Cell<Counts>; Kind::ALL.len()],
+    times: [TimeCells; Kind::ALL.len()],
     tell: OnceCell<Tell>,
 }
 
@@ -61,6 +78,24 @@ impl Meter {
     /// By kind, in their order.
     pub fn read(&self) -> [Counts; Kind::ALL.len()] {
         self.kinds.each_ref().map(Cell::get)
+    }
+
+    /// The same for how long commands took.
+    pub fn times(&self) -> [Times; Kind::ALL.len()] {
+        self.times.each_ref().map(|cells| Times {
+            sum_ns: cells.sum_ns.get(),
+            buckets: cells.buckets.each_ref().map(Cell::get),
+        })
+    }
+
+    /// A command took so long, which belongs into this bucket of the front's.
+    #[inline]
+    pub fn took(&self, kind: Kind, ns: u64, bucket: usize) {
+        let cells = &self.times[kind as usize];
+        cells.sum_ns.set(cells.sum_ns.get().wrapping_add(ns));
+        if let Some(count) = cells.buckets.get(bucket) {
+            count.set(count.get() + 1);
+        }
     }
 
     #[inline]
@@ -101,5 +136,17 @@ mod tests {
         assert_eq!(counts[0], Counts { requests: 1, bytes: 512, errors: 0 });
         assert_eq!(counts[1], Counts { requests: 2, bytes: 8192, errors: 1 });
         assert_eq!((counts[2], told.get()), (Counts::default(), 1));
+    }
+
+    #[test]
+    fn times_are_added_up_by_kind() {
+        let meter = Meter::default();
+        for (ns, bucket) in [(5, 0), (7, 0), (900, 3), (1, BUCKETS_MAX)] {
+            meter.took(Kind::Write, ns, bucket);
+        }
+        let times = meter.times();
+        assert_eq!(times[Kind::Write as usize].sum_ns, 913);
+        assert_eq!(times[Kind::Write as usize].buckets[..4], [2, 0, 0, 1]);
+        assert_eq!(times[Kind::Read as usize].buckets, [0; BUCKETS_MAX]);
     }
 }

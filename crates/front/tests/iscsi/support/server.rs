@@ -14,7 +14,7 @@ use store::{MemoryStore, Store};
 use target::lun::admit::{Aborted, Which};
 use target::lun::attention::AttentionSet;
 use target::lun::{
-    Caching, Config, Handle, Identity, Local, Medium, Modes, NexusId, PortId, State,
+    Caching, Config, Handle, Identity, Local, Medium, Modes, NexusId, PortId, State, meter,
 };
 use target::scsi::persist::transport_id;
 use target::scsi::{self, Env, Kind, Nexus, TargetPort, Unit};
@@ -134,6 +134,13 @@ impl Server {
     pub async fn most_in_turn(&self) -> u64 {
         let each = self.each(|host| host.disk.most_in_turn.get()).await;
         each.into_iter().max().unwrap_or(0)
+    }
+
+    /// How many commands of a kind were timed, and how long they took together.
+    pub async fn times(&self, kind: meter::Kind) -> (u64, Duration) {
+        let times = self.each(move |host| host.handle.meter().times()[kind as usize]).await;
+        let count = times.iter().flat_map(|times| times.buckets).sum();
+        (count, Duration::from_nanos(times.iter().map(|times| times.sum_ns).sum()))
     }
 
     pub async fn requests(&self) -> u64 {

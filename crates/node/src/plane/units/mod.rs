@@ -234,17 +234,22 @@ impl Units {
         .await
     }
 
-    /// What clients have done at an LU, on all cores. Nobody has measured how long it took.
+    /// What clients have done at an LU, on all cores. How long it took is in it where it was done
+    /// over iSCSI.
     pub async fn stats(&self, uuid: Uuid) -> Vec<OpStats> {
         let counts = self.handles.call(move |handles| async move {
-            handles.get(uuid).map(|handle| handle.meter().read())
+            handles.get(uuid).map(|handle| (handle.meter().read(), handle.meter().times()))
         });
         let mut sum: Vec<OpStats> = OpKind::ALL.map(OpStats::new).into();
-        for counts in counts.await.into_iter().flatten().flatten() {
-            for (sum, counts) in sum.iter_mut().zip(counts) {
+        for (counts, times) in counts.await.into_iter().flatten().flatten() {
+            for (sum, (counts, times)) in sum.iter_mut().zip(counts.into_iter().zip(times)) {
                 sum.requests += counts.requests;
                 sum.bytes += counts.bytes;
                 sum.errors += counts.errors;
+                sum.latency_sum_ns += times.sum_ns;
+                for (sum, count) in sum.latency_counts.iter_mut().zip(times.buckets) {
+                    *sum += count;
+                }
             }
         }
         sum

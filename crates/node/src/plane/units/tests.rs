@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use block::{Buffer, Op, Request};
+use model::stats::latency_bucket;
 use rt::{Config, Spin};
 use store::{MemoryStore, Store};
 use target::lun::operation::{Job, OperationKind};
 use target::lun::reservation::{Action, Kind};
-use target::lun::{Initiator, NexusId, OperationChange, PortId};
+use target::lun::{Initiator, NexusId, OperationChange, PortId, meter};
 
 use super::*;
 use crate::engine::Reporter;
@@ -131,6 +132,24 @@ fn iscsi(name: &str) -> NexusId {
 fn register(nexus: &NexusId, through_power_loss: bool) -> Change {
     let action = Action::RegisterAnyway { new_key: 5, all_ports: false, through_power_loss };
     Change::Reserve { nexus: nexus.clone(), action }
+}
+
+#[test]
+fn what_was_counted_on_all_cores_is_added_up() {
+    let process = Disk::new().process("monday");
+    let stats = process.run(async |units| {
+        let use_it = async |handles: Rc<Handles>| {
+            let handle = handles.get(LU).unwrap();
+            handle.meter().count(Op::Read, 512, Ok(()));
+            handle.meter().took(meter::Kind::Read, 5_000, latency_bucket(5_000));
+        };
+        units.handles.call(use_it).await;
+        units.stats(LU).await
+    });
+    let read = &stats[OpKind::Read as usize];
+    assert_eq!((read.requests, read.bytes, read.latency_sum_ns), (2, 1024, 10_000));
+    assert_eq!(read.latency_counts[latency_bucket(5_000)], 2);
+    assert_eq!(stats[OpKind::Write as usize], OpStats::new(OpKind::Write));
 }
 
 #[test]
