@@ -19,6 +19,7 @@
 //! | [`reservation`] | who holds an LU, and who registered to |
 //! | [`qos`] | [`Limits`]: what an LU may take at most |
 //! | [`stats`] | counters and latency histograms of a device |
+//! | [`import`] | an LU that begins as a copy of an image |
 //! | [`image`] | image formats that are not raw, and QEMU's lock bytes |
 //! | [`error`] | [`ApiError`]: kind → exit code and HTTP status |
 //!
@@ -32,6 +33,7 @@ pub mod drive;
 pub mod error;
 pub mod event;
 pub mod image;
+pub mod import;
 pub mod limits;
 pub mod lu;
 pub mod mapping;
@@ -51,6 +53,7 @@ pub use config::Config;
 pub use drive::{Drive, DriveCreate, DriveLoad, DriveView, Tray};
 pub use error::{ApiError, ErrorKind};
 pub use event::{Event, Severity, Subject};
+pub use import::{ImportTold, LuImport};
 pub use lu::{Backing, BlockSize, Cache, Lu, LuAdopt, LuCreate, LuResize};
 pub use mapping::{AdapterId, MapRequest, Mapping, MappingId, Slot, Via};
 pub use medium::{Medium, MediumAdd, MediumView};

@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | here | [`Api`]: what a handler may ask for, and how long it waits |
-//! | [`routes`], [`clients`], [`optical`], [`adding`], [`reservations`] | the routes and their handlers |
+//! | [`routes`], [`clients`], [`optical`], [`adding`], [`importing`], [`reservations`] | the routes and their handlers |
 //! | [`document`] | the OpenAPI document, generated from the handlers |
 //! | [`listen`] | the Unix socket, TCP, and the thread that serves both |
 //!
@@ -14,6 +14,7 @@
 pub mod adding;
 pub mod clients;
 pub mod document;
+pub mod importing;
 pub mod listen;
 pub mod optical;
 pub mod reservations;

@@ -43,6 +43,7 @@ pub enum Change {
     LuAdopt(LuAdopt, Probe),
     LuResize(LuName, LuResize, Option<Probe>),
     LuLimits(LuName, LimitsChange),
+    LuImport(LuName, Uuid, ImportChange),
     LuRemove(LuName),
     Optical(OpticalChange),
     ClientCreate(Client),
@@ -52,6 +53,17 @@ pub enum Change {
     Map(MapRequest),
     Unmap(LuName, ClientName, Option<Via>),
     Restore(ConfigRestore),
+}
+
+/// How far an import has come.
+#[derive(Debug, Clone)]
+pub enum ImportChange {
+    /// Its file is about to be made.
+    Begin,
+    /// The file holds the image.
+    End(LuCreate),
+    /// It will never be an LU.
+    GiveUp,
 }
 
 /// A change of media and drives.
@@ -289,6 +301,7 @@ impl Control {
                 let message = format!("LU '{name}' has other limits");
                 Ok(Prepared::lu(next, name, "lu-limited", message))
             }
+            Change::LuImport(name, uuid, change) => prepare_import(config, name, uuid, change),
             Change::LuRemove(name) => {
                 let (next, marks) = ops::lu_remove(config, &name)?;
                 let message = format!("LU '{name}' was removed");
@@ -635,6 +648,32 @@ impl Control {
 fn desired(state: &State, cluster: &str) -> Desired {
     let (config, secrets, media) = (state.config(), state.secrets(), state.media());
     Desired::of(Source { config, secrets, media, cluster })
+}
+
+fn prepare_import(
+    config: &Config,
+    name: LuName,
+    uuid: Uuid,
+    change: ImportChange,
+) -> Result<Prepared, ApiError> {
+    let same = || config.clone();
+    let (next, mark, kind, message) = match change {
+        ImportChange::Begin => {
+            ops::lu_name_is_free(config, &name)?;
+            let message = format!("an image is being imported for LU '{name}'");
+            (same(), Mark::Importing(uuid), "lu-import-begun", message)
+        }
+        ImportChange::End(request) => {
+            let next = ops::lu_create(config, &request, uuid)?;
+            let message = format!("LU '{name}' was made of an image, {}", request.size);
+            (next, Mark::Made(uuid), "lu-imported", message)
+        }
+        ImportChange::GiveUp => {
+            let message = format!("the import of LU '{name}' has ended without it");
+            (same(), Mark::Leftover(uuid), "lu-import-ended", message)
+        }
+    };
+    Ok(Prepared { marks: vec![mark], ..Prepared::lu(next, name, kind, message) })
 }
 
 fn prepare_chap(

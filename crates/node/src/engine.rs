@@ -20,9 +20,10 @@ use model::image::ImageUse;
 use model::reservation::Reservations;
 use model::stats::DeviceStats;
 use model::status::{AdapterState, IscsiSession, Session};
-use model::{AdapterId, ApiError, Cache, Limits, MappingId, Severity, Size, Subject};
+use model::{AdapterId, ApiError, Cache, ImportTold, Limits, MappingId, Severity, Size, Subject};
 use uuid::Uuid;
 
+use crate::import::Import;
 use crate::probe::Probe;
 use crate::records::Records;
 use crate::socket::SocketSpec;
@@ -32,6 +33,10 @@ pub trait Engine: Send + Sync {
     /// Makes the file of an LU in the data directory, sparse, of the device's size. A file that is
     /// there already is kept, whatever it holds.
     fn create_backing(&self, device: &DeviceSpec, done: Done<Made>);
+
+    /// Makes the file of an LU out of an image, durable and verified; answers with its size. What
+    /// an import that fails leaves is deleted as everything else is, by [`Engine::remove_backing`].
+    fn import(&self, import: &Import, tell: Tell, done: Done<Size>);
 
     /// Deletes the file of an LU or a medium. That it is gone already is success.
     fn remove_backing(&self, uuid: Uuid, done: Done<()>);
@@ -115,6 +120,9 @@ pub struct Context {
     /// Another one each time that the machine starts.
     pub boot: String,
 }
+
+/// Takes word of how far an import is; false when nobody wants it any more.
+pub type Tell = Box<dyn Fn(ImportTold) -> bool + Send>;
 
 /// Tells the node that something happened: a client came or went, a store failed, a drain takes
 /// long. It never blocks, so a core may call it.

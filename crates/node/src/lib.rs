@@ -17,6 +17,7 @@
 //! | [`state`] | the desired state in `kv`, and every change to it, validated |
 //! | [`reconcile`] | which step next: plan, steps under way, failures and their retries |
 //! | [`control`] | the one thread that owns state and reconciler, and what others see of it |
+//! | [`import`] | an image as the data of a new LU |
 //! | [`library`] | media: how a file becomes one, what is on it |
 //! | [`records`] | what is kept of each LU's reservations and modes |
 //! | [`events`] | the bounded log of what happened |
@@ -38,6 +39,7 @@ pub mod control;
 pub mod datadir;
 pub mod engine;
 pub mod events;
+pub mod import;
 pub mod library;
 pub mod metrics;
 pub mod owner;

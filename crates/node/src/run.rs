@@ -231,6 +231,9 @@ fn tidy(state: &State, records: &KvRecords, directory: &DataDir) -> Result<(), A
     let lus = config.lus.iter().map(|lu| lu.uuid);
     records.sweep(&lus.chain(config.drives.iter().map(|drive| drive.uuid)).collect())?;
     let known = state.media().values().map(|medium| medium.uuid).collect();
+    crate::import::tidy(&directory.lus()).map_err(|error| {
+        ApiError::failed(format!("cannot tidy {}: {error}", directory.lus().display()))
+    })?;
     library::tidy(&directory.media(), &known)
 }
 

@@ -16,6 +16,7 @@
 //! | `/config/G/mapping/CLIENT/SLOT/LUN` | the object |
 //! | `/config/G/secret/CLIENT` | the client's CHAP secrets, which are in no other value |
 //! | `/node/ID/made/UUID` | the LU's file was made on this node |
+//! | `/node/ID/importing/UUID` | an image is being copied into the file of an LU to be |
 //! | `/node/ID/leftover/UUID` | the LU or medium was removed; its file is to be deleted |
 //! | `/node/ID/medium/NAME` | a medium of the node's library |
 //!
@@ -75,6 +76,8 @@ pub struct State {
 /// A note about a file that goes into `kv` together with a change or by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mark {
+    /// An image is being copied into the LU's file, and nobody knows the LU yet.
+    Importing(Uuid),
     Made(Uuid),
     Leftover(Uuid),
     /// The file is deleted.
@@ -91,7 +94,13 @@ impl State {
         let entries = range_all(kv.as_ref(), &format!("/node/{node}/medium/"));
         let media: Vec<Medium> = decode_all(&entries.map_err(unavailable)?)?;
         let media = Arc::new(media.into_iter().map(|it| (it.name.clone(), it)).collect());
-        Ok(State { kv, node, head, config, secrets, made, leftovers, media })
+        let importing = uuids("importing")?;
+        let mut state = State { kv, node, head, config, secrets, made, leftovers, media };
+        // Who copied is gone, and what is there is half an LU.
+        for uuid in importing {
+            state.mark(Mark::Leftover(uuid))?;
+        }
+        Ok(state)
     }
 
     pub fn config(&self) -> &Config {
@@ -251,8 +260,11 @@ impl State {
     fn with_marks(&self, transaction: Transaction, marks: &[Mark]) -> Transaction {
         let key = |kind: &str, uuid: Uuid| format!("/node/{}/{kind}/{uuid}", self.node);
         marks.iter().fold(transaction, |txn, mark| match *mark {
-            Mark::Made(uuid) => txn.put(key("made", uuid), ""),
-            Mark::Leftover(uuid) => txn.put(key("leftover", uuid), ""),
+            Mark::Importing(uuid) => txn.put(key("importing", uuid), ""),
+            Mark::Made(uuid) => txn.put(key("made", uuid), "").delete(key("importing", uuid)),
+            Mark::Leftover(uuid) => {
+                txn.put(key("leftover", uuid), "").delete(key("importing", uuid))
+            }
             Mark::Gone(uuid) => txn.delete(key("made", uuid)).delete(key("leftover", uuid)),
         })
     }
@@ -260,6 +272,7 @@ impl State {
     fn note(&mut self, marks: &[Mark]) {
         for mark in marks {
             match *mark {
+                Mark::Importing(_) => {}
                 Mark::Made(uuid) => {
                     self.made.insert(uuid);
                 }

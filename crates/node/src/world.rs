@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 pub use rt::os::machine::{
     JoinHandle, TcpListener, UnixListener, access_of, bind_tcp, bind_unix, canonical, give_owner,
-    link_target, make_directory, names_in, new_name, own_uid, process_id, read_text, remove_file,
-    rename, replace_file, set_mode, sleep,
+    link_target, make_directory, names_in, new_name, own_uid, process_id, read_text,
+    remove_directory, remove_file, rename, replace_file, set_mode, sleep,
 };
 pub use rt::os::thread::spawn;
 

@@ -11,4 +11,5 @@
 #![forbid(unsafe_code)]
 
 pub mod iscsi;
+pub mod nbd;
 pub mod vhost_user;

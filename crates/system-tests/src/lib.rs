@@ -59,6 +59,7 @@ pub mod node;
 pub mod node_in_guest;
 pub mod open_iscsi;
 pub mod qemu;
+pub mod qemu_nbd;
 pub mod qmp;
 pub mod storage_daemon;
 pub mod verify;

@@ -230,9 +230,12 @@ pub enum Lu {
 #[derive(Debug, Args)]
 pub struct LuCreate {
     pub name: LuName,
-    /// Like 20G, 512MiB or 4096 (bytes)
-    #[arg(long)]
-    pub size: Size,
+    /// Like 20G, 512MiB or 4096 (bytes) [default with --from: that of the image]
+    #[arg(long, required_unless_present = "from")]
+    pub size: Option<Size>,
+    /// Begin as a copy of this image: raw, qcow2, VMDK or VHDX
+    #[arg(long, value_name = "FILE", conflicts_with = "backing")]
+    pub from: Option<PathBuf>,
     #[command(flatten)]
     pub look: Look,
     #[command(flatten)]

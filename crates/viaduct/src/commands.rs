@@ -8,7 +8,10 @@ use model::event::EventPage;
 use model::limits::WAIT_SECONDS_MAX;
 use model::reservation::ReservationView;
 use model::status::{ClientView, ConnectFor, Connection, LuView, MappingView, NodeStatus};
-use model::{ApiError, ClientChange, ClientName, LuAdopt, LuCreate, LuResize, MapRequest, Via};
+use model::{
+    ApiError, ClientChange, ClientName, ImportTold, LuAdopt, LuCreate, LuImport, LuResize,
+    MapRequest, Via,
+};
 use node::api::routes::Removed;
 use node::datadir::PRIVATE_FILE;
 use serde_json::Value;
@@ -16,6 +19,7 @@ use serde_json::Value;
 use crate::args::{self, Arguments, Command, Format};
 use crate::client::Client;
 use crate::output::{self, show};
+use crate::progress::Bar;
 use crate::{optical, secrets, tables};
 
 pub type Done = Result<(), ApiError>;
@@ -85,21 +89,7 @@ pub fn data_directory(given: Option<PathBuf>) -> Result<PathBuf, ApiError> {
 
 fn lu(node: &Client, command: args::Lu, format: Format) -> Done {
     match command {
-        args::Lu::Create(args::LuCreate { name, size, look, limits, backing }) => {
-            let request = LuCreate {
-                name,
-                size,
-                block_size: look.block_size,
-                serial: look.serial,
-                shareable: look.shareable,
-                cache: look.cache.into(),
-                removable: look.removable,
-                limits: limits.limits(),
-                backing: backing.into(),
-            };
-            let view: LuView = node.post("/v1/lus", &request)?;
-            show(format, &view, tables::lu_done)
-        }
+        args::Lu::Create(arguments) => lu_create(node, arguments, format),
         args::Lu::Adopt(arguments) => lu_adopt(node, arguments, format),
         args::Lu::Ls => {
             let views: Vec<LuView> = node.get("/v1/lus")?;
@@ -127,6 +117,64 @@ fn lu(node: &Client, command: args::Lu, format: Format) -> Done {
             show(format, &removed, |_| format!("LU {name} removed\n"))
         }
     }
+}
+
+fn lu_create(node: &Client, arguments: args::LuCreate, format: Format) -> Done {
+    let args::LuCreate { name, size, from, look, limits, backing } = arguments;
+    let (cache, limits) = (look.cache.into(), limits.limits());
+    let args::Look { block_size, serial, shareable, removable, .. } = look;
+    let view: LuView = match (from, size) {
+        (Some(path), size) => {
+            let path = absolute(&path)?;
+            let request = LuImport {
+                name,
+                path,
+                size,
+                block_size,
+                serial,
+                shareable,
+                cache,
+                removable,
+                limits,
+            };
+            lu_import(node, &request)?
+        }
+        (None, Some(size)) => {
+            let backing = backing.into();
+            let request = LuCreate {
+                name,
+                size,
+                block_size,
+                serial,
+                shareable,
+                cache,
+                removable,
+                limits,
+                backing,
+            };
+            node.post("/v1/lus", &request)?
+        }
+        (None, None) => return Err(ApiError::usage("say which --size the LU shall have")),
+    };
+    show(format, &view, tables::lu_done)
+}
+
+fn lu_import(node: &Client, request: &LuImport) -> Result<LuView, ApiError> {
+    let (bar, mut end) = (Bar::new()?, None);
+    node.lines("/v1/imports", request, |told| {
+        match told {
+            ImportTold::Copying(progress) => bar.draw("copying", progress),
+            ImportTold::Verifying(progress) => bar.draw("verifying", progress),
+            ImportTold::Done(view) => end = Some(Ok(*view)),
+            ImportTold::Failed(error) => end = Some(Err(error)),
+        }
+        Ok(())
+    })?;
+    bar.finish();
+    end.unwrap_or_else(|| {
+        Err(ApiError::failed("the node did not say how the import ended")
+            .then("viaduct lu ls shows whether the LU is there"))
+    })
 }
 
 fn lu_adopt(node: &Client, arguments: args::LuAdopt, format: Format) -> Done {

@@ -22,6 +22,7 @@ mod log;
 mod notify;
 mod optical;
 mod output;
+mod progress;
 mod secrets;
 mod settings;
 mod tables;

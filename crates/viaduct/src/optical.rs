@@ -1,7 +1,6 @@
 //! The verbs of media and drives, and how they are shown.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use model::medium::{MediumTold, Progress};
+use model::medium::MediumTold;
 use model::{ApiError, DriveCreate, DriveLoad, DriveView, MediumAdd, MediumView};
 use node::api::routes::Removed;
 
@@ -10,13 +9,11 @@ use crate::args::Format;
 use crate::client::Client;
 use crate::commands::{Done, absolute};
 use crate::output::{list, show, table};
+use crate::progress::Bar;
 use crate::tables::{joined, or_none, problem, yes};
 
 /// How many digits of a checksum a listing shows.
 const SUM_DIGITS: usize = 12;
-
-const BAR: &str = "{msg:9} {wide_bar} {binary_bytes:>10} of {binary_total_bytes}  \
-                   {binary_bytes_per_sec:>12}  {eta}";
 
 pub fn media(node: &Client, command: args::Media, format: Format) -> Done {
     match command {
@@ -36,35 +33,24 @@ pub fn media(node: &Client, command: args::Media, format: Format) -> Done {
     }
 }
 
-/// The bar goes to the terminal, and only there.
 fn add(
     node: &Client,
     args::MediaAdd { path, name, force }: args::MediaAdd,
     format: Format,
 ) -> Done {
     let request = MediumAdd { path: absolute(&path)?, name, force };
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template(BAR);
-    bar.set_style(style.map_err(|error| ApiError::failed(error.to_string()))?);
+    let bar = Bar::new()?;
     let mut end = None;
-    let draw = |what: &'static str, Progress { bytes, of }: Progress| {
-        if bar.message() != what {
-            bar.reset();
-            bar.set_message(what);
-        }
-        bar.set_length(of);
-        bar.set_position(bytes);
-    };
     node.lines("/v1/media", &request, |told| {
         match told {
-            MediumTold::Copying(progress) => draw("copying", progress),
-            MediumTold::Verifying(progress) => draw("verifying", progress),
+            MediumTold::Copying(progress) => bar.draw("copying", progress),
+            MediumTold::Verifying(progress) => bar.draw("verifying", progress),
             MediumTold::Done(view) => end = Some(Ok(view)),
             MediumTold::Failed(error) => end = Some(Err(error)),
         }
         Ok(())
     })?;
-    bar.finish_and_clear();
+    bar.finish();
     let view = end.unwrap_or_else(|| {
         Err(ApiError::failed("the node did not say how the copy ended")
             .then("viaduct media ls shows whether it is there"))

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod iscsi;
+pub mod nbd;
 mod open_enum;
 pub mod scsi;
 pub mod vhost_user;

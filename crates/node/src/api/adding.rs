@@ -2,6 +2,7 @@
 //!
 //! What is wrong from the start is answered as everywhere. Then the answer is a line of JSON for
 //! each step of the way (NDJSON), the last of which says how it ended. Who hangs up ends the copy.
+//! What an import of an LU has in common with it is here too.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::channel::{Channel, Sender};
 use model::medium::MediumTold;
 use model::{ApiError, Medium, MediumAdd, MediumName};
+use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Api;
@@ -52,10 +54,9 @@ pub async fn medium_add_file(
         let path = source.path().display();
         return Err(ApiError::usage(format!("{path} lies in the node's own data directory")).into());
     }
-    let (lines, body) = Channel::<Bytes>::new(LINES_MAX);
+    let (lines, answer) = lines();
     tokio::spawn(add(api, source, name, lines));
-    let head = [(header::CONTENT_TYPE, "application/x-ndjson")];
-    Ok((head, AnswerBody::new(body)).into_response())
+    Ok(answer)
 }
 
 /// Nothing is left of a medium that did not become known.
@@ -103,39 +104,81 @@ async fn copied(
     id: (MediumName, uuid::Uuid),
     lines: &mut Sender<Bytes>,
 ) -> Result<Medium, ApiError> {
-    let (tell, mut told) = mpsc::channel(LINES_MAX);
-    let (ended, mut end) = oneshot::channel();
-    let is_wanted = Arc::new(AtomicBool::new(true));
-    let (media, go_on) = (api.info.media.clone(), is_wanted.clone());
-    spawn(move || {
-        let tell = |line| {
+    let (relay, tell, ended) = Relay::new();
+    let media = api.info.media.clone();
+    spawn(move || drop(ended.send(source.copy(&media, id, &tell))))?;
+    relay.run(api, lines).await
+}
+
+/// The way of what is told from who works to who asked.
+pub(super) struct Relay<T, R> {
+    told: mpsc::Receiver<T>,
+    end: oneshot::Receiver<Result<R, ApiError>>,
+    is_wanted: Arc<AtomicBool>,
+}
+
+impl<T: Serialize + Send, R> Relay<T, R> {
+    /// The relay; what tells it, and answers whether to go on; and where the end is said.
+    pub(super) fn new()
+    -> (Self, impl Fn(T) -> bool + Send + use<T, R>, oneshot::Sender<Result<R, ApiError>>) {
+        let (tell, told) = mpsc::channel(LINES_MAX);
+        let (ended, end) = oneshot::channel();
+        let is_wanted = Arc::new(AtomicBool::new(true));
+        let go_on = is_wanted.clone();
+        let tell = move |line| {
             // What there is no room for is followed by something newer.
             let _ = tell.try_send(line);
             go_on.load(Ordering::Relaxed)
         };
-        drop(ended.send(source.copy(&media, id, &tell)));
-    })?;
-    let mut next = tokio::time::Instant::now();
-    loop {
+        (Self { told, end, is_wanted }, tell, ended)
+    }
+
+    /// Whether something was told before the end.
+    pub(super) async fn begun(&mut self, api: &Api) -> Result<(), ApiError> {
         tokio::select! {
-            copied = &mut end => return copied.unwrap_or_else(|_| Err(given_up())),
-            Some(progress) = told.recv() => {
-                if tokio::time::Instant::now() < next {
-                    continue;
-                }
-                next = tokio::time::Instant::now() + LINE_EVERY;
-                let is_heard = lines.send_data(line(&progress)).await.is_ok();
-                is_wanted.store(is_heard, Ordering::Relaxed);
-            }
+            biased;
+            Some(_) = self.told.recv() => Ok(()),
+            ended = &mut self.end => match ended.unwrap_or_else(|_| Err(given_up())) {
+                Ok(_) => Err(given_up()),
+                Err(error) => Err(error),
+            },
             () = api.closing.closed() => {
-                is_wanted.store(false, Ordering::Relaxed);
-                return end.await.unwrap_or_else(|_| Err(given_up()));
+                self.is_wanted.store(false, Ordering::Relaxed);
+                Err(given_up())
+            }
+        }
+    }
+
+    pub(super) async fn run(mut self, api: &Api, lines: &mut Sender<Bytes>) -> Result<R, ApiError> {
+        let mut next = tokio::time::Instant::now();
+        loop {
+            tokio::select! {
+                ended = &mut self.end => return ended.unwrap_or_else(|_| Err(given_up())),
+                Some(progress) = self.told.recv() => {
+                    if tokio::time::Instant::now() < next {
+                        continue;
+                    }
+                    next = tokio::time::Instant::now() + LINE_EVERY;
+                    let is_heard = lines.send_data(line(&progress)).await.is_ok();
+                    self.is_wanted.store(is_heard, Ordering::Relaxed);
+                }
+                () = api.closing.closed() => {
+                    self.is_wanted.store(false, Ordering::Relaxed);
+                    return self.end.await.unwrap_or_else(|_| Err(given_up()));
+                }
             }
         }
     }
 }
 
-fn line(told: &MediumTold) -> Bytes {
+/// An answer that comes line by line.
+pub(super) fn lines() -> (Sender<Bytes>, Response) {
+    let (lines, body) = Channel::<Bytes>::new(LINES_MAX);
+    let head = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    (lines, (head, AnswerBody::new(body)).into_response())
+}
+
+pub(super) fn line(told: &impl Serialize) -> Bytes {
     let mut line = serde_json::to_vec(told).unwrap_or_default();
     line.push(b'\n');
     line.into()
@@ -146,6 +189,6 @@ fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), ApiError> {
     thread.map(drop).map_err(|error| ApiError::failed(format!("cannot start a thread: {error}")))
 }
 
-fn given_up() -> ApiError {
+pub(super) fn given_up() -> ApiError {
     ApiError::failed("the copy was given up")
 }

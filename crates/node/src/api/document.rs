@@ -3,7 +3,7 @@
 
 use utoipa::OpenApi;
 
-use super::{adding, clients, optical, reservations, routes};
+use super::{adding, clients, importing, optical, reservations, routes};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -23,6 +23,7 @@ use super::{adding, clients, optical, reservations, routes};
         routes::lu_adopt,
         routes::lu_resize,
         routes::lu_limits,
+        importing::lu_import,
         routes::lu_remove,
         adding::medium_add_file,
         optical::medium_list,

@@ -25,6 +25,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::importing::lu_import;
 use super::{Api, adding, clients, optical, reservations};
 use crate::control::{Change, Changed};
 use crate::engine::Snapshot;
@@ -47,6 +48,7 @@ fn common() -> Router<Api> {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/lus", get(lu_list).post(lu_create))
+        .route("/v1/imports", post(lu_import))
         .route("/v1/lus/{name}/limits", patch(lu_limits))
         .route("/v1/lus/{name}", get(lu_show).patch(lu_resize).delete(lu_remove))
         .route("/v1/adopt", post(lu_adopt))
@@ -233,7 +235,7 @@ pub async fn lu_show(State(api): State<Api>, Path(name): Path<String>) -> Answer
     Ok(Json(lu_view(&api, &name).await?))
 }
 
-async fn lu_view(api: &Api, name: &LuName) -> Result<LuView, ApiError> {
+pub(super) async fn lu_view(api: &Api, name: &LuName) -> Result<LuView, ApiError> {
     let published = api.published();
     let lu = published.config.lu(name).ok_or_else(|| no_lu(name))?;
     let snapshot = api.snapshot().await?;

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use cluster::DeviceSpec;
 use model::lu::Backing;
-use model::{ApiError, Severity, Size, Subject};
+use model::{ApiError, Cache, Limits, Severity, Size, Subject};
 use rt::{Core, FileHandle, OpenOptions};
 use store::file::Options;
 use store::{FileStore, MemoryStore, NullStore, Store};
 use uuid::Uuid;
 
-use crate::engine::{Context, Made, Report};
+use crate::engine::{Context, Made, Report, Tell};
+use crate::import::{self, Image, Import};
 use crate::world;
 
 /// Permissions of an LU's file: the node's own.
@@ -103,6 +104,40 @@ pub(super) async fn open(
         Ok(store) => Ok(store),
         Err(error) => Err(ApiError::failed(format!("LU {} cannot be opened: {error}", spec.name))),
     }
+}
+
+/// Makes the file of an LU out of an image. Its handle is closed when this answers.
+pub(super) async fn import(
+    context: &Context,
+    core: &Core,
+    import: &Import,
+    tell: &Tell,
+) -> Result<Size, ApiError> {
+    let directory = import::directory(&context.lus, import.uuid);
+    let image = Image::open(core, import, directory).await?;
+    let size = image.lu_size(import)?;
+    let spec = DeviceSpec {
+        uuid: import.uuid,
+        name: import.name.clone(),
+        serial: String::new(),
+        size,
+        block_size: import.block_size,
+        cache: Cache::Writeback,
+        limits: Limits::default(),
+        read_only: false,
+        removable: false,
+        shareable: false,
+        backing: Backing::File,
+    };
+    let file = path(&context.lus, import.uuid);
+    let made = core.blocking(move || create(&file, size.0)).await;
+    let made = made.unwrap_or_else(|| Err(ApiError::failed("the work was given up")))?;
+    if made == Made::WasThere {
+        return Err(ApiError::failed(format!("LU {} has a file already", import.name)));
+    }
+    let device = open(context, core, &spec).await?.device(core);
+    image.copy(&*device, tell).await?;
+    Ok(size)
 }
 
 /// The number under which a node locks images: part of its identity, the same in every run.

@@ -37,7 +37,10 @@ use target::virtio_blk::Id;
 use uuid::Uuid;
 use volume::limit::{Budget, Limit};
 
-use crate::engine::{AdapterStatus, Context, DeviceStatus, Done, Engine, Made, Motion, Snapshot};
+use crate::engine::{
+    AdapterStatus, Context, DeviceStatus, Done, Engine, Made, Motion, Snapshot, Tell,
+};
+use crate::import::Import;
 use crate::probe::{self, Probe};
 use crate::socket::{self, SocketSpec};
 use health::Watch;
@@ -281,6 +284,13 @@ impl Engine for Plane {
     fn create_backing(&self, device: &DeviceSpec, done: Done<Made>) {
         let (path, size) = (lus::path(&self.0.context.lus, device.uuid), device.size.0);
         self.blocking(done, move || lus::create(&path, size));
+    }
+
+    fn import(&self, import: &Import, tell: Tell, done: Done<Size>) {
+        let import = import.clone();
+        self.run(done, async move |plane, core| {
+            lus::import(&plane.0.context, &core, &import, &tell).await
+        });
     }
 
     fn remove_backing(&self, uuid: Uuid, done: Done<()>) {

@@ -134,8 +134,8 @@ pub fn adopted_size(probe: &Probe, block_size: u32) -> Result<Size, ApiError> {
     })
 }
 
-fn add_lu(config: &Config, lu: Lu) -> Result<Config, ApiError> {
-    let name = &lu.name;
+/// Whether an LU could have this name.
+pub fn lu_name_is_free(config: &Config, name: &LuName) -> Result<(), ApiError> {
     if config.drive(name).is_some() {
         return Err(ApiError::conflict(format!("drive '{name}' exists already"))
             .then("choose another name: LUs and drives share them, as they are mapped by name"));
@@ -144,6 +144,11 @@ fn add_lu(config: &Config, lu: Lu) -> Result<Config, ApiError> {
         return Err(ApiError::conflict(format!("LU '{name}' exists already"))
             .then(format!("choose another name; viaduct lu show {name} shows the one there is")));
     }
+    Ok(())
+}
+
+fn add_lu(config: &Config, lu: Lu) -> Result<Config, ApiError> {
+    lu_name_is_free(config, &lu.name)?;
     lu.validate()?;
     if let Some(other) = config.lus.iter().find(|other| other.serial == lu.serial) {
         return Err(ApiError::conflict(format!(

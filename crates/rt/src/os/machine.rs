@@ -92,6 +92,14 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes an empty directory; that it is gone already is success.
+pub fn remove_directory(path: &Path) -> io::Result<()> {
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
 /// The content of a small text file; none when there is no such file.
 pub fn read_text(path: &Path) -> io::Result<Option<String>> {
     match fs::read_to_string(path) {

@@ -10,12 +10,14 @@
 //! | client memory and its faults | [`memory`] |
 //! | eventfds | [`event`] |
 //! | threads, blocking work | [`thread`] |
+//! | helper processes, confined | [`child`] |
 //! | small files, owners, listening sockets | [`machine`] |
 //!
 //! Features newer than the floor are probed with a tested fallback.
 
 #![allow(unsafe_code)]
 
+pub mod child;
 pub mod config;
 pub mod event;
 pub(crate) mod file;
