@@ -18,6 +18,7 @@
 //! | [`status`] | what is, as opposed to what is wanted: node, devices, sessions |
 //! | [`reservation`] | who holds an LU, and who registered to |
 //! | [`qos`] | [`Limits`]: what an LU may take at most |
+//! | [`pv`] | a disk or file that a node could use |
 //! | [`stats`] | counters and latency histograms of a device |
 //! | [`import`] | an LU that begins as a copy of an image |
 //! | [`image`] | image formats that are not raw, and QEMU's lock bytes |
@@ -39,6 +40,7 @@ pub mod lu;
 pub mod mapping;
 pub mod medium;
 pub mod name;
+pub mod pv;
 pub mod qos;
 pub mod reservation;
 mod schema;
@@ -58,5 +60,6 @@ pub use lu::{Backing, BlockSize, Cache, Lu, LuAdopt, LuCreate, LuResize};
 pub use mapping::{AdapterId, MapRequest, Mapping, MappingId, Slot, Via};
 pub use medium::{Medium, MediumAdd, MediumView};
 pub use name::{ClientName, Iqn, LuName, MediumName, Nqn};
+pub use pv::PvView;
 pub use qos::{Limits, LimitsChange};
 pub use size::Size;

@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | here | [`Api`]: what a handler may ask for, and how long it waits |
-//! | [`routes`], [`clients`], [`optical`], [`adding`], [`importing`], [`reservations`] | the routes and their handlers |
+//! | [`routes`], [`clients`], [`optical`], [`adding`], [`importing`], [`pvs`], [`reservations`] | the routes and their handlers |
 //! | [`document`] | the OpenAPI document, generated from the handlers |
 //! | [`listen`] | the Unix socket, TCP, and the thread that serves both |
 //!
@@ -17,6 +17,7 @@ pub mod document;
 pub mod importing;
 pub mod listen;
 pub mod optical;
+pub mod pvs;
 pub mod reservations;
 pub mod routes;
 
@@ -38,6 +39,7 @@ use crate::control::{Change, Changed, Message};
 use crate::engine::{Done, Engine, Motion, Snapshot};
 use crate::events::Events;
 use crate::probe::Probe;
+use crate::pv::Looker;
 use crate::view::{Picture, Published};
 use crate::world::World;
 
@@ -80,6 +82,7 @@ pub struct Api {
     /// Wakes those who wait for events.
     pub news: Arc<Notify>,
     pub closing: Closing,
+    pub looker: Looker,
 }
 
 /// Says that the API is about to end. Clones are the same.

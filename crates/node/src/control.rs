@@ -670,7 +670,7 @@ fn prepare_import(
         }
         ImportChange::GiveUp => {
             let message = format!("the import of LU '{name}' has ended without it");
-            (same(), Mark::Leftover(uuid), "lu-import-ended", message)
+            (same(), Mark::Abandoned(uuid), "lu-import-ended", message)
         }
     };
     Ok(Prepared { marks: vec![mark], ..Prepared::lu(next, name, kind, message) })

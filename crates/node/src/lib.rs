@@ -19,6 +19,7 @@
 //! | [`control`] | the one thread that owns state and reconciler, and what others see of it |
 //! | [`import`] | an image as the data of a new LU |
 //! | [`library`] | media: how a file becomes one, what is on it |
+//! | [`pv`] | the disks of the machine, and what is on them |
 //! | [`records`] | what is kept of each LU's reservations and modes |
 //! | [`events`] | the bounded log of what happened |
 //! | [`view`] | what is wanted joined with what is |
@@ -45,6 +46,7 @@ pub mod metrics;
 pub mod owner;
 pub mod plane;
 pub mod probe;
+pub mod pv;
 pub mod reconcile;
 pub mod records;
 pub mod run;

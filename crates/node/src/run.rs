@@ -107,6 +107,7 @@ impl Node {
             published: Arc::clone(&published),
             control: sender.clone(),
             news: Arc::default(),
+            looker: crate::pv::Looker::default(),
             closing: Closing::default(),
         };
         announce(&events, world.as_ref(), &directory, http);
@@ -122,9 +123,8 @@ impl Node {
             config_copy: directory.config_copy(),
         });
         let running = tell.clone();
-        let control = control.on_running(Box::new(move || {
-            let _ = running.send(Told::Running);
-        }));
+        let control =
+            control.on_running(Box::new(move || running.send(Told::Running).unwrap_or_default()));
         let control_thread = world::spawn("viaduct-control", move || control.run(&messages))
             .map_err(|error| ApiError::failed(format!("cannot start a thread: {error}")))?;
         let serving = listeners.serve(

@@ -78,6 +78,8 @@ pub struct State {
 pub enum Mark {
     /// An image is being copied into the LU's file, and nobody knows the LU yet.
     Importing(Uuid),
+    /// That will never be an LU: the file is to be deleted.
+    Abandoned(Uuid),
     Made(Uuid),
     Leftover(Uuid),
     /// The file is deleted.
@@ -98,7 +100,7 @@ impl State {
         let mut state = State { kv, node, head, config, secrets, made, leftovers, media };
         // Who copied is gone, and what is there is half an LU.
         for uuid in importing {
-            state.mark(Mark::Leftover(uuid))?;
+            state.mark(Mark::Abandoned(uuid))?;
         }
         Ok(state)
     }
@@ -262,7 +264,8 @@ impl State {
         marks.iter().fold(transaction, |txn, mark| match *mark {
             Mark::Importing(uuid) => txn.put(key("importing", uuid), ""),
             Mark::Made(uuid) => txn.put(key("made", uuid), "").delete(key("importing", uuid)),
-            Mark::Leftover(uuid) => {
+            Mark::Leftover(uuid) => txn.put(key("leftover", uuid), ""),
+            Mark::Abandoned(uuid) => {
                 txn.put(key("leftover", uuid), "").delete(key("importing", uuid))
             }
             Mark::Gone(uuid) => txn.delete(key("made", uuid)).delete(key("leftover", uuid)),
@@ -276,7 +279,7 @@ impl State {
                 Mark::Made(uuid) => {
                     self.made.insert(uuid);
                 }
-                Mark::Leftover(uuid) => {
+                Mark::Leftover(uuid) | Mark::Abandoned(uuid) => {
                     self.leftovers.insert(uuid);
                 }
                 Mark::Gone(uuid) => {

@@ -54,6 +54,9 @@ pub enum Command {
     /// Logical units: virtual disks
     #[command(subcommand)]
     Lu(Lu),
+    /// Physical volumes: the disks of this machine
+    #[command(subcommand)]
+    Pv(Pv),
     /// Media: disc images in the library
     #[command(subcommand)]
     Media(Media),
@@ -332,6 +335,14 @@ pub struct LuResize {
     /// Let it become smaller, which cuts off what lies behind the new end
     #[arg(long)]
     pub shrink: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Pv {
+    /// List disks, with what is on them and who uses them
+    Ls,
+    /// Show one disk or file
+    Show { path: PathBuf },
 }
 
 #[derive(Debug, Subcommand)]

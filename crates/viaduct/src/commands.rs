@@ -20,7 +20,7 @@ use crate::args::{self, Arguments, Command, Format};
 use crate::client::Client;
 use crate::output::{self, show};
 use crate::progress::Bar;
-use crate::{optical, secrets, tables};
+use crate::{optical, pv, secrets, tables};
 
 pub type Done = Result<(), ApiError>;
 
@@ -43,6 +43,7 @@ fn ask(node: &Client, command: Command, format: Format) -> Done {
             show(format, &status, tables::status)
         }
         Command::Lu(command) => lu(node, command, format),
+        Command::Pv(command) => pv::pv(node, command, format),
         Command::Media(command) => optical::media(node, command, format),
         Command::Drive(command) => optical::drive(node, command, format),
         Command::Client(command) => client(node, command, format),

@@ -23,6 +23,7 @@ mod notify;
 mod optical;
 mod output;
 mod progress;
+mod pv;
 mod secrets;
 mod settings;
 mod tables;

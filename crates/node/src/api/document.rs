@@ -3,7 +3,7 @@
 
 use utoipa::OpenApi;
 
-use super::{adding, clients, importing, optical, reservations, routes};
+use super::{adding, clients, importing, optical, pvs, reservations, routes};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -24,6 +24,7 @@ use super::{adding, clients, importing, optical, reservations, routes};
         routes::lu_resize,
         routes::lu_limits,
         importing::lu_import,
+        pvs::pv_list,
         routes::lu_remove,
         adding::medium_add_file,
         optical::medium_list,

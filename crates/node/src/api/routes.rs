@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::importing::lu_import;
+use super::pvs::pv_list;
 use super::{Api, adding, clients, optical, reservations};
 use crate::control::{Change, Changed};
 use crate::engine::Snapshot;
@@ -48,6 +49,7 @@ fn common() -> Router<Api> {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/lus", get(lu_list).post(lu_create))
+        .route("/v1/pvs", get(pv_list))
         .route("/v1/imports", post(lu_import))
         .route("/v1/lus/{name}/limits", patch(lu_limits))
         .route("/v1/lus/{name}", get(lu_show).patch(lu_resize).delete(lu_remove))

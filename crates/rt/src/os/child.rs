@@ -2,8 +2,8 @@
 //!
 //! A program that understands a format may be led astray by a file in it: to other files that the
 //! image names, or by a bug of its own. So the child may open only what is named here (Landlock,
-//! where the kernel has it; since Linux 5.13), has no more memory than it is given, writes no files,
-//! makes no core dump, gains no rights, and dies with the process that started it.
+//! where the kernel has it; since Linux 5.13), has no more memory than it is given, writes no
+//! files, makes no core dump, gains no rights, and dies with the process that started it.
 //!
 //! It is held by a thread of its own, for the kernel ties a child to the thread that made it.
 
