@@ -35,6 +35,7 @@ use model::stats::DeviceStats;
 use tokio::sync::{Notify, oneshot, watch};
 use uuid::Uuid;
 
+use self::importing::Imports;
 use crate::control::{Change, Changed, Message};
 use crate::engine::{Done, Engine, Motion, Snapshot};
 use crate::events::Events;
@@ -83,6 +84,7 @@ pub struct Api {
     pub news: Arc<Notify>,
     pub closing: Closing,
     pub looker: Looker,
+    pub imports: Imports,
 }
 
 /// Says that the API is about to end. Clones are the same.

@@ -13,6 +13,7 @@ use model::target::cluster_of;
 use model::{ApiError, Severity, Subject};
 use rt::{FileHandle, OpenOptions, Spin};
 
+use crate::api::importing::Imports;
 use crate::api::listen::{Listeners, Serving};
 use crate::api::{Api, Closing, Info};
 use crate::control::{Control, Message, Parts};
@@ -108,6 +109,7 @@ impl Node {
             control: sender.clone(),
             news: Arc::default(),
             looker: crate::pv::Looker::default(),
+            imports: Imports::default(),
             closing: Closing::default(),
         };
         announce(&events, world.as_ref(), &directory, http);
@@ -133,7 +135,6 @@ impl Node {
                 let _ = tell.send(Told::Signal(name));
             }),
         )?;
-        let data = directory.root().to_path_buf();
         Ok(Node {
             control: sender,
             control_thread,
@@ -142,7 +143,7 @@ impl Node {
             published,
             told,
             http,
-            data,
+            data: directory.root().to_path_buf(),
             _directory: directory,
         })
     }

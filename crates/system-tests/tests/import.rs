@@ -218,6 +218,14 @@ fn an_interrupted_import_leaves_nothing() -> Result<()> {
         command.wait()?;
         bench.wait_until_clean()?;
         assert_eq!(bench.node.cli(&["lu", "ls"])?, serde_json::json!([]));
+        // So early that nothing is told yet.
+        let mut command = start(&bench)?;
+        while bench.files()?.is_empty() && command.try_wait()?.is_none() {
+            thread::sleep(LOOK_AGAIN);
+        }
+        command.kill()?;
+        command.wait()?;
+        bench.wait_until_clean()?;
         // The node is killed.
         let mut command = start(&bench)?;
         bench.wait_until_half_done()?;
