@@ -34,6 +34,8 @@ pub struct DriveSpec {
     pub name: LuName,
     pub serial: String,
     pub medium: Option<MediumSpec>,
+    /// The drive of the node that this one is.
+    pub device: Option<String>,
 }
 
 /// A medium as it shall be in a drive.
@@ -142,6 +144,7 @@ impl DriveSpec {
             name: drive.name.clone(),
             serial: drive.serial.clone(),
             medium: drive.medium.as_ref().map(medium),
+            device: drive.device.clone(),
         }
     }
 

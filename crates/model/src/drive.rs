@@ -27,13 +27,34 @@ pub struct Drive {
     /// What the operator put in; nothing when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub medium: Option<MediumName>,
+    /// A drive of the node: what is in that one is in this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
 }
 
 impl Drive {
     /// Checks what can be checked about a drive by itself.
     pub fn validate(&self) -> Result<(), ApiError> {
         check_serial(&self.serial)
-            .map_err(|why| ApiError::usage(format!("the serial of drive '{}' {why}", self.name)))
+            .map_err(|why| ApiError::usage(format!("the serial of drive '{}' {why}", self.name)))?;
+        if self.device.is_some() && self.medium.is_some() {
+            return Err(self.has_its_own());
+        }
+        match &self.device {
+            Some(path) if !path.starts_with('/') => Err(ApiError::usage(format!(
+                "the device of drive '{}' is no absolute path",
+                self.name
+            ))
+            .then("give a path like /dev/sr0")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Why no medium of the library can be loaded.
+    pub fn has_its_own(&self) -> ApiError {
+        let (name, device) = (&self.name, self.device.as_deref().unwrap_or_default());
+        ApiError::conflict(format!("drive '{name}' has what is in {device}, and no other medium"))
+            .then(format!("put the disc into {device}, or make another drive for the medium"))
     }
 }
 
@@ -48,6 +69,9 @@ pub struct DriveCreate {
     pub shareable: bool,
     #[serde(default)]
     pub medium: Option<MediumName>,
+    /// A drive of the node, to be this one.
+    #[serde(default)]
+    pub device: Option<String>,
 }
 
 /// `drive load`.
@@ -67,6 +91,9 @@ pub struct DriveView {
     pub drive: Drive,
     pub state: LuState,
     pub tray: Tray,
+    /// Clients see a medium.
+    #[serde(default)]
+    pub loaded: bool,
     /// Initiators that forbid to take the medium out.
     pub locked_by: Vec<String>,
     pub mapped_to: Vec<MappingId>,

@@ -173,6 +173,10 @@ pub struct DeviceStatus {
 pub struct DriveStatus {
     /// Its tray is out.
     pub is_open: bool,
+    /// Clients see a medium.
+    pub is_loaded: bool,
+    /// Why the drive of the node that it is cannot be used.
+    pub problem: Option<Trouble>,
     /// Initiators that forbid to take the medium out.
     pub locked_by: Vec<String>,
 }
@@ -223,6 +227,12 @@ impl AdapterStatus {
 pub struct Trouble {
     pub message: String,
     pub next: Option<String>,
+}
+
+impl From<ApiError> for Trouble {
+    fn from(error: ApiError) -> Trouble {
+        Trouble { message: error.message, next: error.next }
+    }
 }
 
 /// The duty to answer once. Dropping it unanswered answers that the engine gave up, so that nobody

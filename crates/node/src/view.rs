@@ -103,6 +103,7 @@ impl Picture<'_> {
         let is_missing = |name: &&MediumName| !self.published.media.contains_key(*name);
         let missing = drive.medium.as_ref().filter(is_missing).map(no_medium);
         let missing = missing.map(|error| Trouble { message: error.message, next: error.next });
+        let missing = missing.or(status.problem);
         let state = match (is_open, failure, &missing) {
             (true, None, None) => LuState::Online,
             (true, ..) => LuState::Degraded,
@@ -113,6 +114,7 @@ impl Picture<'_> {
             drive: drive.clone(),
             state,
             tray: if status.is_open { Tray::Open } else { Tray::Closed },
+            loaded: status.is_loaded,
             locked_by: status.locked_by,
             mapped_to: self.config().mappings_of_lu(&drive.name).map(Mapping::id).collect(),
             problem: problem(failure, missing.as_ref(), subject),

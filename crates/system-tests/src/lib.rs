@@ -2,12 +2,12 @@
 //!
 //! From the bottom up: [`cache`] keeps what is built once, outside the checkout; [`debian`] fetches
 //! packages into private trees without installing anything; [`kernel`] and [`image`] make what a
-//! guest boots from, and [`boot_disc`] a disc for firmware; [`qemu`] knows the two QEMUs that are
-//! tested; [`guest`] runs one and talks to the agent inside it over a serial line ([`line`],
-//! [`frame`]); [`qmp`] steers QEMU itself; [`migration`] moves a running guest; [`storage_daemon`]
-//! and [`node`] are servers for guests; [`verify`] is the program that proves, from inside a guest,
-//! that no write was lost; [`node_in_guest`] is a server inside a guest, and [`blk_client`] its
-//! client there; [`iscsi`] is a node that serves iSCSI, [`open_iscsi`] its client in a guest, and
+//! guest boots from, and [`disc`] makes discs; [`qemu`] knows the two QEMUs that are tested;
+//! [`guest`] runs one and talks to the agent inside it over a serial line ([`line`], [`frame`]);
+//! [`qmp`] steers QEMU itself; [`migration`] moves a running guest; [`storage_daemon`] and [`node`]
+//! are servers for guests; [`verify`] is the program that proves, from inside a guest, that no
+//! write was lost; [`node_in_guest`] is a server inside a guest, and [`blk_client`] its client
+//! there; [`iscsi`] is a node that serves iSCSI, [`open_iscsi`] its client in a guest, and
 //! [`libiscsi`] its examiner.
 //!
 //! A test reads like what a user would do:
@@ -42,10 +42,10 @@
 //! vhost-user protocol.
 
 pub mod blk_client;
-pub mod boot_disc;
 pub mod cache;
 pub mod cpio;
 pub mod debian;
+pub mod disc;
 pub mod error;
 pub mod frame;
 pub mod guest;

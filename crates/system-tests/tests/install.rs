@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use system_tests::guest::{GuestBuilder, kernel_command_line};
-use system_tests::{Context, Guest, GuestImage, Node, Result, boot_disc};
+use system_tests::{Context, Guest, GuestImage, Node, Result, disc};
 
 /// Slots of the client: a SCSI host with the drive, one with the disk.
 const DRIVE_SLOT: u32 = 2;
@@ -111,9 +111,9 @@ fn a_guest_installs_from_a_disc_and_boots_the_disk() -> Result<()> {
     let packages = ["e2fsprogs", "fdisk", "grub2-common", "eject"];
     let image = packages.into_iter().fold(GuestImage::new(), GuestImage::with_package);
     let modules = [&MODULES[..], &MODULES_OF_DISC].concat();
-    let disc = boot_disc::make(dir.path(), "INSTALL", &image, &modules)?;
-    let disc = disc.to_str().context(|| "a path that is no text".into())?;
-    let medium = node.cli(&["media", "add", disc, "--name", "install"])?;
+    let image = disc::bootable(dir.path(), "INSTALL", &image, &modules)?;
+    let image = image.to_str().context(|| "a path that is no text".into())?;
+    let medium = node.cli(&["media", "add", image, "--name", "install"])?;
     assert_eq!((&medium["label"], &medium["boots"]), (&json!("INSTALL"), &json!(["bios"])));
     node.cli(&["lu", "create", "disk", "--size", "256M"])?;
     node.cli(&["drive", "create", "dvd", "--medium", "install"])?;

@@ -3,12 +3,11 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
-use system_tests::cache::Cache;
-use system_tests::debian::Tree;
+use system_tests::disc::{noise, with_content as disc};
 use system_tests::{Context, Guest, GuestImage, Node, Qemu, Result};
 
 const GUEST: &str = "iqn.2026-11.org.viaduct.test:guest";
@@ -16,29 +15,6 @@ const DRIVE_IS_THERE: &str =
     "for i in $(seq 100); do [ -b /dev/sr0 ] && break; usleep 100000; done; [ -b /dev/sr0 ]";
 /// Where a volume of ISO 9660 has its name.
 const LABEL: &str = "dd if=/dev/sr0 bs=1 skip=32808 count=32 2>/dev/null";
-
-/// A disc image with one file.
-fn disc(dir: &Path, label: &str, content: &[u8]) -> Result<PathBuf> {
-    let tree = Tree::fetch(&Cache::open()?, "xorriso", &["xorriso"], None)?;
-    let (files, image) = (dir.join(format!("{label}.d")), dir.join(format!("{label}.iso")));
-    fs::create_dir(&files)?;
-    fs::write(files.join("content"), content)?;
-    let mut command = tree.command("xorriso")?;
-    command.args(["-as", "mkisofs", "-quiet", "-R", "-V", label, "-o"]).arg(&image).arg(&files);
-    let output = command.output()?;
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(image)
-}
-
-/// Bytes that do not repeat.
-fn noise(len: usize, seed: u32) -> Vec<u8> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 24) as u8
-    };
-    (0..len).map(|_| next()).collect()
-}
 
 fn text(path: &Path) -> Result<&str> {
     path.to_str().context(|| format!("{} is no text", path.display()))

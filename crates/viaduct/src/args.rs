@@ -396,6 +396,9 @@ pub struct DriveCreate {
     /// What is in it from the start [default: nothing]
     #[arg(long)]
     pub medium: Option<MediumName>,
+    /// It is this drive of the node, like /dev/sr0, with what is in that
+    #[arg(long, value_name = "PATH", conflicts_with = "medium")]
+    pub device: Option<PathBuf>,
     /// Serial number, up to 20 characters [default: from the UUID]
     #[arg(long)]
     pub serial: Option<String>,

@@ -67,8 +67,9 @@ fn add(
 
 pub fn drive(node: &Client, command: args::Drive, format: Format) -> Done {
     match command {
-        args::Drive::Create(args::DriveCreate { name, medium, serial, shareable }) => {
-            let request = DriveCreate { name, serial, shareable, medium };
+        args::Drive::Create(args::DriveCreate { name, medium, device, serial, shareable }) => {
+            let device = device.map(|path| absolute(&path)).transpose()?;
+            let request = DriveCreate { name, serial, shareable, medium, device };
             let view: DriveView = node.post("/v1/drives", &request)?;
             show(format, &view, drive_done)
         }
@@ -141,7 +142,11 @@ fn medium_done(MediumView { medium, .. }: &MediumView) -> String {
 
 /// What is in a drive, in words.
 fn inside(view: &DriveView) -> String {
-    or_none(view.drive.medium.as_ref())
+    match (&view.drive.device, view.loaded) {
+        (Some(device), true) => format!("what is in {device}"),
+        (Some(device), false) => format!("none in {device}"),
+        (None, _) => or_none(view.drive.medium.as_ref()),
+    }
 }
 
 fn drives_table(views: &[DriveView]) -> String {
@@ -177,6 +182,8 @@ fn drive_list(view: &DriveView) -> String {
 }
 
 fn drive_done(view: &DriveView) -> String {
-    let medium = view.drive.medium.as_ref().map_or("empty".to_owned(), ToString::to_string);
-    format!("drive {}: {medium}, {}\n", view.drive.name, view.state)
+    let drive = &view.drive;
+    let of = drive.medium.as_ref().map(ToString::to_string).or_else(|| drive.device.clone());
+    let medium = of.unwrap_or_else(|| "empty".to_owned());
+    format!("drive {}: {medium}, {}\n", drive.name, view.state)
 }

@@ -77,6 +77,7 @@ fn drive(number: u8, medium: u8) -> DriveSpec {
         name: format!("dvd{number}").parse().unwrap(),
         serial: format!("serial{number}"),
         medium: (medium > 0).then_some(MediumSpec { name, image }),
+        device: None,
     }
 }
 

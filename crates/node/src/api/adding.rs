@@ -184,7 +184,7 @@ pub(super) fn line(told: &impl Serialize) -> Bytes {
     line.into()
 }
 
-fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), ApiError> {
+pub(super) fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), ApiError> {
     let thread = world::spawn("viaduct-media", work);
     thread.map(drop).map_err(|error| ApiError::failed(format!("cannot start a thread: {error}")))
 }

@@ -1,15 +1,20 @@
 //! Drives and media.
 
+use std::fmt;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use model::{ApiError, DriveCreate, DriveLoad, DriveView, LuName, Medium, MediumName, MediumView};
 use serde::Deserialize;
+use tokio::sync::oneshot;
 use utoipa::IntoParams;
 
 use super::Api;
+use super::adding::spawn;
 use super::routes::{Answer, Body, Parameters, Removed, named, removed};
 use crate::control::{Change, Changed, OpticalChange};
 use crate::engine::Motion;
+use crate::plane::host_drive;
 use crate::state::optical::{no_drive, no_medium};
 use crate::view::Published;
 
@@ -75,6 +80,11 @@ pub async fn drive_create(
     Body(request): Body<DriveCreate>,
 ) -> Answer<DriveView> {
     let name = request.name.clone();
+    if let Some(device) = request.device.clone() {
+        let (checked, check) = oneshot::channel();
+        spawn(move || drop(checked.send(host_drive::check(device.as_ref()))))?;
+        check.await.unwrap_or_else(|_| Err(ApiError::failed("the check was given up")))?;
+    }
     change(&api, OpticalChange::DriveCreate(request)).await?;
     view(&api, &name).await
 }
@@ -99,6 +109,9 @@ pub async fn drive_load(
     let name: LuName = named(&name)?;
     let published = api.published();
     let drive = published.config.drive(&name).ok_or_else(|| no_drive(&name))?;
+    if drive.device.is_some() {
+        return Err(drive.has_its_own().into());
+    }
     published.media.get(&medium).ok_or_else(|| no_medium(&medium))?;
     match &drive.medium {
         // It may lie in an open tray.
@@ -139,12 +152,16 @@ pub async fn drive_eject(
             .await?;
         change(&api, OpticalChange::DriveLoad(name.clone(), None)).await?;
     }
+    if let Some(device) = &drive.device {
+        let next = format!("viaduct drive eject {name} --force");
+        open_tray(&api, (drive, device), force, &next).await?;
+    }
     view(&api, &name).await
 }
 
 async fn open_tray(
     api: &Api,
-    (drive, medium): (&model::Drive, &MediumName),
+    (drive, medium): (&model::Drive, &(dyn fmt::Display + Sync)),
     force: bool,
     next: &str,
 ) -> Result<(), ApiError> {

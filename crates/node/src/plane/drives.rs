@@ -27,14 +27,15 @@ use uuid::Uuid;
 use volume::Drive;
 
 use super::health::Watch;
+use super::host_drive::Follower;
+use super::units::Units;
 use super::{Lu, Plane, lus, not_open};
-use crate::engine::{DriveStatus, Motion};
+use crate::engine::{DriveStatus, Motion, Trouble};
 use crate::library;
 
 /// How long clients may take to let go of a medium that they lock, once they were asked to: hosts
 /// look for such wishes every two seconds.
 const LETTING_GO: Duration = Duration::from_secs(5);
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The media that are open, each once for all drives that have it.
 #[derive(Default)]
@@ -78,6 +79,8 @@ pub(super) struct Everywhere(Mutex<Inside>);
 #[derive(Default)]
 struct Inside {
     medium: Option<Arc<FileStore>>,
+    /// Why the drive of the node that it is cannot be used.
+    problem: Option<Trouble>,
     handles: Vec<Arc<Placed<Here>>>,
 }
 
@@ -92,8 +95,16 @@ impl Everywhere {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether that is news.
+    pub(super) fn set_problem(&self, problem: Option<Trouble>) -> bool {
+        let mut inside = self.inside();
+        let is_news = inside.problem != problem;
+        inside.problem = problem;
+        is_news
+    }
+
     /// The same medium for every handle, those included that are just being made.
-    async fn exchange(&self, medium: Option<Arc<FileStore>>) -> Result<(), ApiError> {
+    pub(super) async fn exchange(&self, medium: Option<Arc<FileStore>>) -> Result<(), ApiError> {
         let handles = {
             let mut inside = self.inside();
             inside.medium.clone_from(&medium);
@@ -156,7 +167,7 @@ pub(super) async fn open(plane: &Plane, core: &Core, spec: DriveSpec) -> Result<
         spec: as_device(&spec),
         kind: Kind::Optical,
         store: drive.clone(),
-        drive: Some(drive),
+        drive: Some(drive.clone()),
         writeback: Arc::new(AtomicBool::new(false)),
         health: Arc::new(Watch::of(Arc::downgrade(&plane.0), uuid)),
         budget: None,
@@ -166,11 +177,22 @@ pub(super) async fn open(plane: &Plane, core: &Core, spec: DriveSpec) -> Result<
     units.own((&lu).into()).await?;
     // A node that was killed in the middle of an exchange knows another one.
     let kept = units.view(uuid).await.map(|view| view.medium.present);
-    if kept.is_some_and(|kept| kept != is_present) {
+    if spec.device.is_none() && kept.is_some_and(|kept| kept != is_present) {
         let change = MediumChange::Exchanged { present: is_present };
         units.change(uuid, Change::Medium(change)).await?;
     }
     plane.open().devices.insert(uuid, Arc::new(lu));
+    if let Some(device) = spec.device {
+        let follower = Follower {
+            plane: Arc::downgrade(&plane.0),
+            core: core.clone(),
+            uuid,
+            name: spec.name,
+            device: device.into(),
+            drive: Arc::downgrade(&drive),
+        };
+        core.spawn(follower.follow());
+    }
     Ok(())
 }
 
@@ -215,28 +237,39 @@ pub(super) async fn tray(
     match motion {
         Motion::Close => change(MediumChange::Load { by: None }).await?,
         Motion::Force => change(MediumChange::Eject { by: None, force: true }).await?,
-        Motion::Open if view().await?.medium.is_loaded() => {
-            change(MediumChange::Button).await?;
-            let deadline = core.now() + LETTING_GO;
-            loop {
-                let view = view().await?;
-                if !view.medium.is_loaded() {
-                    break;
-                }
-                if core.now() >= deadline {
-                    return Ok(lockers(&view));
-                }
-                core.sleep(LOOK_EVERY).await;
-            }
-        }
-        Motion::Open => {}
+        Motion::Open => match core.timeout(LETTING_GO, press(units, uuid)).await {
+            Some(pressed) => pressed?,
+            None => return view().await.map(|view| lockers(&view)),
+        },
     }
     Ok(Vec::new())
 }
 
+/// Presses the button, and again when nobody locks the tray any more, until it is open.
+async fn press(units: &Units, uuid: Uuid) -> Result<(), ApiError> {
+    let mut view = units.view(uuid).await.ok_or_else(|| not_open(uuid))?;
+    let mut is_asked = false;
+    while view.medium.is_loaded() {
+        let seen = view.version;
+        if !is_asked || lockers(&view).is_empty() {
+            units.change(uuid, Change::Medium(MediumChange::Button)).await?;
+            is_asked = true;
+            view = units.view(uuid).await.ok_or_else(|| not_open(uuid))?;
+        } else {
+            view = units.changed(uuid, seen).await.ok_or_else(|| not_open(uuid))?;
+        }
+    }
+    Ok(())
+}
+
 /// A drive as an operator sees it.
-pub(super) fn status(view: &lun::View) -> DriveStatus {
-    DriveStatus { is_open: view.medium.open, locked_by: lockers(view) }
+pub(super) fn status(drive: &Everywhere, view: &lun::View) -> DriveStatus {
+    DriveStatus {
+        is_open: view.medium.open,
+        is_loaded: view.medium.is_loaded(),
+        problem: drive.inside().problem.clone(),
+        locked_by: lockers(view),
+    }
 }
 
 fn lockers(view: &lun::View) -> Vec<String> {

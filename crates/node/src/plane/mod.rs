@@ -7,6 +7,7 @@
 mod drives;
 mod everywhere;
 mod health;
+pub mod host_drive;
 mod iscsi;
 mod lus;
 mod notices;
@@ -455,10 +456,10 @@ impl Engine for Plane {
             let mut snapshot =
                 Snapshot { cores: plane.0.cores.len() as u32, ..Snapshot::default() };
             for (uuid, lu) in devices {
-                if lu.drive.is_some()
+                if let Some(drive) = &lu.drive
                     && let Some(view) = plane.0.units.view(uuid).await
                 {
-                    snapshot.drives.insert(uuid, drives::status(&view));
+                    snapshot.drives.insert(uuid, drives::status(drive, &view));
                 }
                 let allocated = allocated.remove(&uuid);
                 let (health, problem) = (lu.health.health(), lu.health.trouble());

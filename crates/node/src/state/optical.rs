@@ -68,6 +68,12 @@ pub fn drive_create(
         return Err(ApiError::conflict(format!("{thing} exists already"))
             .then("choose another name: LUs and drives share them, as they are mapped by name"));
     }
+    let is_same = |drive: &&Drive| drive.device.is_some() && drive.device == request.device;
+    if let Some(other) = config.drives.iter().find(is_same) {
+        let device = request.device.as_deref().unwrap_or_default();
+        return Err(ApiError::conflict(format!("{device} is drive '{}' already", other.name))
+            .then("make that one --shareable, and map it to all who shall have it"));
+    }
     if let Some(medium) = &request.medium {
         media.get(medium).ok_or_else(|| no_medium(medium))?;
     }
@@ -77,7 +83,9 @@ pub fn drive_create(
         serial: request.serial.clone().unwrap_or_else(|| serial_of(uuid)),
         shareable: request.shareable,
         medium: request.medium.clone(),
+        device: request.device.clone(),
     };
+    drive.validate()?;
     let mut next = config.clone();
     next.drives.push(drive);
     super::validate::config(&next)?;
@@ -106,7 +114,10 @@ pub fn drive_load(
     name: &LuName,
     medium: Option<&MediumName>,
 ) -> Result<Config, ApiError> {
-    config.drive(name).ok_or_else(|| no_drive(name))?;
+    let drive = config.drive(name).ok_or_else(|| no_drive(name))?;
+    if drive.device.is_some() {
+        return Err(drive.has_its_own());
+    }
     if let Some(medium) = medium {
         media.get(medium).ok_or_else(|| no_medium(medium))?;
     }

@@ -11,6 +11,7 @@
 //! | eventfds | [`event`] |
 //! | threads, blocking work | [`thread`] |
 //! | helper processes, confined | [`child`] |
+//! | optical drives of the machine | [`optical`] |
 //! | small files, owners, listening sockets | [`machine`] |
 //!
 //! Features newer than the floor are probed with a tested fallback.
@@ -23,6 +24,7 @@ pub mod event;
 pub(crate) mod file;
 pub mod machine;
 pub mod memory;
+pub mod optical;
 mod ring;
 pub(crate) mod run;
 pub mod socket;

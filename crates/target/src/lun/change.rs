@@ -77,6 +77,8 @@ pub enum MediumChange {
     Button,
     /// Draws the tray in.
     Load { by: Option<NexusId> },
+    /// What lay in the open tray is there no more.
+    TakenOut,
     /// Another medium, or none.
     Exchanged { present: bool },
 }

@@ -227,6 +227,7 @@ impl State {
                     effects.push(Effect::Medium(MediumEvent::Loaded));
                 }
             }
+            MediumChange::TakenOut => medium.present = false,
             MediumChange::Exchanged { present } => {
                 *medium = Medium { present, open: false };
                 if present {

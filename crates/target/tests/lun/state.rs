@@ -59,6 +59,11 @@ fn a_medium_stays_in_while_anybody_forbids_to_take_it_out() {
     assert_eq!(again.update, None, "it was in");
     state.apply(Change::NexusLost { nexus: b }).reply.unwrap();
     state.apply(eject(Some(&a), false)).reply.unwrap();
+    // It was taken out of the tray, so drawing that in brings nothing.
+    assert_eq!(attentions(&state.apply(Change::Medium(MediumChange::TakenOut))), []);
+    let empty = state.apply(Change::Medium(MediumChange::Load { by: Some(a.clone()) }));
+    assert_eq!(attentions(&empty), []);
+    assert_eq!(state.view().medium, Medium { present: false, open: false });
     let exchange = |present| Change::Medium(MediumChange::Exchanged { present });
     assert_eq!(attentions(&state.apply(exchange(false))), []);
     assert!(!state.view().medium.is_loaded());

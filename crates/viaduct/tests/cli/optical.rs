@@ -226,7 +226,9 @@ fn a_locked_tray_opens_by_force_only() {
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
     let uuid: Uuid = shown["uuid"].as_str().unwrap().parse().unwrap();
     let locked_by = vec!["iqn.1994-05.com.redhat:abc,i,0x00023d000001".to_owned()];
-    bench.engine.set_drive(uuid, DriveStatus { is_open: false, locked_by });
+    bench
+        .engine
+        .set_drive(uuid, DriveStatus { locked_by, is_loaded: true, ..DriveStatus::default() });
     bench.refused("drive eject dvd", 5, expect![[r#"
         error: medium 'debian-12' is locked in drive 'dvd' by iqn.1994-05.com.redhat:abc,i,0x00023d000001, which was told that it is to come out, and did not let go
           next: unmount it there and try again, or viaduct drive eject dvd --force

@@ -221,6 +221,16 @@ impl Units {
         owner.call(async move |owner| owner.view()).await
     }
 
+    /// That state, once it has another version than this one; none once it is given up.
+    pub fn changed(
+        &self,
+        uuid: Uuid,
+        seen: u64,
+    ) -> impl Future<Output = Option<Arc<View>>> + use<> {
+        let owner = self.known().owners.get(&uuid).cloned();
+        async move { owner?.call(move |owner| owner.changed(seen)).await.flatten() }
+    }
+
     /// The operator has set the cache mode. It wins over what clients had chosen, and they are
     /// told.
     pub async fn set_cache(&self, uuid: Uuid, cache: Cache) -> Result<(), ApiError> {

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use block::Device;
+use block::{Device, Watch};
 use model::reservation::{self as words, ReservationKey};
 use rt::sync::{Answer, Reply, reply};
 use rt::{Core, Placed, Task};
@@ -29,6 +29,8 @@ pub(super) struct Owner {
     places: Everywhere<Handles>,
     keeper: Keeper,
     watching: Cell<Option<Task<()>>>,
+    /// Tells of every change of the view, and of the owner's end.
+    changes: Rc<Watch>,
 }
 
 impl Owner {
@@ -45,7 +47,8 @@ impl Owner {
         let view = machine.view();
         let (core, machine) = (core.clone(), RefCell::new(machine));
         let watching = Cell::new(None);
-        (Rc::new(Self { core, machine, places, keeper, watching }), view)
+        let changes = Rc::default();
+        (Rc::new(Self { core, machine, places, keeper, watching, changes }), view)
     }
 
     /// Every core has a handle.
@@ -70,7 +73,15 @@ impl Owner {
         self: &Rc<Self>,
         step: impl FnOnce(&mut Machine<Answer<Outcome>>) -> Vec<Order<Answer<Outcome>>>,
     ) {
-        let orders = step(&mut self.machine.borrow_mut());
+        let (former, orders, version) = {
+            let mut machine = self.machine.borrow_mut();
+            let former = machine.view().version;
+            let orders = step(&mut machine);
+            (former, orders, machine.view().version)
+        };
+        if version != former {
+            self.changes.notify();
+        }
         self.carry_out(orders);
     }
 
@@ -114,6 +125,21 @@ impl Owner {
         self.machine.borrow().view()
     }
 
+    /// The view, once it has another version than this one. None: the owner is gone.
+    pub fn changed(self: Rc<Self>, seen: u64) -> impl Future<Output = Option<Arc<View>>> {
+        let (owner, changes) = (Rc::downgrade(&self), self.changes.clone());
+        async move {
+            loop {
+                let at = changes.version();
+                let view = owner.upgrade()?.view();
+                if view.version != seen {
+                    return Some(view);
+                }
+                changes.changed(at).await;
+            }
+        }
+    }
+
     /// What is reserved, in the words of the model.
     pub fn reservations(&self) -> words::Reservations {
         let view = self.view();
@@ -139,6 +165,7 @@ impl Drop for Owner {
         if let Some(watching) = self.watching.take() {
             watching.cancel();
         }
+        self.changes.notify();
     }
 }
 
