@@ -98,6 +98,9 @@ pub struct MapPage {
     places: Box<[AtomicU64]>,
     /// For each extent the words of written bits, then those of zero bits.
     bits: Box<[AtomicU64]>,
+    /// A bit for each extent of which some block has a record that is not sealed: writes there are
+    /// the owner's.
+    fresh: Box<[AtomicU64]>,
 }
 
 #[derive(Clone, Copy)]
@@ -110,8 +113,9 @@ impl MapPage {
     /// A page that says nothing.
     pub fn new(form: Form) -> Self {
         let words = |count, value| (0..count).map(|_| AtomicU64::new(value)).collect();
-        let places = words(form.extents, NOWHERE);
-        Self { form, places, bits: words(form.extents * 2 * form.words, 0) }
+        let (places, bits) = (words(form.extents, NOWHERE), form.extents * 2 * form.words);
+        let fresh = words(form.extents.div_ceil(WORD_BITS as usize), 0);
+        Self { form, places, bits: words(bits, 0), fresh }
     }
 
     /// What is known from this block of an extent on, at most so many blocks far and within the
@@ -156,6 +160,23 @@ impl MapPage {
         (place != NOWHERE).then_some(at)
     }
 
+    /// Whether blocks of this extent that are written may be written again by whoever finds them.
+    #[inline]
+    pub fn is_fresh(&self, extent: usize) -> bool {
+        let (word, bit) = (extent / WORD_BITS as usize, extent % WORD_BITS as usize);
+        load(&self.fresh[word]) >> bit & 1 != 0
+    }
+
+    /// Said before a block is written there whose record is not sealed, and taken back after the
+    /// last one is.
+    pub fn set_fresh(&self, extent: usize, is_fresh: bool) {
+        let (word, bit) = (extent / WORD_BITS as usize, 1 << (extent % WORD_BITS as usize));
+        match is_fresh {
+            true => self.fresh[word].fetch_or(bit, Ordering::AcqRel),
+            false => self.fresh[word].fetch_and(!bit, Ordering::AcqRel),
+        };
+    }
+
     /// Blocks of an extent that was given this place are to be written there.
     pub fn settle(&self, extent: usize, place: Place) {
         let place = u64::from(place.slab) << 32 | u64::from(place.extent);
@@ -193,8 +214,16 @@ impl MapPage {
         Page::new(Header { kind: KIND, owner, number, turn, epoch }, &payload)
     }
 
-    pub fn decode(page: &Page, form: Form, owner: &Owner, number: u64) -> Result<Self, Flaw> {
-        page.check(KIND, owner, number)?;
+    /// What a page says that was read as this one; `turn` is that of the root which names it.
+    pub fn decode(
+        page: &Page,
+        form: Form,
+        (owner, number): (&Owner, u64),
+        turn: u64,
+    ) -> Result<Self, Flaw> {
+        if page.check(KIND, owner, number)?.turn > turn {
+            return Err(Flaw::Later);
+        }
         let map = Self::new(form);
         let bytes = bits_bytes(form.blocks);
         let entries = page.payload().chunks_exact(PLACE_BYTES + 2 * bytes);
@@ -266,7 +295,12 @@ impl MapPage {
 /// What a stack of layers says, the top one first: the first of them that says anything of the
 /// first block, for as many blocks as nobody above says anything of.
 #[inline]
-pub fn resolve(layers: &[&MapPage], extent: usize, block: u64, most: u64) -> Run {
+pub fn resolve<'a>(
+    layers: impl IntoIterator<Item = &'a MapPage>,
+    extent: usize,
+    block: u64,
+    most: u64,
+) -> Run {
     let mut most = most;
     for layer in layers {
         match layer.look(extent, block, most) {
@@ -377,7 +411,10 @@ mod tests {
                 let state = if write { State::Written } else { State::Zero };
                 model[first as usize..(first + count) as usize].fill(state);
             }
-            let again = MapPage::decode(&page.encode(([1; 16], 9), 2, 3), form, &[1; 16], 9);
+            let again = page.encode(([1; 16], 9), 2, 3);
+            let later = MapPage::decode(&again, form, (&[1; 16], 9), 1);
+            prop_assert!(matches!(later, Err(Flaw::Later)));
+            let again = MapPage::decode(&again, form, (&[1; 16], 9), 2);
             for page in [page, again.unwrap()] {
                 let from = u64::from(from) % form.blocks;
                 let run = page.look(last, from, most);
@@ -413,11 +450,10 @@ mod tests {
                 let mut known = all.filter(|(_, state)| *state != State::Absent);
                 known.next().map_or((3, State::Zero), |it| it)
             };
-            let all: Vec<&MapPage> = layers.iter().collect();
             let mut at = from;
             let end = 64.min(from + most);
             while at < end {
-                let run = resolve(&all, 0, at, end - at);
+                let run = resolve(&layers, 0, at, end - at);
                 prop_assert!(run.count() >= 1 && at + run.count() <= end);
                 for block in at..at + run.count() {
                     match (says(block), run) {

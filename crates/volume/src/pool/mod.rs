@@ -7,6 +7,7 @@
 //! | [`map`] | what a layer says of each block |
 //! | [`space`] | which extents an LU has free |
 //! | [`owner`] | who changes the map of an LU, with layers and checkpoints |
+//! | [`root`] | where everything of an LU is found from |
 //! | [`page`] | a page of metadata, and what it is checked for |
 //! | [`journal`] | what is written, durable and sealed of an LU's map, and what an owner left |
 //!
@@ -19,6 +20,7 @@ pub mod label;
 pub mod map;
 pub mod owner;
 pub mod page;
+pub mod root;
 pub mod shape;
 pub mod slabs;
 pub mod space;

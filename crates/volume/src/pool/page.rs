@@ -55,6 +55,8 @@ pub enum Flaw {
     OtherOwner,
     #[error("it is page {0}")]
     OtherNumber(u64),
+    #[error("it is of another time than what names it")]
+    Later,
     #[error("it has form {0}, and this program knows forms up to {FORM}")]
     Newer(u16),
 }
@@ -112,12 +114,19 @@ impl Page {
 
     /// What it says of itself, if it is what was asked for.
     pub fn check(&self, kind: Kind, owner: &Owner, number: u64) -> Result<Header, Flaw> {
-        let header = self.check_any(kind, number)?;
-        if header.owner == *owner { Ok(header) } else { Err(Flaw::OtherOwner) }
+        let header = self.header(kind)?;
+        if header.owner != *owner {
+            return Err(Flaw::OtherOwner);
+        }
+        header.check_number(number)
     }
 
     /// The same where whose it is becomes known by it.
     pub fn check_any(&self, kind: Kind, number: u64) -> Result<Header, Flaw> {
+        self.header(kind)?.check_number(number)
+    }
+
+    fn header(&self, kind: Kind) -> Result<Header, Flaw> {
         let (raw, _) = RawHeader::read_from_prefix(&self.0[..]).expect("shorter than a page");
         if self.0.iter().all(|&byte| byte == 0) {
             return Err(Flaw::Blank);
@@ -131,11 +140,14 @@ impl Page {
         if raw.form.get() > FORM {
             return Err(Flaw::Newer(raw.form.get()));
         }
-        if raw.number.get() != number {
-            return Err(Flaw::OtherNumber(raw.number.get()));
-        }
-        let (turn, epoch) = (raw.turn.get(), raw.epoch.get());
+        let (number, turn, epoch) = (raw.number.get(), raw.turn.get(), raw.epoch.get());
         Ok(Header { kind, owner: raw.owner, number, turn, epoch })
+    }
+}
+
+impl Header {
+    fn check_number(self, number: u64) -> Result<Self, Flaw> {
+        if self.number == number { Ok(self) } else { Err(Flaw::OtherNumber(self.number)) }
     }
 }
 

@@ -96,6 +96,11 @@ impl Shape {
     pub fn blocks_per_extent(self) -> u64 {
         self.extent_bytes() / BLOCK_BYTES
     }
+
+    /// Pages of a map that an extent has room for, each with two places.
+    pub fn pages_per_chunk(self) -> u64 {
+        self.extent_bytes() / (2 * PAGE_BYTES as u64)
+    }
 }
 
 impl Layout {

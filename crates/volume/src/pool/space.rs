@@ -95,6 +95,11 @@ impl Space {
         self.free
     }
 
+    /// Used or not.
+    pub fn extents(&self) -> u64 {
+        self.slabs.len() as u64 * self.extents
+    }
+
     /// Slabs of which nothing is used: they may go back to the pool.
     pub fn idle(&self) -> impl Iterator<Item = u32> + '_ {
         let whole = none_used(self.extents);

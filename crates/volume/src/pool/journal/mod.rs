@@ -38,7 +38,7 @@ mod tests;
 use std::collections::{BTreeSet, VecDeque};
 
 pub use record::{RUN_BLOCKS_MAX, Record, Serial, Spot};
-pub use replay::{Accepted, Replay, Replayed};
+pub use replay::{Accepted, Behind, Replay, Replayed};
 
 use super::page::{Header, Kind, Owner, Page};
 use record::Filling;

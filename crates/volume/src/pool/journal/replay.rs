@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::page::{Owner, Page};
+use super::super::page::{Flaw, Owner, Page};
 use super::record::{Carried, Record, Serial, Spot, carried};
 use super::{KIND, Past, Start};
 
@@ -17,6 +17,16 @@ pub struct Replay {
     mark: Serial,
     pages: Vec<Past>,
     records: Vec<(Serial, Record)>,
+}
+
+/// What lies behind the end of a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    Nothing,
+    /// A page of this journal which knows of records that were durable and were not found.
+    More,
+    /// A page of a time for which there is another checkpoint.
+    Later,
 }
 
 /// What was found.
@@ -90,6 +100,22 @@ impl Replay {
         self.pages.push(Past { number, epoch, next: self.next, mark, is_written: true });
         self.next_page += 1;
         true
+    }
+
+    /// What a page says that was found so far behind the end. Pages are handed out in their order
+    /// and a few at a time, so one behind a page that was lost is no wonder, unless it says that
+    /// what was lost was durable.
+    pub fn behind(&self, pages: u64, page: &Page) -> Behind {
+        let number = self.next_page + pages;
+        match page.check(KIND, &self.owner, number) {
+            Ok(header) if header.epoch >= self.epoch => match carried(page.payload()) {
+                Some(carried) if carried.mark > self.next => Behind::More,
+                _ => Behind::Nothing,
+            },
+            // From a later round of the ring.
+            Err(Flaw::OtherNumber(found)) if found > number => Behind::Later,
+            _ => Behind::Nothing,
+        }
     }
 
     /// There is no more.

@@ -9,17 +9,10 @@
 //! a crash at any step leaves the former root with its pages and the whole journal behind it. The
 //! first sync covers the pages and the data that they speak of, the second one the root.
 
-use super::super::journal::Start;
-use super::layers::{Chunks, LayerId};
-use super::{Order, Owner};
-
-/// What an owner begins with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Root {
-    /// The top one first.
-    pub layers: Vec<(LayerId, Chunks)>,
-    pub start: Start,
-}
+use super::super::journal::{Spot, Start};
+use super::super::page::Page;
+use super::super::root::{About, Root};
+use super::{Order, Owner, Ticket};
 
 /// How far one is. What waits for a sync waits for one that began after so many others.
 #[derive(Debug, Default)]
@@ -28,10 +21,10 @@ pub(super) enum Checkpoint {
     None,
     Pages {
         left: usize,
-        root: Root,
+        next: Next,
     },
     PagesWritten {
-        root: Root,
+        next: Next,
         syncs: u64,
     },
     Root {
@@ -43,23 +36,66 @@ pub(super) enum Checkpoint {
     },
 }
 
+/// What follows when the pages are durable.
+#[derive(Debug)]
+pub(super) struct Next {
+    head: (Spot, Page),
+    start: Start,
+}
+
+/// What an LU is, and how the last root said it.
+#[derive(Debug)]
+pub(super) struct Rooted {
+    /// The last one that was written or is being written. Its layers are left out.
+    pub root: Root,
+    /// Those who wait until what they said of the LU is durable, in the next checkpoint.
+    pub described: Vec<Ticket>,
+    /// The same for the one that is under way.
+    pub describing: Vec<Ticket>,
+}
+
 impl Owner {
+    pub fn about(&self) -> &About {
+        &self.rooted.root.about
+    }
+
+    /// Says what the LU is from now on. Answered when that is durable.
+    pub fn describe(&mut self, ticket: Ticket, about: About) -> Vec<Order> {
+        self.rooted.root.about = about;
+        self.rooted.described.push(ticket);
+        self.given()
+    }
+
     /// Begins one, unless one is under way or would change nothing.
     pub(super) fn begin_checkpoint(&mut self) {
         let first = [self.recorded.first_key_value().map(|(serial, _)| *serial), self.freezing];
         let first = first.into_iter().flatten().min().unwrap_or(self.journal.next_serial());
         let start = self.journal.start_for(first);
-        let is_of_use = self.journal.would_let_go(start);
+        let is_of_use = self.journal.would_let_go(start) || !self.rooted.described.is_empty();
         if !matches!(self.checkpoint, Checkpoint::None) || !is_of_use {
             return;
         }
-        let space = &mut self.space;
-        let Some(pages) = self.layers.images(self.journal.epoch(), || space.take()) else { return };
-        let root = Root { layers: self.layers.chunks(), start };
-        self.checkpoint = match pages.len() {
-            0 => Checkpoint::PagesWritten { root, syncs: self.syncs_begun },
-            left => Checkpoint::Pages { left, root },
+        let (space, epoch) = (&mut self.space, self.journal.epoch());
+        let root = &mut self.rooted.root;
+        let turn = root.turn + 1;
+        // What is taken is kept when there is too little, so that trying again takes no more.
+        let mut next = Root { turn, start, ..root.clone() };
+        let has_room = self.layers.pay(|| space.take()) && {
+            next.layers = self.layers.chunks();
+            next.make_room(&self.site, self.layers.dirty(), || space.take())
         };
+        root.beyond.clone_from(&next.beyond);
+        if !has_room {
+            return self.grow();
+        }
+        let mut pages = self.layers.images((epoch, turn));
+        next.layers = self.layers.chunks();
+        root.turn = turn;
+        let (body, head) = next.encode(&self.site, epoch);
+        pages.extend(body);
+        let next = Next { head, start };
+        self.rooted.describing = std::mem::take(&mut self.rooted.described);
+        self.checkpoint = Checkpoint::Pages { left: pages.len(), next };
         self.orders.extend(pages.into_iter().map(|(at, page)| Order::Page { at, page }));
     }
 
@@ -76,13 +112,15 @@ impl Owner {
     pub(super) fn advance_checkpoint(&mut self) {
         let ended = self.syncs_ended;
         self.checkpoint = match std::mem::take(&mut self.checkpoint) {
-            Checkpoint::PagesWritten { root, syncs } if ended > syncs => {
-                let start = root.start;
-                self.orders.push(Order::Root(root));
+            Checkpoint::PagesWritten { next, syncs } if ended > syncs => {
+                let Next { head: (at, page), start } = next;
+                self.orders.push(Order::Root { at, page });
                 Checkpoint::Root { start }
             }
             Checkpoint::RootWritten { start, syncs } if ended > syncs => {
                 self.journal.let_go(start);
+                let told = std::mem::take(&mut self.rooted.describing);
+                told.into_iter().for_each(|ticket| self.answer(ticket, Ok(())));
                 Checkpoint::None
             }
             same => same,
@@ -91,13 +129,13 @@ impl Owner {
 
     /// A page of a map is written.
     pub fn page_written(&mut self) -> Vec<Order> {
-        if let Checkpoint::Pages { left, root } = &mut self.checkpoint {
-            *left -= 1;
-            if *left == 0 {
-                let (root, syncs) = (root.clone(), self.syncs_begun);
-                self.checkpoint = Checkpoint::PagesWritten { root, syncs };
+        self.checkpoint = match std::mem::take(&mut self.checkpoint) {
+            Checkpoint::Pages { left: 1, next } => {
+                Checkpoint::PagesWritten { next, syncs: self.syncs_begun }
             }
-        }
+            Checkpoint::Pages { left, next } => Checkpoint::Pages { left: left - 1, next },
+            same => same,
+        };
         self.given()
     }
 

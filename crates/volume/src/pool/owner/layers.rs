@@ -1,12 +1,11 @@
 //! The layers of an LU, the top one first, with the pages of their maps.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::super::journal::Spot;
 use super::super::map::{Form, MapPage, Place, Run, State, resolve};
-use super::super::page::{Flaw, PAGE_BYTES, Page};
+use super::super::page::{Flaw, Page};
 use super::super::shape::Shape;
 
 /// Names a layer for ever; its pages carry it.
@@ -39,6 +38,8 @@ pub struct Layers {
     form: Form,
     all: Vec<Layer>,
     dirty: BTreeSet<PageId>,
+    /// Chunks that have no place yet and will want one for a dirty page: layer and number.
+    owed: BTreeSet<PageId>,
 }
 
 /// What the top layer says of a block.
@@ -61,7 +62,8 @@ impl Layers {
     pub(super) fn new(shape: Shape, all: Vec<(LayerId, Chunks)>) -> Self {
         let layer = |(id, chunks)| Layer { id, pages: BTreeMap::new(), chunks };
         let all = all.into_iter().map(layer).collect();
-        Self { shape, form: Form::new(shape), all, dirty: BTreeSet::new() }
+        let (dirty, owed) = (BTreeSet::new(), BTreeSet::new());
+        Self { shape, form: Form::new(shape), all, dirty, owed }
     }
 
     /// What is known of a block and those behind it, at most so many and within its extent.
@@ -73,9 +75,25 @@ impl Layers {
     pub fn look_from(&self, layer: usize, block: u64, most: u64) -> Run {
         let (page, extent, within) = self.form.locate(block);
         let pages = self.all[layer..].iter().filter_map(|layer| layer.pages.get(&page));
-        let pages: Vec<&MapPage> = pages.map(|page| &**page).collect();
         let most = most.min(self.shape.blocks_per_extent() - within);
-        resolve(&pages, extent, within, most)
+        resolve(pages.map(|page| &**page), extent, within, most)
+    }
+
+    /// The pages of this number, the top layer's first, for those who look into them by
+    /// themselves. The top layer's is there even if it says nothing, so that what it says later is
+    /// found in it: these pages stay the right ones until the next snapshot.
+    pub fn stack(&mut self, number: u64) -> Vec<Arc<MapPage>> {
+        let form = self.form;
+        self.all[0].pages.entry(number).or_insert_with(|| Arc::new(MapPage::new(form)));
+        self.all.iter().filter_map(|layer| layer.pages.get(&number)).cloned().collect()
+    }
+
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    pub fn count(&self) -> usize {
+        self.all.len()
     }
 
     pub fn ids(&self) -> impl Iterator<Item = LayerId> + '_ {
@@ -134,40 +152,71 @@ impl Layers {
         self.all.insert(0, Layer { id, pages: BTreeMap::new(), chunks: Chunks::new() });
     }
 
+    /// Extents that the next checkpoint takes.
+    pub(super) fn owed(&self) -> u64 {
+        self.owed.len() as u64
+    }
+
+    /// Whether a change of this block lets the next checkpoint take one more.
+    pub(super) fn would_owe(&self, block: u64) -> bool {
+        let chunk = self.form.locate(block).0 / self.shape.pages_per_chunk();
+        let top = &self.all[0];
+        !top.chunks.contains_key(&chunk) && !self.owed.contains(&(top.id, chunk))
+    }
+
+    /// See [`MapPage::set_fresh`].
+    pub(super) fn set_fresh(&self, block: u64, is_fresh: bool) {
+        let (page, extent, _) = self.form.locate(block);
+        if let Some(page) = self.all[0].pages.get(&page) {
+            page.set_fresh(extent, is_fresh);
+        }
+    }
+
     /// The page of the top layer that is to be changed, and the extent in it.
     fn top_page(&mut self, block: u64) -> (Arc<MapPage>, usize) {
         let (number, extent, _) = self.form.locate(block);
         let (form, top) = (self.form, &mut self.all[0]);
         self.dirty.insert((top.id, number));
+        let chunk = number / self.shape.pages_per_chunk();
+        if !top.chunks.contains_key(&chunk) {
+            self.owed.insert((top.id, chunk));
+        }
         let page = top.pages.entry(number).or_insert_with(|| Arc::new(MapPage::new(form)));
         (page.clone(), extent)
     }
 
-    /// Images of all pages that have changed, each for its other place; `take` gives an extent for
-    /// pages that have none. `None`: there was none to be had, and nothing has happened.
-    pub(super) fn images(
-        &mut self,
-        epoch: u32,
-        mut take: impl FnMut() -> Option<Place>,
-    ) -> Option<Vec<(Spot, Page)>> {
-        let (per_chunk, blocks) = (self.pages_per_chunk(), self.shape.blocks_per_extent());
-        for (id, number) in &self.dirty {
-            let layer = self.all.iter_mut().find(|layer| layer.id == *id).expect("of a layer");
-            let chunk = number / per_chunk;
-            if let Entry::Vacant(entry) = layer.chunks.entry(chunk) {
-                entry.insert(Chunk { place: take()?, pages: BTreeMap::new() });
-            }
+    /// Gives chunks that are owed a place. False: there was none to be had.
+    pub(super) fn pay(&mut self, mut take: impl FnMut() -> Option<Place>) -> bool {
+        while let Some(&(id, number)) = self.owed.first() {
+            let Some(place) = take() else { return false };
+            self.layer(id).chunks.insert(number, Chunk { place, pages: BTreeMap::new() });
+            self.owed.pop_first();
         }
+        true
+    }
+
+    /// Pages that have changed.
+    pub(super) fn dirty(&self) -> usize {
+        self.dirty.len()
+    }
+
+    /// Images of all pages that have changed, each for its other place. Nothing is owed.
+    pub(super) fn images(&mut self, (epoch, turn): (u32, u64)) -> Vec<(Spot, Page)> {
+        let (per_chunk, blocks) = (self.shape.pages_per_chunk(), self.shape.blocks_per_extent());
         let mut images = Vec::new();
         for (id, number) in std::mem::take(&mut self.dirty) {
-            let layer = self.all.iter_mut().find(|layer| layer.id == id).expect("of a layer");
-            let chunk = layer.chunks.get_mut(&(number / per_chunk)).expect("made above");
+            let layer = self.layer(id);
+            let chunk = layer.chunks.get_mut(&(number / per_chunk)).expect("nothing is owed");
             let second = chunk.pages.get(&number).is_some_and(|second| !second);
             chunk.pages.insert(number, second);
             let at = spot_of(chunk.place, blocks, (number % per_chunk, second));
-            images.push((at, layer.pages[&number].encode((id, number), 0, epoch)));
+            images.push((at, layer.pages[&number].encode((id, number), turn, epoch)));
         }
-        Some(images)
+        images
+    }
+
+    fn layer(&mut self, id: LayerId) -> &mut Layer {
+        self.all.iter_mut().find(|layer| layer.id == id).expect("layers stay")
     }
 
     /// Where the pages are that there are, for the root.
@@ -177,7 +226,7 @@ impl Layers {
 
     /// Where to read every page that there is.
     pub(super) fn wanted(&self) -> Vec<(PageId, Spot)> {
-        let (per_chunk, blocks) = (self.pages_per_chunk(), self.shape.blocks_per_extent());
+        let (per_chunk, blocks) = (self.shape.pages_per_chunk(), self.shape.blocks_per_extent());
         let of_layer = |layer: &Layer| {
             let of_chunk = |chunk: &Chunk| {
                 let page = |(number, second): (&u64, &bool)| {
@@ -191,10 +240,15 @@ impl Layers {
         self.all.iter().flat_map(of_layer).collect()
     }
 
-    pub(super) fn load(&mut self, (id, number): PageId, page: &Page) -> Result<(), Flaw> {
-        let map = MapPage::decode(page, self.form, &id, number)?;
-        let layer = self.all.iter_mut().find(|layer| layer.id == id);
-        layer.expect("one was asked for").pages.insert(number, Arc::new(map));
+    /// Takes a page that was read; `turn` is the root's.
+    pub(super) fn load(
+        &mut self,
+        (id, number): PageId,
+        page: &Page,
+        turn: u64,
+    ) -> Result<(), Flaw> {
+        let map = MapPage::decode(page, self.form, (&id, number), turn)?;
+        self.layer(id).pages.insert(number, Arc::new(map));
         Ok(())
     }
 
@@ -210,10 +264,6 @@ impl Layers {
         let of_chunks =
             |layer: &Layer| layer.chunks.values().map(|chunk| chunk.place).collect::<Vec<Place>>();
         self.all.iter().flat_map(|layer| [of_pages(layer), of_chunks(layer)].concat()).collect()
-    }
-
-    fn pages_per_chunk(&self) -> u64 {
-        self.shape.extent_bytes() / (2 * PAGE_BYTES as u64)
     }
 }
 

@@ -24,22 +24,27 @@ mod open;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::mem::take;
 
-pub use checkpoint::Root;
 pub use layers::{Chunk, Chunks, LayerId, Layers, PageId};
-pub use open::{Identity, Opening, Read, Unopened};
+pub use open::{LOOK_BEHIND_PAGES, Opening, Read, Unopened};
 
 use super::journal::{Full, Journal, Lack, Record, Serial, Spot, Sync, Write};
 use super::map::{Place, State};
 use super::page::Page;
+use super::root::Site;
 use super::space::Space;
-use checkpoint::Checkpoint;
+use checkpoint::{Checkpoint, Rooted};
 use gate::Gates;
 
 /// Extents that are kept for what has to be written so that others become free.
 const RESERVED_EXTENTS: u64 = 2;
+
+/// An LU asks for more space when it has less left than one part in so many of what it has.
+const GROWTH_PARTS: u64 = 16;
+/// Slabs that it asks for at most, at one time.
+const GROWTH_SLABS_MAX: u64 = 64;
 
 /// Records that are not sealed, before that is seen to unasked.
 const UNSEALED_MAX: usize = 4096;
@@ -60,7 +65,11 @@ pub enum Order {
         at: Spot,
     },
     /// Write a page of the journal, then [`Owner::journal_written`].
-    Journal(Write),
+    Journal {
+        number: u64,
+        at: Spot,
+        page: Page,
+    },
     /// Sync everything below, then [`Owner::synced`].
     Sync,
     /// Write a page of a map, then [`Owner::page_written`].
@@ -68,11 +77,18 @@ pub enum Order {
         at: Spot,
         page: Page,
     },
-    /// Write the root, then [`Owner::root_written`].
-    Root(Root),
-    /// See to it that nobody is on the way to this place, then [`Owner::quiet`].
+    /// Write the head of the root, then [`Owner::root_written`].
+    Root {
+        at: Spot,
+        page: Page,
+    },
+    /// See to it that nobody is on the way by what the map said before, then [`Owner::quiet`].
     Quiesce {
-        place: Place,
+        ticket: Ticket,
+    },
+    /// Get so many slabs for the LU, then [`Owner::granted`].
+    Grow {
+        slabs: u64,
     },
     Answer {
         ticket: Ticket,
@@ -111,6 +127,15 @@ struct Begun {
     is_carrying: bool,
 }
 
+/// Whether the LU gets more space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Growth {
+    Possible,
+    Asked,
+    /// There was none to be had.
+    Refused,
+}
+
 /// A sync that is under way.
 struct Syncing {
     sync: Sync,
@@ -126,6 +151,10 @@ pub struct Owner {
     recorded: BTreeMap<Serial, Begun>,
     /// Writes to places that are theirs already.
     direct: HashMap<Ticket, Wish>,
+    /// Of writes whose data is on its way.
+    serials: HashMap<Ticket, Serial>,
+    /// What could not be written, and is to be said in the journal.
+    lost: VecDeque<(Serial, u64, u64)>,
     /// Blocks of the top layer with a record that is not sealed.
     unsealed: HashMap<u64, Serial>,
     /// Wishes that wait until this record is sealed.
@@ -141,7 +170,12 @@ pub struct Owner {
     syncing: Option<Syncing>,
     syncs_begun: u64,
     syncs_ended: u64,
-    quiescing: HashMap<Place, Serial>,
+    /// What was discarded while somebody may still be on the way there, with the place that
+    /// becomes free by it.
+    quiescing: HashMap<Ticket, (Wish, Option<Place>)>,
+    growth: Growth,
+    site: Site,
+    rooted: Rooted,
     checkpoint: Checkpoint,
     orders: Vec<Order>,
 }
@@ -180,13 +214,26 @@ impl Owner {
         if let Some(wish) = self.direct.remove(&ticket) {
             self.leave(&wish);
             self.answer(ticket, Ok(()));
-        } else {
-            let begun = self.recorded.iter_mut().find(|(_, begun)| begun.wish.ticket == ticket);
-            if let Some((serial, begun)) = begun {
+        } else if let Some(serial) = self.serials.remove(&ticket) {
+            if let Some(begun) = self.recorded.get_mut(&serial) {
                 begun.is_carrying = false;
-                self.journal.arrived(*serial);
             }
+            self.journal.arrived(serial);
             self.finish();
+        }
+        self.given()
+    }
+
+    /// The data of a piece could not be written, or only in part. It is not answered.
+    pub fn data_lost(&mut self, ticket: Ticket) -> Vec<Order> {
+        if let Some(wish) = self.direct.remove(&ticket) {
+            self.leave(&wish);
+        } else if let Some(serial) = self.serials.remove(&ticket)
+            && let Some(Begun { wish, .. }) = self.recorded.remove(&serial)
+        {
+            self.lost.push_back((serial, wish.block, wish.count));
+            self.void_lost();
+            self.leave(&wish);
         }
         self.given()
     }
@@ -203,8 +250,8 @@ impl Owner {
         self.journal.synced(sync);
         self.syncs_ended = self.syncs_begun;
         flushes.into_iter().for_each(|ticket| self.answer(ticket, Ok(())));
+        self.unfreshen();
         let journal = &self.journal;
-        self.unsealed.retain(|_, serial| !journal.is_sealed(*serial));
         let sealed = self.for_seal.extract_if(.., |serial, _| journal.is_sealed(*serial));
         let wishes: Vec<Wish> = sealed.flat_map(|(_, wishes)| wishes).collect();
         self.space.sealed(self.journal.sealed());
@@ -214,18 +261,43 @@ impl Owner {
         self.given()
     }
 
-    /// Nobody is on the way to this place any more.
-    pub fn quiet(&mut self, place: Place) -> Vec<Order> {
-        if self.quiescing.remove(&place).is_some() {
-            // Later than the record that freed it is late enough.
-            self.space.give_back(self.journal.next_serial() - 1, place);
+    /// Nobody is on the way any more by what the map said before this was discarded.
+    pub fn quiet(&mut self, ticket: Ticket) -> Vec<Order> {
+        if let Some((wish, place)) = self.quiescing.remove(&ticket) {
+            if let Some(place) = place {
+                // Later than the record that freed it is late enough.
+                self.space.give_back(self.journal.next_serial() - 1, place);
+            }
+            self.leave(&wish);
         }
+        self.given()
+    }
+
+    /// These slabs are the LU's; none if there are none to be had.
+    pub fn granted(&mut self, slabs: &[u32]) -> Vec<Order> {
+        slabs.iter().for_each(|slab| self.space.grant(*slab));
+        self.growth = if slabs.is_empty() { Growth::Refused } else { Growth::Possible };
+        self.retry_for_room();
+        self.given()
+    }
+
+    /// There may be slabs to be had again.
+    pub fn may_grow(&mut self) -> Vec<Order> {
+        if self.growth == Growth::Refused {
+            self.growth = Growth::Possible;
+        }
+        self.retry_for_room();
         self.given()
     }
 
     /// The pages of the map, for those who read.
     pub fn layers(&self) -> &Layers {
         &self.layers
+    }
+
+    /// See [`Layers::stack`].
+    pub fn stack(&mut self, number: u64) -> Vec<std::sync::Arc<super::map::MapPage>> {
+        self.layers.stack(number)
     }
 
     pub fn space(&mut self) -> &mut Space {
@@ -275,7 +347,7 @@ impl Owner {
         let is_direct = (wish.block..wish.block + wish.count).all(is_written);
         let place = match top.place(wish.block) {
             Some(place) => place,
-            None if self.space.free_extents() <= RESERVED_EXTENTS => return self.refuse(wish),
+            None if !self.has_room(1, wish.block) => return self.refuse(wish),
             // It is settled only when the record has found room.
             None => self.space.take().expect("there are some"),
         };
@@ -288,6 +360,7 @@ impl Owner {
             match self.journal.append(&record) {
                 Ok(serial) => {
                     self.layers.settle(wish.block, place);
+                    self.serials.insert(ticket, serial);
                     self.recorded.insert(serial, Begun { wish, is_carrying: true });
                 }
                 Err(Full) => {
@@ -302,9 +375,20 @@ impl Owner {
         Ok(())
     }
 
-    /// There is no space: said at once, unless some is about to become free.
+    /// Whether there are so many extents left, besides what is kept for the next checkpoint and
+    /// what a change of this block would add to that.
+    fn has_room(&self, extents: u64, block: u64) -> bool {
+        let owed = self.layers.owed() + u64::from(self.layers.would_owe(block));
+        let kept = if extents == 0 { 0 } else { RESERVED_EXTENTS };
+        self.space.free_extents() >= owed + kept + extents
+    }
+
+    /// There is no space: said at once, unless some is about to come.
     fn refuse(&mut self, wish: Wish) -> Result<(), Wish> {
-        if self.space.waits_for().is_some() || !self.quiescing.is_empty() {
+        let is_freed = self.quiescing.values().any(|(_, place)| place.is_some());
+        let is_to_come = self.space.waits_for().is_some() || is_freed;
+        self.grow();
+        if is_to_come || self.growth == Growth::Asked {
             return Err(wish);
         }
         self.leave_gate(&wish);
@@ -312,11 +396,34 @@ impl Owner {
         Ok(())
     }
 
+    /// Asks for more space, unless that was done.
+    fn grow(&mut self) {
+        if self.growth == Growth::Possible {
+            self.growth = Growth::Asked;
+            let extents = self.site.shape.extents_per_slab();
+            let wanted = self.space.extents() / extents / (GROWTH_PARTS / 2);
+            self.orders.push(Order::Grow { slabs: wanted.clamp(1, GROWTH_SLABS_MAX) });
+        }
+    }
+
+    /// Asks for more space in time.
+    fn grow_early(&mut self) {
+        let kept = RESERVED_EXTENTS + self.layers.owed();
+        let most = GROWTH_SLABS_MAX * self.site.shape.extents_per_slab() / 2;
+        let few = kept + (self.space.extents() / GROWTH_PARTS).min(most);
+        if self.space.free_extents() < few {
+            self.grow();
+        }
+    }
+
     fn begin_zero(&mut self, wish: Wish) -> Result<(), Wish> {
         if self.layers.reads_zero(wish.block, wish.count) {
             self.leave_gate(&wish);
             self.answer(wish.ticket, Ok(()));
             return Ok(());
+        }
+        if !self.has_room(0, wish.block) {
+            return self.refuse(wish);
         }
         let record = Record::Zeroed { block: wish.block, count: wish.count };
         let Ok(serial) = self.journal.append(&record) else { return Err(wish) };
@@ -331,21 +438,53 @@ impl Owner {
         let done: Vec<(Serial, Begun)> = done.collect();
         for (serial, Begun { wish, .. }) in done {
             let Wish { ticket, block, count, what } = &wish;
-            match what {
-                What::Write(_) => self.layers.write(*block, *count),
-                What::Zero => {
-                    if let Some(place) = self.layers.zero(*block, *count) {
-                        self.quiescing.insert(place, serial);
-                        self.orders.push(Order::Quiesce { place });
-                    }
-                }
-            }
             self.unsealed.extend((*block..*block + *count).map(|block| (block, serial)));
             self.answer(*ticket, Ok(()));
-            self.leave(&wish);
+            match what {
+                What::Write(_) => {
+                    // First, so that nobody finds it written and takes it for sealed.
+                    self.layers.set_fresh(*block, true);
+                    self.layers.write(*block, *count);
+                    self.leave(&wish);
+                }
+                What::Zero => {
+                    // Whoever has looked before may still write there: nobody else does until
+                    // that is over.
+                    let place = self.layers.zero(*block, *count);
+                    self.orders.push(Order::Quiesce { ticket: *ticket });
+                    self.quiescing.insert(*ticket, (wish, place));
+                    self.freeze();
+                }
+            }
         }
         if self.freezing.is_some_and(|serial| self.journal.is_written(serial)) {
             self.frozen();
+        }
+    }
+
+    /// Lets others write where everything is sealed.
+    fn unfreshen(&mut self) {
+        let journal = &self.journal;
+        let sealed = self.unsealed.extract_if(|_, serial| journal.is_sealed(*serial));
+        let extents: BTreeSet<u64> =
+            sealed.map(|(block, _)| self.layers.extent_of(block)).collect();
+        let fresh: BTreeSet<u64> =
+            self.unsealed.keys().map(|block| self.layers.extent_of(*block)).collect();
+        let blocks = self.site.shape.blocks_per_extent();
+        for extent in extents.difference(&fresh) {
+            self.layers.set_fresh(extent * blocks, false);
+        }
+    }
+
+    /// Says in the journal what could not be written.
+    fn void_lost(&mut self) {
+        while let Some(&(of, block, count)) = self.lost.front() {
+            if self.journal.append(&Record::Void { of, block, count }).is_err() {
+                return;
+            }
+            // Whoever reads as far as a mark that covers the record finds this too.
+            self.journal.arrived(of);
+            self.lost.pop_front();
         }
     }
 
@@ -382,6 +521,7 @@ impl Owner {
     }
 
     fn retry_for_room(&mut self) {
+        self.void_lost();
         take(&mut self.for_room).into_iter().for_each(|wish| self.begin(wish));
         self.freeze();
     }
@@ -393,15 +533,17 @@ impl Owner {
     /// What is to be done now, with what the journal needs.
     fn given(&mut self) -> Vec<Order> {
         let is_full = self.journal.fill_percent() >= CHECKPOINT_PERCENT;
-        if is_full || !self.for_room.is_empty() {
+        if is_full || !self.for_room.is_empty() || !self.rooted.described.is_empty() {
             self.begin_checkpoint();
         }
+        self.grow_early();
         let lack = self.wanted_seal().map(|serial| self.journal.lacks(serial));
         if lack == Some(Lack::Mark) {
             self.journal.want_mark();
         }
-        while let Some(write) = self.journal.next_write() {
-            self.orders.push(Order::Journal(write));
+        while let Some(Write { number, page }) = self.journal.next_write() {
+            let at = self.ring_spot(number);
+            self.orders.push(Order::Journal { number, at, page });
         }
         let wants_sync =
             lack == Some(Lack::Sync) || !self.flushes.is_empty() || self.checkpoint_wants_sync();
@@ -412,6 +554,11 @@ impl Owner {
             self.orders.push(Order::Sync);
         }
         take(&mut self.orders)
+    }
+
+    /// Where a page of the journal lies.
+    fn ring_spot(&self, number: u64) -> Spot {
+        self.rooted.root.ring_spot(&self.site, self.journal.place(number))
     }
 
     /// The last record that somebody wants sealed.

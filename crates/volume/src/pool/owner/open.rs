@@ -8,35 +8,32 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::super::journal::{Accepted, Full, Journal, Replay, Replayed, Serial, Spot, Start};
 use super::super::map::Place;
-use super::super::page::{Flaw, Owner as Whose, Page};
-use super::super::shape::Shape;
+use super::super::page::{Flaw, Page};
+use super::super::root::{About, Root, Site};
 use super::super::space::Space;
-use super::Owner;
-use super::checkpoint::{Checkpoint, Root};
+use super::checkpoint::{Checkpoint, Rooted};
 use super::gate::Gates;
 use super::layers::{LayerId, Layers, PageId};
+use super::{Growth, Owner};
 
-/// What an LU is that is opened, and by whom.
-#[derive(Clone, Copy, Debug)]
-pub struct Identity {
-    pub lu: Whose,
-    pub shape: Shape,
-    /// Higher than that of any owner before.
-    pub epoch: u32,
-    /// Pages of the journal.
-    pub ring: u64,
-}
+/// Pages behind the end of the journal that are looked at, to tell whether it is the end.
+pub const LOOK_BEHIND_PAGES: u64 = 8;
 
 /// An LU that is being opened.
 pub struct Opening {
-    identity: Identity,
+    site: Site,
+    /// Higher than that of any owner before.
+    epoch: u32,
+    root: Root,
     layers: Layers,
     replay: Replay,
 }
 
 /// Everything was read but data.
 pub struct Read {
-    identity: Identity,
+    site: Site,
+    epoch: u32,
+    root: Root,
     layers: Layers,
     replayed: Replayed,
 }
@@ -50,18 +47,25 @@ pub enum Unopened {
     Place(Place),
     #[error("its journal is full; it has to be made longer")]
     Journal(#[from] Full),
+    #[error("page {0} of its journal cannot be read, and later ones can")]
+    Rotten(u64),
+    #[error("its root is older than its journal: the newest root cannot be read")]
+    Outdated,
 }
 
 impl Opening {
-    /// A new LU, with nothing in it.
-    pub fn root_of_new(identity: Identity, layer: LayerId) -> Root {
-        let start = Start { page: 0, epoch: identity.epoch, next: 1, sealed: 1 };
-        Root { layers: vec![(layer, BTreeMap::new())], start }
+    /// The root of a new LU, with nothing in it. No page in the ring is of this LU.
+    pub fn root_of_new(about: About, ring: Vec<Place>, layer: LayerId, epoch: u32) -> Root {
+        let start = Start { page: 0, epoch, next: 1, sealed: 1 };
+        let layers = vec![(layer, BTreeMap::new())];
+        Root { about, turn: 1, start, ring, layers, beyond: Default::default() }
     }
 
-    pub fn new(identity: Identity, root: Root) -> Self {
-        let layers = Layers::new(identity.shape, root.layers);
-        Self { identity, layers, replay: Replay::new(identity.lu, root.start) }
+    /// `epoch` is higher than that of any owner before.
+    pub fn new(site: Site, epoch: u32, root: Root) -> Self {
+        let layers = Layers::new(site.shape, root.layers.clone());
+        let replay = Replay::new(site.lu, root.start);
+        Self { site, epoch, root, layers, replay }
     }
 
     /// The pages of the map to read, with their places.
@@ -70,21 +74,38 @@ impl Opening {
     }
 
     pub fn load(&mut self, id: PageId, page: &Page) -> Result<(), Unopened> {
-        Ok(self.layers.load(id, page)?)
+        Ok(self.layers.load(id, page, self.root.turn)?)
     }
 
-    /// The page of the journal to read next, until [`Opening::replay`] says that it was the last.
-    pub fn journal_page(&self) -> u64 {
-        self.replay.wants()
+    /// Where the page of the journal is that is to be read next, until [`Opening::replay`] says
+    /// that it was not one.
+    pub fn journal_page(&self) -> Spot {
+        self.behind(0)
+    }
+
+    /// Where the page is that is so far behind the end of the journal, as it was found.
+    pub fn behind(&self, pages: u64) -> Spot {
+        let ring = self.root.ring_pages(&self.site);
+        self.root.ring_spot(&self.site, (self.replay.wants() + pages) % ring)
     }
 
     pub fn replay(&mut self, page: &Page) -> bool {
         self.replay.push(page)
     }
 
+    /// Looks at the page that was found there: no crash leaves one that knows of more.
+    pub fn check_behind(&self, pages: u64, page: &Page) -> Result<(), Unopened> {
+        use super::super::journal::Behind;
+        match self.replay.behind(pages, page) {
+            Behind::Nothing => Ok(()),
+            Behind::More => Err(Unopened::Rotten(self.replay.wants())),
+            Behind::Later => Err(Unopened::Outdated),
+        }
+    }
+
     pub fn read(self) -> Read {
-        let Self { identity, layers, replay } = self;
-        Read { identity, layers, replayed: replay.end() }
+        let Self { site, epoch, root, layers, replay } = self;
+        Read { site, epoch, root, layers, replayed: replay.end() }
     }
 }
 
@@ -96,10 +117,10 @@ impl Read {
 
     /// The LU, with these slabs. `sum_of` gives the sum of a doubtful block's data.
     pub fn open(self, slabs: &[u32], sum_of: impl Fn(Spot) -> u32) -> Result<Owner, Unopened> {
-        let Self { identity, mut layers, replayed } = self;
+        let Self { site, epoch, root, mut layers, replayed } = self;
         let (accepted, refused) = replayed.settle(sum_of);
-        let Identity { lu, shape, epoch, ring } = identity;
-        let journal = Journal::resume((lu, epoch, ring), &replayed, &refused)?;
+        let ring = root.ring_pages(&site);
+        let journal = Journal::resume((site.lu, epoch, ring), &replayed, &refused)?;
         let mut unsealed = HashMap::new();
         let mut freed: Vec<(Serial, Place)> = Vec::new();
         for (serial, accepted) in accepted {
@@ -122,6 +143,7 @@ impl Read {
                 }
             };
             if !journal.is_sealed(serial) {
+                layers.set_fresh(block, true);
                 unsealed.extend((block..block + count).map(|block| (block, serial)));
             }
         }
@@ -131,7 +153,11 @@ impl Read {
             replayed.doubtful().map(|spot| layers.place_of(spot)).collect();
         freed.retain(|(serial, place)| !journal.is_sealed(*serial) && !doubtful.contains(place));
         freed.extend(doubtful.into_iter().map(|place| (last, place)));
-        let space = space(shape, slabs, &layers, freed)?;
+        let own = [&root.ring[..], &root.beyond[0], &root.beyond[1], &[site.place()]].concat();
+        let places = [layers.places(), own].concat();
+        let space = space(site.shape, slabs, places, freed)?;
+        let root = Root { layers: Vec::new(), ..root };
+        let rooted = Rooted { root, described: Vec::new(), describing: Vec::new() };
         Ok(Owner {
             journal,
             layers,
@@ -139,6 +165,8 @@ impl Read {
             gates: Gates::default(),
             recorded: BTreeMap::new(),
             direct: HashMap::new(),
+            serials: HashMap::new(),
+            lost: VecDeque::new(),
             unsealed,
             for_seal: BTreeMap::new(),
             for_room: VecDeque::new(),
@@ -150,6 +178,9 @@ impl Read {
             syncs_begun: 1,
             syncs_ended: 1,
             quiescing: HashMap::new(),
+            growth: Growth::Possible,
+            site,
+            rooted,
             checkpoint: Checkpoint::None,
             orders: Vec::new(),
         })
@@ -157,14 +188,14 @@ impl Read {
 }
 
 fn space(
-    shape: Shape,
+    shape: super::super::shape::Shape,
     slabs: &[u32],
-    layers: &Layers,
+    used: Vec<Place>,
     freed: Vec<(Serial, Place)>,
 ) -> Result<Space, Unopened> {
     let mut space = Space::new(shape);
     slabs.iter().for_each(|slab| space.grant(*slab));
-    if let Some(place) = layers.places().into_iter().find(|place| !space.claim(*place)) {
+    if let Some(place) = used.into_iter().find(|place| !space.claim(*place)) {
         return Err(Unopened::Place(place));
     }
     for (serial, place) in freed {

@@ -5,11 +5,10 @@
 //! The LU has few extents more than it needs, so that what becomes free is soon used for something
 //! else: other blocks, other layers, pages of the map.
 
-use std::collections::BTreeSet;
-
 use super::super::crash::{self, Dice, torn};
-use super::super::journal::RING_PAGES_MIN;
 use super::super::map::Run;
+use super::super::page::PAGE_BYTES;
+use super::super::root::About;
 use super::super::shape::Shape;
 use super::*;
 
@@ -33,16 +32,18 @@ const BLOCKS: [u64; 14] = [
     8 * 337 * 16 + 3,
     9 * 337 * 16,
 ];
-/// The LU may use so many extents.
-const EXTENTS: u64 = 24;
+/// The LU may use so many extents of its first slab, and of each that it is granted.
+const EXTENTS: u32 = 24;
+const EXTENTS_GRANTED: u32 = 4;
+const SLABS_MAX: usize = 3;
 const SNAPSHOTS_MAX: usize = 2;
 
 fn shape() -> Shape {
     Shape::new(4 << 20, 64 << 10).unwrap()
 }
 
-fn identity(epoch: u32) -> Identity {
-    Identity { lu: LU, shape: shape(), epoch, ring: RING_PAGES_MIN }
+fn site() -> Site {
+    Site { lu: LU, shape: shape(), first_slab: SLAB }
 }
 
 /// What a block of storage holds.
@@ -71,47 +72,34 @@ impl Cell {
 }
 
 #[derive(Clone, Debug)]
-enum Put {
-    Cell(Spot, Cell),
-    Journal(u64, Page),
-    Root(Root),
-}
+struct Put(Spot, Cell);
 
-#[derive(Clone)]
-struct Held {
-    cells: BTreeMap<Spot, Cell>,
-    ring: BTreeMap<u64, Page>,
-    root: Root,
+#[derive(Clone, Default)]
+struct Held(BTreeMap<Spot, Cell>);
+
+impl Held {
+    fn page(&self, spot: Spot) -> Page {
+        match self.0.get(&spot) {
+            Some(Cell::Page(page)) => page.clone(),
+            _ => Page::of_bytes(&[0; PAGE_BYTES]),
+        }
+    }
 }
 
 impl crash::Held for Held {
     type Put = Put;
 
-    fn put(&mut self, put: &Put) {
-        match put {
-            Put::Cell(spot, cell) => drop(self.cells.insert(*spot, cell.clone())),
-            Put::Journal(number, page) => {
-                drop(self.ring.insert(number % RING_PAGES_MIN, page.clone()));
-            }
-            Put::Root(root) => self.root = root.clone(),
-        }
+    fn put(&mut self, Put(spot, cell): &Put) {
+        self.0.insert(*spot, cell.clone());
     }
 
-    fn tear(&mut self, put: &Put) {
-        match put {
-            Put::Cell(spot, Cell::Data { block, version }) => {
-                let (block, version) = (*block, *version);
-                self.cells.insert(*spot, Cell::Torn { block, version });
-            }
-            Put::Cell(spot, Cell::Page(page)) => {
-                self.cells.insert(*spot, Cell::Page(torn(page)));
-            }
-            Put::Journal(number, page) => {
-                self.ring.insert(number % RING_PAGES_MIN, torn(page));
-            }
-            // One of its two places has the former one.
-            Put::Root(_) | Put::Cell(_, Cell::Torn { .. }) => {}
-        }
+    fn tear(&mut self, Put(spot, cell): &Put) {
+        let torn = match cell {
+            Cell::Data { block, version } => Cell::Torn { block: *block, version: *version },
+            Cell::Page(page) => Cell::Page(torn(page)),
+            Cell::Torn { .. } => return,
+        };
+        self.0.insert(*spot, torn);
     }
 }
 
@@ -119,6 +107,8 @@ impl crash::Held for Held {
 #[derive(Clone, Copy, Debug)]
 enum Tell {
     Data(Ticket),
+    /// Of one who found the block written and did not ask.
+    Other(Ticket),
     Journal(u64),
     Page,
     Root,
@@ -163,8 +153,11 @@ struct Snapshot {
 #[derive(Clone, Debug)]
 enum Asked {
     Piece(Vec<u64>, Vec<Option<Cell>>),
+    /// Past the owner: of which block, and which of its values.
+    Other(u64, usize),
     Flush(BTreeMap<u64, usize>, Vec<LayerId>),
     Snapshot(LayerId),
+    Describe(u64),
 }
 
 struct World {
@@ -179,18 +172,28 @@ struct World {
     asked: HashMap<Ticket, Asked>,
     /// What a sync that is under way covers.
     syncing: Option<usize>,
-    quiescing: Vec<Place>,
+    /// With those that were on the way then.
+    quiescing: Vec<(Ticket, Vec<Ticket>)>,
+    /// The size that it was said to have: so that it must be known, and last.
+    described: (u64, u64),
+    slabs: Vec<u32>,
+    is_growing: bool,
     refused: usize,
+    lost: usize,
+    passed: usize,
 }
 
 impl World {
     fn new(seed: u64) -> Self {
-        let root = Opening::root_of_new(identity(1), BASE);
-        let held = Held { cells: BTreeMap::new(), ring: BTreeMap::new(), root };
-        let mut disk = Disk::new(held);
+        let about = About { name: "disk".to_owned(), size: 0, block_size: 512 };
+        let ring = vec![Place { slab: SLAB, extent: 1 }];
+        let (body, head) = Opening::root_of_new(about, ring, BASE, 1).encode(&site(), 1);
+        let pages = body.into_iter().chain([head]);
+        let cells = pages.map(|(at, page)| (at, Cell::Page(page)));
+        let mut disk = Disk::new(Held(cells.collect()));
         Self {
             dice: Dice::new(seed),
-            owner: open(&mut disk, 2),
+            owner: open(&mut disk, 2, &[SLAB]).unwrap(),
             disk,
             epoch: 2,
             next: 0,
@@ -200,19 +203,27 @@ impl World {
             asked: HashMap::new(),
             syncing: None,
             quiescing: Vec::new(),
+            described: (0, 0),
+            slabs: vec![SLAB],
+            is_growing: false,
             refused: 0,
+            lost: 0,
+            passed: 0,
         }
     }
 
     fn step(&mut self) {
         match self.dice.below(24) {
-            0..6 => self.write(),
+            0..4 => self.write(),
+            4..6 => self.write_past(),
             6..8 => self.zero(),
             8..19 => self.complete(),
             19 => self.flush(),
             20 => self.sync_ends(),
             21 if self.dice.one_in(20) => self.snapshot(),
             22 => self.quiet(),
+            23 if self.dice.one_in(4) => self.grown(),
+            23 if self.dice.one_in(20) => self.describe(),
             _ => self.check(),
         }
     }
@@ -222,15 +233,19 @@ impl World {
         Ticket(self.next)
     }
 
-    /// Blocks one behind the other, of one extent, of which none has anything under way.
-    fn range(&mut self) -> Option<Vec<u64>> {
+    /// Blocks one behind the other, of one extent, of which none has anything under way, or what
+    /// did not ask the owner at most.
+    fn range(&mut self, with_others: bool) -> Option<Vec<u64>> {
         let first = BLOCKS[self.dice.below(BLOCKS.len())];
         let most = 1 + self.dice.below(4) as u64;
         let is_next = |block: &u64| BLOCKS.contains(block) && block / 16 == first / 16;
         let range: Vec<u64> = (first..first + most).take_while(is_next).collect();
         let is_busy = |block: &u64| {
-            let pieces = self.asked.values();
-            pieces.into_iter().any(|it| matches!(it, Asked::Piece(all, _) if all.contains(block)))
+            self.asked.values().any(|asked| match asked {
+                Asked::Piece(all, _) => all.contains(block),
+                Asked::Other(other, _) => !with_others && other == block,
+                _ => false,
+            })
         };
         (!range.iter().any(is_busy)).then_some(range)
     }
@@ -243,7 +258,7 @@ impl World {
     }
 
     fn write(&mut self) {
-        let Some(range) = self.range() else { return };
+        let Some(range) = self.range(false) else { return };
         let ticket = self.ticket();
         let version = self.next;
         let cells: Vec<Cell> = range.iter().map(|&block| Cell::Data { block, version }).collect();
@@ -254,8 +269,33 @@ impl World {
         self.carry_out(orders);
     }
 
+    /// A write past the owner, to a block that is found written and sealed.
+    fn write_past(&mut self) {
+        let Some(block) = self.range(false).map(|range| range[0]) else { return };
+        let freezes = self.asked.values().any(|asked| matches!(asked, Asked::Snapshot(_)));
+        let (page, extent, within) = self.owner.layers().form().locate(block);
+        let top = self.owner.stack(page)[0].clone();
+        let Run::Written { at, .. } = top.look(extent, within, 1) else { return };
+        if freezes || top.is_fresh(extent) {
+            return;
+        }
+        let ticket = self.ticket();
+        let cell = Cell::Data { block, version: self.next };
+        let past = self.pasts.get_mut(&block).unwrap();
+        past.values.push(Some(cell.clone()));
+        self.asked.insert(ticket, Asked::Other(block, past.values.len() - 1));
+        self.disk.issue(Tell::Other(ticket), Put(at, cell));
+        self.passed += 1;
+    }
+
+    /// Those past the owner that are on the way.
+    fn others(&self) -> Vec<Ticket> {
+        let others = self.asked.iter().filter(|(_, it)| matches!(it, Asked::Other(..)));
+        others.map(|(ticket, _)| *ticket).collect()
+    }
+
     fn zero(&mut self) {
-        let Some(range) = self.range() else { return };
+        let Some(range) = self.range(true) else { return };
         let ticket = self.ticket();
         let (first, count) = (range[0], range.len());
         self.begins(ticket, range, vec![None; count]);
@@ -274,7 +314,7 @@ impl World {
 
     fn snapshot(&mut self) {
         let is_under_way = self.asked.values().any(|asked| matches!(asked, Asked::Snapshot(_)));
-        if is_under_way || self.snapshots.len() >= SNAPSHOTS_MAX {
+        if is_under_way || !self.others().is_empty() || self.snapshots.len() >= SNAPSHOTS_MAX {
             return;
         }
         self.layers += 1;
@@ -285,12 +325,54 @@ impl World {
     }
 
     fn quiet(&mut self) {
-        if self.quiescing.is_empty() {
+        let on_the_way = self.others();
+        let is_quiet = |(_, before): &(_, Vec<Ticket>)| {
+            !before.iter().any(|ticket| on_the_way.contains(ticket))
+        };
+        let Some(index) = self.quiescing.iter().position(is_quiet) else { return };
+        let (ticket, _) = self.quiescing.remove(index);
+        let orders = self.owner.quiet(ticket);
+        self.carry_out(orders);
+    }
+
+    fn grown(&mut self) {
+        let orders = if !std::mem::take(&mut self.is_growing) {
+            self.owner.may_grow()
+        } else if self.slabs.len() < SLABS_MAX && self.dice.one_in(4) {
+            let slab = SLAB + self.slabs.len() as u32;
+            self.slabs.push(slab);
+            let orders = self.owner.granted(&[slab]);
+            make_scarce(&mut self.owner, &self.slabs);
+            orders
+        } else {
+            self.owner.granted(&[])
+        };
+        self.carry_out(orders);
+    }
+
+    fn describe(&mut self) {
+        let (ticket, size) = (self.ticket(), self.described.1 + 1);
+        self.described.1 = size;
+        self.asked.insert(ticket, Asked::Describe(size));
+        let about = About { size, ..self.owner.about().clone() };
+        let orders = self.owner.describe(ticket, about);
+        self.carry_out(orders);
+    }
+
+    /// The data of a piece cannot be written, all or some of it.
+    fn lose(&mut self) {
+        let mut in_flight = self.disk.in_flight.iter();
+        let Some(ticket) = in_flight.find_map(|(tell, _)| match tell {
+            Tell::Data(ticket) => Some(*ticket),
+            _ => None,
+        }) else {
             return;
-        }
-        let index = self.dice.below(self.quiescing.len());
-        let place = self.quiescing.remove(index);
-        let orders = self.owner.quiet(place);
+        };
+        self.disk.in_flight.retain(|(tell, _)| !matches!(tell, Tell::Data(it) if *it == ticket));
+        // What it would have written may be read from now on, or not.
+        self.asked.remove(&ticket);
+        self.lost += 1;
+        let orders = self.owner.data_lost(ticket);
         self.carry_out(orders);
     }
 
@@ -305,10 +387,20 @@ impl World {
         if self.disk.in_flight.is_empty() {
             return;
         }
+        if self.dice.one_in(100) {
+            return self.lose();
+        }
         let index = self.dice.below(self.disk.in_flight.len());
         let orders = match self.disk.complete(index) {
             Tell::Data(ticket) if self.is_on_its_way(ticket) => Vec::new(),
             Tell::Data(ticket) => self.owner.data_written(ticket),
+            Tell::Other(ticket) => {
+                let Some(Asked::Other(block, index)) = self.asked.remove(&ticket) else { panic!() };
+                let past = self.pasts.get_mut(&block).unwrap();
+                // Unless something that came later was answered first: then it may be either.
+                past.answered = past.answered.max(index);
+                Vec::new()
+            }
             Tell::Journal(number) => self.owner.journal_written(number),
             Tell::Page => self.owner.page_written(),
             Tell::Root => self.owner.root_written(),
@@ -329,18 +421,17 @@ impl World {
                     let Some(Asked::Piece(_, values)) = self.asked.get(&ticket) else { panic!() };
                     for (index, cell) in (0..).zip(values) {
                         let spot = Spot { block: at.block + index, ..at };
-                        puts.push((Tell::Data(ticket), Put::Cell(spot, cell.clone().unwrap())));
+                        puts.push((Tell::Data(ticket), Put(spot, cell.clone().unwrap())));
                     }
                 }
-                Order::Journal(Write { number, page }) => {
-                    puts.push((Tell::Journal(number), Put::Journal(number, page)));
+                Order::Journal { number, at, page } => {
+                    puts.push((Tell::Journal(number), Put(at, Cell::Page(page))));
                 }
-                Order::Page { at, page } => {
-                    puts.push((Tell::Page, Put::Cell(at, Cell::Page(page))))
-                }
-                Order::Root(root) => puts.push((Tell::Root, Put::Root(root))),
+                Order::Page { at, page } => puts.push((Tell::Page, Put(at, Cell::Page(page)))),
+                Order::Root { at, page } => puts.push((Tell::Root, Put(at, Cell::Page(page)))),
                 Order::Sync => self.syncing = Some(self.disk.unsynced.len()),
-                Order::Quiesce { place } => self.quiescing.push(place),
+                Order::Quiesce { ticket } => self.quiescing.push((ticket, self.others())),
+                Order::Grow { .. } => self.is_growing = true,
                 Order::Answer { ticket, done } => self.answered(ticket, done),
             }
             puts.into_iter().for_each(|(tell, put)| self.disk.issue(tell, put));
@@ -351,10 +442,18 @@ impl World {
         match self.asked.remove(&ticket).unwrap() {
             Asked::Piece(range, _) => {
                 for block in range {
+                    let mut others = self.asked.values().filter_map(|asked| match asked {
+                        Asked::Other(other, index) if *other == block => Some(*index),
+                        _ => None,
+                    });
                     let past = self.pasts.get_mut(&block).unwrap();
                     match done {
                         Ok(()) => past.answered = past.values.len() - 1,
                         Err(_) => drop(past.values.pop()),
+                    }
+                    // What has begun before and is not answered may come behind it.
+                    if let Some(index) = others.next() {
+                        past.values.push(past.values[index].clone());
                     }
                 }
                 self.refused += usize::from(done.is_err());
@@ -371,6 +470,8 @@ impl World {
                     }
                 }
             }
+            Asked::Other(..) => panic!("the owner was not asked"),
+            Asked::Describe(size) => self.described.0 = size,
             Asked::Snapshot(top) => {
                 // What waits has not begun, and comes behind the snapshot.
                 let mut pasts = self.pasts.clone();
@@ -389,7 +490,12 @@ impl World {
         self.syncing = None;
         self.quiescing.clear();
         self.epoch += 1;
-        self.owner = open(&mut self.disk, self.epoch);
+        self.is_growing = false;
+        self.owner = open(&mut self.disk, self.epoch, &self.slabs).unwrap();
+        let (least, most) = self.described;
+        let size = self.owner.about().size;
+        assert!((least..=most).contains(&size), "its size is {size}, not {least} to {most}");
+        self.described.0 = size;
         let ids: Vec<LayerId> = self.owner.layers().ids().collect();
         self.snapshots.retain(|snapshot| {
             let is_there = ids.contains(&snapshot.top);
@@ -430,37 +536,48 @@ impl World {
 
 fn read(owner: &Owner, disk: &Disk, layer: usize, block: u64) -> Option<Cell> {
     match owner.layers().look_from(layer, block, 1) {
-        Run::Written { at, .. } => Some(disk.current.cells[&at].clone()),
+        // Nothing is there yet where a write was lost before it began, and no crash came since.
+        Run::Written { at, .. } => Some(disk.current.0[&at].clone()),
         Run::Zero { .. } | Run::Absent { .. } => None,
     }
 }
 
-fn open(disk: &mut Disk, epoch: u32) -> Owner {
+fn open(disk: &mut Disk, epoch: u32, slabs: &[u32]) -> Result<Owner, Unopened> {
     disk.synced(disk.unsynced.len());
-    let held = &disk.current;
-    let mut opening = Opening::new(identity(epoch), held.root.clone());
-    for (id, at) in opening.pages() {
-        let Some(Cell::Page(page)) = held.cells.get(&at) else { panic!("no page at {at:?}") };
-        opening.load(id, page).unwrap();
-    }
-    while let Some(page) = held.ring.get(&(opening.journal_page() % RING_PAGES_MIN))
-        && opening.replay(page)
-    {}
-    let read = opening.read();
-    let sum = |spot: Spot| held.cells.get(&spot).map_or(0, Cell::sum);
-    let mut owner = read.open(&[SLAB], sum).unwrap();
-    // Makes space scarce.
-    let taken: BTreeSet<Place> = owner.layers().places().into_iter().collect();
-    for extent in (EXTENTS as u32)..64 {
-        let place = Place { slab: SLAB, extent };
-        if !taken.contains(&place) {
-            owner.space().claim(place);
-        }
-    }
-    owner
+    open_held(&disk.current, epoch, slabs)
 }
 
-fn run(seed: u64, steps: usize) -> (usize, usize) {
+fn open_held(held: &Held, epoch: u32, slabs: &[u32]) -> Result<Owner, Unopened> {
+    let heads = site().heads().map(|spot| held.page(spot));
+    let head = site().newest([&heads[0], &heads[1]])?;
+    let body = head.body(&site()).ok_or(Unopened::Outdated)?;
+    let body: Vec<Page> = body.into_iter().map(|spot| held.page(spot)).collect();
+    let mut opening = Opening::new(site(), epoch, head.root(&site(), &body)?);
+    for (id, at) in opening.pages() {
+        opening.load(id, &held.page(at))?;
+    }
+    while opening.replay(&held.page(opening.journal_page())) {}
+    for pages in 0..LOOK_BEHIND_PAGES {
+        opening.check_behind(pages, &held.page(opening.behind(pages)))?;
+    }
+    let sum = |spot: Spot| held.0.get(&spot).map_or(0, Cell::sum);
+    let mut owner = opening.read().open(slabs, sum)?;
+    make_scarce(&mut owner, slabs);
+    Ok(owner)
+}
+
+/// Lets the LU use few of its extents.
+fn make_scarce(owner: &mut Owner, slabs: &[u32]) {
+    for &slab in slabs {
+        let few = if slab == SLAB { EXTENTS } else { EXTENTS_GRANTED };
+        for extent in few..64 {
+            // What is used already stays so.
+            owner.space().claim(Place { slab, extent });
+        }
+    }
+}
+
+fn run(seed: u64, steps: usize) -> (World, usize) {
     let mut world = World::new(seed);
     let mut crashes = 0;
     for _ in 0..steps {
@@ -472,16 +589,61 @@ fn run(seed: u64, steps: usize) -> (usize, usize) {
             world.step();
         }
     }
-    (crashes, world.refused)
+    (world, crashes)
+}
+
+/// So many times what runs in each test: VIADUCT_LOOPS.
+fn loops() -> u64 {
+    std::env::var("VIADUCT_LOOPS").ok().and_then(|loops| loops.parse().ok()).unwrap_or(1)
 }
 
 #[test]
 fn nothing_answered_is_lost_over_crashes() {
-    let (mut crashes, mut refused) = (0, 0);
-    for seed in 0..25 {
-        let (some, others) = run(seed, 1_500);
+    let (mut crashes, mut refused, mut lost, mut grown, mut passed) = (0, 0, 0, 0, 0);
+    for seed in 0..25 * loops() {
+        let (world, some) = run(seed, 1_500);
         crashes += some;
-        refused += others;
+        refused += world.refused;
+        lost += world.lost;
+        grown += world.slabs.len() - 1;
+        passed += world.passed;
     }
-    assert!(crashes > 500 && refused > 0, "{crashes} crashes, {refused} refused");
+    println!("{crashes} crashes, {refused} refused, {lost} lost, {grown} grown, {passed} passed");
+    assert!(crashes > 500 && refused > 0 && lost > 0 && grown > 0 && passed > 200);
+}
+
+/// One bit of what is written about the LU is another: it cannot be opened, or no block has the
+/// data of another.
+#[test]
+fn a_flipped_bit_never_gives_the_data_of_another_block() {
+    let (mut opened, mut refused) = (0, 0);
+    for seed in 0..8 * loops() {
+        let (mut world, _) = run(1_000 + seed, 700);
+        world.crash(false);
+        let pages = world.disk.current.0.iter();
+        let pages = pages.filter(|(_, cell)| matches!(cell, Cell::Page(_)));
+        let pages: Vec<Spot> = pages.map(|(spot, _)| *spot).collect();
+        for _ in 0..50 {
+            let mut held = world.disk.current.clone();
+            let spot = pages[world.dice.below(pages.len())];
+            let mut bytes = *held.page(spot).bytes();
+            let bit = world.dice.below(PAGE_BYTES * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            held.0.insert(spot, Cell::Page(Page::of_bytes(&bytes)));
+            let Ok(owner) = open_held(&held, world.epoch + 1, &world.slabs) else {
+                refused += 1;
+                continue;
+            };
+            opened += 1;
+            for block in BLOCKS {
+                if let Run::Written { at, .. } = owner.layers().look(block, 1)
+                    && let Some(Cell::Data { block: of, .. }) = held.0.get(&at)
+                {
+                    assert_eq!(*of, block, "{spot:?}, bit {bit}");
+                }
+            }
+        }
+    }
+    println!("{refused} refused, {opened} opened");
+    assert!(opened > 0 && refused > 0);
 }

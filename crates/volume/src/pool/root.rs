@@ -1,0 +1,412 @@
+//! The root of an LU: what it is called, how large it is, where its journal lies and where the pages
+//! of its maps do. Everything else of an LU is found from here.
+//!
+//! ```text
+//!   first extent of the LU's first slab
+//!   │ head │ head │ body … │ body … │         and, where that is not enough, extents of its own
+//! ```
+//!
+//! There are two, written in turn. A head is one page, so it is there or it is not; its body is
+//! durable before the head is written. So a head that is good while its body, or a page of a map
+//! that it names, is not, is no sign of a crash: it is an error, and what was before is not taken
+//! in its place.
+
+use std::collections::BTreeMap;
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::journal::{Spot, Start};
+use super::map::Place;
+use super::owner::{Chunk, Chunks, LayerId};
+use super::page::{Flaw, Header, Kind, Owner, PAYLOAD_BYTES, Page};
+use super::shape::Shape;
+
+const HEAD: Kind = Kind(*b"VDrh");
+const BODY: Kind = Kind(*b"VDrb");
+
+/// Longest name of an LU, in bytes.
+pub const LU_NAME_BYTES_MAX: usize = 64;
+
+/// Most layers of an LU.
+pub const LAYERS_MAX: usize = 1024;
+
+/// What an LU is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    pub name: String,
+    pub size: u64,
+    pub block_size: u32,
+}
+
+/// The root as a checkpoint leaves it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    pub about: About,
+    /// Counts the roots that were written.
+    pub turn: u64,
+    pub start: Start,
+    /// Extents of the journal's ring, in its order.
+    pub ring: Vec<Place>,
+    /// The top one first.
+    pub layers: Vec<(LayerId, Chunks)>,
+    /// Extents for what of each body has no room beside the heads.
+    pub beyond: [Vec<Place>; 2],
+}
+
+/// A head that was read, with what its body will add.
+#[derive(Clone, Debug)]
+pub struct Head {
+    which: usize,
+    header: Header,
+    root: Root,
+    pages: u32,
+    ring: u32,
+    layers: u16,
+}
+
+/// Whose root, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Site {
+    pub lu: Owner,
+    pub shape: Shape,
+    pub first_slab: u32,
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+struct RawHead {
+    size: U64,
+    start_page: U64,
+    start_next: U64,
+    start_sealed: U64,
+    start_epoch: U32,
+    block_size: U32,
+    pages: U32,
+    ring: U32,
+    layers: U16,
+    name_len: U16,
+    beyond: [U16; 2],
+    name: [u8; LU_NAME_BYTES_MAX],
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+struct RawPlace {
+    slab: U32,
+    extent: U32,
+}
+
+const PLACE_BYTES: usize = size_of::<RawPlace>();
+/// Extents that a head can name.
+const BEYOND_MAX: usize = (PAYLOAD_BYTES - size_of::<RawHead>()) / PLACE_BYTES;
+
+impl Site {
+    /// Where the two heads are.
+    pub fn heads(&self) -> [Spot; 2] {
+        [0, 1].map(|block| Spot { slab: self.first_slab, block })
+    }
+
+    /// The extent that heads and short bodies lie in.
+    pub fn place(&self) -> Place {
+        Place { slab: self.first_slab, extent: 0 }
+    }
+
+    /// Pages of a body that have room beside the heads.
+    fn pages_beside(&self) -> u64 {
+        (self.shape.blocks_per_extent() - 2) / 2
+    }
+
+    /// Where a page of a body is, of which this much lies beyond.
+    fn body_spot(&self, which: usize, page: u64, beyond: &[Place]) -> Option<Spot> {
+        let beside = self.pages_beside();
+        if page < beside {
+            let block = 2 + which as u64 * beside + page;
+            return Some(Spot { slab: self.first_slab, block: block as u32 });
+        }
+        let (blocks, page) = (self.shape.blocks_per_extent(), page - beside);
+        let place = beyond.get((page / blocks) as usize)?;
+        let block = u64::from(place.extent) * blocks + page % blocks;
+        Some(Spot { slab: place.slab, block: block as u32 })
+    }
+
+    /// Of two heads as they were read the one that counts.
+    pub fn newest(&self, heads: [&Page; 2]) -> Result<Head, Flaw> {
+        let checked = [0, 1].map(|which| heads[which].check(HEAD, &self.lu, which as u64));
+        let which = super::page::newest(checked)?;
+        Head::decode(which, checked[which]?, heads[which].payload()).ok_or(Flaw::Rotten)
+    }
+}
+
+impl Root {
+    /// Which of the two places it has.
+    fn which(&self) -> usize {
+        (self.turn % 2) as usize
+    }
+
+    /// Pages of the journal's ring.
+    pub fn ring_pages(&self, site: &Site) -> u64 {
+        self.ring.len() as u64 * site.shape.blocks_per_extent()
+    }
+
+    /// Where a page of the ring lies.
+    pub fn ring_spot(&self, site: &Site, page: u64) -> Spot {
+        let blocks = site.shape.blocks_per_extent();
+        let place = self.ring[(page / blocks) as usize];
+        let block = u64::from(place.extent) * blocks + page % blocks;
+        Spot { slab: place.slab, block: block as u32 }
+    }
+
+    /// Makes room for the body, and so many more pages in it, with extents from `take`. False:
+    /// there was none to be had.
+    pub fn make_room(
+        &mut self,
+        site: &Site,
+        more: usize,
+        mut take: impl FnMut() -> Option<Place>,
+    ) -> bool {
+        let bytes = self.body(site).len() + more * size_of::<U16>();
+        let pages = bytes.div_ceil(PAYLOAD_BYTES) as u64;
+        let beyond = pages.saturating_sub(site.pages_beside());
+        let wanted = beyond.div_ceil(site.shape.blocks_per_extent()) as usize;
+        let which = self.which();
+        while self.beyond[which].len() < wanted {
+            let is_full = self.beyond.iter().map(Vec::len).sum::<usize>() >= BEYOND_MAX;
+            let Some(place) = (!is_full).then(&mut take).flatten() else { return false };
+            self.beyond[which].push(place);
+        }
+        true
+    }
+
+    /// The pages of its body, and its head.
+    pub fn encode(&self, site: &Site, epoch: u32) -> (Vec<(Spot, Page)>, (Spot, Page)) {
+        let (which, turn, owner) = (self.which(), self.turn, site.lu);
+        let body = self.body(site);
+        let page = |(number, payload): (u64, &[u8])| {
+            let at = site.body_spot(which, number, &self.beyond[which]).expect("room was made");
+            (at, Page::new(Header { kind: BODY, owner, number, turn, epoch }, payload))
+        };
+        let pages: Vec<_> = (0..).zip(body.chunks(PAYLOAD_BYTES)).map(page).collect();
+        let head = Header { kind: HEAD, owner, number: which as u64, turn, epoch };
+        let head = Page::new(head, &self.head(pages.len() as u32));
+        (pages, (site.heads()[which], head))
+    }
+
+    fn head(&self, pages: u32) -> Vec<u8> {
+        let mut name = [0; LU_NAME_BYTES_MAX];
+        name[..self.about.name.len()].copy_from_slice(self.about.name.as_bytes());
+        let raw = RawHead {
+            size: self.about.size.into(),
+            start_page: self.start.page.into(),
+            start_next: self.start.next.into(),
+            start_sealed: self.start.sealed.into(),
+            start_epoch: self.start.epoch.into(),
+            block_size: self.about.block_size.into(),
+            pages: pages.into(),
+            ring: (self.ring.len() as u32).into(),
+            layers: (self.layers.len() as u16).into(),
+            name_len: (self.about.name.len() as u16).into(),
+            beyond: [0, 1].map(|which| (self.beyond[which].len() as u16).into()),
+            name,
+        };
+        let mut bytes = raw.as_bytes().to_vec();
+        self.beyond.iter().flatten().for_each(|place| put_place(&mut bytes, *place));
+        bytes
+    }
+
+    fn body(&self, site: &Site) -> Vec<u8> {
+        let per_chunk = site.shape.pages_per_chunk();
+        let mut bytes = Vec::new();
+        self.ring.iter().for_each(|place| put_place(&mut bytes, *place));
+        for (id, chunks) in &self.layers {
+            bytes.extend_from_slice(id);
+            bytes.extend_from_slice(&(chunks.len() as u32).to_le_bytes());
+            for (number, Chunk { place, pages }) in chunks {
+                bytes.extend_from_slice(&number.to_le_bytes());
+                put_place(&mut bytes, *place);
+                bytes.extend_from_slice(&(pages.len() as u16).to_le_bytes());
+                for (page, second) in pages {
+                    let word = (page - number * per_chunk) << 1 | u64::from(*second);
+                    bytes.extend_from_slice(&(word as u16).to_le_bytes());
+                }
+            }
+        }
+        bytes
+    }
+}
+
+impl Head {
+    fn decode(which: usize, header: Header, payload: &[u8]) -> Option<Self> {
+        let (raw, mut rest) = RawHead::read_from_prefix(payload).ok()?;
+        let name = raw.name.get(..usize::from(raw.name_len.get()))?;
+        let name = str::from_utf8(name).ok()?.to_owned();
+        let mut beyond = [Vec::new(), Vec::new()];
+        for (places, count) in beyond.iter_mut().zip(raw.beyond) {
+            for _ in 0..count.get() {
+                places.push(take_place(&mut rest)?);
+            }
+        }
+        let about = About { name, size: raw.size.get(), block_size: raw.block_size.get() };
+        let start = Start {
+            page: raw.start_page.get(),
+            epoch: raw.start_epoch.get(),
+            next: raw.start_next.get(),
+            sealed: raw.start_sealed.get(),
+        };
+        let (ring, layers) = (Vec::new(), Vec::new());
+        let root = Root { about, turn: header.turn, start, ring, layers, beyond };
+        let (pages, ring, layers) = (raw.pages.get(), raw.ring.get(), raw.layers.get());
+        Some(Self { which, header, root, pages, ring, layers })
+    }
+
+    pub fn about(&self) -> &About {
+        &self.root.about
+    }
+
+    /// Where the pages of its body are. `None`: it names fewer extents than they need.
+    pub fn body(&self, site: &Site) -> Option<Vec<Spot>> {
+        let beyond = &self.root.beyond[self.which];
+        (0..u64::from(self.pages)).map(|page| site.body_spot(self.which, page, beyond)).collect()
+    }
+
+    /// The root, with the pages of its body.
+    pub fn root(self, site: &Site, pages: &[Page]) -> Result<Root, Flaw> {
+        let Self { header, mut root, ring, layers, .. } = self;
+        let per_chunk = site.shape.pages_per_chunk();
+        let mut body = Vec::with_capacity(pages.len() * PAYLOAD_BYTES);
+        for (number, page) in (0..).zip(pages) {
+            let found = page.check(BODY, &header.owner, number)?;
+            if (found.turn, found.epoch) != (header.turn, header.epoch) {
+                return Err(Flaw::Later);
+            }
+            body.extend_from_slice(page.payload());
+        }
+        let mut rest = &body[..];
+        let parts = (|| {
+            let ring = (0..ring).map(|_| take_place(&mut rest)).collect::<Option<_>>()?;
+            let layers = (0..layers).map(|_| take_layer(&mut rest, per_chunk)).collect::<Option<_>>()?;
+            Some((ring, layers))
+        })();
+        // Under good checksums: somebody else's idea of this form.
+        (root.ring, root.layers) = parts.ok_or(Flaw::Rotten)?;
+        Ok(root)
+    }
+}
+
+fn put_place(bytes: &mut Vec<u8>, place: Place) {
+    let raw = RawPlace { slab: place.slab.into(), extent: place.extent.into() };
+    bytes.extend_from_slice(raw.as_bytes());
+}
+
+fn take<T: FromBytes>(bytes: &mut &[u8]) -> Option<T> {
+    let (value, rest) = T::read_from_prefix(bytes).ok()?;
+    *bytes = rest;
+    Some(value)
+}
+
+fn take_place(bytes: &mut &[u8]) -> Option<Place> {
+    let RawPlace { slab, extent } = take(bytes)?;
+    Some(Place { slab: slab.get(), extent: extent.get() })
+}
+
+fn take_layer(bytes: &mut &[u8], per_chunk: u64) -> Option<(LayerId, Chunks)> {
+    let id: LayerId = take(bytes)?;
+    let chunks: U32 = take(bytes)?;
+    let mut all = Chunks::new();
+    for _ in 0..chunks.get() {
+        let number: U64 = take(bytes)?;
+        let place = take_place(bytes)?;
+        let count: U16 = take(bytes)?;
+        let mut pages = BTreeMap::new();
+        for _ in 0..count.get() {
+            let word = u64::from(take::<U16>(bytes)?.get());
+            let page = number.get().checked_mul(per_chunk)?.checked_add(word >> 1)?;
+            pages.insert(page, word & 1 != 0);
+        }
+        all.insert(number.get(), Chunk { place, pages });
+    }
+    Some((id, all))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn site() -> Site {
+        let shape = Shape::new(4 << 20, 64 << 10).unwrap();
+        Site { lu: [7; 16], shape, first_slab: 9 }
+    }
+
+    fn place() -> impl Strategy<Value = Place> {
+        any::<(u32, u32)>().prop_map(|(slab, extent)| Place { slab, extent })
+    }
+
+    fn chunk() -> impl Strategy<Value = (u64, Chunk)> {
+        let per_chunk = site().shape.pages_per_chunk();
+        let pages = proptest::collection::btree_map(0..per_chunk, any::<bool>(), 0..9);
+        (0..1_u64 << 40, place(), pages).prop_map(move |(number, place, pages)| {
+            let pages = pages.into_iter().map(|(page, it)| (number * per_chunk + page, it));
+            (number, Chunk { place, pages: pages.collect() })
+        })
+    }
+
+    fn root() -> impl Strategy<Value = Root> {
+        let chunks = proptest::collection::vec(chunk(), 0..200);
+        let chunks = chunks.prop_map(|all| all.into_iter().collect::<Chunks>());
+        let layers = proptest::collection::vec((any::<LayerId>(), chunks), 0..5);
+        let ring = proptest::collection::vec(place(), 0..9);
+        (any::<u64>(), any::<(u64, u32, u64, u64)>(), ring, layers).prop_map(
+            |(turn, (page, epoch, next, sealed), ring, layers)| Root {
+                about: About { name: "dïsk".to_owned(), size: turn / 3, block_size: 512 },
+                turn,
+                start: Start { page, epoch, next, sealed },
+                ring,
+                layers,
+                beyond: [Vec::new(), Vec::new()],
+            },
+        )
+    }
+
+    /// What is found where pages were put.
+    fn read(pages: &BTreeMap<Spot, Page>) -> Result<Root, Flaw> {
+        let blank = Page::of_bytes(&[0; 4096]);
+        let at = |spot: &Spot| pages.get(spot).unwrap_or(&blank).clone();
+        let heads = site().heads().map(|spot| at(&spot));
+        let head = site().newest([&heads[0], &heads[1]])?;
+        let body = head.body(&site()).ok_or(Flaw::Rotten)?;
+        head.root(&site(), &body.iter().map(at).collect::<Vec<_>>())
+    }
+
+    fn write(root: &mut Root, pages: &mut BTreeMap<Spot, Page>) {
+        let mut extents = (1..).map(|extent| Place { slab: 9, extent });
+        let taken = root.beyond.iter().flatten().count();
+        assert!(root.make_room(&site(), 0, || extents.nth(taken)));
+        let (body, head) = root.encode(&site(), 3);
+        pages.extend(body);
+        pages.insert(head.0, head.1);
+    }
+
+    proptest! {
+        #[test]
+        fn the_last_root_is_found(mut first in root(), mut second in root(), bit: u16) {
+            second.turn = first.turn.saturating_add(1);
+            prop_assume!(second.turn > first.turn);
+            let mut pages = BTreeMap::new();
+            write(&mut first, &mut pages);
+            prop_assert_eq!(read(&pages), Ok(first.clone()));
+            second.beyond = first.beyond.clone();
+            write(&mut second, &mut pages);
+            prop_assert_eq!(read(&pages), Ok(second.clone()));
+            // Whatever becomes of a page of the body, nothing older is taken instead.
+            let (body, _) = second.encode(&site(), 3);
+            if let Some((spot, page)) = body.get(usize::from(bit) % body.len().max(1)) {
+                let mut bytes = *page.bytes();
+                bytes[usize::from(bit) % 4096] ^= 1;
+                pages.insert(*spot, Page::of_bytes(&bytes));
+                prop_assert!(read(&pages).is_err());
+            }
+        }
+    }
+}
