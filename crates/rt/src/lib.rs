@@ -10,6 +10,7 @@
 //! | tasks, wakers, their pooled memory | `task` |
 //! | timers | `timer` |
 //! | messages from other threads | `mailbox` |
+//! | handles of one thing on several cores | [`handles`] |
 //! | sockets that carry data | [`net`] |
 //! | the kernel: ring, files, sockets, mappings, threads | [`os`] |
 //! | the same on simulated machines | [`sim`] |
@@ -28,6 +29,7 @@ mod timer;
 #[cfg(test)]
 mod twin_tests;
 
+pub mod handles;
 pub mod net;
 pub mod os;
 pub mod sim;

@@ -27,13 +27,10 @@
 //! | opening: checks, alignment, locks | `open` |
 //! | a core's handle and the fast path | `handle` |
 //! | tasks: bounced, partial, zeroing, exclusive steps, status | `work` |
-//! | exclusive ranges | `exclusive`, `gate` |
 //! | aligned memory | `bounce` |
 
 mod bounce;
 mod claim;
-mod exclusive;
-mod gate;
 mod handle;
 mod open;
 mod work;
@@ -46,12 +43,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use block::{Device, Error, ErrorKind, Geometry};
+use rt::handles::{HandleId, Ledger, Member, Span, Ticket, each};
 use rt::{Allocate, Core, FileHandle, FileKind};
 
-use crate::roster::{HandleId, Member, each};
 use crate::{Boxed, Store};
-use exclusive::{Ledger, Ticket};
-use gate::Span;
 use handle::{FileDevice, Handle};
 
 pub use claim::NODE_LOCKS;
@@ -72,7 +67,7 @@ pub struct FileStore {
     /// Shape and abilities; the size is in `size`.
     geometry: Geometry,
     size: AtomicU64,
-    ledger: Ledger,
+    ledger: Arc<Ledger<Handle>>,
     resizing: AtomicBool,
     lacks: Lacks,
 }
@@ -143,7 +138,7 @@ impl FileStore {
     async fn shrink(self: &Arc<Self>, core: &Core, old: u64, size: u64) -> Result<(), Error> {
         let tail = Span { start: size, end: old };
         // Writes there have ended or wait, and will find the new size when they go on.
-        let ticket = Ticket::take(self, None, tail).await;
+        let ticket = Ticket::take(&self.ledger, None, tail).await;
         self.tell(size).await;
         let quiet = move |handle: Rc<Handle>| async move { handle.quiet(tail).await };
         each(self.ledger.members(), quiet).await;

@@ -16,7 +16,6 @@ pub mod file;
 pub mod iscsi;
 mod memory;
 mod null;
-mod roster;
 
 #[cfg(test)]
 mod tests;

@@ -18,9 +18,9 @@ use block::{
     Asked, Device, Error, ErrorKind, Geometry, Op, OpSet, Outcome, Request, Sgl, Watch, step,
 };
 use rt::Core;
+use rt::handles::{HandleId, Member, each};
 
 use crate::null::check_size;
-use crate::roster::{HandleId, Member, each};
 use crate::{Boxed, Store};
 
 /// What is allocated and locked as one: a few microseconds of copying.

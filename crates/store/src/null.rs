@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use block::{Asked, Device, Error, ErrorKind, Geometry, Keeps, OpSet, Outcome, Request, Watch};
 use rt::Core;
+use rt::handles::{HandleId, Member, each};
 
-use crate::roster::{HandleId, Member, each};
 use crate::{Boxed, Store};
 
 pub struct NullStore {

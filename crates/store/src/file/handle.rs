@@ -1,17 +1,16 @@
 //! A core's handle of a file: the fast path, and where requests leave it.
 
 use std::cell::Cell;
-use std::future::{Future, Ready, ready};
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use block::{Asked, Completion, Device, Geometry, Op, Outcome, Request, RequestBuf, Watch};
+use rt::handles::{Closes, Gate, HandleId, Span, TicketId};
 use rt::{Core, File};
 
 use super::FileStore;
-use super::gate::{Gate, Span, TicketId};
 use crate::Store;
-use crate::roster::HandleId;
 
 /// What the LU knows of one core's handle. It outlives its device for as long as something that was
 /// asked of it is under way, because others must still be excluded from that.
@@ -50,17 +49,6 @@ impl Handle {
         if geometry.size != size {
             self.watch.notify();
         }
-    }
-
-    /// Closes a range to writes; resolves when those in flight have ended.
-    pub(super) fn close(self: Rc<Self>, id: TicketId, span: Span) -> impl Future<Output = ()> {
-        self.gate.close(id, span);
-        async move { self.settled(span).await }
-    }
-
-    pub(super) fn open(self: Rc<Self>, id: TicketId) -> Ready<()> {
-        self.restart(self.gate.open(id));
-        ready(())
     }
 
     /// Waits until no write in the span is under way.
@@ -151,6 +139,25 @@ impl Handle {
                 Err(error) => done.finish(Err(error)),
             }
         }
+    }
+}
+
+impl Closes for Handle {
+    fn id(&self) -> HandleId {
+        self.id
+    }
+
+    fn close(self: Rc<Self>, id: TicketId, span: Span) -> impl Future<Output = ()> {
+        self.gate.close(id, span);
+        async move { self.settled(span).await }
+    }
+
+    fn open(self: Rc<Self>, id: TicketId) {
+        self.restart(self.gate.open(id));
+    }
+
+    fn close_new(&self, id: TicketId, span: Span) {
+        self.gate.close(id, span);
     }
 }
 

@@ -12,7 +12,6 @@ use rt::{Allocate, Core, FileHandle, FileInfo, FileKind, OpenOptions};
 
 use super::bounce::PIECE_BYTES;
 use super::claim::{Claim, Refusal};
-use super::exclusive::Ledger;
 use super::work::EXCLUSIVE_MAX;
 use super::{FileStore, Lacks};
 
@@ -210,7 +209,7 @@ impl Opening {
             zeroing_unit: u64::from(self.info.logical_block),
             size: AtomicU64::new(geometry.size),
             geometry,
-            ledger: Ledger::default(),
+            ledger: Default::default(),
             resizing: AtomicBool::new(false),
             lacks: Lacks::default(),
         }))

@@ -6,11 +6,10 @@ use std::sync::atomic::Ordering;
 use block::completion::Waiting;
 use block::extent::{self, EXTENT_BYTES, Extent, ExtentState};
 use block::{Buffer, Error, ErrorKind, Op, Outcome, Request, RequestBuf, Sgl, step};
+use rt::handles::{Span, Ticket};
 use rt::{Allocate, File, FileKind};
 
 use super::bounce::{Bounce, PIECE_BYTES};
-use super::exclusive::Ticket;
-use super::gate::Span;
 use super::handle::Handle;
 use super::result_of;
 
@@ -97,9 +96,9 @@ impl Handle {
     }
 
     /// Takes a ticket for the units that the span touches, and looks at the size again.
-    async fn alone(self: &Rc<Self>, buf: &RequestBuf, span: Span) -> Result<Ticket, Error> {
+    async fn alone(self: &Rc<Self>, buf: &RequestBuf, span: Span) -> Result<Ticket<Self>, Error> {
         let cover = span.widened(self.store.unit);
-        let ticket = Ticket::take(&self.store, Some(self), cover).await;
+        let ticket = Ticket::take(&self.store.ledger, Some(self), cover).await;
         self.geometry.get().check(&buf.as_request())?;
         Ok(ticket)
     }

@@ -284,7 +284,8 @@ impl Head {
         let mut rest = &body[..];
         let parts = (|| {
             let ring = (0..ring).map(|_| take_place(&mut rest)).collect::<Option<_>>()?;
-            let layers = (0..layers).map(|_| take_layer(&mut rest, per_chunk)).collect::<Option<_>>()?;
+            let layers =
+                (0..layers).map(|_| take_layer(&mut rest, per_chunk)).collect::<Option<_>>()?;
             Some((ring, layers))
         })();
         // Under good checksums: somebody else's idea of this form.

@@ -6,11 +6,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use block::{Answer, Buffer, Device, ErrorKind, Op, Outcome, Request};
+use rt::handles::{Span, Ticket};
 use rt::{Config, Core};
 use tempfile::TempDir;
 
-use super::super::exclusive::Ticket;
-use super::super::gate::Span;
 use super::super::{FileStore, Options};
 use super::ON_DISK;
 use crate::Store;
@@ -80,7 +79,7 @@ fn a_ticket_waits_for_every_write_in_flight_on_every_handle() {
             let at = round * MIB as u64;
             let mut asked = writes(&first, at);
             asked.extend(writes(&second, at));
-            let ticket = Ticket::take(&store, None, Span::new(at + 4096, 4096)).await;
+            let ticket = Ticket::take(&store.ledger, None, Span::new(at + 4096, 4096)).await;
             for (kind, asked) in &mut asked {
                 let answer = now(&core, asked).await;
                 assert!(matches!(answer, Some(Ok(_))), "{kind} is still on its way: {answer:?}");
@@ -97,14 +96,14 @@ fn a_device_that_is_gone_still_counts_while_its_writes_are_in_flight() {
             let device = store.clone().device(&core);
             let mut asked = writes(&device, round * MIB as u64);
             drop(device);
-            let ticket = Ticket::take(&store, None, Span::new(0, SIZE)).await;
+            let ticket = Ticket::take(&store.ledger, None, Span::new(0, SIZE)).await;
             for (kind, asked) in &mut asked {
                 assert!(now(&core, asked).await.is_some(), "{kind}");
             }
             drop(ticket);
         }
         core.yield_now().await;
-        let _alone = Ticket::take(&store, None, Span::new(0, SIZE)).await;
+        let _alone = Ticket::take(&store.ledger, None, Span::new(0, SIZE)).await;
         assert!(store.ledger.members().is_empty(), "everyone has left");
     });
 }
@@ -113,7 +112,7 @@ fn a_device_that_is_gone_still_counts_while_its_writes_are_in_flight() {
 fn a_ticket_holds_writes_back_on_handles_that_were_there_and_that_come() {
     with_store(|core, store| async move {
         let there = store.clone().device(&core);
-        let ticket = Ticket::take(&store, None, Span::new(4096, 4096)).await;
+        let ticket = Ticket::take(&store.ledger, None, Span::new(4096, 4096)).await;
         let comes = store.clone().device(&core);
         let goes = store.clone().device(&core);
         let mut held = writes(&there, 0);
@@ -141,13 +140,13 @@ fn a_ticket_holds_writes_back_on_handles_that_were_there_and_that_come() {
 #[test]
 fn tickets_of_one_range_come_in_order_and_others_at_once() {
     with_store(|core, store| async move {
-        let first = Ticket::take(&store, None, Span::new(0, 8192)).await;
+        let first = Ticket::take(&store.ledger, None, Span::new(0, 8192)).await;
         let order = Rc::new(Cell::new(0));
         let mut waiting = Vec::new();
         for place in 1..=3 {
             let (store, order, here) = (store.clone(), order.clone(), core.clone());
             let task = core.spawn_task(async move {
-                let ticket = Ticket::take(&store, None, Span::new(4096, 8192)).await;
+                let ticket = Ticket::take(&store.ledger, None, Span::new(4096, 8192)).await;
                 assert_eq!(order.replace(place), place - 1);
                 here.yield_now().await;
                 drop(ticket);
@@ -155,7 +154,7 @@ fn tickets_of_one_range_come_in_order_and_others_at_once() {
             waiting.push(task);
             core.yield_now().await;
         }
-        let elsewhere = Ticket::take(&store, None, Span::new(16_384, 4096)).await;
+        let elsewhere = Ticket::take(&store.ledger, None, Span::new(16_384, 4096)).await;
         assert_eq!(order.get(), 0);
         drop(first);
         for task in waiting {
@@ -164,11 +163,11 @@ fn tickets_of_one_range_come_in_order_and_others_at_once() {
         assert_eq!(order.get(), 3);
         drop(elsewhere);
         // One that gives up while it waits is in nobody's way.
-        let held = Ticket::take(&store, None, Span::new(0, 4096)).await;
-        let gives_up = Ticket::take(&store, None, Span::new(0, 4096));
+        let held = Ticket::take(&store.ledger, None, Span::new(0, 4096)).await;
+        let gives_up = Ticket::take(&store.ledger, None, Span::new(0, 4096));
         assert!(core.timeout(std::time::Duration::ZERO, gives_up).await.is_none());
         drop(held);
-        drop(Ticket::take(&store, None, Span::new(0, 4096)).await);
+        drop(Ticket::take(&store.ledger, None, Span::new(0, 4096)).await);
     });
 }
 
@@ -177,7 +176,7 @@ fn what_waited_while_the_end_was_cut_off_is_refused() {
     with_store(|core, store| async move {
         let device = store.clone().device(&core);
         let at = SIZE - MIB as u64;
-        let ticket = Ticket::take(&store, None, Span::new(at, MIB as u64)).await;
+        let ticket = Ticket::take(&store.ledger, None, Span::new(at, MIB as u64)).await;
         let mut asked = writes(&device, at);
         let pair = Buffer::from_bytes(&[0x11; 1024]);
         let op = Op::CompareAndWrite { fua: false };

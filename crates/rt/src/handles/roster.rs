@@ -1,4 +1,4 @@
-//! The handles of one LU on their cores, and how a store reaches each of them.
+//! The handles of one LU on their cores, and how what they share reaches each of them.
 //!
 //! A handle never leaves its core; the store holds its address and asks it to do something there.
 //! The list of members lies in the store under the store's own lock, because what else must change
@@ -9,22 +9,22 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rt::sync::Reply;
-use rt::{Core, Placed};
+use crate::sync::Reply;
+use crate::{Core, Placed};
 
 /// Names a handle in the whole process, for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct HandleId(u64);
+pub struct HandleId(u64);
 
 impl HandleId {
-    pub(crate) fn fresh() -> Self {
+    pub fn fresh() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }
 
 /// The address of a handle.
-pub(crate) struct Member<H> {
+pub struct Member<H> {
     id: HandleId,
     placed: Arc<Placed<Weak<H>>>,
 }
@@ -36,17 +36,17 @@ impl<H> Clone for Member<H> {
 }
 
 impl<H: 'static> Member<H> {
-    pub(crate) fn new(core: &Core, id: HandleId, handle: &Rc<H>) -> Self {
+    pub fn new(core: &Core, id: HandleId, handle: &Rc<H>) -> Self {
         Self { id, placed: Arc::new(Placed::new(core, Rc::new(Rc::downgrade(handle)))) }
     }
 
-    pub(crate) fn id(&self) -> HandleId {
+    pub fn id(&self) -> HandleId {
         self.id
     }
 
     /// Calls `f` with the handle on its core, in the order of these calls, and then runs what it
     /// returned. The reply is None where handle or core are gone.
-    pub(crate) fn call<F>(&self, f: impl FnOnce(Rc<H>) -> F + Send + 'static) -> Reply<()>
+    pub fn call<F>(&self, f: impl FnOnce(Rc<H>) -> F + Send + 'static) -> Reply<()>
     where
         F: Future<Output = ()> + 'static,
     {
@@ -62,10 +62,8 @@ impl<H: 'static> Member<H> {
 }
 
 /// Runs `f` with every handle and waits until each has done it.
-pub(crate) async fn each<H, F>(
-    members: Vec<Member<H>>,
-    f: impl Fn(Rc<H>) -> F + Clone + Send + 'static,
-) where
+pub async fn each<H, F>(members: Vec<Member<H>>, f: impl Fn(Rc<H>) -> F + Clone + Send + 'static)
+where
     H: 'static,
     F: Future<Output = ()> + 'static,
 {

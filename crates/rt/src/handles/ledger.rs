@@ -16,20 +16,29 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
-use super::FileStore;
 use super::gate::{Span, TicketId};
-use super::handle::Handle;
-use crate::roster::{HandleId, Member};
+use super::roster::{HandleId, Member};
 
-/// Who has handles and who has tickets.
-#[derive(Default)]
-pub(super) struct Ledger {
-    inner: Mutex<Inner>,
+/// A handle whose writes can be held back.
+pub trait Closes {
+    fn id(&self) -> HandleId;
+
+    /// Closes a range to writes; resolves when those in flight have ended.
+    fn close(self: Rc<Self>, id: TicketId, span: Span) -> impl Future<Output = ()>;
+
+    fn open(self: Rc<Self>, id: TicketId);
+
+    /// Closes a range on a handle that has nothing in flight yet.
+    fn close_new(&self, id: TicketId, span: Span);
 }
 
-#[derive(Default)]
-struct Inner {
-    members: Vec<Member<Handle>>,
+/// Who has handles and who has tickets.
+pub struct Ledger<H> {
+    inner: Mutex<Inner<H>>,
+}
+
+struct Inner<H> {
+    members: Vec<Member<H>>,
     /// Oldest first.
     tickets: Vec<Entry>,
     next: u64,
@@ -43,61 +52,67 @@ struct Entry {
     waker: Option<Waker>,
 }
 
-impl Ledger {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+impl<H> Default for Ledger<H> {
+    fn default() -> Self {
+        let (members, tickets) = (Vec::new(), Vec::new());
+        Self { inner: Mutex::new(Inner { members, tickets, next: 0 }) }
+    }
+}
+
+impl<H: Closes + 'static> Ledger<H> {
+    fn lock(&self) -> MutexGuard<'_, Inner<H>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a handle; what is closed now is closed on it too.
-    pub(super) fn join(&self, member: Member<Handle>, handle: &Handle) {
+    pub fn join(&self, member: Member<H>, handle: &H) {
         let mut inner = self.lock();
         inner.members.push(member);
         for entry in inner.tickets.iter().filter(|entry| entry.active) {
-            handle.gate.close(entry.id, entry.span);
+            handle.close_new(entry.id, entry.span);
         }
     }
 
-    pub(super) fn leave(&self, id: HandleId) {
+    pub fn leave(&self, id: HandleId) {
         self.lock().members.retain(|member| member.id() != id);
     }
 
-    pub(super) fn members(&self) -> Vec<Member<Handle>> {
+    pub fn members(&self) -> Vec<Member<H>> {
         self.lock().members.clone()
     }
 }
 
 /// A range that is its holder's alone.
-pub(super) struct Ticket {
-    store: Arc<FileStore>,
+pub struct Ticket<H: Closes + 'static> {
+    ledger: Arc<Ledger<H>>,
     /// The handle of the core that asked, if it asked through one.
-    own: Option<Rc<Handle>>,
+    own: Option<Rc<H>>,
     id: TicketId,
 }
 
-impl Ticket {
+impl<H: Closes + 'static> Ticket<H> {
     /// Waits for the range. `own` is the handle that asks; it closes without a message.
-    pub(super) async fn take(store: &Arc<FileStore>, own: Option<&Rc<Handle>>, span: Span) -> Self {
+    pub async fn take(ledger: &Arc<Ledger<H>>, own: Option<&Rc<H>>, span: Span) -> Self {
         let id = {
-            let mut inner = store.ledger.lock();
+            let mut inner = ledger.lock();
             let id = TicketId(inner.next);
             inner.next += 1;
             inner.tickets.push(Entry { id, span, active: false, waker: None });
             id
         };
         // From here on, dropping gives the range back.
-        let ticket = Self { store: store.clone(), own: own.cloned(), id };
+        let ticket = Self { ledger: ledger.clone(), own: own.cloned(), id };
         poll_fn(|cx| ticket.is_next(span, cx.waker())).await;
-        let own_id = own.map(|handle| handle.id);
-        if let Some(own) = own {
-            own.gate.close(id, span);
-        }
+        let own_id = own.map(|handle| handle.id());
+        // It closes now, and without a message.
+        let own = own.map(|own| own.clone().close(id, span));
         let replies: Vec<_> = {
-            let inner = store.ledger.lock();
+            let inner = ledger.lock();
             let others = inner.members.iter().filter(|member| Some(member.id()) != own_id);
             others.map(|member| member.call(move |handle| handle.close(id, span))).collect()
         };
         if let Some(own) = own {
-            own.settled(span).await;
+            own.await;
         }
         for reply in replies {
             // None: the handle is gone, with everything it had in flight.
@@ -107,7 +122,7 @@ impl Ticket {
     }
 
     fn is_next(&self, span: Span, waker: &Waker) -> Poll<()> {
-        let mut inner = self.store.ledger.lock();
+        let mut inner = self.ledger.lock();
         for entry in &mut inner.tickets {
             if entry.id == self.id {
                 // Handles that join from now on close it themselves.
@@ -126,16 +141,19 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl<H: Closes + 'static> Drop for Ticket<H> {
     fn drop(&mut self) {
         let id = self.id;
-        let own_id = self.own.as_ref().map(|own| own.id);
-        let mut inner = self.store.ledger.lock();
+        let own_id = self.own.as_ref().map(|own| own.id());
+        let mut inner = self.ledger.lock();
         let Some(at) = inner.tickets.iter().position(|entry| entry.id == id) else { return };
         let entry = inner.tickets.remove(at);
         if entry.active {
             for member in inner.members.iter().filter(|member| Some(member.id()) != own_id) {
-                drop(member.call(move |handle| handle.open(id)));
+                drop(member.call(move |handle| {
+                    handle.open(id);
+                    std::future::ready(())
+                }));
             }
         }
         // Later ones look again, in their order.
@@ -144,7 +162,7 @@ impl Drop for Ticket {
         drop(inner);
         waiting.into_iter().for_each(Waker::wake);
         if let Some(own) = self.own.take() {
-            own.restart(own.gate.open(id));
+            own.open(id);
         }
     }
 }

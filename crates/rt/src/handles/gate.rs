@@ -1,7 +1,7 @@
 //! Holding back writes to a range, on one handle.
 //!
 //! What must be exclusive (compare-and-write, or-write, writing part of what the store can write,
-//! cutting the end off) closes its range on every handle of the LU, see `exclusive`. A handle with
+//! cutting the end off) closes its range on every handle of the LU, see `ledger`. A handle with
 //! a closed range keeps new writes to it in a queue until it is open again. While nothing is
 //! closed, all of this costs a write one look at a number.
 
@@ -9,40 +9,41 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use block::{Completion, RequestBuf};
-use rt::sync::Notify;
+
+use crate::sync::Notify;
 
 /// A range of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Span {
-    pub(super) start: u64,
-    pub(super) end: u64,
+pub struct Span {
+    pub start: u64,
+    pub end: u64,
 }
 
 impl Span {
-    pub(super) const fn new(offset: u64, len: u64) -> Self {
+    pub const fn new(offset: u64, len: u64) -> Self {
         Self { start: offset, end: offset.saturating_add(len) }
     }
 
     /// The span, widened to whole units.
-    pub(super) const fn widened(self, unit: u64) -> Self {
+    pub const fn widened(self, unit: u64) -> Self {
         Self { start: self.start / unit * unit, end: self.end.next_multiple_of(unit) }
     }
 
-    pub(super) const fn len(self) -> u64 {
+    pub const fn len(self) -> u64 {
         self.end - self.start
     }
 
-    pub(super) const fn overlaps(self, other: Self) -> bool {
+    pub const fn overlaps(self, other: Self) -> bool {
         self.start < other.end && other.start < self.end
     }
 }
 
 /// Names who closed a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TicketId(pub(super) u64);
+pub struct TicketId(pub u64);
 
 #[derive(Default)]
-pub(super) struct Gate {
+pub struct Gate {
     closings: Cell<usize>,
     closed: RefCell<Vec<(TicketId, Span)>>,
     held: RefCell<Vec<(RequestBuf, Completion)>>,
@@ -55,15 +56,15 @@ pub(super) struct Gate {
 impl Gate {
     /// Whether nothing at all is closed.
     #[inline]
-    pub(super) fn is_open(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         self.closings.get() == 0
     }
 
-    pub(super) fn is_closed(&self, span: Span) -> bool {
+    pub fn is_closed(&self, span: Span) -> bool {
         !self.is_open() && self.closed.borrow().iter().any(|(_, closed)| closed.overlaps(span))
     }
 
-    pub(super) fn close(&self, id: TicketId, span: Span) {
+    pub fn close(&self, id: TicketId, span: Span) {
         let mut closed = self.closed.borrow_mut();
         closed.push((id, span));
         self.closings.set(closed.len());
@@ -71,7 +72,7 @@ impl Gate {
 
     /// Opens what this ticket closed; the requests held meanwhile are the caller's to start again.
     #[must_use = "held requests must be started again"]
-    pub(super) fn open(&self, id: TicketId) -> Vec<(RequestBuf, Completion)> {
+    pub fn open(&self, id: TicketId) -> Vec<(RequestBuf, Completion)> {
         let mut closed = self.closed.borrow_mut();
         closed.retain(|(other, _)| *other != id);
         self.closings.set(closed.len());
@@ -80,12 +81,12 @@ impl Gate {
         self.held.take()
     }
 
-    pub(super) fn hold(&self, request: RequestBuf, done: Completion) {
+    pub fn hold(&self, request: RequestBuf, done: Completion) {
         self.held.borrow_mut().push((request, done));
     }
 
     /// Says that a write of several steps is under way, until the guard goes.
-    pub(super) fn enter(self: &Rc<Self>, span: Span) -> Busy {
+    pub fn enter(self: &Rc<Self>, span: Span) -> Busy {
         let id = self.next_busy.get();
         self.next_busy.set(id + 1);
         self.busy.borrow_mut().push((id, span));
@@ -93,19 +94,19 @@ impl Gate {
     }
 
     /// Waits until no write of several steps is under way in the span.
-    pub(super) async fn settled(&self, span: Span) {
+    pub async fn settled(&self, span: Span) {
         let quiet = || !self.busy.borrow().iter().any(|(_, busy)| busy.overlaps(span));
         self.changed.until(quiet).await;
     }
 
     /// Waits until nothing is held back any more.
-    pub(super) async fn released(&self) {
+    pub async fn released(&self) {
         self.changed.until(|| self.held.borrow().is_empty()).await;
     }
 }
 
 /// A write of several steps.
-pub(super) struct Busy {
+pub struct Busy {
     gate: Rc<Gate>,
     id: u64,
 }
