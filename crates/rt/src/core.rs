@@ -310,10 +310,12 @@ impl Core {
 
     /// Drops what is left: tasks, letters, the place in the registry.
     pub(crate) fn end(&self) {
-        self.0.tasks.clear();
-        self.0.places.clear();
-        // What was dropped may have started tasks once more.
-        self.0.tasks.clear();
+        block::completion::at_the_end(|| {
+            self.0.tasks.clear();
+            self.0.places.clear();
+            // What was dropped may have started tasks once more.
+            self.0.tasks.clear();
+        });
         self.0.post.close();
         let mut registry = registry();
         match &self.0.driver {

@@ -33,6 +33,10 @@ impl Span {
         self.end - self.start
     }
 
+    pub const fn is_empty(self) -> bool {
+        self.start >= self.end
+    }
+
     pub const fn overlaps(self, other: Self) -> bool {
         self.start < other.end && other.start < self.end
     }

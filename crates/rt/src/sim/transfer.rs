@@ -256,6 +256,9 @@ impl State {
         };
         let image = &mut inode.image;
         if let Some(Harm::Errno(errno)) = operation.harm {
+            self.has_landed(op, operation);
+            let image =
+                &mut self.files.inodes.get_mut(&operation.inode).expect("found above").image;
             if what == What::Sync {
                 image.stick(operation.covers);
             }
@@ -281,6 +284,17 @@ impl State {
                 Ok(()) => Ok(0),
                 Err(errno) => failed(errno),
             },
+        }
+    }
+
+    /// A write goes no further. Nobody is told that it was done; what of it has reached the disk is
+    /// there all the same, and a sync from now on covers it.
+    fn has_landed(&mut self, op: OpId, operation: &Operation) {
+        let Operation { target, len, .. } = *operation;
+        if let (What::Write { .. }, Some(inode)) =
+            (operation.what, self.files.inodes.get_mut(&operation.inode))
+        {
+            inode.image.answered(op, target..target + len);
         }
     }
 
@@ -313,6 +327,7 @@ impl State {
         for op in mine {
             let Some(mut operation) = self.files.operations.remove(&op) else { continue };
             operation.core = None;
+            self.has_landed(op, &operation);
             if self.random.chance(self.options.cancelled_ppm) {
                 self.let_go(operation.open);
             } else if self.random.chance(self.options.late_ppm) {

@@ -58,7 +58,7 @@ fn steps(span: Span, unit: u64) -> impl Iterator<Item = Step> {
         let end = span.end.min(cover_start + PIECE_BYTES as u64);
         let part = Span { start: at, end };
         at = end;
-        (part.len() > 0).then(|| Step { part, cover: part.widened(unit) })
+        (!part.is_empty()).then(|| Step { part, cover: part.widened(unit) })
     })
 }
 
@@ -166,7 +166,7 @@ impl Handle {
 
     /// Zeroes a range in the first way that the file offers. False: in none of them.
     async fn allocate(&self, ways: &[Allocate], span: Span) -> Result<bool, Error> {
-        if span.len() == 0 {
+        if span.is_empty() {
             return Ok(false);
         }
         for how in ways {

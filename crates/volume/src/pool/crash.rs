@@ -95,3 +95,8 @@ impl Dice {
         self.below(times) == 0
     }
 }
+
+/// So many times what runs in each test: `VIADUCT_LOOPS`.
+pub fn loops() -> u64 {
+    std::env::var("VIADUCT_LOOPS").ok().and_then(|loops| loops.parse().ok()).unwrap_or(1)
+}

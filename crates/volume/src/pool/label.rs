@@ -18,13 +18,15 @@ pub struct Label {
     pub pool: Owner,
     pub pool_name: String,
     pub pv: [u8; 16],
+    /// How many disks the pool has.
+    pub members: u16,
     /// The failure group that it is in.
     pub group: u16,
     pub shape: Shape,
     /// Bytes that it had when it was labelled, or last grew.
     pub size: u64,
     /// Of two labels the one with the higher epoch counts.
-    pub epoch: u32,
+    pub epoch: u64,
 }
 
 /// Which of the two ends.
@@ -54,7 +56,8 @@ struct RawLabel {
     extent_bytes: U64,
     group: U16,
     name_len: U16,
-    reserved: [u8; 4],
+    members: U16,
+    reserved: [u8; 2],
     name: [u8; POOL_NAME_BYTES_MAX],
 }
 
@@ -69,7 +72,8 @@ impl Label {
             extent_bytes: self.shape.extent_bytes().into(),
             group: self.group.into(),
             name_len: (self.pool_name.len() as u16).into(),
-            reserved: [0; 4],
+            members: self.members.into(),
+            reserved: [0; 2],
             name,
         };
         let (owner, number, epoch) = (self.pool, end as u64, self.epoch);
@@ -86,6 +90,7 @@ impl Label {
             pool: header.owner,
             pool_name: str::from_utf8(name).map_err(|_| Unlabelled::Name)?.to_owned(),
             pv: raw.pv,
+            members: raw.members.get(),
             group: raw.group.get(),
             shape: Shape::new(raw.slab_bytes.get(), raw.extent_bytes.get())?,
             size: raw.size.get(),
@@ -104,6 +109,7 @@ mod tests {
             pool: [1; 16],
             pool_name: "default".to_owned(),
             pv: [2; 16],
+            members: 2,
             group: 3,
             shape: Shape::default(),
             size: 1 << 40,

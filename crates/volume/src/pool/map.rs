@@ -200,7 +200,7 @@ impl MapPage {
         Some(place)
     }
 
-    pub fn encode(&self, (owner, number): (Owner, u64), turn: u64, epoch: u32) -> Page {
+    pub fn encode(&self, (owner, number): (Owner, u64), turn: u64, epoch: u64) -> Page {
         let mut payload = Vec::with_capacity(PAYLOAD_BYTES);
         let bytes = bits_bytes(self.form.blocks);
         for extent in 0..self.form.extents {

@@ -10,13 +10,19 @@
 //! | [`root`] | where everything of an LU is found from |
 //! | [`page`] | a page of metadata, and what it is checked for |
 //! | [`journal`] | what is written, durable and sealed of an LU's map, and what an owner left |
+//! | [`disks`] | what a core reads and writes, and where slabs are |
+//! | [`home`] | the pool itself: labels, slab tables, grants |
+//! | [`lu`] | an LU of it, as a device |
 //!
-//! Nothing here does I/O.
+//! Only the last three do I/O.
 
 #[cfg(test)]
 mod crash;
+pub mod disks;
+pub mod home;
 pub mod journal;
 pub mod label;
+pub mod lu;
 pub mod map;
 pub mod owner;
 pub mod page;

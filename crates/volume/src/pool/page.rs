@@ -35,7 +35,7 @@ pub struct Header {
     /// Of two places the one with the higher turn counts.
     pub turn: u64,
     /// Who wrote it, of all owners in their order.
-    pub epoch: u32,
+    pub epoch: u64,
 }
 
 /// A page as it is found, or is to be written.
@@ -70,9 +70,9 @@ struct RawHeader {
     owner: [u8; 16],
     number: U64,
     turn: U64,
-    epoch: U32,
+    epoch: U64,
     form: U16,
-    reserved: U16,
+    reserved: [u8; 6],
 }
 
 const SUM: std::ops::Range<usize> = 4..8;
@@ -89,7 +89,7 @@ impl Page {
             turn: header.turn.into(),
             epoch: header.epoch.into(),
             form: FORM.into(),
-            reserved: U16::ZERO,
+            reserved: [0; 6],
         };
         let mut bytes = Box::new([0; PAGE_BYTES]);
         bytes[..HEADER_BYTES].copy_from_slice(raw.as_bytes());
@@ -180,7 +180,7 @@ mod tests {
     const KIND: Kind = Kind(*b"test");
     const OWNER: Owner = [7; 16];
 
-    fn header(number: u64, turn: u64, epoch: u32) -> Header {
+    fn header(number: u64, turn: u64, epoch: u64) -> Header {
         Header { kind: KIND, owner: OWNER, number, turn, epoch }
     }
 

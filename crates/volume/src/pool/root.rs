@@ -80,7 +80,7 @@ struct RawHead {
     start_page: U64,
     start_next: U64,
     start_sealed: U64,
-    start_epoch: U32,
+    start_epoch: U64,
     block_size: U32,
     pages: U32,
     ring: U32,
@@ -179,7 +179,7 @@ impl Root {
     }
 
     /// The pages of its body, and its head.
-    pub fn encode(&self, site: &Site, epoch: u32) -> (Vec<(Spot, Page)>, (Spot, Page)) {
+    pub fn encode(&self, site: &Site, epoch: u64) -> (Vec<(Spot, Page)>, (Spot, Page)) {
         let (which, turn, owner) = (self.which(), self.turn, site.lu);
         let body = self.body(site);
         let page = |(number, payload): (u64, &[u8])| {
@@ -358,7 +358,7 @@ mod tests {
         let chunks = chunks.prop_map(|all| all.into_iter().collect::<Chunks>());
         let layers = proptest::collection::vec((any::<LayerId>(), chunks), 0..5);
         let ring = proptest::collection::vec(place(), 0..9);
-        (any::<u64>(), any::<(u64, u32, u64, u64)>(), ring, layers).prop_map(
+        (any::<u64>(), any::<(u64, u64, u64, u64)>(), ring, layers).prop_map(
             |(turn, (page, epoch, next, sealed), ring, layers)| Root {
                 about: About { name: "dïsk".to_owned(), size: turn / 3, block_size: 512 },
                 turn,

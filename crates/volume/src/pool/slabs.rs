@@ -65,7 +65,7 @@ pub struct TableHeader {
     pub pool: Owner,
     pub page: u64,
     pub turn: u64,
-    pub epoch: u32,
+    pub epoch: u64,
 }
 
 /// What stands in a page that was read as this one of the pool.

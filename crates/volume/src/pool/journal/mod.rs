@@ -60,7 +60,7 @@ pub const RING_PAGES_MIN: u64 = 4 * RESERVED_PAGES;
 /// The journal of one LU, for its owner.
 pub struct Journal {
     owner: Owner,
-    epoch: u32,
+    epoch: u64,
     ring: u64,
     filling: Filling,
     /// Pages that have no room for another record and are not on their way yet.
@@ -87,7 +87,7 @@ pub struct Journal {
 #[derive(Clone, Debug)]
 struct Past {
     number: u64,
-    epoch: u32,
+    epoch: u64,
     /// The first record behind it.
     next: Serial,
     mark: Serial,
@@ -106,7 +106,7 @@ pub struct Write {
 pub struct Start {
     pub page: u64,
     /// Whoever wrote that page. What lies there from an earlier owner was never found.
-    pub epoch: u32,
+    pub epoch: u64,
     /// What the first record gets for a serial if the journal ends here.
     pub next: Serial,
     pub sealed: Serial,
@@ -139,7 +139,7 @@ pub enum Lack {
 
 impl Journal {
     /// A journal without records. No page in its ring is of this LU.
-    pub fn new(owner: Owner, epoch: u32, ring: u64) -> Self {
+    pub fn new(owner: Owner, epoch: u64, ring: u64) -> Self {
         assert!(ring >= RING_PAGES_MIN, "a ring has at least {RING_PAGES_MIN} pages");
         Self {
             owner,
@@ -163,7 +163,7 @@ impl Journal {
     /// for records whose data was not there. Where they find no room, a checkpoint is made first
     /// of everything that came about, and the journal begins [anew](Journal::after) behind it.
     pub fn resume(
-        (owner, epoch, ring): (Owner, u32, u64),
+        (owner, epoch, ring): (Owner, u64, u64),
         replayed: &Replayed,
         refused: &[Record],
     ) -> Result<Self, Full> {
@@ -183,7 +183,7 @@ impl Journal {
     }
 
     /// Goes on behind a checkpoint that has everything, so that no reader needs what was before.
-    pub fn after((owner, epoch, ring): (Owner, u32, u64), replayed: &Replayed) -> Self {
+    pub fn after((owner, epoch, ring): (Owner, u64, u64), replayed: &Replayed) -> Self {
         assert!(epoch > replayed.epoch, "an owner has a higher epoch than all before it");
         let next = replayed.next;
         let mut journal = Self::new(owner, epoch, ring);
@@ -283,7 +283,7 @@ impl Journal {
         self.sealed
     }
 
-    pub fn epoch(&self) -> u32 {
+    pub fn epoch(&self) -> u64 {
         self.epoch
     }
 

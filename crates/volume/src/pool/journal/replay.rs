@@ -10,7 +10,7 @@ use super::{KIND, Past, Start};
 pub struct Replay {
     owner: Owner,
     next_page: u64,
-    epoch: u32,
+    epoch: u64,
     /// Behind the last record, or what the checkpoint says.
     next: Serial,
     is_behind_start: bool,
@@ -33,7 +33,7 @@ pub enum Behind {
 #[derive(Debug)]
 pub struct Replayed {
     /// Of the last owner that wrote a page, or the checkpoint.
-    pub epoch: u32,
+    pub epoch: u64,
     pub next_page: u64,
     pub next: Serial,
     pub sealed: Serial,

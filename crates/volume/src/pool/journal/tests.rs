@@ -139,7 +139,7 @@ enum Checkpoint {
 }
 
 struct Lu {
-    epoch: u32,
+    epoch: u64,
     journal: Journal,
     map: BTreeMap<u64, Spot>,
     unsealed: BTreeMap<u64, Serial>,
@@ -155,7 +155,7 @@ struct Lu {
 
 impl Lu {
     /// Opens what an owner before has left, once it is durable.
-    fn open(disk: &mut Disk, epoch: u32) -> Self {
+    fn open(disk: &mut Disk, epoch: u64) -> Self {
         disk.synced(disk.unsynced.len());
         let held = &disk.current;
         let mut replay = Replay::new(OWNER, held.root.start);

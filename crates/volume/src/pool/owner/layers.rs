@@ -201,7 +201,7 @@ impl Layers {
     }
 
     /// Images of all pages that have changed, each for its other place. Nothing is owed.
-    pub(super) fn images(&mut self, (epoch, turn): (u32, u64)) -> Vec<(Spot, Page)> {
+    pub(super) fn images(&mut self, (epoch, turn): (u64, u64)) -> Vec<(Spot, Page)> {
         let (per_chunk, blocks) = (self.shape.pages_per_chunk(), self.shape.blocks_per_extent());
         let mut images = Vec::new();
         for (id, number) in std::mem::take(&mut self.dirty) {

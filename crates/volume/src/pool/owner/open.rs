@@ -23,7 +23,7 @@ pub const LOOK_BEHIND_PAGES: u64 = 8;
 pub struct Opening {
     site: Site,
     /// Higher than that of any owner before.
-    epoch: u32,
+    epoch: u64,
     root: Root,
     layers: Layers,
     replay: Replay,
@@ -32,7 +32,7 @@ pub struct Opening {
 /// Everything was read but data.
 pub struct Read {
     site: Site,
-    epoch: u32,
+    epoch: u64,
     root: Root,
     layers: Layers,
     replayed: Replayed,
@@ -55,14 +55,14 @@ pub enum Unopened {
 
 impl Opening {
     /// The root of a new LU, with nothing in it. No page in the ring is of this LU.
-    pub fn root_of_new(about: About, ring: Vec<Place>, layer: LayerId, epoch: u32) -> Root {
+    pub fn root_of_new(about: About, ring: Vec<Place>, layer: LayerId, epoch: u64) -> Root {
         let start = Start { page: 0, epoch, next: 1, sealed: 1 };
         let layers = vec![(layer, BTreeMap::new())];
         Root { about, turn: 1, start, ring, layers, beyond: Default::default() }
     }
 
     /// `epoch` is higher than that of any owner before.
-    pub fn new(site: Site, epoch: u32, root: Root) -> Self {
+    pub fn new(site: Site, epoch: u64, root: Root) -> Self {
         let layers = Layers::new(site.shape, root.layers.clone());
         let replay = Replay::new(site.lu, root.start);
         Self { site, epoch, root, layers, replay }

@@ -5,7 +5,7 @@
 //! The LU has few extents more than it needs, so that what becomes free is soon used for something
 //! else: other blocks, other layers, pages of the map.
 
-use super::super::crash::{self, Dice, torn};
+use super::super::crash::{self, Dice, loops, torn};
 use super::super::map::Run;
 use super::super::page::PAGE_BYTES;
 use super::super::root::About;
@@ -164,7 +164,7 @@ struct World {
     dice: Dice,
     disk: Disk,
     owner: Owner,
-    epoch: u32,
+    epoch: u64,
     next: u64,
     pasts: BTreeMap<u64, Past>,
     snapshots: Vec<Snapshot>,
@@ -542,12 +542,12 @@ fn read(owner: &Owner, disk: &Disk, layer: usize, block: u64) -> Option<Cell> {
     }
 }
 
-fn open(disk: &mut Disk, epoch: u32, slabs: &[u32]) -> Result<Owner, Unopened> {
+fn open(disk: &mut Disk, epoch: u64, slabs: &[u32]) -> Result<Owner, Unopened> {
     disk.synced(disk.unsynced.len());
     open_held(&disk.current, epoch, slabs)
 }
 
-fn open_held(held: &Held, epoch: u32, slabs: &[u32]) -> Result<Owner, Unopened> {
+fn open_held(held: &Held, epoch: u64, slabs: &[u32]) -> Result<Owner, Unopened> {
     let heads = site().heads().map(|spot| held.page(spot));
     let head = site().newest([&heads[0], &heads[1]])?;
     let body = head.body(&site()).ok_or(Unopened::Outdated)?;
@@ -590,11 +590,6 @@ fn run(seed: u64, steps: usize) -> (World, usize) {
         }
     }
     (world, crashes)
-}
-
-/// So many times what runs in each test: VIADUCT_LOOPS.
-fn loops() -> u64 {
-    std::env::var("VIADUCT_LOOPS").ok().and_then(|loops| loops.parse().ok()).unwrap_or(1)
 }
 
 #[test]

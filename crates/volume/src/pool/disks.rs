@@ -1,0 +1,199 @@
+//! The disks of a pool as one core sees them, and which place each slab number has on them.
+//!
+//! Maps name numbers of slabs. Where a number lies is looked up here, by every core for every
+//! request and without a lock: places are atomics in chunks that are made once and stay. A slab
+//! that is moved gets another place under the same number.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use block::{Buffer, Device, Error, ErrorKind, Request};
+use rt::{Core, CoreId, Placed};
+
+use super::journal::Spot;
+use super::page::{PAGE_BYTES, Page};
+use super::shape::{BLOCK_BYTES, Layout};
+
+/// Numbers in one chunk of the table.
+const CHUNK_NUMBERS: usize = 4096;
+const CHUNKS_MAX: usize = 4096;
+/// Slabs of a pool: 256 TiB of the default size.
+pub const SLABS_MAX: u32 = (CHUNK_NUMBERS * CHUNKS_MAX) as u32;
+
+/// What a disk of a pool lies on: gives each core its device.
+pub trait Backing: Send + Sync {
+    fn device(&self, core: &Core) -> Rc<dyn Device>;
+
+    /// As an operator knows it.
+    fn name(&self) -> &str;
+}
+
+/// A slab on a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Home {
+    /// Which of the pool's disks.
+    pub disk: u32,
+    pub index: u32,
+}
+
+type Chunk = Box<[AtomicU64]>;
+
+/// Where the slabs are.
+pub struct Places(Box<[OnceLock<Chunk>]>);
+
+impl Default for Places {
+    fn default() -> Self {
+        Self((0..CHUNKS_MAX).map(|_| OnceLock::new()).collect())
+    }
+}
+
+impl Places {
+    pub fn get(&self, number: u32) -> Option<Home> {
+        let chunk = self.0.get(number as usize / CHUNK_NUMBERS)?.get()?;
+        // Zero is nowhere: what is kept is one more than the disk's number.
+        let word = chunk[number as usize % CHUNK_NUMBERS].load(Ordering::Acquire);
+        let disk = ((word >> 32) as u32).checked_sub(1)?;
+        Some(Home { disk, index: word as u32 })
+    }
+
+    /// Panics where a number is beyond [`SLABS_MAX`].
+    pub fn set(&self, number: u32, home: Option<Home>) {
+        let new = || (0..CHUNK_NUMBERS).map(|_| AtomicU64::new(0)).collect();
+        let chunk = self.0[number as usize / CHUNK_NUMBERS].get_or_init(new);
+        let word = home.map_or(0, |home| u64::from(home.disk + 1) << 32 | u64::from(home.index));
+        chunk[number as usize % CHUNK_NUMBERS].store(word, Ordering::Release);
+    }
+}
+
+/// What all cores share of a pool's disks.
+pub struct Shared {
+    pub places: Places,
+    pub layouts: Vec<Layout>,
+    backings: Vec<Arc<dyn Backing>>,
+    /// Each core's.
+    cores: Mutex<BTreeMap<CoreId, Placed<Disks>>>,
+}
+
+impl Shared {
+    pub fn new(disks: Vec<(Arc<dyn Backing>, Layout)>) -> Arc<Self> {
+        let (backings, layouts) = disks.into_iter().unzip();
+        let (places, cores) = Default::default();
+        Arc::new(Self { places, layouts, backings, cores })
+    }
+
+    /// The disks for this core.
+    pub fn on(self: &Arc<Self>, core: &Core) -> Rc<Disks> {
+        let mut cores = self.cores.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(disks) = cores.get(&core.id()).and_then(|placed| placed.here(core)) {
+            return disks;
+        }
+        let devices = self.backings.iter().map(|backing| backing.device(core)).collect();
+        let disks = Rc::new(Disks { shared: self.clone(), devices, spare: RefCell::default() });
+        cores.insert(core.id(), Placed::new(core, disks.clone()));
+        disks
+    }
+
+    /// Lets go of the disks, when no LU uses them any more.
+    pub fn close(&self) {
+        self.cores.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    pub fn name(&self, disk: u32) -> &str {
+        self.backings[disk as usize].name()
+    }
+}
+
+/// The disks of a pool, on one core.
+pub struct Disks {
+    shared: Arc<Shared>,
+    devices: Vec<Rc<dyn Device>>,
+    spare: RefCell<Vec<Buffer>>,
+}
+
+/// Buffers of a page that are kept for the next one.
+const SPARE_MAX: usize = 16;
+
+impl Disks {
+    /// The device that has a block, and where it is on that.
+    #[inline]
+    pub fn locate(&self, at: Spot) -> Result<(&dyn Device, u64), Error> {
+        let place = self.shared.places.get(at.slab).and_then(|Home { disk, index }| {
+            let start = self.shared.layouts[disk as usize].slab(index)?;
+            Some((&*self.devices[disk as usize], start + u64::from(at.block) * BLOCK_BYTES))
+        });
+        place.ok_or_else(|| {
+            Error::new(ErrorKind::Medium).note(format!("slab {} is on no disk", at.slab))
+        })
+    }
+
+    pub async fn read_page(&self, at: Spot) -> Result<Page, Error> {
+        let (device, offset) = self.locate(at)?;
+        self.read_page_of(device, offset).await
+    }
+
+    pub async fn write_page(&self, at: Spot, page: &Page) -> Result<(), Error> {
+        let (device, offset) = self.locate(at)?;
+        self.write_page_of(device, offset, page).await
+    }
+
+    /// A page of a disk itself.
+    pub async fn read_own(&self, disk: u32, offset: u64) -> Result<Page, Error> {
+        self.read_page_of(&*self.devices[disk as usize], offset).await
+    }
+
+    pub async fn write_own(&self, disk: u32, offset: u64, page: &Page) -> Result<(), Error> {
+        self.write_page_of(&*self.devices[disk as usize], offset, page).await
+    }
+
+    /// What was answered before is durable.
+    pub async fn sync(&self) -> Result<(), Error> {
+        let flush = Request::flush();
+        let asked: Vec<_> = self.devices.iter().map(|device| device.ask(&flush)).collect();
+        let mut synced = Ok(());
+        for answer in asked {
+            let outcome = match answer {
+                block::Answer::Now(outcome) => outcome,
+                block::Answer::Later(waiting) => waiting.outcome().await,
+            };
+            synced = synced.and(outcome.map(drop));
+        }
+        synced
+    }
+
+    async fn read_page_of(&self, device: &dyn Device, offset: u64) -> Result<Page, Error> {
+        let buffer = self.buffer();
+        device.io(&Request::read(offset, buffer.sgl())).await?;
+        let mut bytes = [0; PAGE_BYTES];
+        buffer.read(0, &mut bytes);
+        self.give_back(buffer);
+        Ok(Page::of_bytes(&bytes))
+    }
+
+    async fn write_page_of(
+        &self,
+        device: &dyn Device,
+        offset: u64,
+        page: &Page,
+    ) -> Result<(), Error> {
+        let buffer = self.buffer();
+        buffer.write(0, page.bytes());
+        device.io(&Request::write(offset, buffer.sgl())).await?;
+        self.give_back(buffer);
+        Ok(())
+    }
+
+    fn buffer(&self) -> Buffer {
+        self.spare.borrow_mut().pop().unwrap_or_else(|| Buffer::zeroed(PAGE_BYTES))
+    }
+
+    fn give_back(&self, buffer: Buffer) {
+        let mut spare = self.spare.borrow_mut();
+        // One that an operation still holds, because nobody waited for its end, is not used again.
+        if spare.len() < SPARE_MAX && buffer.is_unshared() {
+            spare.push(buffer);
+        }
+    }
+}

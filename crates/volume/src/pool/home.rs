@@ -1,0 +1,508 @@
+//! A pool at home: its labels and slab tables, and who gets which slab. It lives on one core; LUs
+//! ask it for slabs by message, and seldom.
+//!
+//! A grant is in the slab table, durably, before it is told to anybody. The label carries the epoch
+//! of the pool, which grows with every opening and is durable before anything is written under it:
+//! owners of LUs have it as theirs, so that no owner ever has the epoch of one before.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use block::Error;
+use rt::Core;
+use rt::sync::Notify;
+
+use super::disks::{Backing, Disks, Home, SLABS_MAX, Shared};
+use super::label::{End, Label, Unlabelled};
+use super::page::{Flaw, Owner, PAGE_BYTES, newest};
+use super::shape::{GRANTS_PER_PAGE, Layout, Shape, Unfit};
+use super::slabs::{self, Grant, Slab, TableHeader};
+
+/// An LU may be opened so often while its pool is.
+const OPENINGS_BITS: u32 = 32;
+
+/// What a new pool is.
+#[derive(Clone, Debug)]
+pub struct NewPool {
+    pub id: Owner,
+    pub name: String,
+    pub shape: Shape,
+}
+
+/// An LU as the slab tables know it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Granted {
+    /// The one with its root. `None`: its creation or its deletion was cut short.
+    pub first: Option<u32>,
+    pub slabs: Vec<u32>,
+}
+
+/// Why a pool is not opened, or cannot give what it is asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    #[error("{disk}: {error}")]
+    Disk { disk: String, error: Error },
+    #[error("{disk} is unfit for this pool: {error}")]
+    Unfit { disk: String, error: Unfit },
+    #[error("{disk} has no label that can be read: {error}")]
+    Unlabelled { disk: String, error: Unlabelled },
+    #[error("{disk} is of pool '{found}', not of '{wanted}'")]
+    OtherPool { disk: String, found: String, wanted: String },
+    #[error("{disk} and {other} are the same disk of the pool; one of them is a copy: remove it")]
+    Twice { disk: String, other: String },
+    #[error("{disk} had {was} bytes when it was last used and has {is} now: a part is missing")]
+    Shrunk { disk: String, was: u64, is: u64 },
+    #[error("the pool has {wanted} disks, and {found} are here")]
+    Missing { wanted: u16, found: usize },
+    #[error("{disk}: page {page} of its slab table cannot be read: {flaw}")]
+    Table { disk: String, page: u64, flaw: Flaw },
+    #[error("slab {number} is on {disk} and on {other}")]
+    Contradiction { number: u32, disk: String, other: String },
+    #[error("the pool has no free slab")]
+    Full,
+    #[error("LU {0:02x?} is not in this pool")]
+    NoLu([u8; 16]),
+}
+
+struct Table {
+    label: Label,
+    slabs: Vec<Slab>,
+    /// Of each page: the place that counts, and its turn. Never written: no turn.
+    turns: Vec<(usize, u64)>,
+    free: u32,
+    /// Where to look for the next free one.
+    hint: u32,
+}
+
+pub struct Pool {
+    core: Core,
+    pub shared: Arc<Shared>,
+    disks: Rc<Disks>,
+    id: Owner,
+    name: String,
+    shape: Shape,
+    epoch: u64,
+    tables: RefCell<Vec<Table>>,
+    /// Numbers that are in use.
+    numbers: RefCell<BTreeSet<u32>>,
+    /// Where to look for the next one that is not.
+    next_number: Cell<u32>,
+    /// How often each LU was opened.
+    openings: RefCell<BTreeMap<[u8; 16], u64>>,
+    /// One change of the tables at a time.
+    is_changing: Cell<bool>,
+    changed: Notify,
+}
+
+impl Table {
+    fn new(label: Label, layout: &Layout) -> Self {
+        let slabs = vec![Slab::Free { generation: 0 }; layout.slabs() as usize];
+        let turns = vec![(1, 0); layout.table_pages() as usize];
+        Self { label, free: layout.slabs(), slabs, turns, hint: 0 }
+    }
+
+    /// The lowest free slab behind the hint, or from the start.
+    fn take_free(&mut self) -> Option<u32> {
+        let is_free = |index: &u32| matches!(self.slabs[*index as usize], Slab::Free { .. });
+        let count = self.slabs.len() as u32;
+        let found = (self.hint..count).chain(0..self.hint).find(is_free)?;
+        self.hint = found + 1;
+        Some(found)
+    }
+
+    fn page_of(&self, page: u64) -> &[Slab] {
+        let start = (page * GRANTS_PER_PAGE) as usize;
+        let end = (start + GRANTS_PER_PAGE as usize).min(self.slabs.len());
+        &self.slabs[start..end]
+    }
+}
+
+impl Pool {
+    /// Makes a pool of disks that nobody else uses, each with its UUID. What is on them is gone.
+    pub async fn format(
+        core: &Core,
+        new: NewPool,
+        disks: Vec<(Arc<dyn Backing>, [u8; 16])>,
+    ) -> Result<Rc<Self>, PoolError> {
+        let NewPool { id, name, shape } = new;
+        let members = disks.len() as u16;
+        let (mut all, mut tables) = (Vec::new(), Vec::new());
+        for (backing, pv) in disks {
+            let size = backing.device(core).geometry().size;
+            let layout = Layout::new(shape, size)
+                .map_err(|error| PoolError::Unfit { disk: backing.name().to_owned(), error })?;
+            let (pool, pool_name) = (id, name.clone());
+            let label = Label { pool, pool_name, pv, members, group: 0, shape, size, epoch: 0 };
+            tables.push(Table::new(label, &layout));
+            all.push((backing, layout));
+        }
+        let pool = Self::new(core, (id, name, shape), Shared::new(all), tables, 1);
+        // Nothing of a pool that was here before is left to be found.
+        let blank = super::page::Page::of_bytes(&[0; PAGE_BYTES]);
+        for disk in 0..pool.shared.layouts.len() as u32 {
+            for at in pool.shared.layouts[disk as usize].labels() {
+                pool.write(disk, at, &blank).await?;
+            }
+        }
+        pool.sync().await?;
+        for disk in 0..pool.shared.layouts.len() as u32 {
+            for page in 0..pool.shared.layouts[disk as usize].table_pages() {
+                pool.write_table(disk, page).await?;
+                pool.write_table(disk, page).await?;
+            }
+        }
+        pool.sync().await?;
+        pool.write_labels().await?;
+        Ok(pool)
+    }
+
+    /// Opens a pool from its disks.
+    pub async fn open(core: &Core, backings: Vec<Arc<dyn Backing>>) -> Result<Rc<Self>, PoolError> {
+        let mut labels: Vec<(Arc<dyn Backing>, Label)> = Vec::new();
+        for backing in backings {
+            let label = read_label(core, &backing).await?;
+            if let Some((other, _)) = labels.iter().find(|(_, known)| known.pv == label.pv) {
+                let (disk, other) = (backing.name().to_owned(), other.name().to_owned());
+                return Err(PoolError::Twice { disk, other });
+            }
+            labels.push((backing, label));
+        }
+        labels.sort_by_key(|(_, label)| label.pv);
+        let newest = labels.iter().map(|(_, label)| label).max_by_key(|label| label.epoch);
+        let Some(newest) = newest.cloned() else {
+            return Err(PoolError::Missing { wanted: 1, found: 0 });
+        };
+        if labels.len() != usize::from(newest.members) {
+            return Err(PoolError::Missing { wanted: newest.members, found: labels.len() });
+        }
+        let (mut all, mut tables) = (Vec::new(), Vec::new());
+        for (backing, label) in labels {
+            let disk = backing.name().to_owned();
+            if label.pool != newest.pool {
+                let (found, wanted) = (label.pool_name, newest.pool_name);
+                return Err(PoolError::OtherPool { disk, found, wanted });
+            }
+            let is = backing.device(core).geometry().size;
+            if is < label.size {
+                return Err(PoolError::Shrunk { disk, was: label.size, is });
+            }
+            let layout = Layout::new(label.shape, label.size)
+                .map_err(|error| PoolError::Unfit { disk, error })?;
+            tables.push(Table::new(label, &layout));
+            all.push((backing, layout));
+        }
+        let what = (newest.pool, newest.pool_name, newest.shape);
+        let pool = Self::new(core, what, Shared::new(all), tables, newest.epoch + 1);
+        // What a process that was killed has written may be read here and yet be lost later.
+        pool.sync().await?;
+        pool.read_tables().await?;
+        pool.write_labels().await?;
+        Ok(pool)
+    }
+
+    fn new(
+        core: &Core,
+        (id, name, shape): (Owner, String, Shape),
+        shared: Arc<Shared>,
+        tables: Vec<Table>,
+        epoch: u64,
+    ) -> Rc<Self> {
+        let disks = shared.on(core);
+        Rc::new(Self {
+            core: core.clone(),
+            shared,
+            disks,
+            id,
+            name,
+            shape,
+            epoch,
+            tables: RefCell::new(tables),
+            numbers: RefCell::default(),
+            next_number: Cell::new(0),
+            openings: RefCell::default(),
+            is_changing: Cell::new(false),
+            changed: Notify::new(),
+        })
+    }
+
+    pub fn id(&self) -> Owner {
+        self.id
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The epoch of an LU's next owner: higher than that of any before.
+    pub fn next_epoch(&self, lu: [u8; 16]) -> u64 {
+        let mut openings = self.openings.borrow_mut();
+        let opened = openings.entry(lu).or_default();
+        *opened += 1;
+        (self.epoch << OPENINGS_BITS) + *opened
+    }
+
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// Slabs of all disks, and those of them that are free.
+    pub fn slabs(&self) -> (u64, u64) {
+        let tables = self.tables.borrow();
+        let all = tables.iter().map(|table| table.slabs.len() as u64).sum();
+        (all, tables.iter().map(|table| u64::from(table.free)).sum())
+    }
+
+    /// The LUs that have slabs.
+    pub fn lus(&self) -> BTreeMap<[u8; 16], Granted> {
+        let mut lus: BTreeMap<[u8; 16], Granted> = BTreeMap::new();
+        for slab in self.tables.borrow().iter().flat_map(|table| &table.slabs) {
+            let Slab::Granted(grant) = slab else { continue };
+            let lu = lus.entry(grant.lu).or_default();
+            lu.slabs.push(grant.number);
+            if grant.is_first {
+                lu.first = Some(grant.number);
+            }
+        }
+        lus
+    }
+
+    /// Gives an LU so many slabs, or fewer when there are not so many.
+    pub async fn grant(
+        &self,
+        lu: [u8; 16],
+        count: u64,
+        first: bool,
+    ) -> Result<Vec<u32>, PoolError> {
+        self.change(|tables, numbers| {
+            let mut changed = Vec::new();
+            for _ in 0..count {
+                let roomiest = (0..tables.len()).max_by_key(|disk| tables[*disk].free);
+                let Some(disk) = roomiest.filter(|disk| tables[*disk].free > 0) else { break };
+                let Some(number) = self.free_number(numbers) else { break };
+                let table = &mut tables[disk];
+                let index = table.take_free().expect("one is free");
+                let Slab::Free { generation } = table.slabs[index as usize] else { continue };
+                let is_first = first && changed.is_empty();
+                let generation = generation + 1;
+                let grant = Grant { lu, number, generation, is_first };
+                numbers.insert(number);
+                changed.push((Home { disk: disk as u32, index }, Slab::Granted(grant)));
+                table.slabs[index as usize] = Slab::Granted(grant);
+                table.free -= 1;
+            }
+            changed
+        })
+        .await
+        .and_then(|slabs| if slabs.is_empty() { Err(PoolError::Full) } else { Ok(slabs) })
+    }
+
+    /// Takes all slabs of an LU back. Nobody uses them any more.
+    pub async fn revoke(&self, lu: [u8; 16]) -> Result<(), PoolError> {
+        let freed = self.change(|tables, _| {
+            let mut changed = Vec::new();
+            for (disk, table) in (0..).zip(tables) {
+                for (index, slab) in (0..).zip(&mut table.slabs) {
+                    let Slab::Granted(grant) = *slab else { continue };
+                    if grant.lu == lu {
+                        *slab = Slab::Free { generation: grant.generation };
+                        table.free += 1;
+                        changed.push((Home { disk, index }, Slab::Granted(grant)));
+                    }
+                }
+            }
+            changed
+        });
+        let freed = freed.await?;
+        let mut numbers = self.numbers.borrow_mut();
+        for number in freed {
+            self.shared.places.set(number, None);
+            numbers.remove(&number);
+        }
+        Ok(())
+    }
+
+    fn free_number(&self, numbers: &BTreeSet<u32>) -> Option<u32> {
+        let next = self.next_number.get();
+        let found = (next..SLABS_MAX).chain(0..next).find(|number| !numbers.contains(number))?;
+        self.next_number.set(found + 1);
+        Some(found)
+    }
+
+    /// Changes the tables, writes what has changed, and gives the numbers that it was about. Where
+    /// that cannot be written, slabs are nobody's until the pool is opened again.
+    async fn change(
+        &self,
+        f: impl FnOnce(&mut Vec<Table>, &mut BTreeSet<u32>) -> Vec<(Home, Slab)>,
+    ) -> Result<Vec<u32>, PoolError> {
+        self.changed.until(|| !self.is_changing.get()).await;
+        self.is_changing.set(true);
+        let changed = f(&mut self.tables.borrow_mut(), &mut self.numbers.borrow_mut());
+        let written = self.write_changed(&changed).await;
+        self.is_changing.set(false);
+        self.changed.notify();
+        written?;
+        let number = |(home, slab): &(Home, Slab)| {
+            let Slab::Granted(grant) = slab else { unreachable!("grants come and go") };
+            self.shared.places.set(grant.number, Some(*home));
+            grant.number
+        };
+        Ok(changed.iter().map(number).collect())
+    }
+
+    async fn write_changed(&self, changed: &[(Home, Slab)]) -> Result<(), PoolError> {
+        let page = |(home, _): &(Home, Slab)| (home.disk, u64::from(home.index) / GRANTS_PER_PAGE);
+        let pages: BTreeSet<(u32, u64)> = changed.iter().map(page).collect();
+        // What counts is durable at one place before it is at both: so there is always one, and a
+        // page that rots later has a twin that says the same.
+        for _ in 0..2 {
+            for &(disk, page) in &pages {
+                self.write_table(disk, page).await?;
+            }
+            if !pages.is_empty() {
+                self.sync().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a page of a table at the place that was not written last.
+    async fn write_table(&self, disk: u32, page: u64) -> Result<(), PoolError> {
+        let (image, at) = {
+            let tables = self.tables.borrow();
+            let table = &tables[disk as usize];
+            let (place, turn) = table.turns[page as usize];
+            let (pool, epoch) = (self.id, self.epoch);
+            let header = TableHeader { pool, page, turn: turn + 1, epoch };
+            let at = self.shared.layouts[disk as usize].table_places(page)[1 - place];
+            (slabs::encode(header, table.page_of(page)), at)
+        };
+        self.write(disk, at, &image).await?;
+        let (place, turn) = &mut self.tables.borrow_mut()[disk as usize].turns[page as usize];
+        (*place, *turn) = (1 - *place, *turn + 1);
+        Ok(())
+    }
+
+    async fn read_tables(&self) -> Result<(), PoolError> {
+        let mut homes: BTreeMap<u32, Home> = BTreeMap::new();
+        let mut doubtful = Vec::new();
+        for (disk, layout) in (0..).zip(self.shared.layouts.clone()) {
+            for page in 0..layout.table_pages() {
+                let (place, turn, slabs, is_whole) = self.read_table(disk, page).await?;
+                let mut tables = self.tables.borrow_mut();
+                let table = &mut tables[disk as usize];
+                table.turns[page as usize] = (place, turn);
+                if !is_whole {
+                    doubtful.push((disk, page));
+                }
+                let start = (page * GRANTS_PER_PAGE) as u32;
+                for (index, slab) in (start..layout.slabs()).zip(slabs) {
+                    table.slabs[index as usize] = slab;
+                    let Slab::Granted(grant) = slab else { continue };
+                    table.free -= 1;
+                    self.settle(grant.number, Home { disk, index }, &mut homes)?;
+                }
+            }
+        }
+        // A write was cut short, or one of two has rotted: both are good again.
+        for (disk, page) in doubtful {
+            self.write_table(disk, page).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes a slab into account that a table names.
+    fn settle(
+        &self,
+        number: u32,
+        home: Home,
+        homes: &mut BTreeMap<u32, Home>,
+    ) -> Result<(), PoolError> {
+        let other = homes.insert(number, home);
+        if let Some(other) = other.or((number >= SLABS_MAX).then_some(home)) {
+            let (disk, other) = (self.name_of(home.disk), self.name_of(other.disk));
+            return Err(PoolError::Contradiction { number, disk, other });
+        }
+        self.numbers.borrow_mut().insert(number);
+        self.shared.places.set(number, Some(home));
+        Ok(())
+    }
+
+    async fn read_table(
+        &self,
+        disk: u32,
+        page: u64,
+    ) -> Result<(usize, u64, Vec<Slab>, bool), PoolError> {
+        let places = self.shared.layouts[disk as usize].table_places(page);
+        let mut read = Vec::new();
+        for at in places {
+            let image =
+                self.disks.read_own(disk, at).await.map_err(|error| self.of(disk, error))?;
+            read.push(slabs::decode(&image, &self.id, page));
+        }
+        let heads = [0, 1].map(|place| read[place].as_ref().map(|it| it.0).map_err(|flaw| *flaw));
+        let flaw = |flaw| PoolError::Table { disk: self.name_of(disk), page, flaw };
+        let place = newest(heads).map_err(flaw)?;
+        let is_whole = matches!(&read[..], [Ok((_, one)), Ok((_, other))] if one == other);
+        let (header, slabs) = read.swap_remove(place).map_err(flaw)?;
+        Ok((place, header.turn, slabs, is_whole))
+    }
+
+    /// Writes every label with the pool's epoch, the one at the end of each disk first.
+    async fn write_labels(&self) -> Result<(), PoolError> {
+        for end in [End::Back, End::Front] {
+            for disk in 0..self.shared.layouts.len() as u32 {
+                let label = Label { epoch: self.epoch, ..self.label(disk) };
+                let at = self.shared.layouts[disk as usize].labels()[end as usize];
+                self.write(disk, at, &label.encode(end)).await?;
+            }
+            self.sync().await?;
+        }
+        Ok(())
+    }
+
+    fn label(&self, disk: u32) -> Label {
+        self.tables.borrow()[disk as usize].label.clone()
+    }
+
+    async fn write(&self, disk: u32, at: u64, page: &super::page::Page) -> Result<(), PoolError> {
+        self.disks.write_own(disk, at, page).await.map_err(|error| self.of(disk, error))
+    }
+
+    async fn sync(&self) -> Result<(), PoolError> {
+        self.disks.sync().await.map_err(|error| PoolError::Disk { disk: self.name.clone(), error })
+    }
+
+    fn of(&self, disk: u32, error: Error) -> PoolError {
+        PoolError::Disk { disk: self.name_of(disk), error }
+    }
+
+    fn name_of(&self, disk: u32) -> String {
+        self.shared.name(disk).to_owned()
+    }
+}
+
+/// The label of a disk: the newer of those at its two ends.
+pub async fn read_label(core: &Core, backing: &Arc<dyn Backing>) -> Result<Label, PoolError> {
+    let device = backing.device(core);
+    let of = |error| PoolError::Disk { disk: backing.name().to_owned(), error };
+    let size = device.geometry().size;
+    let last = (size / PAGE_BYTES as u64).saturating_sub(1) * PAGE_BYTES as u64;
+    let mut found: Vec<Result<Label, Unlabelled>> = Vec::new();
+    for (end, at) in [(End::Front, 0), (End::Back, last)] {
+        let buffer = block::Buffer::zeroed(PAGE_BYTES);
+        device.io(&block::Request::read(at, buffer.sgl())).await.map_err(of)?;
+        let bytes = buffer.to_vec();
+        let page = super::page::Page::of_bytes(bytes.first_chunk().expect("a page"));
+        found.push(Label::decode(&page, end));
+    }
+    let newest = found.iter().flatten().max_by_key(|label| label.epoch).cloned();
+    let why = || found.iter().find_map(|label| label.clone().err());
+    let why = || why().unwrap_or(Unlabelled::Flaw(Flaw::Blank));
+    newest.ok_or_else(|| PoolError::Unlabelled { disk: backing.name().to_owned(), error: why() })
+}

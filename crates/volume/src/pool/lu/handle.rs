@@ -1,0 +1,362 @@
+//! A core's handle of an LU: what goes straight to a disk, and where requests leave that way.
+//!
+//! A read, or a write to blocks that are written and sealed, whose range lies in one place is
+//! passed on to the disk that has the place, with another offset: one look into the map, no copy,
+//! no future, no message. Everything else is in `work`.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use block::{
+    Asked, Completion, Device, Error, Geometry, Health, Op, Outcome, Request, RequestBuf, Sink,
+    Watch, Way,
+};
+use rt::Core;
+use rt::handles::{Closes, Gate, HandleId, Span, TicketId};
+
+use super::super::disks::Disks;
+use super::super::journal::Spot;
+use super::super::map::{Form, MapPage, Run, resolve};
+use super::super::shape::BLOCK_BYTES;
+use super::Lu;
+use super::passage::{Passage, Turn};
+use super::service::Service;
+
+/// The pages of one number, of every layer that has it; the top layer's is the first.
+pub(super) type Stack = Rc<[Arc<MapPage>]>;
+
+pub(super) struct Handle {
+    id: HandleId,
+    pub(super) lu: Arc<Lu>,
+    pub(super) core: Core,
+    pub(super) disks: Rc<Disks>,
+    /// The owner, if it is on this core.
+    pub(super) service: Option<Rc<Service>>,
+    form: Form,
+    geometry: Cell<Geometry>,
+    pub(super) gate: Rc<Gate>,
+    passage: Rc<Passage>,
+    pages: RefCell<HashMap<u64, Stack>>,
+    /// How often they were forgotten.
+    forgotten: Cell<u64>,
+    flights: RefCell<Flights>,
+    way: OnceCell<Rc<Way>>,
+    watch: Watch,
+}
+
+/// Requests that a disk has.
+#[derive(Default)]
+struct Flights {
+    slots: Vec<Flight>,
+    free: Vec<u32>,
+}
+
+struct Flight {
+    turn: Turn,
+    done: Option<Completion>,
+}
+
+impl Flights {
+    #[inline]
+    fn take(&mut self, turn: Turn) -> u32 {
+        if let Some(index) = self.free.pop() {
+            self.slots[index as usize].turn = turn;
+            return index;
+        }
+        self.slots.push(Flight { turn, done: None });
+        self.slots.len() as u32 - 1
+    }
+}
+
+/// Where a request goes that needs no more than one look.
+enum Straight<'a> {
+    Zero,
+    Disk(&'a dyn Device, u64),
+}
+
+impl Handle {
+    pub(super) fn new(lu: Arc<Lu>, core: &Core, id: HandleId) -> Rc<Self> {
+        let handle = Rc::new(Self {
+            id,
+            core: core.clone(),
+            disks: lu.shared.on(core),
+            service: lu.owner.here(core),
+            form: Form::new(lu.shape),
+            geometry: Cell::new(lu.geometry()),
+            gate: Rc::default(),
+            passage: Rc::default(),
+            pages: RefCell::default(),
+            forgotten: Cell::new(0),
+            flights: RefCell::default(),
+            way: OnceCell::new(),
+            watch: Watch::new(),
+            lu,
+        });
+        let weak: Weak<Self> = Rc::downgrade(&handle);
+        let _ = handle.way.set(Way::to(weak));
+        handle
+    }
+
+    pub(super) fn geometry(&self) -> Geometry {
+        self.geometry.get()
+    }
+
+    pub(super) fn form(&self) -> Form {
+        self.form
+    }
+
+    pub(super) fn passage(&self) -> &Rc<Passage> {
+        &self.passage
+    }
+
+    /// Size or health may be new.
+    pub(super) fn look(&self) {
+        self.geometry.set(self.lu.geometry());
+        self.watch.notify();
+    }
+
+    /// There is another layer.
+    pub(super) fn forget_pages(&self) {
+        self.pages.borrow_mut().clear();
+        self.forgotten.set(self.forgotten.get() + 1);
+    }
+
+    /// Pages of the map; the owner is asked for those that are not known here.
+    pub(super) async fn stack(&self, page: u64) -> Result<Stack, Error> {
+        loop {
+            if let Some(stack) = self.pages.borrow().get(&page) {
+                return Ok(stack.clone());
+            }
+            let before = self.forgotten.get();
+            let found = self.ask(move |service| async move { Ok(service.stack(page)) }).await?;
+            // What was asked for before a snapshot says nothing of what is there behind it.
+            if self.forgotten.get() == before {
+                let stack: Stack = found.into();
+                self.pages.borrow_mut().insert(page, stack.clone());
+                return Ok(stack);
+            }
+        }
+    }
+
+    /// Asks the owner, without a message if it is here.
+    pub(super) async fn ask<T, F>(
+        &self,
+        f: impl FnOnce(Rc<Service>) -> F + Send + 'static,
+    ) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + 'static,
+    {
+        match &self.service {
+            Some(service) => f(service.clone()).await,
+            None => self.lu.ask(f).await,
+        }
+    }
+
+    /// What is known of these blocks, which lie in one extent.
+    #[inline]
+    pub(super) fn find(&self, stack: &Stack, block: u64, most: u64) -> Run {
+        let (_, extent, within) = self.form.locate(block);
+        resolve(stack.iter().map(|page| &**page), extent, within, most)
+    }
+
+    /// Where these blocks of one extent may be written without asking: they are written in the top
+    /// layer, and sealed. In this order: an extent is fresh before one of its blocks is written.
+    #[inline]
+    pub(super) fn sealed_at(&self, stack: &Stack, block: u64, count: u64) -> Option<Spot> {
+        let (_, extent, within) = self.form.locate(block);
+        match stack[0].look(extent, within, count) {
+            Run::Written { at, count: run } if run == count => {
+                (!stack[0].is_fresh(extent)).then_some(at)
+            }
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn straight(&self, request: &Request<'_>) -> Option<Straight<'_>> {
+        let block = request.offset / BLOCK_BYTES;
+        let count = (request.offset + request.len).div_ceil(BLOCK_BYTES) - block;
+        let (page, _, within) = self.form.locate(block);
+        if within + count > self.lu.shape.blocks_per_extent() {
+            return None;
+        }
+        let pages = self.pages.borrow();
+        let stack = pages.get(&page)?;
+        let at = match request.op {
+            Op::Read => match self.find(stack, block, count) {
+                Run::Written { at, count: run } if run == count => at,
+                Run::Zero { count: run } | Run::Absent { count: run } if run == count => {
+                    return Some(Straight::Zero);
+                }
+                _ => return None,
+            },
+            _ => self.sealed_at(stack, block, count)?,
+        };
+        let (device, offset) = self.disks.locate(at).ok()?;
+        Some(Straight::Disk(device, offset + request.offset % BLOCK_BYTES))
+    }
+
+    /// Hands a request to the disk that has its place.
+    #[inline]
+    fn pass(
+        &self,
+        device: &dyn Device,
+        request: &Request<'_>,
+        asked: Asked<'_>,
+    ) -> Option<Outcome> {
+        let turn = self.passage.enter();
+        let index = self.flights.borrow_mut().take(turn);
+        let way = self.way.get().expect("set when it was made");
+        match device.begin(request, Asked::by(way, u64::from(index))) {
+            Some(outcome) => {
+                self.passage.leave(turn);
+                self.flights.borrow_mut().free.push(index);
+                asked.now(outcome)
+            }
+            None => {
+                self.flights.borrow_mut().slots[index as usize].done = Some(asked.later());
+                None
+            }
+        }
+    }
+
+    /// Starts a write of whatever kind, or holds it back.
+    pub(super) fn change(self: &Rc<Self>, buf: RequestBuf, asked: Asked<'_>) -> Option<Outcome> {
+        if self.gate.is_closed(Span::new(buf.offset, buf.len)) {
+            self.gate.hold(buf, asked.later());
+            return None;
+        }
+        self.core.answer(asked, self.changed(buf))
+    }
+
+    /// The write itself. One that must be alone with its blocks takes a ticket; any other counts
+    /// from now on.
+    fn changed(self: &Rc<Self>, buf: RequestBuf) -> impl Future<Output = Outcome> + 'static {
+        let span = Span::new(buf.offset, buf.len);
+        let is_whole = span == span.widened(BLOCK_BYTES);
+        let busy = is_whole.then(|| self.gate.enter(span));
+        let me = self.clone();
+        async move {
+            let outcome = me.change_range(buf, span).await;
+            drop(busy);
+            outcome
+        }
+    }
+
+    /// Starts what was held back, or holds it back again.
+    fn restart(self: &Rc<Self>, held: Vec<(RequestBuf, Completion)>) {
+        for (buf, done) in held {
+            // The size may have changed meanwhile.
+            let checked = self.geometry().check(&buf.as_request());
+            if let Err(error) = checked {
+                done.finish(Err(error));
+            } else if self.gate.is_closed(Span::new(buf.offset, buf.len)) {
+                self.gate.hold(buf, done);
+            } else {
+                let work = self.changed(buf);
+                self.core.spawn(async move { done.finish(work.await) });
+            }
+        }
+    }
+}
+
+impl Sink for Handle {
+    fn complete(&self, tag: u64, outcome: Outcome) {
+        let (turn, done) = {
+            let mut flights = self.flights.borrow_mut();
+            flights.free.push(tag as u32);
+            let flight = &mut flights.slots[tag as usize];
+            (flight.turn, flight.done.take().expect("answered once"))
+        };
+        self.passage.leave(turn);
+        done.finish(outcome);
+    }
+}
+
+impl Closes for Handle {
+    fn id(&self) -> HandleId {
+        self.id
+    }
+
+    fn close(self: Rc<Self>, id: TicketId, span: Span) -> impl Future<Output = ()> {
+        self.gate.close(id, span);
+        async move {
+            self.gate.settled(span).await;
+            self.passage.over().await;
+        }
+    }
+
+    fn open(self: Rc<Self>, id: TicketId) {
+        self.restart(self.gate.open(id));
+    }
+
+    fn close_new(&self, id: TicketId, span: Span) {
+        self.gate.close(id, span);
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.lu.ledger.leave(self.id);
+    }
+}
+
+/// The device of a core.
+pub(super) struct PoolDevice {
+    handle: Rc<Handle>,
+}
+
+impl PoolDevice {
+    pub(super) fn new(handle: Rc<Handle>) -> Self {
+        Self { handle }
+    }
+}
+
+impl Device for PoolDevice {
+    fn geometry(&self) -> Geometry {
+        self.handle.geometry()
+    }
+
+    #[inline]
+    fn begin(&self, request: &Request<'_>, asked: Asked<'_>) -> Option<Outcome> {
+        let handle = &self.handle;
+        let is_plain = handle.geometry.get().suits(request) && request.len != 0;
+        if !is_plain || request.op != Op::Read && !handle.gate.is_open() {
+            return handle.begin_slowly(request, asked);
+        }
+        match handle.straight(request) {
+            Some(Straight::Disk(device, offset)) => {
+                handle.pass(device, &Request { offset, ..*request }, asked)
+            }
+            Some(Straight::Zero) => {
+                request.data.fill_zero();
+                asked.now(Ok(request.len))
+            }
+            None => handle.begin_slowly(request, asked),
+        }
+    }
+
+    fn watch(&self) -> &Watch {
+        &self.handle.watch
+    }
+
+    fn health(&self) -> Health {
+        self.handle.lu.health()
+    }
+}
+
+impl Drop for PoolDevice {
+    fn drop(&mut self) {
+        let handle = self.handle.clone();
+        let core = handle.core.clone();
+        // The handle stays a member until what it has in flight has ended.
+        core.spawn(async move {
+            handle.gate.released().await;
+            handle.gate.settled(Span::new(0, u64::MAX)).await;
+            handle.passage.over().await;
+        });
+    }
+}

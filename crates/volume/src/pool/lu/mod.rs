@@ -1,0 +1,178 @@
+//! An LU of a pool, as a device on every core.
+//!
+//! ```text
+//!   handle (each core) ── reads, and writes to blocks that are written and sealed ──▶ disk
+//!     │ everything else, by message unless it is the same core
+//!   service (one core) ── the owner's orders ──▶ disk
+//! ```
+//!
+//! | what | where |
+//! |---|---|
+//! | a core's device: what goes straight through | `handle` |
+//! | requests of several steps | `work` |
+//! | who is on the way by what the map said before | `passage` |
+//! | the owner's orders, carried out | `service` |
+//! | making, opening | `open` |
+
+mod handle;
+mod open;
+mod passage;
+mod service;
+#[cfg(test)]
+mod tests;
+mod work;
+
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use block::{Device, Error, ErrorKind, Geometry, Health, OpSet};
+use rt::handles::{HandleId, Ledger, Member, Span, Ticket, each};
+use rt::{Core, Placed};
+
+use super::disks::Shared;
+use super::owner::LayerId;
+use super::root::About;
+use super::shape::{BLOCK_BYTES, Shape};
+use handle::{Handle, PoolDevice};
+use service::Service;
+
+pub use open::{LuError, NewLu, Seat};
+
+/// Longest exclusive step.
+const EXCLUSIVE_MAX: u32 = 1 << 20;
+
+/// One LU of a pool: what its handles have in common, and the address of its owner.
+pub struct Lu {
+    id: [u8; 16],
+    shape: Shape,
+    block_size: u32,
+    size: AtomicU64,
+    shared: Arc<Shared>,
+    owner: Placed<Service>,
+    ledger: Arc<Ledger<Handle>>,
+    /// Nothing is written any more.
+    has_failed: Arc<AtomicBool>,
+    /// One change of the LU at a time.
+    changing: Mutex<bool>,
+}
+
+impl Lu {
+    pub fn id(&self) -> [u8; 16] {
+        self.id
+    }
+
+    pub fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// The LU as a device of this core.
+    pub fn device(self: &Arc<Self>, core: &Core) -> Rc<dyn Device> {
+        let id = HandleId::fresh();
+        let handle = Handle::new(self.clone(), core, id);
+        self.ledger.join(Member::new(core, id, &handle), &handle);
+        Rc::new(PoolDevice::new(handle))
+    }
+
+    fn health(&self) -> Health {
+        match self.has_failed.load(Ordering::Acquire) {
+            true => Health::Failed,
+            false => Health::Good,
+        }
+    }
+
+    fn geometry(&self) -> Geometry {
+        Geometry {
+            physical_block_size: BLOCK_BYTES as u32,
+            discard_granularity: BLOCK_BYTES as u32,
+            exclusive_max: EXCLUSIVE_MAX,
+            ops: OpSet::DISCARD
+                | OpSet::WRITE_ZEROES
+                | OpSet::COMPARE_AND_WRITE
+                | OpSet::OR_WRITE
+                | OpSet::STATUS,
+            ..Geometry::plain(self.size(), self.block_size)
+        }
+    }
+
+    /// Freezes what is there under a new layer of this name. Writes wait meanwhile.
+    pub async fn snapshot(self: &Arc<Self>, top: LayerId) -> Result<(), Error> {
+        let _alone = self.alone()?;
+        let ticket = Ticket::take(&self.ledger, None, Span::new(0, u64::MAX)).await;
+        let taken = self.ask(move |service| service.snapshot(top)).await;
+        // Nobody writes on before everybody looks into the new layer.
+        let forget = |handle: Rc<Handle>| async move { handle.forget_pages() };
+        each(self.ledger.members(), forget).await;
+        drop(ticket);
+        taken
+    }
+
+    /// Grows the LU, or says something else about it.
+    pub async fn describe(self: &Arc<Self>, about: About) -> Result<(), Error> {
+        let _alone = self.alone()?;
+        let (old, size) = (self.size(), about.size);
+        if size < old {
+            let note = "an LU of a pool does not become smaller";
+            return Err(Error::new(ErrorKind::Unsupported).note(note));
+        }
+        if !size.is_multiple_of(BLOCK_BYTES) {
+            let note = format!("{size} bytes are not a multiple of {BLOCK_BYTES}");
+            return Err(Error::new(ErrorKind::Invalid).note(note));
+        }
+        if self.about().await?.block_size != about.block_size {
+            let note = "an LU keeps its block size";
+            return Err(Error::new(ErrorKind::Unsupported).note(note));
+        }
+        self.ask(move |service| service.describe(about)).await?;
+        self.size.store(size, Ordering::Release);
+        let look = |handle: Rc<Handle>| async move { handle.look() };
+        each(self.ledger.members(), look).await;
+        Ok(())
+    }
+
+    /// What it is called, and how large it is.
+    pub async fn about(&self) -> Result<About, Error> {
+        self.ask(|service| async move { Ok(service.about()) }).await
+    }
+
+    /// Extents that it has, and those of them that are free.
+    pub async fn extents(&self) -> Result<(u64, u64), Error> {
+        self.ask(|service| async move { Ok(service.extents()) }).await
+    }
+
+    /// There may be slabs to be had again.
+    pub async fn may_grow(&self) -> Result<(), Error> {
+        self.ask(|service| async move {
+            service.may_grow();
+            Ok(())
+        })
+        .await
+    }
+
+    /// Asks the owner, where it is.
+    async fn ask<T, F>(&self, f: impl FnOnce(Rc<Service>) -> F + Send + 'static) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + 'static,
+    {
+        let gone = || Error::new(ErrorKind::Offline).note("the LU's owner has ended");
+        self.owner.call(f).await.unwrap_or_else(|| Err(gone()))
+    }
+
+    fn alone(&self) -> Result<Alone<'_>, Error> {
+        let mut changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut changing, true) {
+            return Err(Error::new(ErrorKind::Busy).note("the LU is being changed"));
+        }
+        Ok(Alone(&self.changing))
+    }
+}
+
+/// The one change of an LU that is under way.
+struct Alone<'a>(&'a Mutex<bool>);
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = false;
+    }
+}

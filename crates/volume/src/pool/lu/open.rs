@@ -1,0 +1,191 @@
+//! Making an LU, and opening what is there of one.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
+
+use block::{Buffer, Error, Request};
+use rt::handles::Ledger;
+use rt::{Core, Placed};
+
+use super::super::disks::{Disks, Shared};
+use super::super::home::{Granted, Pool, PoolError};
+use super::super::journal::Spot;
+use super::super::map::Place;
+use super::super::owner::{LOOK_BEHIND_PAGES, LayerId, Opening, Owner, Unopened};
+use super::super::page::{Flaw, PAGE_BYTES};
+use super::super::root::{About, Root, Site};
+use super::super::shape::BLOCK_BYTES;
+use super::service::{Parts, Service};
+use super::{Lu, work};
+
+/// The journal of an LU is one part in so many of its size.
+const RING_PARTS: u64 = 1 << 14;
+const RING_BYTES_MIN: u64 = 256 << 10;
+const RING_BYTES_MAX: u64 = 64 << 20;
+
+/// An LU that is to be.
+#[derive(Clone, Debug)]
+pub struct NewLu {
+    pub id: [u8; 16],
+    /// The name of its first layer.
+    pub layer: LayerId,
+    pub about: About,
+}
+
+/// Why an LU cannot be made or opened.
+#[derive(Debug, thiserror::Error)]
+pub enum LuError {
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    #[error(transparent)]
+    Unopened(#[from] Unopened),
+    #[error("its root cannot be read: {0}")]
+    Root(Flaw),
+    #[error("a disk of its pool: {0}")]
+    Disk(Error),
+    #[error("{0} bytes are not a multiple of 4096")]
+    Size(u64),
+}
+
+impl From<Error> for LuError {
+    fn from(error: Error) -> Self {
+        Self::Disk(error)
+    }
+}
+
+/// What an LU is opened with, once, on whichever core.
+pub struct Seat {
+    shared: Arc<Shared>,
+    pool: Arc<Placed<Pool>>,
+    site: Site,
+    slabs: Vec<u32>,
+    epoch: u64,
+}
+
+impl Pool {
+    /// Makes an LU.
+    pub async fn create_lu(self: &Rc<Self>, new: NewLu) -> Result<Seat, LuError> {
+        let NewLu { id, layer, about } = new;
+        if about.size == 0 || !about.size.is_multiple_of(BLOCK_BYTES) {
+            return Err(LuError::Size(about.size));
+        }
+        let shape = self.shape();
+        let (extents, epoch) = (shape.extents_per_slab(), self.next_epoch(id));
+        let bytes = (about.size / RING_PARTS).clamp(RING_BYTES_MIN, RING_BYTES_MAX);
+        let ring = bytes.div_ceil(shape.extent_bytes());
+        // The root has an extent too, and something shall be left for data.
+        let wanted = (ring + 2).div_ceil(extents);
+        let slabs = self.grant(id, wanted, true).await?;
+        if (slabs.len() as u64) < wanted {
+            self.revoke(id).await?;
+            return Err(PoolError::Full.into());
+        }
+        let places = slabs.iter().flat_map(|&slab| {
+            (0..extents).map(move |extent| Place { slab, extent: extent as u32 })
+        });
+        let ring: Vec<Place> = places.skip(1).take(ring as usize).collect();
+        let root = Opening::root_of_new(about, ring, layer, epoch);
+        let site = Site { lu: id, shape, first_slab: slabs[0] };
+        let written = write_root(&self.shared.on(self.core()), &site, &root, epoch).await;
+        if let Err(error) = written {
+            self.revoke(id).await?;
+            return Err(error.into());
+        }
+        self.seat(id)
+    }
+
+    /// What the LU's next owner needs. Nobody has the LU open any more.
+    pub fn seat(self: &Rc<Self>, id: [u8; 16]) -> Result<Seat, LuError> {
+        let granted = self.lus().remove(&id).unwrap_or_default();
+        let Granted { first: Some(first_slab), slabs } = granted else {
+            return Err(PoolError::NoLu(id).into());
+        };
+        let site = Site { lu: id, shape: self.shape(), first_slab };
+        let pool = Arc::new(Placed::new(self.core(), self.clone()));
+        let (shared, epoch) = (self.shared.clone(), self.next_epoch(id));
+        Ok(Seat { shared, pool, site, slabs, epoch })
+    }
+}
+
+impl Lu {
+    /// Opens an LU, with its owner on this core. Nobody else has it open.
+    pub async fn open(core: &Core, seat: Seat) -> Result<Arc<Self>, LuError> {
+        let Seat { shared, pool, site, slabs, epoch } = seat;
+        let disks = shared.on(core);
+        let owner = read_owner(&disks, &site, epoch, &slabs).await?;
+        let About { size, block_size, .. } = *owner.about();
+        let ledger: Arc<Ledger<_>> = Arc::default();
+        let has_failed = Arc::new(AtomicBool::new(false));
+        let (lu, shape) = (site.lu, site.shape);
+        let parts = Parts {
+            lu,
+            shape,
+            disks,
+            pool,
+            ledger: ledger.clone(),
+            owner,
+            has_failed: has_failed.clone(),
+        };
+        Ok(Arc::new(Self {
+            id: lu,
+            shape,
+            block_size,
+            size: AtomicU64::new(size),
+            shared,
+            owner: Placed::new(core, Service::new(core, parts)),
+            ledger,
+            has_failed,
+            changing: Mutex::new(false),
+        }))
+    }
+}
+
+async fn write_root(disks: &Disks, site: &Site, root: &Root, epoch: u64) -> Result<(), Error> {
+    let (body, (at, head)) = root.encode(site, epoch);
+    for (at, page) in body {
+        disks.write_page(at, &page).await?;
+    }
+    disks.sync().await?;
+    disks.write_page(at, &head).await?;
+    disks.sync().await
+}
+
+/// Reads what the owner before has left. Everything was synced since it ended.
+async fn read_owner(
+    disks: &Disks,
+    site: &Site,
+    epoch: u64,
+    slabs: &[u32],
+) -> Result<Owner, LuError> {
+    let [first, second] = site.heads();
+    let heads = [disks.read_page(first).await?, disks.read_page(second).await?];
+    let head = site.newest([&heads[0], &heads[1]]).map_err(LuError::Root)?;
+    let mut body = Vec::new();
+    for at in head.body(site).ok_or(LuError::Root(Flaw::Rotten))? {
+        body.push(disks.read_page(at).await?);
+    }
+    let root = head.root(site, &body).map_err(LuError::Root)?;
+    let mut opening = Opening::new(*site, epoch, root);
+    for (id, at) in opening.pages() {
+        opening.load(id, &disks.read_page(at).await?)?;
+    }
+    while opening.replay(&disks.read_page(opening.journal_page()).await?) {}
+    for pages in 0..LOOK_BEHIND_PAGES {
+        opening.check_behind(pages, &disks.read_page(opening.behind(pages)).await?)?;
+    }
+    let read = opening.read();
+    let mut sums: HashMap<Spot, u32> = HashMap::new();
+    for at in read.doubtful() {
+        sums.insert(at, sum_at(disks, at).await?);
+    }
+    Ok(read.open(slabs, |at| sums[&at])?)
+}
+
+async fn sum_at(disks: &Disks, at: Spot) -> Result<u32, Error> {
+    let (device, offset) = disks.locate(at)?;
+    let buffer = Buffer::zeroed(PAGE_BYTES);
+    device.io(&Request::read(offset, buffer.sgl())).await?;
+    Ok(work::sums_of(&buffer)[0])
+}

@@ -1,0 +1,349 @@
+//! The owner's orders, carried out: its LU's journal, pages and syncs, and the answers to those who
+//! asked, from whichever core.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use block::{Error, ErrorKind};
+use rt::handles::{Ledger, each};
+use rt::{Core, Placed};
+
+use super::super::disks::Disks;
+use super::super::home::{Pool, PoolError};
+use super::super::journal::Spot;
+use super::super::map::MapPage;
+use super::super::owner::{LayerId, Order, Owner, Refusal, Ticket};
+use super::super::page::Page;
+use super::super::root::{About, LAYERS_MAX};
+use super::super::shape::Shape;
+use super::handle::Handle;
+
+/// Times that metadata is tried to be written before the LU stops.
+const WRITE_TRIES: u32 = 3;
+/// How long to wait before something is tried again that may be better then.
+const RETRY: Duration = Duration::from_millis(200);
+
+pub(super) struct Service {
+    core: Core,
+    lu: [u8; 16],
+    shape: Shape,
+    disks: Rc<Disks>,
+    pool: Arc<Placed<Pool>>,
+    ledger: Arc<Ledger<Handle>>,
+    owner: RefCell<Owner>,
+    waiters: RefCell<HashMap<Ticket, Waiter>>,
+    last_ticket: Cell<u64>,
+    /// What was ordered to be quiet while others were waited for.
+    quiescing: RefCell<Vec<Ticket>>,
+    is_quiescing: Cell<bool>,
+    /// Why nothing is written any more.
+    failed: RefCell<Option<Error>>,
+    has_failed: Arc<AtomicBool>,
+}
+
+/// One who has asked.
+#[derive(Default)]
+struct Waiter {
+    place: Option<Spot>,
+    done: Option<Result<(), Error>>,
+    waker: Option<Waker>,
+}
+
+/// What an owner's service is made of.
+pub(super) struct Parts {
+    pub lu: [u8; 16],
+    pub shape: Shape,
+    pub disks: Rc<Disks>,
+    pub pool: Arc<Placed<Pool>>,
+    pub ledger: Arc<Ledger<Handle>>,
+    pub owner: Owner,
+    pub has_failed: Arc<AtomicBool>,
+}
+
+impl Service {
+    pub(super) fn new(core: &Core, parts: Parts) -> Rc<Self> {
+        let Parts { lu, shape, disks, pool, ledger, owner, has_failed } = parts;
+        Rc::new(Self {
+            core: core.clone(),
+            lu,
+            shape,
+            disks,
+            pool,
+            ledger,
+            owner: RefCell::new(owner),
+            waiters: RefCell::default(),
+            last_ticket: Cell::new(0),
+            quiescing: RefCell::default(),
+            is_quiescing: Cell::new(false),
+            failed: RefCell::default(),
+            has_failed,
+        })
+    }
+
+    /// Asks for a place for blocks with these sums. Whoever has it writes the data there and then
+    /// says what has become of it with [`Service::written`].
+    pub(super) async fn reserve(
+        self: Rc<Self>,
+        block: u64,
+        sums: Vec<u32>,
+    ) -> Result<(Ticket, Spot), Error> {
+        let ticket = self.ticket()?;
+        self.tell(|owner| owner.write(ticket, block, sums));
+        let place = self.wait(ticket, |waiter| match (&waiter.done, waiter.place) {
+            (Some(Err(error)), _) => Some(Err(error.clone())),
+            (_, Some(place)) => Some(Ok(place)),
+            _ => None,
+        });
+        match place.await {
+            Ok(place) => Ok((ticket, place)),
+            Err(error) => {
+                self.waiters.borrow_mut().remove(&ticket);
+                Err(error)
+            }
+        }
+    }
+
+    /// The data is at its place, or not. Waits until what belongs to it is written too.
+    pub(super) async fn written(
+        self: Rc<Self>,
+        ticket: Ticket,
+        outcome: Result<(), Error>,
+    ) -> Result<(), Error> {
+        if outcome.is_err() {
+            self.waiters.borrow_mut().remove(&ticket);
+            self.tell(|owner| owner.data_lost(ticket));
+            return outcome;
+        }
+        self.tell(|owner| owner.data_written(ticket));
+        self.done(ticket).await
+    }
+
+    /// Makes whole blocks read zero, and lets go of what lay there.
+    pub(super) async fn zero(self: Rc<Self>, block: u64, count: u64) -> Result<(), Error> {
+        let blocks = self.shape.blocks_per_extent();
+        let (mut at, end) = (block, block + count);
+        while at < end {
+            let piece = (blocks - at % blocks).min(end - at);
+            let ticket = self.ticket()?;
+            self.tell(|owner| owner.zero(ticket, at, piece));
+            self.done(ticket).await?;
+            at += piece;
+            if (at / blocks).is_multiple_of(ZEROES_PER_TURN) {
+                self.core.yield_now().await;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn flush(self: Rc<Self>) -> Result<(), Error> {
+        let ticket = self.ticket()?;
+        self.tell(|owner| owner.flush(ticket));
+        self.done(ticket).await
+    }
+
+    pub(super) async fn snapshot(self: Rc<Self>, top: LayerId) -> Result<(), Error> {
+        if self.owner.borrow().layers().count() >= LAYERS_MAX {
+            let note = format!("the LU has {LAYERS_MAX} layers; delete a snapshot");
+            return Err(Error::new(ErrorKind::Busy).note(note));
+        }
+        let ticket = self.ticket()?;
+        self.tell(|owner| owner.snapshot(ticket, top));
+        self.done(ticket).await
+    }
+
+    pub(super) async fn describe(self: Rc<Self>, about: About) -> Result<(), Error> {
+        let ticket = self.ticket()?;
+        self.tell(|owner| owner.describe(ticket, about));
+        self.done(ticket).await
+    }
+
+    /// The pages of the map with this number, from the top.
+    pub(super) fn stack(&self, number: u64) -> Vec<Arc<MapPage>> {
+        self.owner.borrow_mut().stack(number)
+    }
+
+    pub(super) fn about(&self) -> About {
+        self.owner.borrow().about().clone()
+    }
+
+    pub(super) fn extents(&self) -> (u64, u64) {
+        let mut owner = self.owner.borrow_mut();
+        let space = owner.space();
+        (space.extents(), space.free_extents())
+    }
+
+    pub(super) fn may_grow(self: &Rc<Self>) {
+        self.tell(Owner::may_grow);
+    }
+
+    fn ticket(&self) -> Result<Ticket, Error> {
+        if let Some(error) = &*self.failed.borrow() {
+            return Err(error.clone());
+        }
+        self.last_ticket.set(self.last_ticket.get() + 1);
+        let ticket = Ticket(self.last_ticket.get());
+        self.waiters.borrow_mut().insert(ticket, Waiter::default());
+        Ok(ticket)
+    }
+
+    async fn done(&self, ticket: Ticket) -> Result<(), Error> {
+        let done = self.wait(ticket, |waiter| waiter.done.clone()).await;
+        self.waiters.borrow_mut().remove(&ticket);
+        done
+    }
+
+    async fn wait<T>(&self, ticket: Ticket, found: impl Fn(&Waiter) -> Option<T>) -> T {
+        std::future::poll_fn(|cx| {
+            let mut waiters = self.waiters.borrow_mut();
+            let waiter = waiters.entry(ticket).or_default();
+            match found(waiter) {
+                Some(found) => Poll::Ready(found),
+                None => {
+                    waiter.waker = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    fn change(&self, ticket: Ticket, f: impl FnOnce(&mut Waiter)) {
+        let waker = {
+            let mut waiters = self.waiters.borrow_mut();
+            let Some(waiter) = waiters.get_mut(&ticket) else { return };
+            f(waiter);
+            waiter.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Tells the owner something, and does what it orders then.
+    fn tell(self: &Rc<Self>, f: impl FnOnce(&mut Owner) -> Vec<Order>) {
+        let orders = f(&mut self.owner.borrow_mut());
+        if self.failed.borrow().is_none() {
+            orders.into_iter().for_each(|order| self.carry_out(order));
+        }
+    }
+
+    fn carry_out(self: &Rc<Self>, order: Order) {
+        match order {
+            Order::Data { ticket, at } => self.change(ticket, |waiter| waiter.place = Some(at)),
+            Order::Answer { ticket, done } => {
+                let done = done.map_err(|Refusal::NoSpace| no_space());
+                self.change(ticket, |waiter| waiter.done = Some(done));
+            }
+            Order::Journal { number, at, page } => {
+                self.write(at, page, move |owner| owner.journal_written(number));
+            }
+            Order::Page { at, page } => self.write(at, page, Owner::page_written),
+            Order::Root { at, page } => self.write(at, page, Owner::root_written),
+            Order::Sync => {
+                let me = self.clone();
+                self.core.spawn(async move {
+                    match me.disks.sync().await {
+                        Ok(()) => me.tell(Owner::synced),
+                        Err(error) => me.fail("its disks cannot be synced", error),
+                    }
+                });
+            }
+            Order::Quiesce { ticket } => {
+                self.quiescing.borrow_mut().push(ticket);
+                if !self.is_quiescing.replace(true) {
+                    self.core.spawn(self.clone().quiesce());
+                }
+            }
+            Order::Grow { slabs } => self.core.spawn(self.clone().grow(slabs)),
+        }
+    }
+
+    fn write(
+        self: &Rc<Self>,
+        at: Spot,
+        page: Page,
+        then: impl FnOnce(&mut Owner) -> Vec<Order> + 'static,
+    ) {
+        let me = self.clone();
+        self.core.spawn_now(async move {
+            match me.write_page(at, &page).await {
+                Ok(()) => me.tell(then),
+                Err(error) => me.fail("its metadata cannot be written", error),
+            }
+        });
+    }
+
+    async fn write_page(&self, at: Spot, page: &Page) -> Result<(), Error> {
+        let mut tries = 0;
+        loop {
+            let Err(error) = self.disks.write_page(at, page).await else { return Ok(()) };
+            // A disk that is a file on a full file system has room again some time.
+            let is_passing = matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::Busy);
+            tries += u32::from(!is_passing);
+            if tries == WRITE_TRIES {
+                return Err(error);
+            }
+            self.core.sleep(RETRY).await;
+        }
+    }
+
+    /// Rounds over all handles, as long as anything waits for one.
+    async fn quiesce(self: Rc<Self>) {
+        loop {
+            let tickets = self.quiescing.take();
+            if tickets.is_empty() {
+                break;
+            }
+            let over = |handle: Rc<Handle>| async move { handle.passage().over().await };
+            each(self.ledger.members(), over).await;
+            tickets.into_iter().for_each(|ticket| self.tell(|owner| owner.quiet(ticket)));
+        }
+        self.is_quiescing.set(false);
+    }
+
+    async fn grow(self: Rc<Self>, slabs: u64) {
+        let lu = self.lu;
+        let granted = self.pool.call(move |pool| async move { pool.grant(lu, slabs, false).await });
+        match granted.await {
+            Some(Ok(slabs)) => self.tell(|owner| owner.granted(&slabs)),
+            Some(Err(PoolError::Full)) | None => self.tell(|owner| owner.granted(&[])),
+            // Nothing is wrong with the LU, and there may be room.
+            Some(Err(_)) => {
+                self.core.sleep(RETRY).await;
+                self.tell(|owner| {
+                    let mut orders = owner.granted(&[]);
+                    orders.extend(owner.may_grow());
+                    orders
+                });
+            }
+        }
+    }
+
+    /// Nothing is written from here on: what comes next is to open the LU again.
+    fn fail(&self, what: &str, error: Error) {
+        let error = Error::new(ErrorKind::Medium).note(format!("{what}: {error}"));
+        self.failed.borrow_mut().get_or_insert_with(|| error.clone());
+        let tickets: Vec<Ticket> = self.waiters.borrow().keys().copied().collect();
+        for ticket in tickets {
+            let error = error.clone();
+            self.change(ticket, |waiter| waiter.done = Some(Err(error)));
+        }
+        self.has_failed.store(true, Ordering::Release);
+        let ledger = self.ledger.clone();
+        self.core.spawn(async move {
+            each(ledger.members(), |handle: Rc<Handle>| async move { handle.look() }).await;
+        });
+    }
+}
+
+/// Pieces of a long discard before others have a turn.
+const ZEROES_PER_TURN: u64 = 64;
+
+fn no_space() -> Error {
+    Error::new(ErrorKind::NoSpace).note("the pool has no free slab")
+}

@@ -1,0 +1,189 @@
+//! LUs of a pool on simulated disks: the suite of every device, and a load whose every block is
+//! known, over processes that are killed and disks that lose power.
+
+mod crashes;
+
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use block::conformance::{self, Bench, Boxed, Job, Report, Subject};
+use block::{Asked, Device, Geometry, Op, Outcome, Request, Watch};
+use rt::sim::{Disk, Host, Options, World};
+use rt::{Core, File, FileHandle, OpenOptions, Remote};
+
+use super::super::disks::Backing;
+use super::super::home::{NewPool, Pool};
+use super::super::root::About;
+use super::super::shape::Shape;
+use super::*;
+
+const POOL: [u8; 16] = [1; 16];
+const LU: [u8; 16] = [2; 16];
+const BASE: LayerId = [3; 16];
+const DISK_BYTES: u64 = 256 << 20;
+
+/// A disk of a simulated machine as it is.
+struct Plain {
+    file: File,
+    size: u64,
+    watch: Watch,
+}
+
+impl Device for Plain {
+    fn geometry(&self) -> Geometry {
+        Geometry::plain(self.size, 512)
+    }
+
+    fn begin(&self, request: &Request<'_>, asked: Asked<'_>) -> Option<Outcome> {
+        if let Err(error) = self.geometry().check(request) {
+            return asked.now(Err(error));
+        }
+        match request.op {
+            Op::Read => self.file.read(request.offset, &request.data, asked.later()),
+            Op::Write { fua, .. } => {
+                self.file.write(request.offset, &request.data, fua, asked.later());
+            }
+            _ => self.file.sync(asked.later()),
+        }
+        None
+    }
+
+    fn watch(&self) -> &Watch {
+        &self.watch
+    }
+}
+
+pub(super) struct OnFile {
+    handle: FileHandle,
+    name: String,
+    size: u64,
+}
+
+impl Backing for OnFile {
+    fn device(&self, core: &Core) -> Rc<dyn Device> {
+        let (file, size) = (self.handle.on(core), self.size);
+        Rc::new(Plain { file, size, watch: Watch::new() })
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// Opens a disk. It waits for what a process that was killed still has in the kernel.
+pub(super) async fn backing(core: &Core, path: &Path, direct: bool) -> Arc<dyn Backing> {
+    let (name, path) = (path.display().to_string(), path.to_owned());
+    let opened = core.blocking(move || {
+        let options = OpenOptions { direct, ..OpenOptions::write() };
+        let handle = FileHandle::open(&path, options)?;
+        handle.lock(0..1, true)?;
+        let size = handle.info()?.size;
+        std::io::Result::Ok((handle, size))
+    });
+    let (handle, size) = opened.await.expect("a worker").expect("a disk");
+    Arc::new(OnFile { handle, name, size })
+}
+
+pub(super) fn new_pool() -> NewPool {
+    let shape = Shape::new(4 << 20, 64 << 10).unwrap();
+    NewPool { id: POOL, name: "pool".to_owned(), shape }
+}
+
+pub(super) fn about(size: u64, block_size: u32) -> About {
+    About { name: "disk".to_owned(), size, block_size }
+}
+
+struct PoolBench {
+    world: Rc<World>,
+    host: Host,
+    core: Core,
+    other: Remote,
+    next: Cell<u32>,
+    /// What the disk writes in one step: an LU's block is not more than that.
+    block_size: [u32; 1],
+}
+
+impl Bench for PoolBench {
+    fn make(&self, shape: conformance::Shape) -> Boxed<'_, Option<Box<dyn Subject>>> {
+        Box::pin(async move {
+            let conformance::Shape { size, block_size, read_only } = shape;
+            if read_only || !size.is_multiple_of(BLOCK_BYTES) {
+                return None;
+            }
+            let path = PathBuf::from(format!("/dev/{}", self.next.replace(self.next.get() + 1)));
+            let disk = self.world.disk(DISK_BYTES);
+            disk.set_unit(self.block_size[0]);
+            disk.attach(&self.host, path.clone());
+            let backing = backing(&self.core, &path, false).await;
+            let pool = Pool::format(&self.core, new_pool(), vec![(backing.clone(), [9; 16])]);
+            let about = about(size, block_size);
+            let seat = pool.await.unwrap().create_lu(NewLu { id: LU, layer: BASE, about }).await;
+            let lu = Lu::open(&self.core, seat.unwrap()).await.unwrap();
+            let device = RefCell::new(lu.device(&self.core));
+            let (core, other, lu) = (self.core.clone(), self.other.clone(), RefCell::new(lu));
+            Some(Box::new(PoolLu { lu, device, core, other, disk, backing }) as Box<dyn Subject>)
+        })
+    }
+
+    fn pause(&self) -> Boxed<'_, ()> {
+        Box::pin(self.core.sleep(Duration::from_millis(1)))
+    }
+
+    fn block_sizes(&self) -> &[u32] {
+        &self.block_size
+    }
+}
+
+struct PoolLu {
+    lu: RefCell<Arc<Lu>>,
+    device: RefCell<Rc<dyn Device>>,
+    core: Core,
+    other: Remote,
+    disk: Disk,
+    backing: Arc<dyn Backing>,
+}
+
+impl Subject for PoolLu {
+    fn device(&self) -> Rc<dyn Device> {
+        self.device.borrow().clone()
+    }
+
+    fn elsewhere(&self, job: Job) -> Option<Boxed<'static, ()>> {
+        let lu = self.lu.borrow().clone();
+        let reply = self.other.call(move |core| async move { job(lu.device(&core)).await });
+        Some(Box::pin(async { reply.await.expect("the other core goes on") }))
+    }
+
+    fn power_cut(&self) -> Option<Boxed<'_, ()>> {
+        Some(Box::pin(async {
+            self.disk.lose_power();
+            let pool = Pool::open(&self.core, vec![self.backing.clone()]).await.unwrap();
+            let lu = Lu::open(&self.core, pool.seat(LU).unwrap()).await.unwrap();
+            self.device.replace(lu.device(&self.core));
+            self.lu.replace(lu);
+        }))
+    }
+}
+
+fn suite(seed: u64, block_size: u32) -> Report {
+    let world = Rc::new(World::new(seed, Options::swarm(seed)));
+    let host = world.host("host");
+    let (core, other) = (host.core(), host.core().remote());
+    let inside = world.clone();
+    let report = world.block_on(&core, |core| async move {
+        let (next, block_size) = (Cell::new(0), [block_size]);
+        conformance::run(&PoolBench { world: inside, host, core, other, next, block_size }).await
+    });
+    report.expect("the suite ends")
+}
+
+#[test]
+fn lus_of_a_pool_conform() {
+    let skipped = ["read_only", "copy", "resize", "resize_elsewhere", "resize_under_load"];
+    for (seed, block_size) in [(0, 512), (1, 4096), (2, 512)] {
+        suite(seed, block_size).expect(&skipped);
+    }
+}

@@ -1,0 +1,339 @@
+//! A load whose every sector is known, from two cores, over processes that are killed and disks
+//! that lose power. What may be read of a sector is what was answered last or anything begun since;
+//! after a power loss, anything since the last flush.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use block::Buffer;
+use rt::sim::{Fault, Harm, On, Random};
+
+use super::*;
+
+const SECTOR: u64 = 512;
+const LU_BYTES: u64 = 1 << 30;
+/// What is used of the LU: of several pages of the map, and of one chunk and another.
+const AREAS: [u64; 3] = [0, 100 << 20, 900 << 20];
+const AREA_SECTORS: u64 = 512;
+const TASKS_PER_CORE: u64 = 4;
+const SNAPSHOTS_MAX: u32 = 5;
+const PATH: &str = "/dev/disk";
+
+#[derive(Clone, Debug)]
+struct Past {
+    values: Vec<u64>,
+    floor: usize,
+    answered: usize,
+}
+
+impl Past {
+    fn may_be(&self, value: u64, from: usize) -> bool {
+        self.values[from..].contains(&value)
+    }
+}
+
+/// Everything that is known of the LU, from outside of the world.
+#[derive(Default)]
+struct Model {
+    sectors: BTreeMap<u64, Past>,
+    /// Sectors with something under way.
+    busy: BTreeMap<u64, ()>,
+    last: u64,
+    snapshots: u32,
+    answered: u64,
+    failed: u64,
+}
+
+type Shared = Arc<Mutex<Model>>;
+
+impl Model {
+    fn new() -> Shared {
+        let fresh = Past { values: vec![0], floor: 0, answered: 0 };
+        let sectors = AREAS.iter().flat_map(|area| {
+            (area / SECTOR..area / SECTOR + AREA_SECTORS).map(|sector| (sector, fresh.clone()))
+        });
+        Arc::new(Mutex::new(Self { sectors: sectors.collect(), ..Self::default() }))
+    }
+
+    fn is_busy(&self, first: u64, count: u64) -> bool {
+        self.busy.range(first..first + count).next().is_some()
+    }
+
+    fn begin(&mut self, first: u64, count: u64, value: Option<u64>) {
+        for sector in first..first + count {
+            self.busy.insert(sector, ());
+            if let Some(value) = value {
+                self.sectors.get_mut(&sector).unwrap().values.push(value);
+            }
+        }
+    }
+
+    fn end(&mut self, first: u64, count: u64, changed: bool) {
+        for sector in first..first + count {
+            self.busy.remove(&sector);
+            if changed {
+                let past = self.sectors.get_mut(&sector).unwrap();
+                past.answered = past.values.len() - 1;
+            }
+        }
+    }
+
+    /// What a flush that begins now covers.
+    fn covered(&self) -> Vec<(u64, usize)> {
+        self.sectors.iter().map(|(sector, past)| (*sector, past.answered)).collect()
+    }
+
+    fn flushed(&mut self, covered: Vec<(u64, usize)>) {
+        for (sector, at) in covered {
+            let past = self.sectors.get_mut(&sector).unwrap();
+            past.floor = past.floor.max(at);
+        }
+    }
+
+    /// What was read after a crash: it must be legal, and is what there is from now on.
+    fn found(&mut self, sector: u64, value: u64, power: bool) {
+        let past = self.sectors.get_mut(&sector).unwrap();
+        let from = if power { past.floor } else { past.answered };
+        assert!(past.may_be(value, from), "sector {sector} is {value}, of {past:?}, {power}");
+        *past = Past { values: vec![value], floor: 0, answered: 0 };
+    }
+}
+
+/// A sector says who it is and what was written: nothing else is taken for it.
+fn fill(bytes: &mut [u8], first: u64, value: u64) {
+    for (sector, bytes) in (first..).zip(bytes.chunks_mut(SECTOR as usize)) {
+        let word = if value == 0 { 0 } else { value << 24 | sector };
+        bytes.chunks_mut(8).for_each(|place| place.copy_from_slice(&word.to_le_bytes()));
+    }
+}
+
+/// What sectors hold.
+fn values(bytes: &[u8], first: u64) -> Vec<u64> {
+    let value = |(sector, bytes): (u64, &[u8])| {
+        let word = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+        let is_whole = bytes.chunks(8).all(|place| place == word.to_le_bytes());
+        let is_own = word == 0 || word & 0xff_ffff == sector;
+        assert!(is_whole && is_own, "sector {sector} holds {word:x}, whole: {is_whole}");
+        word >> 24
+    };
+    (first..).zip(bytes.chunks(SECTOR as usize)).map(value).collect()
+}
+
+/// One of those who use the LU.
+struct User {
+    model: Shared,
+    lu: Arc<Lu>,
+    device: Rc<dyn Device>,
+    random: Random,
+}
+
+impl User {
+    /// Sectors that nobody is at, often whole blocks.
+    fn range(&mut self) -> Option<(u64, u64)> {
+        let random = &mut self.random;
+        let unit = *random.pick(&[1, 8, 8]);
+        let most = *random.pick(&[1, 4, 24]);
+        let count = unit * (1 + random.below(most));
+        let count = count.min(AREA_SECTORS / 2);
+        let at = random.below(AREA_SECTORS - count) / unit * unit;
+        let first = random.pick(&AREAS) / SECTOR + at;
+        (!self.model.lock().unwrap().is_busy(first, count)).then_some((first, count))
+    }
+
+    async fn go(mut self, core: Core) {
+        loop {
+            let done = match self.random.below(20) {
+                0..9 => self.write(false).await,
+                9 => self.write(true).await,
+                10..13 => self.zero().await,
+                13..17 => self.read().await,
+                17 | 18 => self.flush().await,
+                _ => self.snapshot().await,
+            };
+            if done.is_err() {
+                self.model.lock().unwrap().failed += 1;
+                core.sleep(Duration::from_millis(1)).await;
+            }
+            core.yield_now().await;
+        }
+    }
+
+    async fn write(&mut self, fua: bool) -> Result<(), Error> {
+        let Some((first, count)) = self.range() else { return Ok(()) };
+        let value = self.begin(first, count);
+        let mut bytes = vec![0; (count * SECTOR) as usize];
+        fill(&mut bytes, first, value);
+        let buffer = Buffer::from_bytes(&bytes);
+        let op = Op::Write { fua, atomic: false };
+        let request = Request { op, ..Request::write(first * SECTOR, buffer.sgl()) };
+        self.change(first, count, &request, fua).await
+    }
+
+    async fn zero(&mut self) -> Result<(), Error> {
+        let Some((first, count)) = self.range() else { return Ok(()) };
+        self.model.lock().unwrap().begin(first, count, Some(0));
+        let op = match self.random.coin() {
+            true => Op::Discard,
+            false => Op::WriteZeroes { unmap: true, fua: false },
+        };
+        let request = Request::plain(op, first * SECTOR, count * SECTOR);
+        self.change(first, count, &request, false).await
+    }
+
+    fn begin(&self, first: u64, count: u64) -> u64 {
+        let mut model = self.model.lock().unwrap();
+        model.last += 1;
+        let value = model.last;
+        model.begin(first, count, Some(value));
+        value
+    }
+
+    async fn change(
+        &self,
+        first: u64,
+        count: u64,
+        request: &Request<'_>,
+        durable: bool,
+    ) -> Result<(), Error> {
+        let done = self.device.io(request).await;
+        let mut guard = self.model.lock().unwrap();
+        let model = &mut *guard;
+        model.end(first, count, done.is_ok());
+        if durable && done.is_ok() {
+            let covered = (first..first + count).map(|at| (at, model.sectors[&at].answered));
+            let covered = covered.collect();
+            model.flushed(covered);
+        }
+        model.answered += u64::from(done.is_ok());
+        done.map(drop)
+    }
+
+    async fn read(&mut self) -> Result<(), Error> {
+        let Some((first, count)) = self.range() else { return Ok(()) };
+        self.model.lock().unwrap().begin(first, count, None);
+        let buffer = Buffer::from_bytes(&vec![0xee; (count * SECTOR) as usize]);
+        let done = self.device.io(&Request::read(first * SECTOR, buffer.sgl())).await;
+        let mut model = self.model.lock().unwrap();
+        model.end(first, count, false);
+        done?;
+        for (sector, value) in (first..).zip(values(&buffer.to_vec(), first)) {
+            let past = &model.sectors[&sector];
+            assert!(past.may_be(value, past.answered), "sector {sector} reads {value}: {past:?}");
+        }
+        Ok(())
+    }
+
+    async fn flush(&self) -> Result<(), Error> {
+        let covered = self.model.lock().unwrap().covered();
+        self.device.io(&Request::flush()).await?;
+        self.model.lock().unwrap().flushed(covered);
+        Ok(())
+    }
+
+    async fn snapshot(&mut self) -> Result<(), Error> {
+        let top = {
+            let mut model = self.model.lock().unwrap();
+            if model.snapshots == SNAPSHOTS_MAX || self.random.below(10) > 0 {
+                return Ok(());
+            }
+            model.snapshots += 1;
+            [100 + model.snapshots as u8; 16]
+        };
+        match self.lu.snapshot(top).await {
+            Err(error) if error.kind() == ErrorKind::Busy => Ok(()),
+            done => done,
+        }
+    }
+}
+
+/// A process that opens the pool, looks at every sector, and then uses the LU until it is killed.
+async fn live(core: Core, other: Remote, model: Shared, power: bool, seed: u64) {
+    let pool = Pool::open(&core, vec![backing(&core, Path::new(PATH), true).await]).await.unwrap();
+    let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
+    let device = lu.device(&core);
+    for area in AREAS {
+        let buffer = Buffer::from_bytes(&vec![0xee; (AREA_SECTORS * SECTOR) as usize]);
+        device.io(&Request::read(area, buffer.sgl())).await.unwrap();
+        let first = area / SECTOR;
+        for (sector, value) in (first..).zip(values(&buffer.to_vec(), first)) {
+            model.lock().unwrap().found(sector, value, power);
+        }
+    }
+    start_users(&core, &lu, &model, seed);
+    other.send(move |core| start_users(core, &lu, &model, seed + 1));
+}
+
+fn start_users(core: &Core, lu: &Arc<Lu>, model: &Shared, seed: u64) {
+    let device = lu.device(core);
+    for task in 0..TASKS_PER_CORE {
+        let random = Random::new(seed << 8 | task);
+        let (model, lu, device) = (model.clone(), lu.clone(), device.clone());
+        core.spawn(User { model, lu, device, random }.go(core.clone()));
+    }
+}
+
+/// What a world of one seed comes to: kills and power losses, requests answered and failed.
+#[derive(Debug, Default)]
+struct Tally {
+    kills: u32,
+    losses: u32,
+    answered: u64,
+    failed: u64,
+}
+
+fn world(seed: u64, rounds: u32, tally: &mut Tally) {
+    let mut random = Random::new(seed ^ 0x0c4a_5400);
+    let world = World::new(seed, Options::swarm(seed));
+    let (host, disk, model) = (world.host("host"), world.disk(DISK_BYTES), Model::new());
+    disk.attach(&host, PATH);
+    let core = host.core();
+    let made = world.block_on(&core, |core| async move {
+        let disks = vec![(backing(&core, Path::new(PATH), true).await, [9; 16])];
+        let pool = Pool::format(&core, new_pool(), disks).await.unwrap();
+        let about = about(LU_BYTES, 512);
+        pool.create_lu(NewLu { id: LU, layer: BASE, about }).await.map(drop).unwrap();
+    });
+    made.unwrap();
+    let mut power = false;
+    for round in 0..rounds {
+        crash(&world, &host, &disk, power);
+        disk.heal();
+        let (core, other) = (host.core(), host.core().remote());
+        let (shared, seed) = (model.clone(), seed << 16 | u64::from(round) << 2);
+        let lives = world.block_on(&core, |core| live(core, other, shared, power, seed));
+        lives.expect("it opens");
+        model.lock().unwrap().snapshots += u32::from(random.below(3) == 0);
+        if random.below(4) == 0 {
+            let harm = Harm::Errno(5);
+            disk.fault(Fault { ppm: 10_000, ..Fault::always(On::Write, harm) });
+        }
+        world.run_for(Duration::from_micros(200 + random.below(60_000)));
+        power = random.coin();
+        *(if power { &mut tally.losses } else { &mut tally.kills }) += 1;
+    }
+    let model = model.lock().unwrap();
+    tally.answered += model.answered;
+    tally.failed += model.failed;
+}
+
+fn crash(world: &World, host: &Host, disk: &Disk, power: bool) {
+    match power {
+        true => {
+            host.lose_power();
+            world.run_for(Duration::from_micros(1));
+            disk.lose_power();
+        }
+        false => host.kill(),
+    }
+    world.run_for(Duration::from_micros(1));
+}
+
+#[test]
+fn what_is_answered_survives() {
+    let mut tally = Tally::default();
+    for seed in 0..6 * super::super::super::crash::loops() {
+        world(seed, 12, &mut tally);
+    }
+    println!("{tally:?}");
+    assert!(tally.kills > 10 && tally.losses > 10 && tally.answered > 1_000 && tally.failed > 0);
+}
