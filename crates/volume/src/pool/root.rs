@@ -1,5 +1,5 @@
-//! The root of an LU: what it is called, how large it is, where its journal lies and where the pages
-//! of its maps do. Everything else of an LU is found from here.
+//! The root of an LU: what it is called, how large it is, where its journal lies and where pages of
+//! its maps do. Everything else of an LU is found from here.
 //!
 //! ```text
 //!   first extent of the LU's first slab
