@@ -1,7 +1,7 @@
 //! The benchmarks behind `cargo xtask bench`: a program of its own, so that it is built for release
 //! and everyday verbs do not have to build what it is made of.
 //!
-//! Two kinds: what runs inside this process (`executor`, `ring`), and servers with clients in
+//! Two kinds: what runs inside this process (`executor`, `ring`, `pool`), and servers with clients in
 //! processes of their own, pinned to different CPUs (`vhost-blk`, `iscsi`, `scaling`, `idle`,
 //! `allocations`, `counts`). Every bar stands in one table, `report::BARS`; each verb ends with the
 //! rows that it has measured. What is not here: correctness, which is the tests' business.
@@ -27,6 +27,7 @@ mod iscsi_servers;
 mod limits;
 mod matrix;
 mod numbers;
+mod pool;
 mod procfs;
 mod program;
 mod report;
@@ -61,6 +62,8 @@ enum Verb {
     Idle(idle::Arguments),
     /// iSCSI, against tgt
     Iscsi(iscsi::Arguments),
+    /// LUs of a pool, against a file
+    Pool(pool::Arguments),
     /// Allocations in steady state
     Allocations(allocations::Arguments),
     /// Instructions and system calls per request
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
         Verb::VhostBlk(arguments) => vhost_blk::run(&arguments),
         Verb::Scaling(arguments) => scaling::run(&arguments),
         Verb::Idle(arguments) => idle::run(&arguments),
+        Verb::Pool(arguments) => pool::run(&arguments),
         Verb::Allocations(arguments) => allocations::run(&arguments),
         Verb::Counts(arguments) => counts::run(&arguments),
         Verb::Serve(arguments) => serve::run(&arguments),

@@ -35,7 +35,7 @@ const fn at_least(name: &'static str, limit: f64, measure: &'static str) -> Bar 
 }
 
 /// Every bar of every verb.
-pub const BARS: [Bar; 33] = [
+pub const BARS: [Bar; 38] = [
     at_most("executor-nop-32", 2.2, "io_uring NOP by a task, depth 32: × the bare loop"),
     at_most(
         "executor-at-once",
@@ -69,6 +69,11 @@ pub const BARS: [Bar; 33] = [
     at_most("idle-cpu", 0.0, "idle devices: run time of the cores, ns"),
     at_most("idle-memory", 64.0, "idle devices: private memory of each above the first, KiB"),
     at_most("allocations", 0.0, "allocations in steady state, the worst load"),
+    at_least("pool-read", 0.95, "pool, 4 KiB random read, depth 32: × the file's IOPS"),
+    at_least("pool-write", 0.95, "pool, 4 KiB random write, depth 32: × the file's IOPS"),
+    at_least("pool-first", 0.6, "pool, first writes over 1 TiB: × the file's IOPS"),
+    at_least("pool-after-snapshot", 0.6, "pool, first writes after a snapshot: × the file's IOPS"),
+    at_least("pool-first-flushed", 0.5, "pool, first writes, a flush after 32: × the file's IOPS"),
     at_least("iscsi-perf-32-iops", 2.5, "iscsi-perf, 4 KiB read, depth 32: × tgt's IOPS"),
     at_most("iscsi-perf-32-cpu", 0.35, "iscsi-perf, 4 KiB read, depth 32: × tgt's CPU per I/O"),
     at_least("iscsi-perf-1-iops", 2.0, "iscsi-perf, 4 KiB read, depth 1: × tgt's IOPS"),

@@ -1,0 +1,270 @@
+//! LUs of a pool against a file: what thin provisioning costs. Both lie on files full of data, with
+//! direct I/O, and are asked as devices, so no transport makes the difference look smaller.
+//!
+//! | case | each request |
+//! |---|---|
+//! | read, write | a block that is written and sealed |
+//! | first | a block of an LU of 1 TiB that was never written; each takes an extent |
+//! | after a snapshot | a block that a lower layer has |
+//! | flushed | as first, with a flush after every 32 of them |
+//!
+//! Each pass makes a pool anew and asks file and pool in turn. Ratios are of the medians.
+
+use std::cell::Cell;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use block::{Buffer, Device, Request};
+use clap::Args;
+use rt::{Config, Core};
+use serde::Serialize;
+use store::file::Options;
+use store::{FileStore, Store};
+use volume::pool::disks::Backing;
+use volume::pool::home::{NewPool, Pool};
+use volume::pool::lu::{Lu, NewLu};
+use volume::pool::root::About;
+use volume::pool::shape::Shape;
+
+use crate::file::Filled;
+use crate::numbers::{Summary, columns, short};
+use crate::report::{Report, results_dir};
+use crate::{Result, cpu};
+
+const BLOCK: u64 = 4096;
+const DEPTH: u64 = 32;
+/// The part of both that steady requests go to.
+const STEADY_BYTES: u64 = 512 << 20;
+const LU_BYTES: u64 = 1 << 40;
+const FLUSH_EVERY: u64 = 32;
+
+#[derive(Args)]
+pub struct Arguments {
+    /// Run on this CPU; the last one if not given
+    #[arg(long)]
+    cpu: Option<usize>,
+    #[arg(long, default_value_t = 3)]
+    passes: usize,
+    /// Requests of each case that is not flushed
+    #[arg(long, default_value_t = 16_000)]
+    requests: u64,
+    /// Only this case, on the pool: for profilers
+    #[arg(long)]
+    case: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Read,
+    Write,
+    First,
+    AfterSnapshot,
+    Flushed,
+}
+
+struct Case {
+    name: &'static str,
+    bar: &'static str,
+    what: What,
+}
+
+const CASES: [Case; 5] = [
+    Case { name: "read", bar: "pool-read", what: What::Read },
+    Case { name: "write", bar: "pool-write", what: What::Write },
+    Case { name: "first write", bar: "pool-first", what: What::First },
+    Case { name: "after a snapshot", bar: "pool-after-snapshot", what: What::AfterSnapshot },
+    Case { name: "first, flushed", bar: "pool-first-flushed", what: What::Flushed },
+];
+
+#[derive(Serialize)]
+struct Figure {
+    name: &'static str,
+    file_iops: Summary,
+    pool_iops: Summary,
+    ratio: f64,
+}
+
+/// A file as a disk of a pool.
+struct OnFile(Arc<FileStore>);
+
+impl Backing for OnFile {
+    fn device(&self, core: &Core) -> Rc<dyn Device> {
+        self.0.clone().device(core)
+    }
+
+    fn name(&self) -> &str {
+        "the file of the pool"
+    }
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    cpu::pin_or_last(arguments.cpu)?;
+    let dir = tempfile::Builder::new().prefix("pool").tempdir_in(results_dir()?)?;
+    // Every first write takes an extent; three cases do so, and one only where others were.
+    let extents = arguments.requests + 2 * (STEADY_BYTES / Shape::default().extent_bytes());
+    let pool_bytes = 2 * STEADY_BYTES + extents * Shape::default().extent_bytes() * 5 / 4;
+    let files = [("raw", STEADY_BYTES), ("pool", pool_bytes)].map(|(name, bytes)| {
+        let dir = dir.path().join(name);
+        std::fs::create_dir(&dir)?;
+        Filled::make(&dir, bytes)
+    });
+    let [raw, pool] = files;
+    let (raw, pool) = (raw?, pool?);
+    let mut figures: Vec<(Vec<f64>, Vec<f64>)> = CASES.iter().map(|_| Default::default()).collect();
+    for _ in 0..arguments.passes {
+        let wanted = CASES.iter().zip(&mut figures).enumerate();
+        for (index, (case, (of_file, of_pool))) in wanted {
+            if arguments.case.is_some_and(|only| only != index) {
+                continue;
+            }
+            let (raw, pool, requests) = (raw.path(), pool.path(), arguments.requests);
+            if arguments.case.is_none() {
+                of_file.push(on_core(|core| file_iops(core, raw, case.what, requests))?);
+            }
+            of_pool.push(on_core(|core| pool_iops(core, pool, case.what, requests))?);
+        }
+    }
+    if let Some(case) = arguments.case {
+        println!("{}: {:?} IOPS", CASES[case].name, figures[case].1);
+        return Ok(());
+    }
+    judge(&figures)
+}
+
+fn judge(measured: &[(Vec<f64>, Vec<f64>)]) -> Result<()> {
+    let figure = |(case, (of_file, of_pool)): (&Case, &(Vec<f64>, Vec<f64>))| {
+        let (file_iops, pool_iops) = (Summary::of(of_file), Summary::of(of_pool));
+        let ratio = pool_iops.median / file_iops.median;
+        Figure { name: case.name, file_iops, pool_iops, ratio }
+    };
+    let figures: Vec<Figure> = CASES.iter().zip(measured).map(figure).collect();
+    let heads = ["", "file, IOPS", "pool, IOPS", "lowest", "highest", "× file"];
+    let mut lines = vec![heads.map(str::to_owned).to_vec()];
+    for Figure { name, file_iops, pool_iops, ratio } in &figures {
+        let numbers = [file_iops.median, pool_iops.median, pool_iops.lowest, pool_iops.highest];
+        let numbers = numbers.iter().chain([ratio]).map(|it| short(*it));
+        lines.push([(*name).to_owned()].into_iter().chain(numbers).collect());
+    }
+    println!("{}", columns(&lines));
+    let ratios: Vec<f64> = figures.iter().map(|figure| figure.ratio).collect();
+    let mut report = Report::new("pool", figures);
+    for (case, ratio) in CASES.iter().zip(ratios) {
+        report.judge(case.bar, ratio, Vec::new());
+    }
+    report.finish()
+}
+
+fn on_core<F>(f: impl FnOnce(Core) -> F) -> Result<f64>
+where
+    F: Future<Output = Result<f64>> + 'static,
+{
+    Core::block_on(&Config::new("pool"), f)?
+}
+
+async fn store(core: &Core, path: &Path, size: Option<u64>) -> Result<Arc<FileStore>> {
+    let options = Options { size, block_size: 512, ..Options::default() };
+    Ok(FileStore::open(core, path, options, || {}).await?)
+}
+
+fn file_iops(
+    core: Core,
+    path: &Path,
+    what: What,
+    requests: u64,
+) -> impl Future<Output = Result<f64>> + 'static {
+    let path = path.to_owned();
+    async move {
+        let device = store(&core, &path, None).await?.device(&core);
+        load(&core, device, STEADY_BYTES, what, requests).await
+    }
+}
+
+fn pool_iops(
+    core: Core,
+    path: &Path,
+    what: What,
+    requests: u64,
+) -> impl Future<Output = Result<f64>> + 'static {
+    let path = path.to_owned();
+    async move {
+        let backing: Arc<dyn Backing> = Arc::new(OnFile(store(&core, &path, None).await?));
+        let new = NewPool { id: [1; 16], name: "bench".to_owned(), shape: Shape::default() };
+        let pool = Pool::format(&core, new, vec![(backing, [2; 16])]).await?;
+        let about = About { name: "lu".to_owned(), size: LU_BYTES, block_size: 512 };
+        // Another LU each time: what an earlier one has left in the file is not its.
+        let id = (u128::from(core.random()) << 64 | u128::from(core.random())).to_le_bytes();
+        let seat = pool.create_lu(NewLu { id, layer: [3; 16], about }).await?;
+        let lu = Lu::open(&core, seat).await?;
+        let device = lu.device(&core);
+        let span = match what {
+            What::First | What::Flushed => LU_BYTES,
+            What::Read | What::Write | What::AfterSnapshot => {
+                fill(&*device).await?;
+                STEADY_BYTES
+            }
+        };
+        if what == What::AfterSnapshot {
+            lu.snapshot([4; 16]).await?;
+        }
+        load(&core, device, span, what, requests).await
+    }
+}
+
+/// Writes what steady requests go to, and seals it.
+async fn fill(device: &dyn Device) -> Result<()> {
+    const PIECE: u64 = 1 << 20;
+    let data = Buffer::from_bytes(&vec![0x5a; PIECE as usize]);
+    for at in (0..STEADY_BYTES).step_by(PIECE as usize) {
+        device.io(&Request::write(at, data.sgl())).await?;
+    }
+    // One makes it durable, the next ones let marks follow.
+    for _ in 0..3 {
+        device.io(&Request::flush()).await?;
+    }
+    Ok(())
+}
+
+/// Asks so much, so many at a time, and gives requests per second.
+async fn load(
+    core: &Core,
+    device: Rc<dyn Device>,
+    span: u64,
+    what: What,
+    requests: u64,
+) -> Result<f64> {
+    let requests = if what == What::Flushed { requests / 4 } else { requests };
+    let begun = Rc::new(Cell::new(0_u64));
+    let start = Instant::now();
+    let tasks: Vec<_> = (0..DEPTH)
+        .map(|_| {
+            let (device, begun) = (device.clone(), begun.clone());
+            core.spawn_task(async move {
+                let data = Buffer::from_bytes(&[0xa5; BLOCK as usize]);
+                loop {
+                    let number = begun.get();
+                    if number == requests {
+                        return Ok(());
+                    }
+                    begun.set(number + 1);
+                    // Scattered, and never the same twice.
+                    let block = number.wrapping_mul(0x9e37_79b9_7f4a_7c15 | 1) % (span / BLOCK);
+                    let at = block * BLOCK;
+                    match what {
+                        What::Read => device.io(&Request::read(at, data.sgl())).await?,
+                        _ => device.io(&Request::write(at, data.sgl())).await?,
+                    };
+                    if what == What::Flushed && number % FLUSH_EVERY == 0 {
+                        device.io(&Request::flush()).await?;
+                    }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        let done: std::result::Result<(), block::Error> = task.await;
+        done?;
+    }
+    Ok(requests as f64 / start.elapsed().as_secs_f64())
+}
