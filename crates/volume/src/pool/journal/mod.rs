@@ -68,8 +68,12 @@ pub struct Journal {
     /// A page shall be written even if it has no record.
     mark_wanted: bool,
     next_page: u64,
-    /// Pages that a reader would need, with what follows their last record.
+    /// Pages that a reader would need, with what follows their last record: one number after the
+    /// other.
     pages: VecDeque<Past>,
+    /// So many of them, from the front on, are written.
+    written_pages: usize,
+    on_their_way: usize,
     /// Records whose data is on its way.
     carrying: BTreeSet<Serial>,
     /// Each of these is the first record that is not.
@@ -150,6 +154,8 @@ impl Journal {
             mark_wanted: false,
             next_page: 0,
             pages: VecDeque::new(),
+            written_pages: 0,
+            on_their_way: 0,
             carrying: BTreeSet::new(),
             written: FIRST,
             durable: FIRST,
@@ -169,6 +175,7 @@ impl Journal {
     ) -> Result<Self, Full> {
         let mut journal = Self::after((owner, epoch, ring), replayed);
         journal.pages = replayed.pages.iter().cloned().collect();
+        journal.written_pages = journal.pages.len();
         (journal.durable, journal.sealed) = (replayed.sealed, replayed.sealed);
         journal.marked = replayed.sealed;
         for record in refused {
@@ -222,8 +229,7 @@ impl Journal {
 
     /// The next page to write, if one is to be written now.
     pub fn next_write(&mut self) -> Option<Write> {
-        let on_their_way = self.pages.iter().filter(|past| !past.is_written).count();
-        if on_their_way >= IN_FLIGHT_MAX {
+        if self.on_their_way >= IN_FLIGHT_MAX {
             return None;
         }
         let filled = match self.full.pop_front() {
@@ -241,6 +247,7 @@ impl Journal {
             return None;
         }
         self.mark_wanted = false;
+        self.on_their_way += 1;
         self.next_page += 1;
         let (kind, owner, epoch) = (KIND, self.owner, self.epoch);
         let next = filled.next();
@@ -251,13 +258,17 @@ impl Journal {
 
     /// A page is written.
     pub fn page_written(&mut self, number: u64) {
-        if let Some(past) = self.pages.iter_mut().find(|past| past.number == number) {
+        let first = self.pages.front().map_or(0, |past| past.number);
+        let past = number.checked_sub(first).and_then(|at| self.pages.get_mut(at as usize));
+        if let Some(past) = past.filter(|past| !past.is_written) {
             past.is_written = true;
+            self.on_their_way -= 1;
         }
         // One that is there without those before it is not found by a reader.
-        for past in self.pages.iter().take_while(|past| past.is_written) {
+        while let Some(past) = self.pages.get(self.written_pages).filter(|past| past.is_written) {
             self.written = self.written.max(past.next);
             self.marked = self.marked.max(past.mark);
+            self.written_pages += 1;
         }
     }
 
@@ -309,7 +320,8 @@ impl Journal {
         if serial < self.marked {
             return Lack::Sync;
         }
-        let is_announced = self.pages.iter().any(|past| serial < past.mark);
+        // Marks only grow.
+        let is_announced = self.pages.back().is_some_and(|past| serial < past.mark);
         if is_announced {
             return Lack::Writing;
         }
@@ -326,8 +338,8 @@ impl Journal {
 
     /// Where to begin to read once everything before `serial` is in the map: part of a checkpoint.
     pub fn start_for(&self, serial: Serial) -> Start {
-        let needed = |past: &&Past| past.next > serial || !past.is_written;
-        let first = self.pages.iter().find(needed);
+        let needed = self.pages.partition_point(|past| past.next <= serial);
+        let first = self.pages.get(needed.min(self.written_pages));
         let (page, epoch) =
             first.map_or((self.next_page, self.epoch), |past| (past.number, past.epoch));
         Start { page, epoch, next: self.next_serial(), sealed: self.sealed }
@@ -342,6 +354,7 @@ impl Journal {
     pub fn let_go(&mut self, start: Start) {
         while self.pages.front().is_some_and(|past| past.number < start.page && past.is_written) {
             self.pages.pop_front();
+            self.written_pages -= 1;
         }
     }
 

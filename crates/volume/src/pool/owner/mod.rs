@@ -565,9 +565,7 @@ impl Owner {
     fn wanted_seal(&self) -> Option<Serial> {
         let wished = self.for_seal.last_key_value().map(|(serial, _)| *serial);
         let for_space = self.space.waits_for().filter(|_| !self.for_room.is_empty());
-        let unasked = (self.unsealed.len() > UNSEALED_MAX)
-            .then(|| self.unsealed.values().min().copied())
-            .flatten();
+        let unasked = (self.unsealed.len() > UNSEALED_MAX).then(|| self.journal.sealed());
         wished.max(for_space).max(unasked)
     }
 }
