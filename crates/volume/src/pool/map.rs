@@ -112,7 +112,9 @@ enum Bits {
 impl MapPage {
     /// A page that says nothing.
     pub fn new(form: Form) -> Self {
-        let words = |count, value| (0..count).map(|_| AtomicU64::new(value)).collect();
+        let words = |count, value| -> Box<[AtomicU64]> {
+            (0..count).map(|_| AtomicU64::new(value)).collect()
+        };
         let (places, bits) = (words(form.extents, NOWHERE), form.extents * 2 * form.words);
         let fresh = words(form.extents.div_ceil(WORD_BITS as usize), 0);
         Self { form, places, bits: words(bits, 0), fresh }

@@ -119,6 +119,7 @@ impl Owner {
             }
             Checkpoint::RootWritten { start, syncs } if ended > syncs => {
                 self.journal.let_go(start);
+                self.is_journal_full = false;
                 let told = std::mem::take(&mut self.rooted.describing);
                 told.into_iter().for_each(|ticket| self.answer(ticket, Ok(())));
                 Checkpoint::None

@@ -41,8 +41,10 @@ use gate::Gates;
 /// Extents that are kept for what has to be written so that others become free.
 const RESERVED_EXTENTS: u64 = 2;
 
-/// An LU asks for more space when it has less left than one part in so many of what it has.
-const GROWTH_PARTS: u64 = 16;
+/// An LU grows by one part in so many of what it has, and asks when half of that is left.
+const GROWTH_PARTS: u64 = 8;
+/// And by one part in so many of its size at least.
+const GROWTH_SIZE_PARTS: u64 = 1024;
 /// Slabs that it asks for at most, at one time.
 const GROWTH_SLABS_MAX: u64 = 64;
 
@@ -161,6 +163,8 @@ pub struct Owner {
     for_seal: BTreeMap<Serial, Vec<Wish>>,
     /// Wishes that wait for room in the journal, or for space that is about to become free.
     for_room: VecDeque<Wish>,
+    /// The journal had no room for a record, so it is time for a checkpoint.
+    is_journal_full: bool,
     /// A snapshot waits for what is under way, and everything else for the snapshot.
     snapshot: Option<(Ticket, LayerId)>,
     for_snapshot: VecDeque<Wish>,
@@ -364,6 +368,7 @@ impl Owner {
                     self.recorded.insert(serial, Begun { wish, is_carrying: true });
                 }
                 Err(Full) => {
+                    self.is_journal_full = true;
                     if self.layers.top().place(wish.block).is_none() {
                         self.space.untake(place);
                     }
@@ -400,18 +405,23 @@ impl Owner {
     fn grow(&mut self) {
         if self.growth == Growth::Possible {
             self.growth = Growth::Asked;
-            let extents = self.site.shape.extents_per_slab();
-            let wanted = self.space.extents() / extents / (GROWTH_PARTS / 2);
-            self.orders.push(Order::Grow { slabs: wanted.clamp(1, GROWTH_SLABS_MAX) });
+            self.orders.push(Order::Grow { slabs: self.growth_slabs() });
         }
+    }
+
+    /// How much it grows by: a grant takes syncs, and a large LU may need many a second.
+    fn growth_slabs(&self) -> u64 {
+        let shape = self.site.shape;
+        let has = self.space.extents() / shape.extents_per_slab();
+        let size = self.about().size / shape.slab_bytes();
+        (has / GROWTH_PARTS).max(size / GROWTH_SIZE_PARTS).clamp(1, GROWTH_SLABS_MAX)
     }
 
     /// Asks for more space in time.
     fn grow_early(&mut self) {
         let kept = RESERVED_EXTENTS + self.layers.owed();
-        let most = GROWTH_SLABS_MAX * self.site.shape.extents_per_slab() / 2;
-        let few = kept + (self.space.extents() / GROWTH_PARTS).min(most);
-        if self.space.free_extents() < few {
+        let ahead = self.growth_slabs() * self.site.shape.extents_per_slab() / 2;
+        if self.space.free_extents() < kept + ahead {
             self.grow();
         }
     }
@@ -426,7 +436,10 @@ impl Owner {
             return self.refuse(wish);
         }
         let record = Record::Zeroed { block: wish.block, count: wish.count };
-        let Ok(serial) = self.journal.append(&record) else { return Err(wish) };
+        let Ok(serial) = self.journal.append(&record) else {
+            self.is_journal_full = true;
+            return Err(wish);
+        };
         self.recorded.insert(serial, Begun { wish, is_carrying: false });
         Ok(())
     }
@@ -480,6 +493,7 @@ impl Owner {
     fn void_lost(&mut self) {
         while let Some(&(of, block, count)) = self.lost.front() {
             if self.journal.append(&Record::Void { of, block, count }).is_err() {
+                self.is_journal_full = true;
                 return;
             }
             // Whoever reads as far as a mark that covers the record finds this too.
@@ -497,6 +511,7 @@ impl Owner {
         }
         // Without room it is tried again behind the next checkpoint.
         self.freezing = self.journal.append(&Record::Frozen { top }).ok();
+        self.is_journal_full |= self.freezing.is_none();
     }
 
     fn frozen(&mut self) {
@@ -533,7 +548,7 @@ impl Owner {
     /// What is to be done now, with what the journal needs.
     fn given(&mut self) -> Vec<Order> {
         let is_full = self.journal.fill_percent() >= CHECKPOINT_PERCENT;
-        if is_full || !self.for_room.is_empty() || !self.rooted.described.is_empty() {
+        if is_full || self.is_journal_full || !self.rooted.described.is_empty() {
             self.begin_checkpoint();
         }
         self.grow_early();

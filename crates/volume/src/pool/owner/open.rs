@@ -170,6 +170,7 @@ impl Read {
             unsealed,
             for_seal: BTreeMap::new(),
             for_room: VecDeque::new(),
+            is_journal_full: false,
             snapshot: None,
             for_snapshot: VecDeque::new(),
             freezing: None,

@@ -33,7 +33,7 @@ const BLOCKS: [u64; 14] = [
     9 * 337 * 16,
 ];
 /// The LU may use so many extents of its first slab, and of each that it is granted.
-const EXTENTS: u32 = 24;
+const EXTENTS: u32 = 22;
 const EXTENTS_GRANTED: u32 = 4;
 const SLABS_MAX: usize = 3;
 const SNAPSHOTS_MAX: usize = 2;
@@ -338,7 +338,7 @@ impl World {
     fn grown(&mut self) {
         let orders = if !std::mem::take(&mut self.is_growing) {
             self.owner.may_grow()
-        } else if self.slabs.len() < SLABS_MAX && self.dice.one_in(4) {
+        } else if self.slabs.len() < SLABS_MAX && self.dice.one_in(40) {
             let slab = SLAB + self.slabs.len() as u32;
             self.slabs.push(slab);
             let orders = self.owner.granted(&[slab]);
