@@ -6,7 +6,7 @@
 use clap::Args;
 
 use crate::test::Which;
-use crate::workspace::must;
+use crate::workspace::{cargo, must};
 use crate::{Result, guest, loom, test};
 
 /// One long loop.
@@ -21,11 +21,13 @@ enum What {
     System(&'static str, u32),
     /// System tests whose names begin so, each once but in full.
     Systems(&'static str),
+    /// Models of a crate, by what their names begin with, and how often.
+    Models(&'static str, &'static str, u32),
     /// Interleavings, each once.
     Loom,
 }
 
-const BARS: [Bar; 8] = [
+const BARS: [Bar; 10] = [
     Bar {
         name: "kills",
         shows: "a killed server loses nothing, QEMU 10.0.2 goes on within 1 s",
@@ -62,6 +64,16 @@ const BARS: [Bar; 8] = [
         what: What::Systems("the_conformance_suite_of_libiscsi_passes"),
     },
     Bar {
+        name: "pool-models",
+        shows: "journal and owner of a pool LU lose nothing over crashes at any step, in models",
+        what: What::Models("viaduct-volume", "pool::owner", 200),
+    },
+    Bar {
+        name: "pool-crashes",
+        shows: "LUs of a pool on simulated disks, over kills and power losses, every sector known",
+        what: What::Models("viaduct-volume", "pool::lu::tests::crashes", 200),
+    },
+    Bar {
         name: "loom",
         shows: "messages between cores, in every interleaving of a few threads",
         what: What::Loom,
@@ -79,7 +91,10 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let Some(name) = &arguments.name else {
         for Bar { name, shows, what } in &BARS {
-            let loops = if let What::System(_, loops) = what { *loops } else { 1 };
+            let loops = match what {
+                What::System(_, loops) | What::Models(_, _, loops) => *loops,
+                What::Systems(_) | What::Loom => 1,
+            };
             println!("{name:24} {loops:4} x  {shows}");
         }
         return Ok(());
@@ -91,6 +106,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             guest::prepare(false)?;
             let loops = arguments.loops.unwrap_or(loops);
             run_tests(Which::Named(test), loops)?;
+            println!("{name}: {loops} times: {}", bar.shows);
+        }
+        What::Models(package, beginning, loops) => {
+            let loops = arguments.loops.unwrap_or(loops);
+            let words = ["test", "--release", "-p", package, "--lib", beginning];
+            must(cargo(&words).env("VIADUCT_LOOPS", loops.to_string()))?;
             println!("{name}: {loops} times: {}", bar.shows);
         }
         What::Systems(_) | What::Loom if arguments.loops.is_some() => {

@@ -1,8 +1,8 @@
 //! The benchmarks behind `cargo xtask bench`: a program of its own, so that it is built for release
 //! and everyday verbs do not have to build what it is made of.
 //!
-//! Two kinds: what runs inside this process (`executor`, `ring`, `pool`), and servers with clients in
-//! processes of their own, pinned to different CPUs (`vhost-blk`, `iscsi`, `scaling`, `idle`,
+//! Two kinds: what runs inside this process (`executor`, `ring`, `pool`), and servers with clients
+//! in processes of their own, pinned to different CPUs (`vhost-blk`, `iscsi`, `scaling`, `idle`,
 //! `allocations`, `counts`). Every bar stands in one table, `report::BARS`; each verb ends with the
 //! rows that it has measured. What is not here: correctness, which is the tests' business.
 
