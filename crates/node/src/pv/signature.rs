@@ -230,6 +230,7 @@ mod tests {
             pool: [1; 16],
             pool_name: "default".to_owned(),
             pv: [2; 16],
+            members: 1,
             group: 0,
             shape: volume::pool::shape::Shape::default(),
             size: 1 << 30,
