@@ -92,7 +92,13 @@ impl Handle {
             let end = span.end.min((block + run.count()) * BLOCK_BYTES);
             let part = data.slice((at - span.start) as usize, (end - at) as usize);
             if let Run::Written { at: spot, .. } = run {
-                let (device, offset) = self.disks.locate(spot)?;
+                let (device, offset) = match self.disks.locate(spot) {
+                    Ok(found) => found,
+                    Err(error) => {
+                        failed = Err(error);
+                        break;
+                    }
+                };
                 let request = Request::read(offset + at % BLOCK_BYTES, part);
                 under_way.push((device.ask(&request), guard));
             } else {
@@ -100,6 +106,7 @@ impl Handle {
             }
             at = end;
         }
+        // Also when one has failed: who is on the way counts until it has arrived.
         for (answer, _guard) in under_way {
             failed = failed.and(outcome(answer).await.map(drop));
         }
