@@ -31,6 +31,8 @@ impl Filled {
             left -= len;
         }
         file.sync_all()?;
+        // Direct I/O would have to throw out what of it is cached, the first time at each place.
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
         Ok(filled)
     }
 
