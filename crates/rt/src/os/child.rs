@@ -5,7 +5,8 @@
 //! where the kernel has it; since Linux 5.13), has no more memory than it is given, writes no
 //! files, makes no core dump, gains no rights, and dies with the process that started it.
 //!
-//! It is held by a thread of its own, for the kernel ties a child to the thread that made it.
+//! It is held by a thread of its own, for the kernel ties a child to the thread that made it. What it
+//! starts itself is in its process group, and is killed with it.
 
 use std::ffi::CString;
 use std::io;
@@ -100,7 +101,7 @@ impl Confined {
         command.args(&self.arguments).env_clear();
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        command.current_dir("/");
+        command.current_dir("/").process_group(0);
         let parent = std::process::id() as i32;
         // SAFETY: between fork and exec only system calls are made, on memory prepared before.
         unsafe { command.pre_exec(move || confine(&rules, &limits, parent)) };
@@ -110,8 +111,8 @@ impl Confined {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // SAFETY: it is not reaped before the sender is gone, so the number is still its own.
-        unsafe { libc::kill(self.pid, libc::SIGKILL) };
+        // SAFETY: it is not reaped before the sender is gone, so the number is still its group's.
+        unsafe { libc::kill(-self.pid, libc::SIGKILL) };
         let _ = self.alive.send(());
     }
 }
@@ -301,9 +302,13 @@ mod tests {
 
     #[test]
     fn a_child_that_is_dropped_is_killed() {
-        let (child, ended) = shell("sleep 1000", &[]).start().unwrap();
-        drop(child);
-        assert_eq!(ended.wait().unwrap().code, None);
+        // With what it has started, which holds its standard error, or is about to start.
+        for wait_ms in [0, 1, 50] {
+            let (child, ended) = shell("sleep 1000; true", &[]).start().unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(wait_ms));
+            drop(child);
+            assert_eq!(ended.wait().unwrap().code, None);
+        }
         let missing = Confined { program: "/nowhere".into(), ..shell("", &[]) };
         assert!(missing.start().is_err());
     }
