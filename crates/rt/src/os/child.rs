@@ -5,8 +5,8 @@
 //! where the kernel has it; since Linux 5.13), has no more memory than it is given, writes no
 //! files, makes no core dump, gains no rights, and dies with the process that started it.
 //!
-//! It is held by a thread of its own, for the kernel ties a child to the thread that made it. What it
-//! starts itself is in its process group, and is killed with it.
+//! It is held by a thread of its own, for the kernel ties a child to the thread that made it. What
+//! it starts itself is in its process group, and is killed with it.
 
 use std::ffi::CString;
 use std::io;
