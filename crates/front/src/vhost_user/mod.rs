@@ -28,4 +28,4 @@ pub use adapter::{Adapter, Info, Limits, Notice, Observer, QueueInfo, SessionInf
 pub use blk::{Blk, Open};
 pub use kind::{Kind, UnitCounts, Units};
 pub use meter::{add_stats, add_units};
-pub use scsi::{Enter, Scsi};
+pub use scsi::{Enter, Scsi, join};

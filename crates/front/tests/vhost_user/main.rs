@@ -10,6 +10,7 @@ mod killed;
 mod log;
 mod memory;
 mod oracle;
+mod order;
 mod requests;
 mod scsi;
 mod session;

@@ -19,12 +19,21 @@
 //! of it will happen any more (SAM-5 7.1). For the same reason an ACA stops tasks that have not
 //! begun; those that have may end.
 //!
+//! A nexus that several cores serve has a set on each. SIMPLE tasks run as if theirs were the only
+//! one; the other kinds, and an ACA, concern all of them (`across`, `joined`).
+//!
 //! Not here: order across nexuses, of which there is none (TST 001b).
 
-use std::cell::{Cell, RefCell};
+mod across;
+mod joined;
+
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
+
+use across::Joined;
+pub use across::{Across, Heard, Peer, Told, Turn, Word};
 
 /// The most tasks of one nexus at one LU that a set may be made for.
 pub const TASKS_MAX: u32 = 4_096;
@@ -95,6 +104,8 @@ pub struct TaskSet {
     inner: RefCell<Inner>,
     /// Tasks in the set that somebody has aborted: mostly none, which is quickly seen.
     aborted: Cell<u32>,
+    /// There are others of the same nexus at the same LU.
+    joined: OnceCell<Joined>,
 }
 
 /// A place in the set; leaving is dropping it.
@@ -111,11 +122,28 @@ pub struct Leaving(Vec<(u32, u32)>);
 
 const NO_SLOT: u32 = u32::MAX;
 
+type Wakers = std::iter::Chain<std::option::IntoIter<Waker>, std::vec::IntoIter<Waker>>;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Free,
     Dormant,
+    /// At the head, until the other sets have heard of it.
+    Holding,
     Enabled,
+}
+
+/// What a task has to do with the other sets of its nexus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Nothing.
+    Own,
+    /// It cannot begin before they have made way.
+    Asked(Turn),
+    /// They have.
+    Made(Turn),
+    /// It is no task but a gate: the task is in another set.
+    Gate(Turn),
 }
 
 struct Slot {
@@ -127,7 +155,14 @@ struct Slot {
     attribute: Attribute,
     phase: Phase,
     aborted: Option<Aborted>,
+    way: Way,
     waker: Option<Waker>,
+}
+
+impl Slot {
+    fn is_task(&self) -> bool {
+        self.phase != Phase::Free && !matches!(self.way, Way::Gate(_))
+    }
 }
 
 struct Inner {
@@ -145,9 +180,11 @@ struct Inner {
     running_head: u32,
     running_aca: u32,
     aca: bool,
+    /// HEAD OF QUEUE tasks in other sets.
+    holds: Vec<Turn>,
     /// Nothing is in the way of a SIMPLE task.
     open: bool,
-    /// Who waits for tasks to leave.
+    /// Who waits for tasks to leave, or for gates.
     drains: Vec<Waker>,
 }
 
@@ -165,10 +202,12 @@ impl TaskSet {
             running_head: 0,
             running_aca: 0,
             aca: false,
+            holds: Vec::new(),
             open: true,
             drains: Vec::new(),
         };
-        Self { inner: RefCell::new(inner), aborted: Cell::new(0) }
+        let (aborted, joined) = (Cell::new(0), OnceCell::new());
+        Self { inner: RefCell::new(inner), aborted, joined }
     }
 
     /// Lets a task in; [`Entered::turn`] says when it may begin.
@@ -183,7 +222,7 @@ impl TaskSet {
             inner.running += 1;
             inner.take(tag, attribute, Phase::Enabled)
         } else {
-            inner.enter_slowly(tag, attribute)?
+            self.enter_slowly(&mut inner, tag, attribute)?
         };
         Ok(Entered { set: self, slot, at_once })
     }
@@ -197,7 +236,7 @@ impl TaskSet {
     /// Whether such a task is in the set.
     pub fn contains(&self, which: Which) -> bool {
         let inner = self.inner.borrow();
-        inner.slots.iter().any(|slot| slot.phase != Phase::Free && which.matches(slot.tag))
+        inner.slots.iter().any(|slot| slot.is_task() && which.matches(slot.tag))
     }
 
     pub fn len(&self) -> usize {
@@ -217,6 +256,10 @@ impl TaskSet {
     /// was one.
     pub fn clear_aca(&self) -> (bool, Leaving) {
         let had = self.has_aca();
+        if let Some(joined) = self.joined.get() {
+            // Whoever has it cleared waits for the others himself.
+            drop(joined.set_aca(false));
+        }
         let is_meant = |_: u32, slot: &Slot| slot.attribute == Attribute::Aca;
         let leaving = self.abort_if(Aborted::Silently, is_meant, |inner| inner.aca = false);
         (had, leaving)
@@ -243,6 +286,47 @@ impl TaskSet {
         .await;
     }
 
+    #[cold]
+    fn enter_slowly(
+        &self,
+        inner: &mut Inner,
+        tag: u64,
+        attribute: Attribute,
+    ) -> Result<u32, NotAdmitted> {
+        let joined = self.joined.get();
+        let phase = match attribute {
+            Attribute::Aca if !inner.aca => return Err(NotAdmitted::NoAca),
+            Attribute::Aca if inner.running_aca > 0 => return Err(NotAdmitted::AcaActive),
+            Attribute::Aca => {
+                joined.map_or(Ok(()), Joined::begin_aca)?;
+                Phase::Enabled
+            }
+            _ if inner.aca => return Err(NotAdmitted::AcaActive),
+            Attribute::HeadOfQueue if joined.is_some() => Phase::Holding,
+            Attribute::HeadOfQueue => Phase::Enabled,
+            Attribute::Simple => Phase::Dormant,
+            Attribute::Ordered
+                if inner.running == 0 && inner.running_head == 0 && joined.is_none() =>
+            {
+                // Nothing dormant either: it would be running.
+                Phase::Enabled
+            }
+            Attribute::Ordered => Phase::Dormant,
+        };
+        let slot = inner.take(tag, attribute, phase);
+        if matches!(attribute, Attribute::Ordered | Attribute::HeadOfQueue)
+            && let Some(joined) = joined
+        {
+            inner.slots[slot as usize].way = Way::Asked(joined.take_turn(attribute));
+        }
+        match phase {
+            Phase::Dormant => inner.dormant.push_back(slot),
+            _ => inner.count(attribute, 1),
+        }
+        inner.look();
+        Ok(slot)
+    }
+
     /// Aborts the tasks that are meant and changes what stops the others, in one step.
     fn abort_if(
         &self,
@@ -254,7 +338,7 @@ impl TaskSet {
         let mut wakers = Vec::new();
         let mut inner = self.inner.borrow_mut();
         let slots = inner.slots.iter_mut().zip(0_u32..);
-        let present = slots.filter(|(slot, _)| slot.phase != Phase::Free);
+        let present = slots.filter(|(slot, _)| slot.is_task());
         for (slot, at) in present.filter(|(slot, at)| is_meant(*at, slot)) {
             if slot.aborted.is_none() {
                 slot.aborted = Some(how);
@@ -275,10 +359,8 @@ impl TaskSet {
     /// back to it.
     fn advance(&self) {
         loop {
-            let Some(waker) = self.inner.borrow_mut().enable_next() else { return };
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+            let Some(wakers) = self.inner.borrow_mut().enable_next() else { return };
+            wakers.into_iter().for_each(Waker::wake);
         }
     }
 
@@ -286,18 +368,23 @@ impl TaskSet {
     #[cold]
     fn take_out(&self, at: u32) {
         let mut inner = self.inner.borrow_mut();
+        let way = std::mem::replace(&mut inner.slots[at as usize].way, Way::Own);
+        let is_gate = matches!(way, Way::Gate(_));
+        inner.len += u32::from(is_gate);
         let (attribute, phase, aborted) = inner.free(at);
         if aborted {
             self.aborted.set(self.aborted.get() - 1);
         }
         match phase {
-            Phase::Enabled => inner.count(attribute, -1),
+            Phase::Enabled | Phase::Holding => inner.count(attribute, -1),
             // Given up before its turn came.
-            _ => inner.dormant.retain(|&it| it != at),
+            Phase::Dormant | Phase::Free => inner.dormant.retain(|&it| it != at),
         }
         inner.look();
-        let drains = if aborted { std::mem::take(&mut inner.drains) } else { Vec::new() };
+        let is_awaited = aborted || is_gate;
+        let drains = if is_awaited { std::mem::take(&mut inner.drains) } else { Vec::new() };
         drop(inner);
+        self.leave_others(attribute, way);
         drains.into_iter().for_each(Waker::wake);
         self.advance();
     }
@@ -309,6 +396,9 @@ impl Entered<'_> {
     pub async fn turn(&self) -> Result<(), Aborted> {
         if self.is_enabled() {
             return self.aborted().map_or(Ok(()), Err);
+        }
+        if self.set.joined.get().is_some() {
+            self.wait_for_others().await?;
         }
         self.wait_for_turn().await
     }
@@ -344,18 +434,24 @@ impl Entered<'_> {
     }
 
     /// The command ends with CHECK CONDITION. Whether this ends others, or stops them, is said by
-    /// the command (NACA) and by the LU (QERR).
-    pub fn fault(&self, fault: Fault) {
+    /// the command (NACA) and by the LU (QERR). Wait for the other sets before it is answered.
+    pub fn fault(&self, fault: Fault) -> Told {
+        let was_aca = self.attribute() == Attribute::Aca;
         // SAM-5 5.10: whoever was aborted has nothing to say any more.
-        if self.aborted().is_some() {
-            return;
+        if self.aborted().is_some() || !fault.aca && !fault.abort_others && !was_aca {
+            return Told::default();
         }
+        let told = self.tell_fault(fault, was_aca);
         let is_other = |at: u32, _: &Slot| fault.abort_others && at != self.slot;
         let _ = self.set.abort_if(Aborted::Silently, is_other, |inner| {
-            let was_aca = inner.slots[self.slot as usize].attribute == Attribute::Aca;
             // SAM-5 5.10.3: an ACA task that fails without NACA ends the condition.
             inner.aca = fault.aca || inner.aca && !was_aca;
         });
+        told
+    }
+
+    fn attribute(&self) -> Attribute {
+        self.set.inner.borrow().slots[self.slot as usize].attribute
     }
 
     async fn wait_for_turn(&self) -> Result<(), Aborted> {
@@ -396,30 +492,6 @@ impl Drop for Entered<'_> {
 }
 
 impl Inner {
-    #[cold]
-    fn enter_slowly(&mut self, tag: u64, attribute: Attribute) -> Result<u32, NotAdmitted> {
-        let phase = match attribute {
-            Attribute::Aca if !self.aca => return Err(NotAdmitted::NoAca),
-            Attribute::Aca if self.running_aca > 0 => return Err(NotAdmitted::AcaActive),
-            Attribute::Aca => Phase::Enabled,
-            _ if self.aca => return Err(NotAdmitted::AcaActive),
-            Attribute::HeadOfQueue => Phase::Enabled,
-            Attribute::Simple => Phase::Dormant,
-            Attribute::Ordered if self.running == 0 && self.running_head == 0 => {
-                // Nothing dormant either: it would be running.
-                Phase::Enabled
-            }
-            Attribute::Ordered => Phase::Dormant,
-        };
-        let slot = self.take(tag, attribute, phase);
-        match phase {
-            Phase::Enabled => self.count(attribute, 1),
-            _ => self.dormant.push_back(slot),
-        }
-        self.look();
-        Ok(slot)
-    }
-
     #[inline]
     fn take(&mut self, tag: u64, attribute: Attribute, phase: Phase) -> u32 {
         self.len += 1;
@@ -436,9 +508,8 @@ impl Inner {
 
     #[cold]
     fn grow(&mut self, tag: u64, attribute: Attribute, phase: Phase) -> u32 {
-        let slot =
-            Slot { tag, serial: 0, next: NO_SLOT, attribute, phase, aborted: None, waker: None };
-        self.slots.push(slot);
+        let (serial, next, aborted, way, waker) = (0, NO_SLOT, None, Way::Own, None);
+        self.slots.push(Slot { tag, serial, next, attribute, phase, aborted, way, waker });
         self.slots.len() as u32 - 1
     }
 
@@ -473,26 +544,29 @@ impl Inner {
         self.open = !self.aca
             && self.running_head == 0
             && self.running_ordered == 0
+            && self.holds.is_empty()
             && self.dormant.is_empty();
     }
 
-    /// Enables the oldest dormant task if nothing is in its way.
-    fn enable_next(&mut self) -> Option<Option<Waker>> {
-        if self.aca || self.running_head > 0 || self.running_ordered > 0 {
+    /// Enables the oldest dormant task if nothing is in its way; says whom to wake.
+    fn enable_next(&mut self) -> Option<Wakers> {
+        if self.aca || self.running_head > 0 || self.running_ordered > 0 || !self.holds.is_empty() {
             return None;
         }
         let at = *self.dormant.front()?;
-        let attribute = self.slots[at as usize].attribute;
-        if attribute == Attribute::Ordered && self.running > 0 {
+        let Slot { attribute, way, .. } = self.slots[at as usize];
+        let is_early = self.running > 0 || matches!(way, Way::Asked(_));
+        if attribute == Attribute::Ordered && is_early {
             return None;
         }
         self.dormant.pop_front();
         self.count(attribute, 1);
         let slot = &mut self.slots[at as usize];
         slot.phase = Phase::Enabled;
-        let waker = slot.waker.take();
+        let of_task = slot.waker.take();
         self.look();
-        Some(waker)
+        let of_gate = matches!(way, Way::Gate(_)).then(|| std::mem::take(&mut self.drains));
+        Some(of_task.into_iter().chain(of_gate.unwrap_or_default()))
     }
 
     fn is_in(&self, at: u32, serial: u32) -> bool {

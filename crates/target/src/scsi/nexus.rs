@@ -158,11 +158,11 @@ impl Nexus {
             None => Box::pin(self.execute_rarely(unit, parsed, &entered, data)).await,
         };
         self.traffic.count(answer.len, data.out.len());
-        match entered.aborted() {
-            Some(how) => Answer::aborted(how),
-            None if answer.sense.is_some() => failed(unit, parsed, &entered, answer),
+        let answer = match answer.sense {
+            Some(_) => failed(unit, parsed, &entered, answer).await,
             None => answer,
-        }
+        };
+        entered.aborted().map_or(answer, Answer::aborted)
     }
 
     async fn execute_rarely(
@@ -353,11 +353,22 @@ fn not_admitted(unit: &Unit, why: NotAdmitted) -> Answer {
 }
 
 /// A CHECK CONDITION leaves: in the format that the client wants, and with what it does to the
-/// other tasks.
+/// other tasks, on this core and on others.
 #[cold]
-fn failed(unit: &Unit, parsed: &Parsed, entered: &Entered<'_>, answer: Answer) -> Answer {
+fn failed(
+    unit: &Unit,
+    parsed: &Parsed,
+    entered: &Entered<'_>,
+    answer: Answer,
+) -> impl Future<Output = Answer> + use<> {
     let control = unit.view().modes.control;
-    entered.fault(Fault { aca: parsed.is_naca(), abort_others: control.error_queue.aborts() });
+    let abort_others = control.error_queue.aborts();
+    let told = entered.fault(Fault { aca: parsed.is_naca(), abort_others });
     let sense = answer.sense.map(|sense| sense.in_format(control.descriptor_sense));
-    Answer { sense, ..answer }
+    async move {
+        if !told.is_empty() {
+            told.all().await;
+        }
+        Answer { sense, ..answer }
+    }
 }

@@ -143,7 +143,7 @@ fn take(story: &mut Story<'_>, step: Step) {
         }
         Step::Fault(at, fault) if at < count && story.tasks[at].began => {
             let task = &story.tasks[at];
-            task.entered.fault(fault);
+            assert!(task.entered.fault(fault).is_empty());
             if task.aborted {
                 return;
             }

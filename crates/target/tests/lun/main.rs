@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod across;
 mod admit;
 mod attention;
 mod kit;

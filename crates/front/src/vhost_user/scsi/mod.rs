@@ -5,13 +5,13 @@
 //! | request queues, on all cores | `request` |
 //! | task management, notifications asked for | `control` |
 //! | what happens at LUNs, told to the driver | `events` |
+//! | the order of commands on different cores | `order` |
 //!
 //! The nexus of an adapter is one [`Nexus`] on each core, made by whoever makes the adapter, who
 //! also maps LUNs there and then says so with [`Adapter::plugged`]. All of them share attentions;
-//! each has a task set of its own. So ORDERED and HEAD OF QUEUE mean what they say among the
-//! commands of one core, and between queues of different cores nothing: order between queues is the
-//! driver's business (5.6.6.1). An ACA stops the core that it arose on, and CLEAR ACA ends it
-//! wherever it is.
+//! each has a task set of its own, which SIMPLE commands share with nobody. ORDERED, HEAD OF QUEUE
+//! and ACA mean what they say among the commands of all cores, because whoever maps LUNs has
+//! [`join`]ed their sets: such a command is announced to the other cores before it begins.
 //!
 //! The control and the event queue live at home, the first request queue on the core after it. The
 //! in-flight area covers all of them. After a restart, what is found on a request queue runs again
@@ -21,6 +21,7 @@
 
 mod control;
 mod events;
+mod order;
 mod request;
 
 use std::collections::BTreeMap;
@@ -46,6 +47,7 @@ use super::ring::{Buffers, Chain};
 use super::session::{SEG_MAX, Session};
 use control::ControlQueue;
 use events::EventQueue;
+pub use order::join;
 use request::RequestQueue;
 
 /// Commands that a driver is told to have at one LUN at most.

@@ -26,7 +26,7 @@ pub use driver::{Buf, Desc, Ring};
 pub use guest::Guest;
 pub use log::{Log, pages_of};
 pub use machine::{Machine, Options, Pending, header, take_signal, wait_for};
-pub use scsi::{Reply, ScsiDriver, ScsiServer, cdb};
+pub use scsi::{Command, Reply, ScsiDriver, ScsiServer, cdb};
 pub use server::{Server, Setting};
 
 use std::time::Duration;

@@ -9,9 +9,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use front::vhost_user::{Adapter, Enter, Info, Limits, Scsi, Spec};
+use front::vhost_user::{Adapter, Enter, Info, Limits, Scsi, Spec, join};
 use rt::{Core, Remote, Spin};
 use target::lun::access::{Access, AccessState, Altered, Group, Port};
+use target::lun::admit::Across;
 use target::lun::attention::AttentionSet;
 use target::lun::{
     Change, Config, Handle, Identity, Ledger, Local, Medium, Modes, NexusId, PortId, State,
@@ -131,8 +132,9 @@ impl ScsiServer {
     }
 
     fn map(&self, number: u16, disk: &Arc<Disk>) {
+        let across = Arc::<Across>::default();
         for remote in &self.cores {
-            let open = disk.open();
+            let (open, across) = (disk.open(), across.clone());
             let mapped = remote.call(move |core| async move {
                 let here = of_core(&core);
                 let medium = Medium::LOADED;
@@ -150,7 +152,9 @@ impl ScsiServer {
                 let (kind, id) = (Kind::Disk, here.nexus.id().clone());
                 let settings =
                     Settings { kind, removable: false, read_only: false, tasks_max: 256 };
-                here.nexus.map(number, Unit::new(id, handle, attentions, settings)).unwrap();
+                let unit = Unit::new(id, handle, attentions, settings);
+                join(&core, &unit, &across);
+                here.nexus.map(number, unit).unwrap();
                 here.nexus.told_luns();
                 here.ledgers.borrow_mut().insert(number, ledger);
             });

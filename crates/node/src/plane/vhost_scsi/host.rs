@@ -5,23 +5,33 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use front::vhost_user;
 use model::AdapterId;
 use rt::Core;
+use target::lun::admit::Across;
 use target::lun::attention::{AttentionSet, Attentions};
 use target::lun::{NexusId, PortId};
 use target::scsi::persist::transport_id;
-use target::scsi::{Nexus, Settings, TargetPort, TaskManagement, Unit};
+use target::scsi::{Nexus, TargetPort, TaskManagement, Unit};
 use uuid::Uuid;
 use wire::scsi::LogicalUnitNumber;
 use wire::scsi::reservation::Protocol;
 
 use super::super::spawner::Spawner;
 use super::super::units::{Handles, VHOST_USER_PORT};
+use super::Shown;
 
 pub struct CoreHost {
     handles: Rc<Handles>,
     env: Rc<Spawner>,
     nexuses: RefCell<HashMap<AdapterId, Rc<Nexus>>>,
+}
+
+/// What the cores share of one nexus at one LU.
+#[derive(Clone)]
+pub struct Shared {
+    attentions: Arc<Attentions>,
+    across: Arc<Across>,
 }
 
 impl CoreHost {
@@ -45,23 +55,19 @@ impl CoreHost {
         nexus
     }
 
-    /// What an LU has to tell a new nexus, which all cores share.
-    pub fn attentions(&self, uuid: Uuid) -> Option<Arc<Attentions>> {
-        Some(self.handles.get(uuid)?.attentions(AttentionSet::NONE))
+    /// What all cores share of a new nexus at an LU.
+    pub fn shared(&self, uuid: Uuid) -> Option<Shared> {
+        let attentions = self.handles.get(uuid)?.attentions(AttentionSet::NONE);
+        Some(Shared { attentions, across: Arc::default() })
     }
 
     /// Shows an LU. False: it is not here, or the LUN is taken.
-    pub fn map(
-        &self,
-        adapter: &AdapterId,
-        number: u16,
-        uuid: Uuid,
-        attentions: Arc<Attentions>,
-        settings: Settings,
-    ) -> bool {
-        let Some(handle) = self.handles.get(uuid) else { return false };
+    pub fn map(&self, adapter: &AdapterId, number: u16, shown: Shown, shared: Shared) -> bool {
+        let Some(handle) = self.handles.get(shown.device) else { return false };
         let nexus = self.nexus(adapter);
-        let unit = Unit::new(nexus.id().clone(), handle, attentions, settings);
+        let Shared { attentions, across } = shared;
+        let unit = Unit::new(nexus.id().clone(), handle, attentions, shown.settings);
+        vhost_user::join(self.core(), &unit, &across);
         nexus.map(number, unit).is_ok()
     }
 

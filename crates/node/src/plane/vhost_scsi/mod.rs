@@ -60,6 +60,7 @@ struct Door {
 }
 
 /// What is asked of the units that are to be shown.
+#[derive(Clone)]
 pub(super) struct Shown {
     pub device: Uuid,
     pub settings: Settings,
@@ -101,14 +102,14 @@ impl VhostScsi {
         if self.adapters().get(adapter).is_some_and(is_open) {
             return Ok(());
         }
-        let Shown { device, settings } = shown;
+        let device = shown.device;
         let first = &self.hosts.each()[0];
-        let attentions = first.call(async move |host| host.attentions(device)).await.flatten();
+        let shared = first.call(async move |host| host.shared(device)).await.flatten();
         let not_owned = || ApiError::failed(format!("device {device} has no owner"));
-        let attentions = attentions.ok_or_else(not_owned)?;
+        let shared = shared.ok_or_else(not_owned)?;
         let of = adapter.clone();
         let mapped = self.hosts.call(move |host| {
-            let is_mapped = host.map(&of, number, device, attentions.clone(), settings.clone());
+            let is_mapped = host.map(&of, number, shown.clone(), shared.clone());
             async move { is_mapped }
         });
         if mapped.await.contains(&Some(false)) {
