@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use block::{Buffer, Device, Error, ErrorKind, Request};
 use rt::{Core, CoreId, Placed};
@@ -72,37 +72,69 @@ impl Places {
 pub struct Shared {
     pub places: Places,
     pub layouts: Vec<Layout>,
+    names: Vec<String>,
+    held: Mutex<HeldDisks>,
+}
+
+/// What keeps the disks, until they are let go.
+struct HeldDisks {
     backings: Vec<Arc<dyn Backing>>,
     /// Each core's.
-    cores: Mutex<BTreeMap<CoreId, Placed<Disks>>>,
+    cores: BTreeMap<CoreId, Placed<Disks>>,
 }
 
 impl Shared {
     pub fn new(disks: Vec<(Arc<dyn Backing>, Layout)>) -> Arc<Self> {
-        let (backings, layouts) = disks.into_iter().unzip();
-        let (places, cores) = Default::default();
-        Arc::new(Self { places, layouts, backings, cores })
+        let (backings, layouts): (Vec<Arc<dyn Backing>>, _) = disks.into_iter().unzip();
+        let names = backings.iter().map(|backing| backing.name().to_owned()).collect();
+        let held = Mutex::new(HeldDisks { backings, cores: BTreeMap::new() });
+        Arc::new(Self { places: Places::default(), layouts, names, held })
     }
 
-    /// The disks for this core.
+    /// The disks for this core; none when they were let go.
     pub fn on(self: &Arc<Self>, core: &Core) -> Rc<Disks> {
-        let mut cores = self.cores.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(disks) = cores.get(&core.id()).and_then(|placed| placed.here(core)) {
+        let mut held = self.lock();
+        if let Some(disks) = held.cores.get(&core.id()).and_then(|placed| placed.here(core)) {
             return disks;
         }
-        let devices = self.backings.iter().map(|backing| backing.device(core)).collect();
+        let devices: Vec<_> = held.backings.iter().map(|backing| backing.device(core)).collect();
+        let is_closed = devices.is_empty();
         let disks = Rc::new(Disks { shared: self.clone(), devices, spare: RefCell::default() });
-        cores.insert(core.id(), Placed::new(core, disks.clone()));
+        if !is_closed {
+            held.cores.insert(core.id(), Placed::new(core, disks.clone()));
+        }
         disks
     }
 
-    /// Lets go of the disks, when no LU uses them any more.
-    pub fn close(&self) {
-        self.cores.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    /// Lets go of the disks, when no LU uses them any more. They are closed when every core has
+    /// done so too, and whatever else still knows them.
+    pub async fn close(&self) {
+        let cores = {
+            let mut held = self.lock();
+            held.backings.clear();
+            std::mem::take(&mut held.cores)
+        };
+        let gone: Vec<_> = cores
+            .into_values()
+            .map(|placed| {
+                let remote = placed.remote().clone();
+                drop(placed);
+                // Behind the letter that lets go of them.
+                remote.call(|_| std::future::ready(()))
+            })
+            .collect();
+        for reply in gone {
+            // None: the core has ended.
+            let _ = reply.await;
+        }
     }
 
     pub fn name(&self, disk: u32) -> &str {
-        self.backings[disk as usize].name()
+        &self.names[disk as usize]
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HeldDisks> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -122,7 +154,7 @@ impl Disks {
     pub fn locate(&self, at: Spot) -> Result<(&dyn Device, u64), Error> {
         let place = self.shared.places.get(at.slab).and_then(|Home { disk, index }| {
             let start = self.shared.layouts[disk as usize].slab(index)?;
-            Some((&*self.devices[disk as usize], start + u64::from(at.block) * BLOCK_BYTES))
+            Some((&**self.devices.get(disk as usize)?, start + u64::from(at.block) * BLOCK_BYTES))
         });
         place.ok_or_else(|| {
             Error::new(ErrorKind::Medium).note(format!("slab {} is on no disk", at.slab))

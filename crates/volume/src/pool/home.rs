@@ -5,10 +5,12 @@
 //! of the pool, which grows with every opening and is durable before anything is written under it:
 //! owners of LUs have it as theirs, so that no owner ever has the epoch of one before.
 
+mod find;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use block::Error;
 use rt::Core;
@@ -64,6 +66,26 @@ pub enum PoolError {
     Full,
     #[error("LU {0:02x?} is not in this pool")]
     NoLu([u8; 16]),
+    #[error("LU {0:02x?} is open: close it first")]
+    Open([u8; 16]),
+    #[error("the pool was closed")]
+    Closed,
+}
+
+/// The right to be the owner of an LU, until it is dropped.
+pub struct Tenure {
+    /// Higher than that of any owner before.
+    pub epoch: u64,
+    /// There was one before since the pool was opened.
+    pub is_again: bool,
+    _held: Arc<()>,
+}
+
+/// Who owned an LU since the pool was opened.
+#[derive(Default)]
+struct Owned {
+    times: u64,
+    by: Weak<()>,
 }
 
 struct Table {
@@ -79,7 +101,8 @@ struct Table {
 pub struct Pool {
     core: Core,
     pub shared: Arc<Shared>,
-    disks: Rc<Disks>,
+    /// None when it was closed.
+    disks: RefCell<Option<Rc<Disks>>>,
     id: Owner,
     name: String,
     shape: Shape,
@@ -89,8 +112,7 @@ pub struct Pool {
     numbers: RefCell<BTreeSet<u32>>,
     /// Where to look for the next one that is not.
     next_number: Cell<u32>,
-    /// How often each LU was opened.
-    openings: RefCell<BTreeMap<[u8; 16], u64>>,
+    owned: RefCell<BTreeMap<[u8; 16], Owned>>,
     /// One change of the tables at a time.
     is_changing: Cell<bool>,
     changed: Notify,
@@ -158,50 +180,6 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Opens a pool from its disks.
-    pub async fn open(core: &Core, backings: Vec<Arc<dyn Backing>>) -> Result<Rc<Self>, PoolError> {
-        let mut labels: Vec<(Arc<dyn Backing>, Label)> = Vec::new();
-        for backing in backings {
-            let label = read_label(core, &backing).await?;
-            if let Some((other, _)) = labels.iter().find(|(_, known)| known.pv == label.pv) {
-                let (disk, other) = (backing.name().to_owned(), other.name().to_owned());
-                return Err(PoolError::Twice { disk, other });
-            }
-            labels.push((backing, label));
-        }
-        labels.sort_by_key(|(_, label)| label.pv);
-        let newest = labels.iter().map(|(_, label)| label).max_by_key(|label| label.epoch);
-        let Some(newest) = newest.cloned() else {
-            return Err(PoolError::Missing { wanted: 1, found: 0 });
-        };
-        if labels.len() != usize::from(newest.members) {
-            return Err(PoolError::Missing { wanted: newest.members, found: labels.len() });
-        }
-        let (mut all, mut tables) = (Vec::new(), Vec::new());
-        for (backing, label) in labels {
-            let disk = backing.name().to_owned();
-            if label.pool != newest.pool {
-                let (found, wanted) = (label.pool_name, newest.pool_name);
-                return Err(PoolError::OtherPool { disk, found, wanted });
-            }
-            let is = backing.device(core).geometry().size;
-            if is < label.size {
-                return Err(PoolError::Shrunk { disk, was: label.size, is });
-            }
-            let layout = Layout::new(label.shape, label.size)
-                .map_err(|error| PoolError::Unfit { disk, error })?;
-            tables.push(Table::new(label, &layout));
-            all.push((backing, layout));
-        }
-        let what = (newest.pool, newest.pool_name, newest.shape);
-        let pool = Self::new(core, what, Shared::new(all), tables, newest.epoch + 1);
-        // What a process that was killed has written may be read here and yet be lost later.
-        pool.sync().await?;
-        pool.read_tables().await?;
-        pool.write_labels().await?;
-        Ok(pool)
-    }
-
     fn new(
         core: &Core,
         (id, name, shape): (Owner, String, Shape),
@@ -209,7 +187,7 @@ impl Pool {
         tables: Vec<Table>,
         epoch: u64,
     ) -> Rc<Self> {
-        let disks = shared.on(core);
+        let disks = RefCell::new(Some(shared.on(core)));
         Rc::new(Self {
             core: core.clone(),
             shared,
@@ -221,7 +199,7 @@ impl Pool {
             tables: RefCell::new(tables),
             numbers: RefCell::default(),
             next_number: Cell::new(0),
-            openings: RefCell::default(),
+            owned: RefCell::default(),
             is_changing: Cell::new(false),
             changed: Notify::new(),
         })
@@ -235,16 +213,40 @@ impl Pool {
         &self.name
     }
 
+    /// Higher than that of any time before that it was open.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     pub fn shape(&self) -> Shape {
         self.shape
     }
 
-    /// The epoch of an LU's next owner: higher than that of any before.
-    pub fn next_epoch(&self, lu: [u8; 16]) -> u64 {
-        let mut openings = self.openings.borrow_mut();
-        let opened = openings.entry(lu).or_default();
-        *opened += 1;
-        (self.epoch << OPENINGS_BITS) + *opened
+    /// Makes somebody the owner of an LU.
+    pub fn tenure(&self, lu: [u8; 16]) -> Result<Tenure, PoolError> {
+        let mut all = self.owned.borrow_mut();
+        let owned = all.entry(lu).or_default();
+        if owned.by.strong_count() > 0 {
+            return Err(PoolError::Open(lu));
+        }
+        let (held, is_again) = (Arc::new(()), owned.times > 0);
+        *owned = Owned { times: owned.times + 1, by: Arc::downgrade(&held) };
+        let epoch = (self.epoch << OPENINGS_BITS) + owned.times;
+        Ok(Tenure { epoch, is_again, _held: held })
+    }
+
+    /// Lets go of the disks, so that others may use them, or this process may open the pool again.
+    /// Every LU was closed, and is dropped with its devices: they keep what they use of a disk.
+    pub async fn close(&self) -> Result<(), PoolError> {
+        let is_open = |(_, owned): &(&[u8; 16], &Owned)| owned.by.strong_count() > 0;
+        if let Some((lu, _)) = self.owned.borrow().iter().find(is_open) {
+            return Err(PoolError::Open(*lu));
+        }
+        // A change of the tables that is under way ends.
+        self.changed.until(|| !self.is_changing.get()).await;
+        self.disks.take();
+        self.shared.close().await;
+        Ok(())
     }
 
     pub fn core(&self) -> &Core {
@@ -302,8 +304,11 @@ impl Pool {
         .and_then(|slabs| if slabs.is_empty() { Err(PoolError::Full) } else { Ok(slabs) })
     }
 
-    /// Takes all slabs of an LU back. Nobody uses them any more.
+    /// Takes all slabs of an LU back, which is not open.
     pub async fn revoke(&self, lu: [u8; 16]) -> Result<(), PoolError> {
+        if self.owned.borrow().get(&lu).is_some_and(|owned| owned.by.strong_count() > 0) {
+            return Err(PoolError::Open(lu));
+        }
         let freed = self.change(|tables, _| {
             let mut changed = Vec::new();
             for (disk, table) in (0..).zip(tables) {
@@ -341,6 +346,7 @@ impl Pool {
         f: impl FnOnce(&mut Vec<Table>, &mut BTreeSet<u32>) -> Vec<(Home, Slab)>,
     ) -> Result<Vec<u32>, PoolError> {
         self.changed.until(|| !self.is_changing.get()).await;
+        let _disks = self.disks()?;
         self.is_changing.set(true);
         let changed = f(&mut self.tables.borrow_mut(), &mut self.numbers.borrow_mut());
         let written = self.write_changed(&changed).await;
@@ -442,7 +448,7 @@ impl Pool {
         let mut read = Vec::new();
         for at in places {
             let image =
-                self.disks.read_own(disk, at).await.map_err(|error| self.of(disk, error))?;
+                self.disks()?.read_own(disk, at).await.map_err(|error| self.of(disk, error))?;
             read.push(slabs::decode(&image, &self.id, page));
         }
         let heads = [0, 1].map(|place| read[place].as_ref().map(|it| it.0).map_err(|flaw| *flaw));
@@ -471,11 +477,16 @@ impl Pool {
     }
 
     async fn write(&self, disk: u32, at: u64, page: &super::page::Page) -> Result<(), PoolError> {
-        self.disks.write_own(disk, at, page).await.map_err(|error| self.of(disk, error))
+        self.disks()?.write_own(disk, at, page).await.map_err(|error| self.of(disk, error))
     }
 
     async fn sync(&self) -> Result<(), PoolError> {
-        self.disks.sync().await.map_err(|error| PoolError::Disk { disk: self.name.clone(), error })
+        let of = |error| PoolError::Disk { disk: self.name.clone(), error };
+        self.disks()?.sync().await.map_err(of)
+    }
+
+    pub(super) fn disks(&self) -> Result<Rc<Disks>, PoolError> {
+        self.disks.borrow().clone().ok_or(PoolError::Closed)
     }
 
     fn of(&self, disk: u32, error: Error) -> PoolError {
@@ -485,24 +496,4 @@ impl Pool {
     fn name_of(&self, disk: u32) -> String {
         self.shared.name(disk).to_owned()
     }
-}
-
-/// The label of a disk: the newer of those at its two ends.
-pub async fn read_label(core: &Core, backing: &Arc<dyn Backing>) -> Result<Label, PoolError> {
-    let device = backing.device(core);
-    let of = |error| PoolError::Disk { disk: backing.name().to_owned(), error };
-    let size = device.geometry().size;
-    let last = (size / PAGE_BYTES as u64).saturating_sub(1) * PAGE_BYTES as u64;
-    let mut found: Vec<Result<Label, Unlabelled>> = Vec::new();
-    for (end, at) in [(End::Front, 0), (End::Back, last)] {
-        let buffer = block::Buffer::zeroed(PAGE_BYTES);
-        device.io(&block::Request::read(at, buffer.sgl())).await.map_err(of)?;
-        let bytes = buffer.to_vec();
-        let page = super::page::Page::of_bytes(bytes.first_chunk().expect("a page"));
-        found.push(Label::decode(&page, end));
-    }
-    let newest = found.iter().flatten().max_by_key(|label| label.epoch).cloned();
-    let why = || found.iter().find_map(|label| label.clone().err());
-    let why = || why().unwrap_or(Unlabelled::Flaw(Flaw::Blank));
-    newest.ok_or_else(|| PoolError::Unlabelled { disk: backing.name().to_owned(), error: why() })
 }

@@ -21,7 +21,7 @@ use super::super::journal::Spot;
 use super::super::map::{Form, MapPage, Run, resolve};
 use super::super::shape::BLOCK_BYTES;
 use super::Lu;
-use super::passage::{Passage, Turn};
+use super::passage::{Passage, Turn, UnderWay};
 use super::service::Service;
 
 /// The pages of one number, of every layer that has it; the top layer's is the first.
@@ -38,6 +38,9 @@ pub(super) struct Handle {
     geometry: Cell<Geometry>,
     pub(super) gate: Rc<Gate>,
     passage: Rc<Passage>,
+    pub(super) under_way: Rc<UnderWay>,
+    /// Nothing is begun any more.
+    is_closed: Cell<bool>,
     pages: RefCell<HashMap<u64, Stack>>,
     /// How often they were forgotten.
     forgotten: Cell<u64>,
@@ -87,6 +90,8 @@ impl Handle {
             geometry: Cell::new(lu.geometry()),
             gate: Rc::default(),
             passage: Rc::default(),
+            under_way: Rc::default(),
+            is_closed: Cell::new(false),
             pages: RefCell::default(),
             forgotten: Cell::new(0),
             flights: RefCell::default(),
@@ -117,6 +122,24 @@ impl Handle {
         self.watch.notify();
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed.get()
+    }
+
+    /// Begins nothing any more. Without pages nothing goes straight to a disk either.
+    pub(super) fn refuse(&self) {
+        self.is_closed.set(true);
+        self.forget_pages();
+    }
+
+    /// Waits until nothing of it is under way.
+    pub(super) async fn ended(&self) {
+        self.gate.released().await;
+        self.gate.settled(Span::new(0, u64::MAX)).await;
+        self.under_way.over().await;
+        self.passage.over().await;
+    }
+
     /// There is another layer.
     pub(super) fn forget_pages(&self) {
         self.pages.borrow_mut().clear();
@@ -134,7 +157,9 @@ impl Handle {
             // What was asked for before a snapshot says nothing of what is there behind it.
             if self.forgotten.get() == before {
                 let stack: Stack = found.into();
-                self.pages.borrow_mut().insert(page, stack.clone());
+                if !self.is_closed.get() {
+                    self.pages.borrow_mut().insert(page, stack.clone());
+                }
                 return Ok(stack);
             }
         }
@@ -239,11 +264,11 @@ impl Handle {
         let is_whole = span == span.widened(BLOCK_BYTES);
         let busy = is_whole.then(|| self.gate.enter(span));
         let me = self.clone();
-        async move {
+        self.under_way.with(async move {
             let outcome = me.change_range(buf, span).await;
             drop(busy);
             outcome
-        }
+        })
     }
 
     /// Starts what was held back, or holds it back again.
@@ -353,10 +378,6 @@ impl Drop for PoolDevice {
         let handle = self.handle.clone();
         let core = handle.core.clone();
         // The handle stays a member until what it has in flight has ended.
-        core.spawn(async move {
-            handle.gate.released().await;
-            handle.gate.settled(Span::new(0, u64::MAX)).await;
-            handle.passage.over().await;
-        });
+        core.spawn(async move { handle.ended().await });
     }
 }

@@ -53,6 +53,8 @@ pub struct Lu {
     ledger: Arc<Ledger<Handle>>,
     /// Nothing is written any more.
     has_failed: Arc<AtomicBool>,
+    /// Nothing is begun any more.
+    is_closed: AtomicBool,
     /// One change of the LU at a time.
     changing: Mutex<bool>,
 }
@@ -71,7 +73,27 @@ impl Lu {
         let id = HandleId::fresh();
         let handle = Handle::new(self.clone(), core, id);
         self.ledger.join(Member::new(core, id, &handle), &handle);
+        // Whoever closed it before this one joined has not told it.
+        if self.is_closed.load(Ordering::Acquire) {
+            handle.refuse();
+        }
         Rc::new(PoolDevice::new(handle))
+    }
+
+    /// Ends everything: from now on its devices answer that it is offline, what they have begun
+    /// ends before this does, and then nothing of the LU runs any more. What was answered is there
+    /// when it is opened again, in this process or another one; slabs may be revoked. What waits
+    /// for something that is not about to happen, as for space, is refused.
+    pub async fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+        // None: its core has ended, and so has everything there.
+        let _ = self.owner.call(|service| async move { service.begin_closing() }).await;
+        let refused = |handle: Rc<Handle>| async move {
+            handle.refuse();
+            handle.ended().await;
+        };
+        each(self.ledger.members(), refused).await;
+        let _ = self.owner.call(Service::close).await;
     }
 
     fn health(&self) -> Health {
@@ -155,8 +177,7 @@ impl Lu {
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + 'static,
     {
-        let gone = || Error::new(ErrorKind::Offline).note("the LU's owner has ended");
-        self.owner.call(f).await.unwrap_or_else(|| Err(gone()))
+        self.owner.call(f).await.unwrap_or_else(|| Err(closed()))
     }
 
     fn alone(&self) -> Result<Alone<'_>, Error> {
@@ -166,6 +187,10 @@ impl Lu {
         }
         Ok(Alone(&self.changing))
     }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Offline).note("the LU was closed")
 }
 
 /// The one change of an LU that is under way.

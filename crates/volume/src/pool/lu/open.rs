@@ -10,12 +10,12 @@ use rt::handles::Ledger;
 use rt::{Core, Placed};
 
 use super::super::disks::{Disks, Shared};
-use super::super::home::{Granted, Pool, PoolError};
+use super::super::home::{Granted, Pool, PoolError, Tenure};
 use super::super::journal::Spot;
 use super::super::map::Place;
 use super::super::owner::{LOOK_BEHIND_PAGES, LayerId, Opening, Owner, Unopened};
 use super::super::page::{Flaw, PAGE_BYTES};
-use super::super::root::{About, Root, Site};
+use super::super::root::{About, Head, Root, Site};
 use super::super::shape::BLOCK_BYTES;
 use super::service::{Parts, Service};
 use super::{Lu, work};
@@ -61,7 +61,7 @@ pub struct Seat {
     pool: Arc<Placed<Pool>>,
     site: Site,
     slabs: Vec<u32>,
-    epoch: u64,
+    tenure: Tenure,
 }
 
 impl Pool {
@@ -72,13 +72,15 @@ impl Pool {
             return Err(LuError::Size(about.size));
         }
         let shape = self.shape();
-        let (extents, epoch) = (shape.extents_per_slab(), self.next_epoch(id));
+        let tenure = self.tenure(id)?;
+        let (extents, epoch) = (shape.extents_per_slab(), tenure.epoch);
         let bytes = (about.size / RING_PARTS).clamp(RING_BYTES_MIN, RING_BYTES_MAX);
         let ring = bytes.div_ceil(shape.extent_bytes());
         // The root has an extent too, and something shall be left for data.
         let wanted = (ring + 2).div_ceil(extents);
         let slabs = self.grant(id, wanted, true).await?;
         if (slabs.len() as u64) < wanted {
+            drop(tenure);
             self.revoke(id).await?;
             return Err(PoolError::Full.into());
         }
@@ -89,6 +91,7 @@ impl Pool {
         let root = Opening::root_of_new(about, ring, layer, epoch);
         let site = Site { lu: id, shape, first_slab: slabs[0] };
         let written = write_root(&self.shared.on(self.core()), &site, &root, epoch).await;
+        drop(tenure);
         if let Err(error) = written {
             self.revoke(id).await?;
             return Err(error.into());
@@ -96,7 +99,7 @@ impl Pool {
         self.seat(id)
     }
 
-    /// What the LU's next owner needs. Nobody has the LU open any more.
+    /// What the LU's next owner needs. An error if somebody has the LU open, or is about to.
     pub fn seat(self: &Rc<Self>, id: [u8; 16]) -> Result<Seat, LuError> {
         let granted = self.lus().remove(&id).unwrap_or_default();
         let Granted { first: Some(first_slab), slabs } = granted else {
@@ -104,17 +107,31 @@ impl Pool {
         };
         let site = Site { lu: id, shape: self.shape(), first_slab };
         let pool = Arc::new(Placed::new(self.core(), self.clone()));
-        let (shared, epoch) = (self.shared.clone(), self.next_epoch(id));
-        Ok(Seat { shared, pool, site, slabs, epoch })
+        let (shared, tenure) = (self.shared.clone(), self.tenure(id)?);
+        Ok(Seat { shared, pool, site, slabs, tenure })
+    }
+
+    /// What an LU says of itself, whether it is open or not.
+    pub async fn describe_lu(&self, id: [u8; 16]) -> Result<About, LuError> {
+        let Granted { first: Some(first_slab), .. } = self.lus().remove(&id).unwrap_or_default()
+        else {
+            return Err(PoolError::NoLu(id).into());
+        };
+        let site = Site { lu: id, shape: self.shape(), first_slab };
+        Ok(read_head(&*self.disks()?, &site).await?.about().clone())
     }
 }
 
 impl Lu {
     /// Opens an LU, with its owner on this core. Nobody else has it open.
     pub async fn open(core: &Core, seat: Seat) -> Result<Arc<Self>, LuError> {
-        let Seat { shared, pool, site, slabs, epoch } = seat;
+        let Seat { shared, pool, site, slabs, tenure } = seat;
         let disks = shared.on(core);
-        let owner = read_owner(&disks, &site, epoch, &slabs).await?;
+        if tenure.is_again {
+            // The pool has synced what owners before it have left, and nobody what this one has.
+            disks.sync().await?;
+        }
+        let owner = read_owner(&disks, &site, tenure.epoch, &slabs).await?;
         let About { size, block_size, .. } = *owner.about();
         let ledger: Arc<Ledger<_>> = Arc::default();
         let has_failed = Arc::new(AtomicBool::new(false));
@@ -127,6 +144,7 @@ impl Lu {
             ledger: ledger.clone(),
             owner,
             has_failed: has_failed.clone(),
+            tenure,
         };
         Ok(Arc::new(Self {
             id: lu,
@@ -137,6 +155,7 @@ impl Lu {
             owner: Placed::new(core, Service::new(core, parts)),
             ledger,
             has_failed,
+            is_closed: AtomicBool::new(false),
             changing: Mutex::new(false),
         }))
     }
@@ -159,9 +178,7 @@ async fn read_owner(
     epoch: u64,
     slabs: &[u32],
 ) -> Result<Owner, LuError> {
-    let [first, second] = site.heads();
-    let heads = [disks.read_page(first).await?, disks.read_page(second).await?];
-    let head = site.newest([&heads[0], &heads[1]]).map_err(LuError::Root)?;
+    let head = read_head(disks, site).await?;
     let mut body = Vec::new();
     for at in head.body(site).ok_or(LuError::Root(Flaw::Rotten))? {
         body.push(disks.read_page(at).await?);
@@ -181,6 +198,12 @@ async fn read_owner(
         sums.insert(at, sum_at(disks, at).await?);
     }
     Ok(read.open(slabs, |at| sums[&at])?)
+}
+
+async fn read_head(disks: &Disks, site: &Site) -> Result<Head, LuError> {
+    let [first, second] = site.heads();
+    let heads = [disks.read_page(first).await?, disks.read_page(second).await?];
+    site.newest([&heads[0], &heads[1]]).map_err(LuError::Root)
 }
 
 async fn sum_at(disks: &Disks, at: Spot) -> Result<u32, Error> {

@@ -3,6 +3,9 @@
 //! Requests that go to a place without asking the owner are counted by the turn in which they
 //! looked. Before a place is used for something else a new turn begins on every handle, and all
 //! turns before it must have ended: nobody is stopped for that, and nobody is asked twice.
+//!
+//! Requests of several steps are counted as well, from their beginning to their answer, so that a
+//! handle that is closed knows when nothing of it is left.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -75,6 +78,42 @@ pub(super) struct Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.passage.leave(self.turn);
+    }
+}
+
+/// Requests of several steps.
+#[derive(Default)]
+pub(super) struct UnderWay {
+    count: Cell<usize>,
+    ended: Notify,
+}
+
+impl UnderWay {
+    /// The work as one that counts from now on until it has ended.
+    pub(super) fn with<T, F: Future<Output = T>>(
+        self: &Rc<Self>,
+        work: F,
+    ) -> impl Future<Output = T> + use<T, F> {
+        self.count.set(self.count.get() + 1);
+        let counted = Counted(self.clone());
+        async move {
+            let result = work.await;
+            drop(counted);
+            result
+        }
+    }
+
+    pub(super) async fn over(&self) {
+        self.ended.until(|| self.count.get() == 0).await;
+    }
+}
+
+struct Counted(Rc<UnderWay>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.count.set(self.0.count.get() - 1);
+        self.0.ended.notify();
     }
 }
 

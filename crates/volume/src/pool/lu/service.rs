@@ -11,16 +11,18 @@ use std::time::Duration;
 
 use block::{Error, ErrorKind};
 use rt::handles::{Ledger, each};
+use rt::sync::Notify;
 use rt::{Core, Placed};
 
 use super::super::disks::Disks;
-use super::super::home::{Pool, PoolError};
+use super::super::home::{Pool, PoolError, Tenure};
 use super::super::journal::Spot;
 use super::super::map::MapPage;
 use super::super::owner::{LayerId, Order, Owner, Refusal, Ticket};
 use super::super::page::Page;
 use super::super::root::{About, LAYERS_MAX};
 use super::super::shape::Shape;
+use super::closed;
 use super::handle::Handle;
 
 /// Times that metadata is tried to be written before the LU stops.
@@ -44,6 +46,21 @@ pub(super) struct Service {
     /// Why nothing is written any more.
     failed: RefCell<Option<Error>>,
     has_failed: Arc<AtomicBool>,
+    stage: Cell<Stage>,
+    /// Pages, syncs and grants that it waits for, and data that others are writing.
+    under_way: Cell<usize>,
+    ended: Notify,
+    /// As long as the LU is open.
+    tenure: RefCell<Option<Tenure>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Serving,
+    /// Whoever waits for what nobody is at is refused.
+    Closing,
+    /// Nothing is begun any more.
+    Closed,
 }
 
 /// One who has asked.
@@ -63,11 +80,12 @@ pub(super) struct Parts {
     pub ledger: Arc<Ledger<Handle>>,
     pub owner: Owner,
     pub has_failed: Arc<AtomicBool>,
+    pub tenure: Tenure,
 }
 
 impl Service {
     pub(super) fn new(core: &Core, parts: Parts) -> Rc<Self> {
-        let Parts { lu, shape, disks, pool, ledger, owner, has_failed } = parts;
+        let Parts { lu, shape, disks, pool, ledger, owner, has_failed, tenure } = parts;
         Rc::new(Self {
             core: core.clone(),
             lu,
@@ -82,6 +100,10 @@ impl Service {
             is_quiescing: Cell::new(false),
             failed: RefCell::default(),
             has_failed,
+            stage: Cell::new(Stage::Serving),
+            under_way: Cell::new(0),
+            ended: Notify::new(),
+            tenure: RefCell::new(Some(tenure)),
         })
     }
 
@@ -102,7 +124,9 @@ impl Service {
         match place.await {
             Ok(place) => Ok((ticket, place)),
             Err(error) => {
-                self.waiters.borrow_mut().remove(&ticket);
+                if self.forget(ticket).is_some_and(|waiter| waiter.place.is_some()) {
+                    self.end();
+                }
                 Err(error)
             }
         }
@@ -115,11 +139,14 @@ impl Service {
         outcome: Result<(), Error>,
     ) -> Result<(), Error> {
         if outcome.is_err() {
-            self.waiters.borrow_mut().remove(&ticket);
+            self.forget(ticket);
             self.tell(|owner| owner.data_lost(ticket));
+            self.end();
             return outcome;
         }
         self.tell(|owner| owner.data_written(ticket));
+        self.change(ticket, |waiter| waiter.place = None);
+        self.end();
         self.done(ticket).await
     }
 
@@ -181,7 +208,51 @@ impl Service {
         self.tell(Owner::may_grow);
     }
 
+    /// From here on nobody waits for what is not about to happen.
+    pub(super) fn begin_closing(&self) {
+        if self.stage.get() == Stage::Serving {
+            self.stage.set(Stage::Closing);
+            self.refuse_stuck();
+        }
+    }
+
+    /// Ends everything. Nobody asks for anything any more.
+    pub(super) async fn close(self: Rc<Self>) {
+        // A checkpoint, if there is room for one: whoever opens the LU next has less to read.
+        self.tell(Owner::checkpoint);
+        self.ended.until(|| self.under_way.get() == 0).await;
+        self.stage.set(Stage::Closed);
+        self.tenure.take();
+    }
+
+    /// Something is under way, until [`Service::end`].
+    fn begin(&self) {
+        self.under_way.set(self.under_way.get() + 1);
+    }
+
+    fn end(&self) {
+        self.under_way.set(self.under_way.get() - 1);
+        self.ended.notify();
+        self.refuse_stuck();
+    }
+
+    /// When nothing is under way, nothing more happens to those who still wait: the pool has no
+    /// slab, say, and the checkpoint that would make room needs one.
+    fn refuse_stuck(&self) {
+        if self.stage.get() != Stage::Closing || self.under_way.get() > 0 {
+            return;
+        }
+        let stuck = |(ticket, waiter): (&Ticket, &Waiter)| waiter.done.is_none().then_some(*ticket);
+        let stuck: Vec<Ticket> = self.waiters.borrow().iter().filter_map(stuck).collect();
+        for ticket in stuck {
+            self.change(ticket, |waiter| waiter.done = Some(Err(closed())));
+        }
+    }
+
     fn ticket(&self) -> Result<Ticket, Error> {
+        if self.stage.get() == Stage::Closed {
+            return Err(closed());
+        }
         if let Some(error) = &*self.failed.borrow() {
             return Err(error.clone());
         }
@@ -193,8 +264,12 @@ impl Service {
 
     async fn done(&self, ticket: Ticket) -> Result<(), Error> {
         let done = self.wait(ticket, |waiter| waiter.done.clone()).await;
-        self.waiters.borrow_mut().remove(&ticket);
+        self.forget(ticket);
         done
+    }
+
+    fn forget(&self, ticket: Ticket) -> Option<Waiter> {
+        self.waiters.borrow_mut().remove(&ticket)
     }
 
     async fn wait<T>(&self, ticket: Ticket, found: impl Fn(&Waiter) -> Option<T>) -> T {
@@ -227,14 +302,18 @@ impl Service {
     /// Tells the owner something, and does what it orders then.
     fn tell(self: &Rc<Self>, f: impl FnOnce(&mut Owner) -> Vec<Order>) {
         let orders = f(&mut self.owner.borrow_mut());
-        if self.failed.borrow().is_none() {
+        if self.failed.borrow().is_none() && self.stage.get() != Stage::Closed {
             orders.into_iter().for_each(|order| self.carry_out(order));
         }
+        self.refuse_stuck();
     }
 
     fn carry_out(self: &Rc<Self>, order: Order) {
         match order {
-            Order::Data { ticket, at } => self.change(ticket, |waiter| waiter.place = Some(at)),
+            Order::Data { ticket, at } => self.change(ticket, |waiter| {
+                waiter.place = Some(at);
+                self.begin();
+            }),
             Order::Answer { ticket, done } => {
                 let done = done.map_err(|Refusal::NoSpace| no_space());
                 self.change(ticket, |waiter| waiter.done = Some(done));
@@ -246,20 +325,26 @@ impl Service {
             Order::Root { at, page } => self.write(at, page, Owner::root_written),
             Order::Sync => {
                 let me = self.clone();
+                self.begin();
                 self.core.spawn(async move {
                     match me.disks.sync().await {
                         Ok(()) => me.tell(Owner::synced),
                         Err(error) => me.fail("its disks cannot be synced", error),
                     }
+                    me.end();
                 });
             }
             Order::Quiesce { ticket } => {
                 self.quiescing.borrow_mut().push(ticket);
                 if !self.is_quiescing.replace(true) {
+                    self.begin();
                     self.core.spawn(self.clone().quiesce());
                 }
             }
-            Order::Grow { slabs } => self.core.spawn(self.clone().grow(slabs)),
+            Order::Grow { slabs } => {
+                self.begin();
+                self.core.spawn(self.clone().grow(slabs));
+            }
         }
     }
 
@@ -270,11 +355,13 @@ impl Service {
         then: impl FnOnce(&mut Owner) -> Vec<Order> + 'static,
     ) {
         let me = self.clone();
+        self.begin();
         self.core.spawn_now(async move {
             match me.write_page(at, &page).await {
                 Ok(()) => me.tell(then),
                 Err(error) => me.fail("its metadata cannot be written", error),
             }
+            me.end();
         });
     }
 
@@ -283,7 +370,8 @@ impl Service {
         loop {
             let Err(error) = self.disks.write_page(at, page).await else { return Ok(()) };
             // A disk that is a file on a full file system has room again some time.
-            let is_passing = matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::Busy);
+            let may_pass = matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::Busy);
+            let is_passing = may_pass && self.stage.get() == Stage::Serving;
             tries += u32::from(!is_passing);
             if tries == WRITE_TRIES {
                 return Err(error);
@@ -304,6 +392,7 @@ impl Service {
             tickets.into_iter().for_each(|ticket| self.tell(|owner| owner.quiet(ticket)));
         }
         self.is_quiescing.set(false);
+        self.end();
     }
 
     async fn grow(self: Rc<Self>, slabs: u64) {
@@ -311,9 +400,8 @@ impl Service {
         let granted = self.pool.call(move |pool| async move { pool.grant(lu, slabs, false).await });
         match granted.await {
             Some(Ok(slabs)) => self.tell(|owner| owner.granted(&slabs)),
-            Some(Err(PoolError::Full)) | None => self.tell(|owner| owner.granted(&[])),
             // Nothing is wrong with the LU, and there may be room.
-            Some(Err(_)) => {
+            Some(Err(error)) if self.is_passing(&error) => {
                 self.core.sleep(RETRY).await;
                 self.tell(|owner| {
                     let mut orders = owner.granted(&[]);
@@ -321,7 +409,13 @@ impl Service {
                     orders
                 });
             }
+            Some(Err(_)) | None => self.tell(|owner| owner.granted(&[])),
         }
+        self.end();
+    }
+
+    fn is_passing(&self, error: &PoolError) -> bool {
+        !matches!(error, PoolError::Full) && self.stage.get() == Stage::Serving
     }
 
     /// Nothing is written from here on: what comes next is to open the LU again.

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use block::conformance::{self, Bench, Boxed, Job, Report, Subject};
-use block::{Asked, Device, Geometry, Op, Outcome, Request, Watch};
+use block::{Asked, Buffer, Device, Geometry, Op, Outcome, Request, Watch};
 use rt::sim::{Disk, Host, Options, World};
 use rt::{Core, File, FileHandle, OpenOptions, Remote};
 
 use super::super::disks::Backing;
-use super::super::home::{NewPool, Pool};
+use super::super::home::{NewPool, Pool, PoolError};
 use super::super::root::About;
 use super::super::shape::Shape;
 use super::*;
@@ -186,4 +186,81 @@ fn lus_of_a_pool_conform() {
     for (seed, block_size) in [(0, 512), (1, 4096), (2, 512)] {
         suite(seed, block_size).expect(&skipped);
     }
+}
+
+#[test]
+fn what_was_closed_is_offline_and_opens_again() {
+    let world = World::new(3, Options::swarm(3));
+    let (host, disk) = (world.host("host"), world.disk(DISK_BYTES));
+    disk.attach(&host, "/dev/disk");
+    let (core, other) = (host.core(), host.core().remote());
+    let done = world.block_on(&core, |core| async move {
+        let disks = vec![(backing(&core, Path::new("/dev/disk"), true).await, [9; 16])];
+        let pool = Pool::format(&core, new_pool(), disks).await.unwrap();
+        let new = NewLu { id: LU, layer: BASE, about: about(1 << 30, 512) };
+        let lu = Lu::open(&core, pool.create_lu(new).await.unwrap()).await.unwrap();
+        let (device, data) = (lu.device(&core), Buffer::from_bytes(&[7; 4096]));
+        device.io(&Request::write(8192, data.sgl())).await.unwrap();
+        assert!(matches!(pool.revoke(LU).await, Err(PoolError::Open(LU))));
+        let elsewhere = lu.clone();
+        let refused = other.call(move |core| async move {
+            let device = elsewhere.device(&core);
+            let read = || {
+                let device = device.clone();
+                async move {
+                    let into = Buffer::zeroed(4096);
+                    device.io(&Request::read(8192, into.sgl())).await.map_err(|it| it.kind())
+                }
+            };
+            // By way of the owner, then straight, then not at all.
+            let [slow, fast] = [read().await, read().await];
+            elsewhere.close().await;
+            let read = [slow, fast, read().await];
+            (read, elsewhere.device(&core).io(&Request::flush()).await.map_err(|it| it.kind()))
+        });
+        let (read, flushed) = refused.await.unwrap();
+        assert_eq!(read, [Ok(4096), Ok(4096), Err(ErrorKind::Offline)]);
+        assert_eq!(flushed, Err(ErrorKind::Offline));
+        for request in [Request::write(0, data.sgl()), Request::read(8192, data.sgl())] {
+            let refused = device.io(&request).await.map_err(|error| error.kind());
+            assert_eq!(refused, Err(ErrorKind::Offline));
+        }
+        let snapshot = lu.snapshot([5; 16]).await.map_err(|error| error.kind());
+        assert_eq!(snapshot, Err(ErrorKind::Offline));
+        // Also while the old one is still known.
+        let again = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
+        let into = Buffer::zeroed(4096);
+        again.device(&core).io(&Request::read(8192, into.sgl())).await.unwrap();
+        assert_eq!(into.to_vec(), [7; 4096]);
+        again.close().await;
+        pool.revoke(LU).await.unwrap();
+        let (all, free) = pool.slabs();
+        assert_eq!(all, free);
+    });
+    done.expect("it ends");
+}
+
+#[test]
+fn an_lu_of_a_full_pool_closes_and_opens() {
+    let world = World::new(4, Options::default());
+    let (host, disk) = (world.host("host"), world.disk(16 << 20));
+    disk.attach(&host, "/dev/disk");
+    let core = host.core();
+    let done = world.block_on(&core, |core| async move {
+        let disks = vec![(backing(&core, Path::new("/dev/disk"), true).await, [9; 16])];
+        let pool = Pool::format(&core, new_pool(), disks).await.unwrap();
+        let new = NewLu { id: LU, layer: BASE, about: about(1 << 30, 512) };
+        let lu = Lu::open(&core, pool.create_lu(new).await.unwrap()).await.unwrap();
+        let (device, data) = (lu.device(&core), Buffer::from_bytes(&[7; 4096]));
+        let mut at = 0;
+        while device.io(&Request::write(at, data.sgl())).await.is_ok() {
+            at += 64 << 10;
+        }
+        lu.close().await;
+        let again = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
+        let into = Buffer::zeroed(4096);
+        again.device(&core).io(&Request::read(at - (64 << 10), into.sgl())).await.unwrap();
+        assert_eq!(into.to_vec(), [7; 4096]);
+    });
+    done.expect("it ends");
 }

@@ -12,6 +12,7 @@ use rt::handles::{Span, Ticket};
 use super::super::journal::RUN_BLOCKS_MAX;
 use super::super::map::Run;
 use super::super::shape::BLOCK_BYTES;
+use super::closed;
 use super::handle::Handle;
 use super::passage::Guard;
 
@@ -42,23 +43,29 @@ impl Handle {
         request: &Request<'_>,
         asked: Asked<'_>,
     ) -> Option<Outcome> {
+        if self.is_closed() {
+            return asked.now(Err(closed()));
+        }
         if let Err(error) = self.geometry().check(request) {
             return asked.now(Err(error));
         }
-        let me = self.clone();
+        let (me, under_way) = (self.clone(), &self.under_way);
         if request.op == Op::Flush {
-            return self.core.answer(asked, async move { me.flush().await });
+            return self.core.answer(asked, under_way.with(async move { me.flush().await }));
         }
         if request.len == 0 {
             return asked.now(Ok(0));
         }
         let buf = request.to_buf();
         match request.op {
-            Op::Read => self.core.answer(asked, async move { me.read(&buf).await }),
+            Op::Read => self.core.answer(asked, under_way.with(async move { me.read(&buf).await })),
             Op::CompareAndWrite { fua } | Op::OrWrite { fua } => {
-                self.core.answer(asked, async move { me.exclusive_step(&buf, fua).await })
+                let step = async move { me.exclusive_step(&buf, fua).await };
+                self.core.answer(asked, under_way.with(step))
             }
-            Op::Status => self.core.answer(asked, async move { me.status(&buf).await }),
+            Op::Status => {
+                self.core.answer(asked, under_way.with(async move { me.status(&buf).await }))
+            }
             _ => self.change(buf, asked),
         }
     }

@@ -1,11 +1,10 @@
-//! A load whose every sector is known, from two cores, over processes that are killed and disks
-//! that lose power. What may be read of a sector is what was answered last or anything begun since;
-//! after a power loss, anything since the last flush.
+//! A load whose every sector is known, from two cores, over processes that are killed, disks that
+//! lose power, and LUs that are closed and opened again. What may be read of a sector is what was
+//! answered last or anything begun since; after a power loss, anything since the last flush.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use block::Buffer;
 use rt::sim::{Fault, Harm, On, Random};
 
 use super::*;
@@ -40,6 +39,8 @@ struct Model {
     busy: BTreeMap<u64, ()>,
     last: u64,
     snapshots: u32,
+    users: u64,
+    reopened: u32,
     answered: u64,
     failed: u64,
 }
@@ -150,7 +151,10 @@ impl User {
                 17 | 18 => self.flush().await,
                 _ => self.snapshot().await,
             };
-            if done.is_err() {
+            if let Err(error) = done {
+                if error.kind() == ErrorKind::Offline {
+                    return;
+                }
                 self.model.lock().unwrap().failed += 1;
                 core.sleep(Duration::from_millis(1)).await;
             }
@@ -246,11 +250,64 @@ impl User {
     }
 }
 
+impl Drop for User {
+    fn drop(&mut self) {
+        self.model.lock().unwrap().users -= 1;
+    }
+}
+
 /// A process that opens the pool, looks at every sector, and then uses the LU until it is killed.
 async fn live(core: Core, other: Remote, model: Shared, power: bool, seed: u64) {
     let pool = Pool::open(&core, vec![backing(&core, Path::new(PATH), true).await]).await.unwrap();
     let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
-    let device = lu.device(&core);
+    look(&core, &lu, &model, power).await;
+    start_users(&core, &lu, &model, seed);
+    let (remote, shared, opened) = (other.clone(), model.clone(), lu.clone());
+    other.send(move |core| start_users(core, &opened, &shared, seed + 1));
+    let random = Random::new(seed + 2);
+    core.spawn(reopen(core.clone(), (remote, model), (pool, lu), random));
+}
+
+/// Closes the LU now and then, the pool sometimes too, and opens them again.
+async fn reopen(
+    core: Core,
+    (other, model): (Remote, Shared),
+    (mut pool, mut lu): (Rc<Pool>, Arc<Lu>),
+    mut random: Random,
+) {
+    loop {
+        core.sleep(Duration::from_micros(100 + random.below(8_000))).await;
+        assert!(matches!(pool.seat(LU), Err(LuError::Pool(PoolError::Open(LU)))));
+        assert!(matches!(pool.close().await, Err(PoolError::Open(LU))));
+        lu.close().await;
+        drop(lu);
+        while model.lock().unwrap().users > 0 {
+            core.sleep(Duration::from_micros(50)).await;
+        }
+        if random.coin() {
+            pool.close().await.unwrap();
+            drop(pool);
+            let found = Pool::find(&core, vec![backing(&core, Path::new(PATH), true).await]);
+            let found = found.await.unwrap();
+            assert_eq!((found.id(), found.name(), found.labels().count()), (POOL, "pool", 1));
+            // Some writes fail.
+            let Ok(opened) = found.open(0).await else { return };
+            pool = opened;
+        }
+        assert_eq!(pool.describe_lu(LU).await.unwrap(), about(LU_BYTES, 512));
+        lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
+        look(&core, &lu, &model, false).await;
+        let seed = random.below(1 << 40);
+        model.lock().unwrap().reopened += 1;
+        start_users(&core, &lu, &model, seed);
+        let (model, lu) = (model.clone(), lu.clone());
+        other.send(move |core| start_users(core, &lu, &model, seed + 1));
+    }
+}
+
+/// Reads every sector.
+async fn look(core: &Core, lu: &Arc<Lu>, model: &Shared, power: bool) {
+    let device = lu.device(core);
     for area in AREAS {
         let buffer = Buffer::from_bytes(&vec![0xee; (AREA_SECTORS * SECTOR) as usize]);
         device.io(&Request::read(area, buffer.sgl())).await.unwrap();
@@ -259,14 +316,13 @@ async fn live(core: Core, other: Remote, model: Shared, power: bool, seed: u64) 
             model.lock().unwrap().found(sector, value, power);
         }
     }
-    start_users(&core, &lu, &model, seed);
-    other.send(move |core| start_users(core, &lu, &model, seed + 1));
 }
 
 fn start_users(core: &Core, lu: &Arc<Lu>, model: &Shared, seed: u64) {
     let device = lu.device(core);
     for task in 0..TASKS_PER_CORE {
         let random = Random::new(seed << 8 | task);
+        model.lock().unwrap().users += 1;
         let (model, lu, device) = (model.clone(), lu.clone(), device.clone());
         core.spawn(User { model, lu, device, random }.go(core.clone()));
     }
@@ -279,6 +335,7 @@ struct Tally {
     losses: u32,
     answered: u64,
     failed: u64,
+    reopened: u32,
 }
 
 fn world(seed: u64, rounds: u32, tally: &mut Tally) {
@@ -298,6 +355,7 @@ fn world(seed: u64, rounds: u32, tally: &mut Tally) {
     for round in 0..rounds {
         crash(&world, &host, &disk, power);
         disk.heal();
+        model.lock().unwrap().busy.clear();
         let (core, other) = (host.core(), host.core().remote());
         let (shared, seed) = (model.clone(), seed << 16 | u64::from(round) << 2);
         let lives = world.block_on(&core, |core| live(core, other, shared, power, seed));
@@ -314,6 +372,7 @@ fn world(seed: u64, rounds: u32, tally: &mut Tally) {
     let model = model.lock().unwrap();
     tally.answered += model.answered;
     tally.failed += model.failed;
+    tally.reopened += model.reopened;
 }
 
 fn crash(world: &World, host: &Host, disk: &Disk, power: bool) {
@@ -335,5 +394,6 @@ fn what_is_answered_survives() {
         world(seed, 12, &mut tally);
     }
     println!("{tally:?}");
-    assert!(tally.kills > 10 && tally.losses > 10 && tally.answered > 1_000 && tally.failed > 0);
+    assert!(tally.kills > 10 && tally.losses > 10 && tally.reopened > 10);
+    assert!(tally.answered > 1_000 && tally.failed > 0);
 }

@@ -1,0 +1,129 @@
+//! Finding a pool on its disks, and opening it: first what the labels say is read, so that whoever
+//! keeps records of pools can compare, and only then anything is written.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rt::Core;
+
+use super::super::disks::{Backing, Shared};
+use super::super::label::{End, Label, Unlabelled};
+use super::super::page::{Flaw, Owner, PAGE_BYTES, Page};
+use super::super::shape::{Layout, Shape};
+use super::{Pool, PoolError, Table};
+
+/// The disks of one pool, all of them, as their labels say.
+pub struct Found {
+    core: Core,
+    /// In the order of their UUIDs.
+    disks: Vec<(Arc<dyn Backing>, Label, Layout)>,
+    /// The label that was written last.
+    newest: Label,
+}
+
+impl Found {
+    pub fn id(&self) -> Owner {
+        self.newest.pool
+    }
+
+    pub fn name(&self) -> &str {
+        &self.newest.pool_name
+    }
+
+    pub fn shape(&self) -> Shape {
+        self.newest.shape
+    }
+
+    /// Of the last time that it was opened.
+    pub fn epoch(&self) -> u64 {
+        self.newest.epoch
+    }
+
+    /// The labels of its disks.
+    pub fn labels(&self) -> impl Iterator<Item = &Label> {
+        self.disks.iter().map(|(_, label, _)| label)
+    }
+
+    /// Opens it, with an epoch higher than any that its disks or the caller know of. Nobody else
+    /// has it open.
+    pub async fn open(self, known_epoch: u64) -> Result<Rc<Pool>, PoolError> {
+        let Self { core, disks, newest } = self;
+        let (mut all, mut tables) = (Vec::new(), Vec::new());
+        for (backing, label, layout) in disks {
+            tables.push(Table::new(label, &layout));
+            all.push((backing, layout));
+        }
+        let epoch = newest.epoch.max(known_epoch) + 1;
+        let what = (newest.pool, newest.pool_name, newest.shape);
+        let pool = Pool::new(&core, what, Shared::new(all), tables, epoch);
+        // What a process that was killed has written may be read here and yet be lost later.
+        pool.sync().await?;
+        pool.read_tables().await?;
+        pool.write_labels().await?;
+        Ok(pool)
+    }
+}
+
+impl Pool {
+    /// Looks which pool these disks are, without writing anything.
+    pub async fn find(core: &Core, backings: Vec<Arc<dyn Backing>>) -> Result<Found, PoolError> {
+        let mut labels: Vec<(Arc<dyn Backing>, Label)> = Vec::new();
+        for backing in backings {
+            let label = read_label(core, &backing).await?;
+            if let Some((other, _)) = labels.iter().find(|(_, known)| known.pv == label.pv) {
+                let (disk, other) = (backing.name().to_owned(), other.name().to_owned());
+                return Err(PoolError::Twice { disk, other });
+            }
+            labels.push((backing, label));
+        }
+        labels.sort_by_key(|(_, label)| label.pv);
+        let newest = labels.iter().map(|(_, label)| label).max_by_key(|label| label.epoch);
+        let Some(newest) = newest.cloned() else {
+            return Err(PoolError::Missing { wanted: 1, found: 0 });
+        };
+        if labels.len() != usize::from(newest.members) {
+            return Err(PoolError::Missing { wanted: newest.members, found: labels.len() });
+        }
+        let mut disks = Vec::new();
+        for (backing, label) in labels {
+            let disk = backing.name().to_owned();
+            if label.pool != newest.pool {
+                let (found, wanted) = (label.pool_name, newest.pool_name);
+                return Err(PoolError::OtherPool { disk, found, wanted });
+            }
+            let is = backing.device(core).geometry().size;
+            if is < label.size {
+                return Err(PoolError::Shrunk { disk, was: label.size, is });
+            }
+            let layout = Layout::new(label.shape, label.size)
+                .map_err(|error| PoolError::Unfit { disk, error })?;
+            disks.push((backing, label, layout));
+        }
+        Ok(Found { core: core.clone(), disks, newest })
+    }
+
+    /// Opens a pool from its disks.
+    pub async fn open(core: &Core, backings: Vec<Arc<dyn Backing>>) -> Result<Rc<Self>, PoolError> {
+        Self::find(core, backings).await?.open(0).await
+    }
+}
+
+/// The label of a disk: the newer of those at its two ends.
+async fn read_label(core: &Core, backing: &Arc<dyn Backing>) -> Result<Label, PoolError> {
+    let device = backing.device(core);
+    let of = |error| PoolError::Disk { disk: backing.name().to_owned(), error };
+    let size = device.geometry().size;
+    let last = (size / PAGE_BYTES as u64).saturating_sub(1) * PAGE_BYTES as u64;
+    let mut found: Vec<Result<Label, Unlabelled>> = Vec::new();
+    for (end, at) in [(End::Front, 0), (End::Back, last)] {
+        let buffer = block::Buffer::zeroed(PAGE_BYTES);
+        device.io(&block::Request::read(at, buffer.sgl())).await.map_err(of)?;
+        let bytes = buffer.to_vec();
+        let page = Page::of_bytes(bytes.first_chunk().expect("a page"));
+        found.push(Label::decode(&page, end));
+    }
+    let newest = found.iter().flatten().max_by_key(|label| label.epoch).cloned();
+    let why = || found.iter().find_map(|label| label.clone().err());
+    let why = || why().unwrap_or(Unlabelled::Flaw(Flaw::Blank));
+    newest.ok_or_else(|| PoolError::Unlabelled { disk: backing.name().to_owned(), error: why() })
+}
