@@ -176,6 +176,16 @@ pub enum Answer {
     Later(Waiting),
 }
 
+impl Answer {
+    /// Waits for it, if it is not there yet.
+    pub async fn outcome(self) -> Outcome {
+        match self {
+            Self::Now(outcome) => outcome,
+            Self::Later(waiting) => waiting.outcome().await,
+        }
+    }
+}
+
 impl dyn Device + '_ {
     /// Asks, and gives what was answered in place or what to wait for.
     #[inline]

@@ -186,11 +186,7 @@ impl Disks {
         let asked: Vec<_> = self.devices.iter().map(|device| device.ask(&flush)).collect();
         let mut synced = Ok(());
         for answer in asked {
-            let outcome = match answer {
-                block::Answer::Now(outcome) => outcome,
-                block::Answer::Later(waiting) => waiting.outcome().await,
-            };
-            synced = synced.and(outcome.map(drop));
+            synced = synced.and(answer.outcome().await.map(drop));
         }
         synced
     }

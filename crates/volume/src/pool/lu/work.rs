@@ -115,7 +115,7 @@ impl Handle {
         }
         // Also when one has failed: who is on the way counts until it has arrived.
         for (answer, _guard) in under_way {
-            failed = failed.and(outcome(answer).await.map(drop));
+            failed = failed.and(answer.outcome().await.map(drop));
         }
         failed
     }
@@ -248,7 +248,7 @@ impl Handle {
         let guard = self.passage().guard();
         if let Some(at) = self.sealed_at(&stack, block, count) {
             let (device, offset) = self.disks.locate(at)?;
-            outcome(device.ask(&Request::write(offset, *data))).await?;
+            device.ask(&Request::write(offset, *data)).outcome().await?;
             return Ok(());
         }
         drop(guard);
@@ -310,12 +310,5 @@ impl Handle {
         }
         found.truncate(room);
         Ok(extent::store(&found, &data) as u64)
-    }
-}
-
-async fn outcome(answer: Answer) -> Outcome {
-    match answer {
-        Answer::Now(outcome) => outcome,
-        Answer::Later(waiting) => waiting.outcome().await,
     }
 }
