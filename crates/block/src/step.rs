@@ -5,7 +5,26 @@
 //! that all of them agree.
 
 use crate::error::{Error, ErrorKind};
+use crate::mem::Sgl;
 use crate::request::Op;
+
+/// The step on `len` bytes at `at` of `whole`, memory of the device's own, with the client's data.
+/// An error: nothing is to be written.
+pub fn apply(
+    op: Op,
+    data: &Sgl<'_>,
+    whole: &Sgl<'_>,
+    (at, len): (usize, usize),
+) -> Result<(), Error> {
+    // The client may change its memory at any time, so it is read once.
+    let mut given = vec![0; data.len()];
+    data.copy_out(0, &mut given);
+    let mut found = vec![0; len];
+    whole.copy_out(at, &mut found);
+    modify(op, &given, &mut found)?;
+    whole.copy_in(at, &found);
+    Ok(())
+}
 
 /// Changes `found`, the bytes of the whole range, to what the operation makes of them; `data` is as
 /// long as [`Op::data_bytes`] says and belongs to nobody else. An error: nothing is to be written.

@@ -193,19 +193,11 @@ impl Handle {
         let span = Span::new(buf.offset, buf.len);
         let cover = span.widened(self.store.unit);
         let _ticket = self.alone(buf, span).await?;
-        // The client may change its memory at any time, so it is read once.
-        let sgl = buf.data.sgl();
-        let mut data = vec![0; sgl.len()];
-        sgl.copy_out(0, &mut data);
-
         let bounce = Bounce::take(cover.len() as usize).await;
         let whole = bounce.sgl(cover.len() as usize);
         read(&self.file, cover.start, &whole).await?;
         let at = (span.start - cover.start) as usize;
-        let mut found = vec![0; buf.len as usize];
-        whole.copy_out(at, &mut found);
-        step::modify(buf.op, &data, &mut found)?;
-        whole.copy_in(at, &found);
+        step::apply(buf.op, &buf.data.sgl(), &whole, (at, buf.len as usize))?;
         write(&self.file, cover.start, &whole, fua).await?;
         Ok(0)
     }

@@ -268,17 +268,10 @@ impl Handle {
         let span = Span::new(buf.offset, buf.len);
         let whole = span.widened(BLOCK_BYTES);
         let _ticket = self.alone(buf, whole).await?;
-        // The client may change its memory at any time, so it is read once.
-        let sgl = buf.data.sgl();
-        let mut data = vec![0; sgl.len()];
-        sgl.copy_out(0, &mut data);
         let buffer = Buffer::zeroed(whole.len() as usize);
         self.read_span(whole, &buffer.sgl()).await?;
         let at = (span.start - whole.start) as usize;
-        let mut found = vec![0; buf.len as usize];
-        buffer.read(at, &mut found);
-        step::modify(buf.op, &data, &mut found)?;
-        buffer.write(at, &found);
+        step::apply(buf.op, &buf.data.sgl(), &buffer.sgl(), (at, buf.len as usize))?;
         self.write_span(whole, Source::Data(buffer.sgl())).await?;
         if fua {
             self.flush().await?;
