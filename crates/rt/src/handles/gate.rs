@@ -20,6 +20,8 @@ pub struct Span {
 }
 
 impl Span {
+    pub const ALL: Self = Self { start: 0, end: u64::MAX };
+
     pub const fn new(offset: u64, len: u64) -> Self {
         Self { start: offset, end: offset.saturating_add(len) }
     }

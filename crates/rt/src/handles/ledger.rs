@@ -16,20 +16,51 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
-use super::gate::{Span, TicketId};
+use block::{Completion, Error, Geometry, RequestBuf};
+
+use super::gate::{Gate, Span, TicketId};
 use super::roster::{HandleId, Member};
 
 /// A handle whose writes can be held back.
-pub trait Closes {
+pub trait Closes: 'static {
     fn id(&self) -> HandleId;
 
-    /// Closes a range to writes; resolves when those in flight have ended.
-    fn close(self: Rc<Self>, id: TicketId, span: Span) -> impl Future<Output = ()>;
+    fn gate(&self) -> &Gate;
 
-    fn open(self: Rc<Self>, id: TicketId);
+    fn geometry(&self) -> Geometry;
 
-    /// Closes a range on a handle that has nothing in flight yet.
-    fn close_new(&self, id: TicketId, span: Span);
+    /// Waits until no write in the span is under way.
+    fn settled(&self, span: Span) -> impl Future<Output = ()>;
+
+    /// Starts a write of whatever kind, or [holds it back](Gate::hold).
+    fn change(self: &Rc<Self>, buf: RequestBuf, done: Completion);
+
+    /// Waits until nothing is held back and no write is under way. A handle stays a member until
+    /// then, also when its device is gone: others must still be excluded from what it has begun.
+    fn ended(&self) -> impl Future<Output = ()> {
+        async {
+            self.gate().released().await;
+            self.settled(Span::ALL).await;
+        }
+    }
+}
+
+/// Closes a range to writes; resolves when those in flight have ended.
+fn close<H: Closes>(handle: Rc<H>, id: TicketId, span: Span) -> impl Future<Output = ()> {
+    handle.gate().close(id, span);
+    async move { handle.settled(span).await }
+}
+
+/// Opens it again, and starts what was held back.
+fn open<H: Closes>(handle: &Rc<H>, id: TicketId) {
+    for (buf, done) in handle.gate().open(id) {
+        // The size may have changed meanwhile.
+        let checked = handle.geometry().check(&buf.as_request());
+        match checked {
+            Ok(()) => handle.change(buf, done),
+            Err(error) => done.finish(Err(error)),
+        }
+    }
 }
 
 /// Who has handles and who has tickets.
@@ -59,7 +90,7 @@ impl<H> Default for Ledger<H> {
     }
 }
 
-impl<H: Closes + 'static> Ledger<H> {
+impl<H: Closes> Ledger<H> {
     fn lock(&self) -> MutexGuard<'_, Inner<H>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -69,7 +100,7 @@ impl<H: Closes + 'static> Ledger<H> {
         let mut inner = self.lock();
         inner.members.push(member);
         for entry in inner.tickets.iter().filter(|entry| entry.active) {
-            handle.close_new(entry.id, entry.span);
+            handle.gate().close(entry.id, entry.span);
         }
     }
 
@@ -83,14 +114,14 @@ impl<H: Closes + 'static> Ledger<H> {
 }
 
 /// A range that is its holder's alone.
-pub struct Ticket<H: Closes + 'static> {
+pub struct Ticket<H: Closes> {
     ledger: Arc<Ledger<H>>,
     /// The handle of the core that asked, if it asked through one.
     own: Option<Rc<H>>,
     id: TicketId,
 }
 
-impl<H: Closes + 'static> Ticket<H> {
+impl<H: Closes> Ticket<H> {
     /// Waits for the range. `own` is the handle that asks; it closes without a message.
     pub async fn take(ledger: &Arc<Ledger<H>>, own: Option<&Rc<H>>, span: Span) -> Self {
         let id = {
@@ -105,11 +136,11 @@ impl<H: Closes + 'static> Ticket<H> {
         poll_fn(|cx| ticket.is_next(span, cx.waker())).await;
         let own_id = own.map(|handle| handle.id());
         // It closes now, and without a message.
-        let own = own.map(|own| own.clone().close(id, span));
+        let own = own.map(|own| close(own.clone(), id, span));
         let replies: Vec<_> = {
             let inner = ledger.lock();
             let others = inner.members.iter().filter(|member| Some(member.id()) != own_id);
-            others.map(|member| member.call(move |handle| handle.close(id, span))).collect()
+            others.map(|member| member.call(move |handle| close(handle, id, span))).collect()
         };
         if let Some(own) = own {
             own.await;
@@ -119,6 +150,18 @@ impl<H: Closes + 'static> Ticket<H> {
             let _ = reply.await;
         }
         ticket
+    }
+
+    /// The same for a request that must be alone with this range. The size may have changed while
+    /// it waited.
+    pub async fn for_request(
+        ledger: &Arc<Ledger<H>>,
+        own: &Rc<H>,
+        (buf, span): (&RequestBuf, Span),
+    ) -> Result<Self, Error> {
+        let ticket = Self::take(ledger, Some(own), span).await;
+        own.geometry().check(&buf.as_request())?;
+        Ok(ticket)
     }
 
     fn is_next(&self, span: Span, waker: &Waker) -> Poll<()> {
@@ -141,7 +184,7 @@ impl<H: Closes + 'static> Ticket<H> {
     }
 }
 
-impl<H: Closes + 'static> Drop for Ticket<H> {
+impl<H: Closes> Drop for Ticket<H> {
     fn drop(&mut self) {
         let id = self.id;
         let own_id = self.own.as_ref().map(|own| own.id());
@@ -151,7 +194,7 @@ impl<H: Closes + 'static> Drop for Ticket<H> {
         if entry.active {
             for member in inner.members.iter().filter(|member| Some(member.id()) != own_id) {
                 drop(member.call(move |handle| {
-                    handle.open(id);
+                    open(&handle, id);
                     std::future::ready(())
                 }));
             }
@@ -162,7 +205,7 @@ impl<H: Closes + 'static> Drop for Ticket<H> {
         drop(inner);
         waiting.into_iter().for_each(Waker::wake);
         if let Some(own) = self.own.take() {
-            own.open(id);
+            open(&own, id);
         }
     }
 }

@@ -1,12 +1,11 @@
 //! A core's handle of a file: the fast path, and where requests leave it.
 
 use std::cell::Cell;
-use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use block::{Asked, Completion, Device, Geometry, Op, Outcome, Request, RequestBuf, Watch};
-use rt::handles::{Closes, Gate, HandleId, Span, TicketId};
+use rt::handles::{Closes, Gate, HandleId, Span};
 use rt::{Core, File};
 
 use super::FileStore;
@@ -49,12 +48,6 @@ impl Handle {
         if geometry.size != size {
             self.watch.notify();
         }
-    }
-
-    /// Waits until no write in the span is under way.
-    pub(super) async fn settled(&self, span: Span) {
-        self.gate.settled(span).await;
-        self.file.drained(span.start, span.len()).await;
     }
 
     /// Waits until no request in the span is under way, reads included.
@@ -105,8 +98,26 @@ impl Handle {
             }
         }
     }
+}
 
-    /// Starts a write of whatever kind, or holds it back. Never answers in place.
+impl Closes for Handle {
+    fn id(&self) -> HandleId {
+        self.id
+    }
+
+    fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    fn geometry(&self) -> Geometry {
+        self.geometry.get()
+    }
+
+    async fn settled(&self, span: Span) {
+        self.gate.settled(span).await;
+        self.file.drained(span.start, span.len()).await;
+    }
+
     fn change(self: &Rc<Self>, buf: RequestBuf, done: Completion) {
         let request = buf.as_request();
         let span = Span::new(request.offset, request.len);
@@ -127,37 +138,6 @@ impl Handle {
             drop(busy);
             done.finish(outcome);
         });
-    }
-
-    /// Starts what was held back, or holds it back again.
-    pub(super) fn restart(self: &Rc<Self>, held: Vec<(RequestBuf, Completion)>) {
-        for (buf, done) in held {
-            // The size may have changed meanwhile.
-            let checked = self.geometry.get().check(&buf.as_request());
-            match checked {
-                Ok(()) => self.change(buf, done),
-                Err(error) => done.finish(Err(error)),
-            }
-        }
-    }
-}
-
-impl Closes for Handle {
-    fn id(&self) -> HandleId {
-        self.id
-    }
-
-    fn close(self: Rc<Self>, id: TicketId, span: Span) -> impl Future<Output = ()> {
-        self.gate.close(id, span);
-        async move { self.settled(span).await }
-    }
-
-    fn open(self: Rc<Self>, id: TicketId) {
-        self.restart(self.gate.open(id));
-    }
-
-    fn close_new(&self, id: TicketId, span: Span) {
-        self.gate.close(id, span);
     }
 }
 
@@ -210,10 +190,6 @@ impl Drop for FileDevice {
     fn drop(&mut self) {
         let handle = self.handle.clone();
         let core = handle.core.clone();
-        // The handle stays a member until what it has in flight has ended.
-        core.spawn(async move {
-            handle.gate.released().await;
-            handle.settled(Span::new(0, u64::MAX)).await;
-        });
+        core.spawn(async move { handle.ended().await });
     }
 }

@@ -95,12 +95,10 @@ impl Handle {
         }
     }
 
-    /// Takes a ticket for the units that the span touches, and looks at the size again.
+    /// Takes a ticket for the units that the span touches.
     async fn alone(self: &Rc<Self>, buf: &RequestBuf, span: Span) -> Result<Ticket<Self>, Error> {
         let cover = span.widened(self.store.unit);
-        let ticket = Ticket::take(&self.store.ledger, Some(self), cover).await;
-        self.geometry.get().check(&buf.as_request())?;
-        Ok(ticket)
+        Ticket::for_request(&self.store.ledger, self, (buf, cover)).await
     }
 
     async fn write_steps(

@@ -14,7 +14,7 @@ use block::{
     Watch, Way,
 };
 use rt::Core;
-use rt::handles::{Closes, Gate, HandleId, Span, TicketId};
+use rt::handles::{Closes, Gate, HandleId, Span};
 
 use super::super::disks::Disks;
 use super::super::journal::Spot;
@@ -104,10 +104,6 @@ impl Handle {
         handle
     }
 
-    pub(super) fn geometry(&self) -> Geometry {
-        self.geometry.get()
-    }
-
     pub(super) fn form(&self) -> Form {
         self.form
     }
@@ -132,12 +128,10 @@ impl Handle {
         self.forget_pages();
     }
 
-    /// Waits until nothing of it is under way.
-    pub(super) async fn ended(&self) {
-        self.gate.released().await;
-        self.gate.settled(Span::new(0, u64::MAX)).await;
+    /// Waits until nothing of it is under way, reads included.
+    pub(super) async fn quiet(&self) {
+        self.ended().await;
         self.under_way.over().await;
-        self.passage.over().await;
     }
 
     /// There is another layer.
@@ -248,8 +242,12 @@ impl Handle {
         }
     }
 
-    /// Starts a write of whatever kind, or holds it back.
-    pub(super) fn change(self: &Rc<Self>, buf: RequestBuf, asked: Asked<'_>) -> Option<Outcome> {
+    /// Starts a write that was asked for here, or holds it back.
+    pub(super) fn begin_change(
+        self: &Rc<Self>,
+        buf: RequestBuf,
+        asked: Asked<'_>,
+    ) -> Option<Outcome> {
         if self.gate.is_closed(Span::new(buf.offset, buf.len)) {
             self.gate.hold(buf, asked.later());
             return None;
@@ -269,22 +267,6 @@ impl Handle {
             drop(busy);
             outcome
         })
-    }
-
-    /// Starts what was held back, or holds it back again.
-    fn restart(self: &Rc<Self>, held: Vec<(RequestBuf, Completion)>) {
-        for (buf, done) in held {
-            // The size may have changed meanwhile.
-            let checked = self.geometry().check(&buf.as_request());
-            if let Err(error) = checked {
-                done.finish(Err(error));
-            } else if self.gate.is_closed(Span::new(buf.offset, buf.len)) {
-                self.gate.hold(buf, done);
-            } else {
-                let work = self.changed(buf);
-                self.core.spawn(async move { done.finish(work.await) });
-            }
-        }
     }
 }
 
@@ -306,20 +288,25 @@ impl Closes for Handle {
         self.id
     }
 
-    fn close(self: Rc<Self>, id: TicketId, span: Span) -> impl Future<Output = ()> {
-        self.gate.close(id, span);
-        async move {
-            self.gate.settled(span).await;
-            self.passage.over().await;
+    fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    fn geometry(&self) -> Geometry {
+        self.geometry.get()
+    }
+
+    async fn settled(&self, span: Span) {
+        self.gate.settled(span).await;
+        self.passage.over().await;
+    }
+
+    fn change(self: &Rc<Self>, buf: RequestBuf, done: Completion) {
+        if self.gate.is_closed(Span::new(buf.offset, buf.len)) {
+            return self.gate.hold(buf, done);
         }
-    }
-
-    fn open(self: Rc<Self>, id: TicketId) {
-        self.restart(self.gate.open(id));
-    }
-
-    fn close_new(&self, id: TicketId, span: Span) {
-        self.gate.close(id, span);
+        let work = self.changed(buf);
+        self.core.spawn(async move { done.finish(work.await) });
     }
 }
 
@@ -377,7 +364,6 @@ impl Drop for PoolDevice {
     fn drop(&mut self) {
         let handle = self.handle.clone();
         let core = handle.core.clone();
-        // The handle stays a member until what it has in flight has ended.
         core.spawn(async move { handle.ended().await });
     }
 }

@@ -90,7 +90,7 @@ impl Lu {
         let _ = self.owner.call(|service| async move { service.begin_closing() }).await;
         let refused = |handle: Rc<Handle>| async move {
             handle.refuse();
-            handle.ended().await;
+            handle.quiet().await;
         };
         each(self.ledger.members(), refused).await;
         let _ = self.owner.call(Service::close).await;
@@ -120,7 +120,7 @@ impl Lu {
     /// Freezes what is there under a new layer of this name. Writes wait meanwhile.
     pub async fn snapshot(self: &Arc<Self>, top: LayerId) -> Result<(), Error> {
         let _alone = self.alone()?;
-        let ticket = Ticket::take(&self.ledger, None, Span::new(0, u64::MAX)).await;
+        let ticket = Ticket::take(&self.ledger, None, Span::ALL).await;
         let taken = self.ask(move |service| service.snapshot(top)).await;
         // Nobody writes on before everybody looks into the new layer.
         let forget = |handle: Rc<Handle>| async move { handle.forget_pages() };

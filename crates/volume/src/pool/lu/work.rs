@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use block::extent::{self, EXTENT_BYTES, Extent, ExtentState};
 use block::{Answer, Asked, Buffer, Error, ErrorKind, Op, Outcome, Request, RequestBuf, Sgl, step};
-use rt::handles::{Span, Ticket};
+use rt::handles::{Closes, Span, Ticket};
 
 use super::super::journal::RUN_BLOCKS_MAX;
 use super::super::map::Run;
@@ -66,7 +66,7 @@ impl Handle {
             Op::Status => {
                 self.core.answer(asked, under_way.with(async move { me.status(&buf).await }))
             }
-            _ => self.change(buf, asked),
+            _ => self.begin_change(buf, asked),
         }
     }
 
@@ -155,11 +155,8 @@ impl Handle {
         Ok(answer)
     }
 
-    /// Takes a ticket for these blocks, and looks at the size again.
     async fn alone(self: &Rc<Self>, buf: &RequestBuf, whole: Span) -> Result<Ticket<Self>, Error> {
-        let ticket = Ticket::take(&self.lu.ledger, Some(self), whole).await;
-        self.geometry().check(&buf.as_request())?;
-        Ok(ticket)
+        Ticket::for_request(&self.lu.ledger, self, (buf, whole)).await
     }
 
     /// Blocks that are wholly in the span read zero; nothing is said of parts.
