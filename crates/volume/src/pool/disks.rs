@@ -145,6 +145,18 @@ pub struct Disks {
     spare: RefCell<Vec<Buffer>>,
 }
 
+/// A page of a disk that is not known to be one of a pool yet.
+pub async fn read_page(device: &dyn Device, offset: u64) -> Result<Page, Error> {
+    read_page_into(device, offset, &Buffer::zeroed(PAGE_BYTES)).await
+}
+
+async fn read_page_into(device: &dyn Device, offset: u64, buffer: &Buffer) -> Result<Page, Error> {
+    device.io(&Request::read(offset, buffer.sgl())).await?;
+    let mut bytes = [0; PAGE_BYTES];
+    buffer.read(0, &mut bytes);
+    Ok(Page::of_bytes(&bytes))
+}
+
 /// Buffers of a page that are kept for the next one.
 const SPARE_MAX: usize = 16;
 
@@ -193,11 +205,9 @@ impl Disks {
 
     async fn read_page_of(&self, device: &dyn Device, offset: u64) -> Result<Page, Error> {
         let buffer = self.buffer();
-        device.io(&Request::read(offset, buffer.sgl())).await?;
-        let mut bytes = [0; PAGE_BYTES];
-        buffer.read(0, &mut bytes);
+        let page = read_page_into(device, offset, &buffer).await?;
         self.give_back(buffer);
-        Ok(Page::of_bytes(&bytes))
+        Ok(page)
     }
 
     async fn write_page_of(

@@ -72,6 +72,16 @@ pub enum PoolError {
     Closed,
 }
 
+/// The one change of the tables that is under way.
+struct Changing<'a>(&'a Pool);
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        self.0.is_changing.set(false);
+        self.0.changed.notify();
+    }
+}
+
 /// The right to be the owner of an LU, until it is dropped.
 pub struct Tenure {
     /// Higher than that of any owner before.
@@ -108,9 +118,8 @@ pub struct Pool {
     shape: Shape,
     epoch: u64,
     tables: RefCell<Vec<Table>>,
-    /// Numbers that are in use.
-    numbers: RefCell<BTreeSet<u32>>,
-    /// Where to look for the next one that is not.
+    lus: RefCell<BTreeMap<[u8; 16], Granted>>,
+    /// Where to look for the next number that is not in use: one that is has a place.
     next_number: Cell<u32>,
     owned: RefCell<BTreeMap<[u8; 16], Owned>>,
     /// One change of the tables at a time.
@@ -197,7 +206,7 @@ impl Pool {
             shape,
             epoch,
             tables: RefCell::new(tables),
-            numbers: RefCell::default(),
+            lus: RefCell::default(),
             next_number: Cell::new(0),
             owned: RefCell::default(),
             is_changing: Cell::new(false),
@@ -242,9 +251,9 @@ impl Pool {
         if let Some((lu, _)) = self.owned.borrow().iter().find(is_open) {
             return Err(PoolError::Open(*lu));
         }
-        // A change of the tables that is under way ends.
-        self.changed.until(|| !self.is_changing.get()).await;
+        let changing = self.changing().await;
         self.disks.take();
+        drop(changing);
         self.shared.close().await;
         Ok(())
     }
@@ -262,16 +271,12 @@ impl Pool {
 
     /// The LUs that have slabs.
     pub fn lus(&self) -> BTreeMap<[u8; 16], Granted> {
-        let mut lus: BTreeMap<[u8; 16], Granted> = BTreeMap::new();
-        for slab in self.tables.borrow().iter().flat_map(|table| &table.slabs) {
-            let Slab::Granted(grant) = slab else { continue };
-            let lu = lus.entry(grant.lu).or_default();
-            lu.slabs.push(grant.number);
-            if grant.is_first {
-                lu.first = Some(grant.number);
-            }
-        }
-        lus
+        self.lus.borrow().clone()
+    }
+
+    /// What this LU has.
+    pub fn granted(&self, lu: [u8; 16]) -> Option<Granted> {
+        self.lus.borrow().get(&lu).cloned()
     }
 
     /// Gives an LU so many slabs, or fewer when there are not so many.
@@ -281,27 +286,30 @@ impl Pool {
         count: u64,
         first: bool,
     ) -> Result<Vec<u32>, PoolError> {
-        self.change(|tables, numbers| {
+        let granted = self.change(|tables| {
             let mut changed = Vec::new();
             for _ in 0..count {
                 let roomiest = (0..tables.len()).max_by_key(|disk| tables[*disk].free);
                 let Some(disk) = roomiest.filter(|disk| tables[*disk].free > 0) else { break };
-                let Some(number) = self.free_number(numbers) else { break };
+                let Some(number) = self.free_number() else { break };
                 let table = &mut tables[disk];
                 let index = table.take_free().expect("one is free");
                 let Slab::Free { generation } = table.slabs[index as usize] else { continue };
                 let is_first = first && changed.is_empty();
                 let generation = generation + 1;
                 let grant = Grant { lu, number, generation, is_first };
-                numbers.insert(number);
-                changed.push((Home { disk: disk as u32, index }, Slab::Granted(grant)));
+                let home = Home { disk: disk as u32, index };
+                self.shared.places.set(number, Some(home));
+                changed.push((home, grant));
                 table.slabs[index as usize] = Slab::Granted(grant);
                 table.free -= 1;
             }
             changed
-        })
-        .await
-        .and_then(|slabs| if slabs.is_empty() { Err(PoolError::Full) } else { Ok(slabs) })
+        });
+        let granted = granted.await?;
+        granted.iter().for_each(|grant| self.list(grant));
+        let slabs: Vec<u32> = granted.iter().map(|grant| grant.number).collect();
+        if slabs.is_empty() { Err(PoolError::Full) } else { Ok(slabs) }
     }
 
     /// Takes all slabs of an LU back, which is not open.
@@ -309,61 +317,70 @@ impl Pool {
         if self.owned.borrow().get(&lu).is_some_and(|owned| owned.by.strong_count() > 0) {
             return Err(PoolError::Open(lu));
         }
-        let freed = self.change(|tables, _| {
+        let numbers = self.granted(lu).unwrap_or_default().slabs;
+        let freed = self.change(|tables| {
             let mut changed = Vec::new();
-            for (disk, table) in (0..).zip(tables) {
-                for (index, slab) in (0..).zip(&mut table.slabs) {
-                    let Slab::Granted(grant) = *slab else { continue };
-                    if grant.lu == lu {
-                        *slab = Slab::Free { generation: grant.generation };
-                        table.free += 1;
-                        changed.push((Home { disk, index }, Slab::Granted(grant)));
-                    }
+            for number in numbers {
+                let Some(home) = self.shared.places.get(number) else { continue };
+                let table = &mut tables[home.disk as usize];
+                let slab = &mut table.slabs[home.index as usize];
+                // One that is free already could not be written before.
+                if let Slab::Granted(grant) = *slab
+                    && (grant.lu, grant.number) == (lu, number)
+                {
+                    *slab = Slab::Free { generation: grant.generation };
+                    table.free += 1;
                 }
+                changed.push((home, number));
             }
             changed
         });
-        let freed = freed.await?;
-        let mut numbers = self.numbers.borrow_mut();
-        for number in freed {
-            self.shared.places.set(number, None);
-            numbers.remove(&number);
-        }
+        freed.await?.into_iter().for_each(|number| self.shared.places.set(number, None));
+        self.lus.borrow_mut().remove(&lu);
         Ok(())
     }
 
-    fn free_number(&self, numbers: &BTreeSet<u32>) -> Option<u32> {
+    /// An LU has another slab.
+    fn list(&self, grant: &Grant) {
+        let mut lus = self.lus.borrow_mut();
+        let lu = lus.entry(grant.lu).or_default();
+        lu.slabs.push(grant.number);
+        if grant.is_first {
+            lu.first = Some(grant.number);
+        }
+    }
+
+    fn free_number(&self) -> Option<u32> {
         let next = self.next_number.get();
-        let found = (next..SLABS_MAX).chain(0..next).find(|number| !numbers.contains(number))?;
+        let is_free = |number: &u32| self.shared.places.get(*number).is_none();
+        let found = (next..SLABS_MAX).chain(0..next).find(is_free)?;
         self.next_number.set(found + 1);
         Some(found)
     }
 
-    /// Changes the tables, writes what has changed, and gives the numbers that it was about. Where
-    /// that cannot be written, slabs are nobody's until the pool is opened again.
-    async fn change(
+    /// Changes the tables, writes what has changed, and gives what was said of that. Where it cannot
+    /// be written, slabs are nobody's until the pool is opened again.
+    async fn change<T>(
         &self,
-        f: impl FnOnce(&mut Vec<Table>, &mut BTreeSet<u32>) -> Vec<(Home, Slab)>,
-    ) -> Result<Vec<u32>, PoolError> {
-        self.changed.until(|| !self.is_changing.get()).await;
+        f: impl FnOnce(&mut Vec<Table>) -> Vec<(Home, T)>,
+    ) -> Result<Vec<T>, PoolError> {
+        let _changing = self.changing().await;
         let _disks = self.disks()?;
-        self.is_changing.set(true);
-        let changed = f(&mut self.tables.borrow_mut(), &mut self.numbers.borrow_mut());
-        let written = self.write_changed(&changed).await;
-        self.is_changing.set(false);
-        self.changed.notify();
-        written?;
-        let number = |(home, slab): &(Home, Slab)| {
-            let Slab::Granted(grant) = slab else { unreachable!("grants come and go") };
-            self.shared.places.set(grant.number, Some(*home));
-            grant.number
-        };
-        Ok(changed.iter().map(number).collect())
+        let changed = f(&mut self.tables.borrow_mut());
+        self.write_changed(changed.iter().map(|(home, _)| *home)).await?;
+        Ok(changed.into_iter().map(|(_, said)| said).collect())
     }
 
-    async fn write_changed(&self, changed: &[(Home, Slab)]) -> Result<(), PoolError> {
-        let page = |(home, _): &(Home, Slab)| (home.disk, u64::from(home.index) / GRANTS_PER_PAGE);
-        let pages: BTreeSet<(u32, u64)> = changed.iter().map(page).collect();
+    /// Waits until nobody changes the tables; nobody else does until this is dropped.
+    async fn changing(&self) -> Changing<'_> {
+        self.changed.until(|| !self.is_changing.get()).await;
+        self.is_changing.set(true);
+        Changing(self)
+    }
+
+    async fn write_changed(&self, changed: impl Iterator<Item = Home>) -> Result<(), PoolError> {
+        let page = |home: Home| (home.disk, u64::from(home.index) / GRANTS_PER_PAGE);
+        let pages: BTreeSet<(u32, u64)> = changed.map(page).collect();
         // What counts is durable at one place before it is at both: so there is always one, and a
         // page that rots later has a twin that says the same.
         for _ in 0..2 {
@@ -395,7 +412,6 @@ impl Pool {
     }
 
     async fn read_tables(&self) -> Result<(), PoolError> {
-        let mut homes: BTreeMap<u32, Home> = BTreeMap::new();
         let mut doubtful = Vec::new();
         for (disk, layout) in (0..).zip(self.shared.layouts.clone()) {
             for page in 0..layout.table_pages() {
@@ -411,7 +427,7 @@ impl Pool {
                     table.slabs[index as usize] = slab;
                     let Slab::Granted(grant) = slab else { continue };
                     table.free -= 1;
-                    self.settle(grant.number, Home { disk, index }, &mut homes)?;
+                    self.settle(&grant, Home { disk, index })?;
                 }
             }
         }
@@ -423,19 +439,15 @@ impl Pool {
     }
 
     /// Takes a slab into account that a table names.
-    fn settle(
-        &self,
-        number: u32,
-        home: Home,
-        homes: &mut BTreeMap<u32, Home>,
-    ) -> Result<(), PoolError> {
-        let other = homes.insert(number, home);
+    fn settle(&self, grant: &Grant, home: Home) -> Result<(), PoolError> {
+        let number = grant.number;
+        let other = self.shared.places.get(number);
         if let Some(other) = other.or((number >= SLABS_MAX).then_some(home)) {
             let (disk, other) = (self.name_of(home.disk), self.name_of(other.disk));
             return Err(PoolError::Contradiction { number, disk, other });
         }
-        self.numbers.borrow_mut().insert(number);
         self.shared.places.set(number, Some(home));
+        self.list(grant);
         Ok(())
     }
 

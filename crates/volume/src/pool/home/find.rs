@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use rt::Core;
 
-use super::super::disks::{Backing, Shared};
+use super::super::disks::{Backing, Shared, read_page};
 use super::super::label::{End, Label, Unlabelled};
-use super::super::page::{Flaw, Owner, PAGE_BYTES, Page};
+use super::super::page::{Flaw, Owner, PAGE_BYTES};
 use super::super::shape::{Layout, Shape};
 use super::{Pool, PoolError, Table};
 
@@ -116,10 +116,7 @@ async fn read_label(core: &Core, backing: &Arc<dyn Backing>) -> Result<Label, Po
     let last = (size / PAGE_BYTES as u64).saturating_sub(1) * PAGE_BYTES as u64;
     let mut found: Vec<Result<Label, Unlabelled>> = Vec::new();
     for (end, at) in [(End::Front, 0), (End::Back, last)] {
-        let buffer = block::Buffer::zeroed(PAGE_BYTES);
-        device.io(&block::Request::read(at, buffer.sgl())).await.map_err(of)?;
-        let bytes = buffer.to_vec();
-        let page = Page::of_bytes(bytes.first_chunk().expect("a page"));
+        let page = read_page(&*device, at).await.map_err(of)?;
         found.push(Label::decode(&page, end));
     }
     let newest = found.iter().flatten().max_by_key(|label| label.epoch).cloned();

@@ -23,8 +23,8 @@ mod tests;
 mod work;
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use block::{Device, Error, ErrorKind, Geometry, Health, OpSet};
 use rt::handles::{HandleId, Ledger, Member, Span, Ticket, each};
@@ -56,7 +56,7 @@ pub struct Lu {
     /// Nothing is begun any more.
     is_closed: AtomicBool,
     /// One change of the LU at a time.
-    changing: Mutex<bool>,
+    is_changing: AtomicBool,
 }
 
 impl Lu {
@@ -141,7 +141,7 @@ impl Lu {
             let note = format!("{size} bytes are not a multiple of {BLOCK_BYTES}");
             return Err(Error::new(ErrorKind::Invalid).note(note));
         }
-        if self.about().await?.block_size != about.block_size {
+        if self.block_size != about.block_size {
             let note = "an LU keeps its block size";
             return Err(Error::new(ErrorKind::Unsupported).note(note));
         }
@@ -181,11 +181,10 @@ impl Lu {
     }
 
     fn alone(&self) -> Result<Alone<'_>, Error> {
-        let mut changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        if std::mem::replace(&mut changing, true) {
+        if self.is_changing.swap(true, Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Busy).note("the LU is being changed"));
         }
-        Ok(Alone(&self.changing))
+        Ok(Alone(&self.is_changing))
     }
 }
 
@@ -194,10 +193,10 @@ fn closed() -> Error {
 }
 
 /// The one change of an LU that is under way.
-struct Alone<'a>(&'a Mutex<bool>);
+struct Alone<'a>(&'a AtomicBool);
 
 impl Drop for Alone<'_> {
     fn drop(&mut self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.0.store(false, Ordering::Release);
     }
 }

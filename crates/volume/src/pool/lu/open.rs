@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex};
 
-use block::{Buffer, Error, Request};
+use block::Error;
 use rt::handles::Ledger;
 use rt::{Core, Placed};
 
@@ -14,11 +14,11 @@ use super::super::home::{Granted, Pool, PoolError, Tenure};
 use super::super::journal::Spot;
 use super::super::map::Place;
 use super::super::owner::{LOOK_BEHIND_PAGES, LayerId, Opening, Owner, Unopened};
-use super::super::page::{Flaw, PAGE_BYTES};
+use super::super::page::Flaw;
 use super::super::root::{About, Head, Root, Site};
 use super::super::shape::BLOCK_BYTES;
+use super::Lu;
 use super::service::{Parts, Service};
-use super::{Lu, work};
 
 /// The journal of an LU is one part in so many of its size.
 const RING_PARTS: u64 = 1 << 14;
@@ -101,7 +101,7 @@ impl Pool {
 
     /// What the LU's next owner needs. An error if somebody has the LU open, or is about to.
     pub fn seat(self: &Rc<Self>, id: [u8; 16]) -> Result<Seat, LuError> {
-        let granted = self.lus().remove(&id).unwrap_or_default();
+        let granted = self.granted(id).unwrap_or_default();
         let Granted { first: Some(first_slab), slabs } = granted else {
             return Err(PoolError::NoLu(id).into());
         };
@@ -113,10 +113,8 @@ impl Pool {
 
     /// What an LU says of itself, whether it is open or not.
     pub async fn describe_lu(&self, id: [u8; 16]) -> Result<About, LuError> {
-        let Granted { first: Some(first_slab), .. } = self.lus().remove(&id).unwrap_or_default()
-        else {
-            return Err(PoolError::NoLu(id).into());
-        };
+        let granted = self.granted(id).unwrap_or_default();
+        let first_slab = granted.first.ok_or(PoolError::NoLu(id))?;
         let site = Site { lu: id, shape: self.shape(), first_slab };
         Ok(read_head(&*self.disks()?, &site).await?.about().clone())
     }
@@ -156,7 +154,7 @@ impl Lu {
             ledger,
             has_failed,
             is_closed: AtomicBool::new(false),
-            changing: Mutex::new(false),
+            is_changing: AtomicBool::new(false),
         }))
     }
 }
@@ -195,7 +193,7 @@ async fn read_owner(
     let read = opening.read();
     let mut sums: HashMap<Spot, u32> = HashMap::new();
     for at in read.doubtful() {
-        sums.insert(at, sum_at(disks, at).await?);
+        sums.insert(at, crc_fast::crc32_iscsi(disks.read_page(at).await?.bytes()));
     }
     Ok(read.open(slabs, |at| sums[&at])?)
 }
@@ -204,11 +202,4 @@ async fn read_head(disks: &Disks, site: &Site) -> Result<Head, LuError> {
     let [first, second] = site.heads();
     let heads = [disks.read_page(first).await?, disks.read_page(second).await?];
     site.newest([&heads[0], &heads[1]]).map_err(LuError::Root)
-}
-
-async fn sum_at(disks: &Disks, at: Spot) -> Result<u32, Error> {
-    let (device, offset) = disks.locate(at)?;
-    let buffer = Buffer::zeroed(PAGE_BYTES);
-    device.io(&Request::read(offset, buffer.sgl())).await?;
-    Ok(work::sums_of(&buffer)[0])
 }

@@ -28,7 +28,7 @@ enum Source<'a> {
 }
 
 /// The sum of each block.
-pub(super) fn sums_of(buffer: &Buffer) -> Vec<u32> {
+fn sums_of(buffer: &Buffer) -> Vec<u32> {
     let mut block = [0; BLOCK];
     let sum = |at: usize| {
         buffer.read(at, &mut block);
