@@ -8,7 +8,8 @@
 //! | after a snapshot | a block that a lower layer has |
 //! | flushed | as first, with a flush after every 32 of them |
 //!
-//! Each pass makes a pool anew and asks file and pool in turn. Ratios are of the medians.
+//! Each pass makes a pool anew and asks file and pool in turn. Ratios are of the medians. What the LU
+//! had done below it is counted as well: that is the same on every machine.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -24,7 +25,7 @@ use store::file::Options;
 use store::{FileStore, Store};
 use volume::pool::disks::Backing;
 use volume::pool::home::{NewPool, Pool};
-use volume::pool::lu::{Lu, NewLu};
+use volume::pool::lu::{Counts, Lu, NewLu};
 use volume::pool::root::About;
 use volume::pool::shape::Shape;
 
@@ -84,6 +85,41 @@ struct Figure {
     file_iops: Summary,
     pool_iops: Summary,
     ratio: f64,
+    /// For each 1,000 requests, in the last pass.
+    counts: Counted,
+}
+
+/// What an LU has had done for each 1,000 requests.
+#[derive(Clone, Copy, Default, Serialize)]
+struct Counted {
+    data: f64,
+    journal_pages: f64,
+    other_pages: f64,
+    roots: f64,
+    syncs: f64,
+    growths: f64,
+    growing_ms: f64,
+    held: f64,
+    holding_ms: f64,
+}
+
+impl Counted {
+    fn between(before: Counts, after: Counts, requests: u64) -> Self {
+        let per = |count: fn(&Counts) -> f64| {
+            (count(&after) - count(&before)) * 1_000.0 / requests as f64
+        };
+        Self {
+            data: per(|it| it.data as f64),
+            journal_pages: per(|it| it.journal as f64),
+            other_pages: per(|it| it.pages as f64),
+            roots: per(|it| it.roots as f64),
+            syncs: per(|it| it.syncs as f64),
+            growths: per(|it| it.growths as f64),
+            growing_ms: per(|it| it.growing.as_secs_f64() * 1_000.0),
+            held: per(|it| it.held as f64),
+            holding_ms: per(|it| it.holding.as_secs_f64() * 1_000.0),
+        }
+    }
 }
 
 /// A file as a disk of a pool.
@@ -112,42 +148,53 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     });
     let [raw, pool] = files;
     let (raw, pool) = (raw?, pool?);
-    let mut figures: Vec<(Vec<f64>, Vec<f64>)> = CASES.iter().map(|_| Default::default()).collect();
+    let mut figures: Vec<Measured> = CASES.iter().map(|_| Measured::default()).collect();
     for _ in 0..arguments.passes {
         let wanted = CASES.iter().zip(&mut figures).enumerate();
-        for (index, (case, (of_file, of_pool))) in wanted {
+        for (index, (case, measured)) in wanted {
             if arguments.case.is_some_and(|only| only != index) {
                 continue;
             }
             let (raw, pool, requests) = (raw.path(), pool.path(), arguments.requests);
             if arguments.case.is_none() {
-                of_file.push(on_core(|core| file_iops(core, raw, case.what, requests))?);
+                measured.file.push(on_core(|core| file_iops(core, raw, case.what, requests))?);
             }
-            of_pool.push(on_core(|core| pool_iops(core, pool, case.what, requests))?);
+            let (iops, counts) = on_core(|core| pool_iops(core, pool, case.what, requests))?;
+            measured.pool.push(iops);
+            measured.counts = counts;
         }
     }
     if let Some(case) = arguments.case {
-        println!("{}: {:?} IOPS", CASES[case].name, figures[case].1);
+        println!("{}: {:?} IOPS", CASES[case].name, figures[case].pool);
         return Ok(());
     }
     judge(&figures)
 }
 
-fn judge(measured: &[(Vec<f64>, Vec<f64>)]) -> Result<()> {
-    let figure = |(case, (of_file, of_pool)): (&Case, &(Vec<f64>, Vec<f64>))| {
-        let (file_iops, pool_iops) = (Summary::of(of_file), Summary::of(of_pool));
-        let ratio = pool_iops.median / file_iops.median;
-        Figure { name: case.name, file_iops, pool_iops, ratio }
+/// Of one case, in each pass.
+#[derive(Default)]
+struct Measured {
+    file: Vec<f64>,
+    pool: Vec<f64>,
+    counts: Counted,
+}
+
+fn judge(measured: &[Measured]) -> Result<()> {
+    let figure = |(case, measured): (&Case, &Measured)| {
+        let (file_iops, pool_iops) = (Summary::of(&measured.file), Summary::of(&measured.pool));
+        let (ratio, counts) = (pool_iops.median / file_iops.median, measured.counts);
+        Figure { name: case.name, file_iops, pool_iops, ratio, counts }
     };
     let figures: Vec<Figure> = CASES.iter().zip(measured).map(figure).collect();
     let heads = ["", "file, IOPS", "pool, IOPS", "lowest", "highest", "× file"];
     let mut lines = vec![heads.map(str::to_owned).to_vec()];
-    for Figure { name, file_iops, pool_iops, ratio } in &figures {
+    for Figure { name, file_iops, pool_iops, ratio, .. } in &figures {
         let numbers = [file_iops.median, pool_iops.median, pool_iops.lowest, pool_iops.highest];
         let numbers = numbers.iter().chain([ratio]).map(|it| short(*it));
         lines.push([(*name).to_owned()].into_iter().chain(numbers).collect());
     }
     println!("{}", columns(&lines));
+    println!("{}", columns(&counted(&figures)));
     let ratios: Vec<f64> = figures.iter().map(|figure| figure.ratio).collect();
     let mut report = Report::new("pool", figures);
     for (case, ratio) in CASES.iter().zip(ratios) {
@@ -156,9 +203,27 @@ fn judge(measured: &[(Vec<f64>, Vec<f64>)]) -> Result<()> {
     report.finish()
 }
 
-fn on_core<F>(f: impl FnOnce(Core) -> F) -> Result<f64>
+fn counted(figures: &[Figure]) -> Vec<Vec<String>> {
+    const HEADS: [&str; 9] =
+        ["per 1,000", "data", "journal", "pages", "roots", "syncs", "growing", "held", "holding"];
+    let mut lines = vec![HEADS.map(str::to_owned).to_vec()];
+    for Figure { name, counts, .. } in figures {
+        let Counted { data, journal_pages, other_pages, roots, syncs, .. } = *counts;
+        let counted = [data, journal_pages, other_pages, roots, syncs].map(short);
+        let times = [
+            format!("{} in {} ms", short(counts.growths), short(counts.growing_ms)),
+            short(counts.held),
+            format!("{} ms", short(counts.holding_ms)),
+        ];
+        lines.push([(*name).to_owned()].into_iter().chain(counted).chain(times).collect());
+    }
+    lines
+}
+
+fn on_core<T, F>(f: impl FnOnce(Core) -> F) -> Result<T>
 where
-    F: Future<Output = Result<f64>> + 'static,
+    T: 'static,
+    F: Future<Output = Result<T>> + 'static,
 {
     Core::block_on(&Config::new("pool"), f)?
 }
@@ -186,7 +251,7 @@ fn pool_iops(
     path: &Path,
     what: What,
     requests: u64,
-) -> impl Future<Output = Result<f64>> + 'static {
+) -> impl Future<Output = Result<(f64, Counted)>> + 'static {
     let path = path.to_owned();
     async move {
         let backing: Arc<dyn Backing> = Arc::new(OnFile(store(&core, &path, None).await?));
@@ -208,7 +273,17 @@ fn pool_iops(
         if what == What::AfterSnapshot {
             lu.snapshot([4; 16]).await?;
         }
-        load(&core, device, span, what, requests).await
+        let before = lu.counts().await?;
+        let iops = load(&core, device, span, what, requests).await?;
+        let requests = what.of(requests);
+        Ok((iops, Counted::between(before, lu.counts().await?, requests)))
+    }
+}
+
+impl What {
+    /// How many requests there are of so many.
+    fn of(self, requests: u64) -> u64 {
+        if self == Self::Flushed { requests / 4 } else { requests }
     }
 }
 
@@ -234,7 +309,7 @@ async fn load(
     what: What,
     requests: u64,
 ) -> Result<f64> {
-    let requests = if what == What::Flushed { requests / 4 } else { requests };
+    let requests = what.of(requests);
     let begun = Rc::new(Cell::new(0_u64));
     let start = Instant::now();
     let tasks: Vec<_> = (0..DEPTH)

@@ -13,7 +13,9 @@
 //! | who is on the way by what the map said before | `passage` |
 //! | the owner's orders, carried out | `service` |
 //! | making, opening | `open` |
+//! | what was done | `counts` |
 
+mod counts;
 mod handle;
 mod open;
 mod passage;
@@ -37,6 +39,7 @@ use super::shape::{BLOCK_BYTES, Shape};
 use handle::{Handle, PoolDevice};
 use service::Service;
 
+pub use counts::Counts;
 pub use open::{LuError, NewLu, Seat};
 
 /// Longest exclusive step.
@@ -160,6 +163,11 @@ impl Lu {
     /// Extents that it has, and those of them that are free.
     pub async fn extents(&self) -> Result<(u64, u64), Error> {
         self.ask(|service| async move { Ok(service.extents()) }).await
+    }
+
+    /// What its owner has had done since it was opened.
+    pub async fn counts(&self) -> Result<Counts, Error> {
+        self.ask(|service| async move { Ok(service.counts()) }).await
     }
 
     /// There may be slabs to be had again.

@@ -23,6 +23,7 @@ use super::super::page::Page;
 use super::super::root::{About, LAYERS_MAX};
 use super::super::shape::Shape;
 use super::closed;
+use super::counts::Counts;
 use super::handle::Handle;
 
 /// Times that metadata is tried to be written before the LU stops.
@@ -50,6 +51,7 @@ pub(super) struct Service {
     /// Pages, syncs and grants that it waits for, and data that others are writing.
     under_way: Cell<usize>,
     ended: Notify,
+    counts: Cell<Counts>,
     /// As long as the LU is open.
     tenure: RefCell<Option<Tenure>>,
 }
@@ -103,6 +105,7 @@ impl Service {
             stage: Cell::new(Stage::Serving),
             under_way: Cell::new(0),
             ended: Notify::new(),
+            counts: Cell::default(),
             tenure: RefCell::new(Some(tenure)),
         })
     }
@@ -116,12 +119,19 @@ impl Service {
     ) -> Result<(Ticket, Spot), Error> {
         let ticket = self.ticket()?;
         self.tell(|owner| owner.write(ticket, block, sums));
+        let asked = self.core.turn_time();
         let place = self.wait(ticket, |waiter| match (&waiter.done, waiter.place) {
             (Some(Err(error)), _) => Some(Err(error.clone())),
             (_, Some(place)) => Some(Ok(place)),
             _ => None,
         });
-        match place.await {
+        let place = place.await;
+        self.count(|counts| {
+            let held = self.core.turn_time() - asked;
+            counts.held += u64::from(!held.is_zero());
+            counts.holding += held;
+        });
+        match place {
             Ok(place) => Ok((ticket, place)),
             Err(error) => {
                 if self.forget(ticket).is_some_and(|waiter| waiter.place.is_some()) {
@@ -202,6 +212,16 @@ impl Service {
         let mut owner = self.owner.borrow_mut();
         let space = owner.space();
         (space.extents(), space.free_extents())
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.counts.get()
+    }
+
+    fn count(&self, f: impl FnOnce(&mut Counts)) {
+        let mut counts = self.counts.get();
+        f(&mut counts);
+        self.counts.set(counts);
     }
 
     pub(super) fn may_grow(self: &Rc<Self>) {
@@ -312,6 +332,7 @@ impl Service {
         match order {
             Order::Data { ticket, at } => self.change(ticket, |waiter| {
                 waiter.place = Some(at);
+                self.count(|counts| counts.data += 1);
                 self.begin();
             }),
             Order::Answer { ticket, done } => {
@@ -319,11 +340,19 @@ impl Service {
                 self.change(ticket, |waiter| waiter.done = Some(done));
             }
             Order::Journal { number, at, page } => {
+                self.count(|counts| counts.journal += 1);
                 self.write(at, page, move |owner| owner.journal_written(number));
             }
-            Order::Page { at, page } => self.write(at, page, Owner::page_written),
-            Order::Root { at, page } => self.write(at, page, Owner::root_written),
+            Order::Page { at, page } => {
+                self.count(|counts| counts.pages += 1);
+                self.write(at, page, Owner::page_written);
+            }
+            Order::Root { at, page } => {
+                self.count(|counts| counts.roots += 1);
+                self.write(at, page, Owner::root_written);
+            }
             Order::Sync => {
+                self.count(|counts| counts.syncs += 1);
                 let me = self.clone();
                 self.begin();
                 self.core.spawn(async move {
@@ -397,8 +426,14 @@ impl Service {
 
     async fn grow(self: Rc<Self>, slabs: u64) {
         let lu = self.lu;
+        let asked = self.core.turn_time();
         let granted = self.pool.call(move |pool| async move { pool.grant(lu, slabs, false).await });
-        match granted.await {
+        let granted = granted.await;
+        self.count(|counts| {
+            counts.growths += 1;
+            counts.growing += self.core.turn_time() - asked;
+        });
+        match granted {
             Some(Ok(slabs)) => self.tell(|owner| owner.granted(&slabs)),
             // Nothing is wrong with the LU, and there may be room.
             Some(Err(error)) if self.is_passing(&error) => {
