@@ -8,8 +8,8 @@
 //! | after a snapshot | a block that a lower layer has |
 //! | flushed | as first, with a flush after every 32 of them |
 //!
-//! Each pass makes a pool anew and asks file and pool in turn. Ratios are of the medians. What the LU
-//! had done below it is counted as well: that is the same on every machine.
+//! Each pass makes a pool anew and asks file and pool in turn. Ratios are of the medians. What the
+//! LU had done below it is counted as well.
 
 use std::cell::Cell;
 use std::path::Path;

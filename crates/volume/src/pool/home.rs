@@ -358,9 +358,8 @@ impl Pool {
         Some(found)
     }
 
-        let written = freed.await?;
-        written.into_iter().for_each(|number| self.shared.places.set(number, None));
-    /// be written, slabs are nobody's until the pool is opened again.
+    /// Changes the tables, writes what has changed, and gives what was said of that. What cannot be
+    /// written leaves slabs that are nobody's until the pool is opened again.
     async fn change<T>(
         &self,
         f: impl FnOnce(&mut Vec<Table>) -> Vec<(Home, T)>,
