@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use model::target::target_name;
 use model::{
     Backing, BlockSize, Cache, Chap, Client, Config, Drive, Iqn, Limits, Lu, LuName, Mapping,
-    MappingId, Medium, MediumName, Secret, Secrets, Size, SocketOwner, Via,
+    MappingId, Medium, MediumName, Redirect, Secret, Secrets, Size, SocketOwner, Via,
 };
 use uuid::Uuid;
 
@@ -76,6 +76,8 @@ pub struct IscsiSpec {
     pub chap: Option<ChapSpec>,
     /// CHAP is wanted and its secret is not here: nobody may log in, and no engine sees this.
     pub lacks_secret: bool,
+    /// Where logins are sent instead.
+    pub redirect: Option<Redirect>,
 }
 
 /// How both sides prove themselves.
@@ -163,6 +165,27 @@ impl DeviceSpec {
     }
 }
 
+impl MappingSpec {
+    /// Whether an open mapping can take on this spec without being closed: only where logins are
+    /// sent changes.
+    pub fn is_change_in_place(&self, open: &MappingSpec) -> bool {
+        self.id == open.id
+            && self.device == open.device
+            && self.read_only == open.read_only
+            && self.is_alike(open)
+    }
+
+    /// Whether an adapter can have both at once.
+    pub fn is_alike(&self, other: &MappingSpec) -> bool {
+        let iscsi = |mapping: &MappingSpec| {
+            mapping.iscsi.as_ref().map(|iscsi| IscsiSpec { redirect: None, ..iscsi.clone() })
+        };
+        self.via == other.via
+            && self.socket_owner == other.socket_owner
+            && iscsi(self) == iscsi(other)
+    }
+}
+
 impl IscsiSpec {
     /// The adapter of a client.
     pub fn of(source: Source<'_>, client: &Client) -> IscsiSpec {
@@ -174,6 +197,7 @@ impl IscsiSpec {
             initiators,
             lacks_secret: chap.as_ref().is_some_and(Option::is_none),
             chap: chap.flatten(),
+            redirect: client.redirect.clone(),
         }
     }
 }

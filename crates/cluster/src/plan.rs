@@ -149,7 +149,8 @@ impl Planner<'_> {
     fn close_mappings(&mut self) {
         let (desired, actual) = (self.desired, self.actual);
         for (id, mapping) in &actual.mappings {
-            let stays = desired.mappings.get(id) == Some(mapping);
+            let wanted = desired.mappings.get(id);
+            let stays = wanted.is_some_and(|wanted| wanted.is_change_in_place(mapping));
             if stays && !self.device_closes(mapping.device) {
                 continue;
             }
@@ -248,7 +249,7 @@ impl Planner<'_> {
             let Some(name) = desired.name(mapping.device) else { continue };
             let (own, below) = (Part::Mapping(id.clone()), Part::Device(mapping.device));
             let closes = unsettled.contains(&own);
-            if actual.mappings.contains_key(id) && !closes {
+            if actual.mappings.get(id) == Some(mapping) && !closes {
                 continue;
             }
             let is_open = actual.is_open(mapping.device);
@@ -257,7 +258,7 @@ impl Planner<'_> {
             } else if !is_open || unsettled.contains(&below) {
                 Some(Wait::Earlier(below))
             } else {
-                let other = at_adapter(actual, id).find(|other| !is_alike(other, mapping));
+                let other = at_adapter(actual, id).find(|other| !other.is_alike(mapping));
                 other.map(|other| Wait::Earlier(Part::Mapping(other.id.clone())))
             };
             let (mapping, lu) = (mapping.clone(), name.clone());
@@ -329,11 +330,6 @@ fn at_adapter<'a>(actual: &'a Actual, id: &MappingId) -> impl Iterator<Item = &'
     let [first, last] = [0, u16::MAX].map(|lun| MappingId { adapter: adapter.clone(), lun });
     let open = actual.mappings.range(first..=last).map(|(_, mapping)| mapping);
     open.chain(opening(actual).filter(move |mapping| mapping.id.adapter == adapter))
-}
-
-/// Whether an adapter can have both at once.
-fn is_alike(one: &MappingSpec, other: &MappingSpec) -> bool {
-    one.via == other.via && one.iscsi == other.iscsi && one.socket_owner == other.socket_owner
 }
 
 impl Step {

@@ -12,6 +12,7 @@ use crate::chap::Chap;
 use crate::error::{ApiError, ErrorKind};
 use crate::limits::QUALIFIED_NAMES_PER_CLIENT_MAX;
 use crate::name::{ClientName, Iqn, Nqn};
+use crate::redirect::Redirect;
 use crate::schema::schema_as;
 
 /// A guest, a host or a container that uses storage.
@@ -27,6 +28,9 @@ pub struct Client {
     /// How it must prove itself over iSCSI; its secrets are elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chap: Option<Chap>,
+    /// Its logins over iSCSI are sent elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<Redirect>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nqns: Vec<Nqn>,
 }

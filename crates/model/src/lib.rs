@@ -11,6 +11,7 @@
 //! | [`drive`] | [`Drive`]: a virtual drive for them |
 //! | [`client`] | [`Client`] |
 //! | [`chap`] | how a client proves itself over iSCSI: [`Chap`], and [`Secrets`] kept apart from it |
+//! | [`redirect`] | where its logins are sent instead: [`Redirect`] |
 //! | [`mapping`] | [`Mapping`], [`Via`], [`Slot`] and the slot rules |
 //! | [`target`] | the iSCSI target name of a client |
 //! | [`config`] | [`Config`]: the whole desired state in one versioned document |
@@ -42,6 +43,7 @@ pub mod medium;
 pub mod name;
 pub mod pv;
 pub mod qos;
+pub mod redirect;
 pub mod reservation;
 mod schema;
 pub mod size;
@@ -62,4 +64,5 @@ pub use medium::{Medium, MediumAdd, MediumView};
 pub use name::{ClientName, Iqn, LuName, MediumName, Nqn};
 pub use pv::PvView;
 pub use qos::{Limits, LimitsChange};
+pub use redirect::{PortalAddress, Redirect};
 pub use size::Size;

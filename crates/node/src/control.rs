@@ -17,7 +17,7 @@ use model::status::Phase;
 use model::{
     AdapterId, ApiError, Chap, ChapSecrets, Client, ClientChange, ClientName, Config, DriveCreate,
     LimitsChange, LuAdopt, LuCreate, LuName, LuResize, MapRequest, Mapping, MappingId, Medium,
-    MediumName, Severity, SocketOwner, Subject, Via,
+    MediumName, Redirect, Severity, SocketOwner, Subject, Via,
 };
 use uuid::Uuid;
 
@@ -49,6 +49,7 @@ pub enum Change {
     ClientCreate(Client),
     ClientChange(ClientName, ClientChange),
     ClientChap(ClientName, Option<(Chap, ChapSecrets)>),
+    ClientRedirect(ClientName, Option<Redirect>),
     ClientRemove(ClientName),
     Map(MapRequest),
     Unmap(LuName, ClientName, Option<Via>),
@@ -320,6 +321,7 @@ impl Control {
                 Ok(Prepared::client(next, name, "client-changed", message))
             }
             Change::ClientChap(name, chap) => prepare_chap(config, name, chap),
+            Change::ClientRedirect(name, redirect) => prepare_redirect(config, name, redirect),
             Change::ClientRemove(name) => {
                 let next = ops::client_remove(config, &name)?;
                 let message = format!("client '{name}' was removed");
@@ -689,6 +691,19 @@ fn prepare_chap(
         None => format!("client '{name}' need not prove itself"),
     };
     Ok(Prepared::client(next, name, "client-chap-changed", message))
+}
+
+fn prepare_redirect(
+    config: &Config,
+    name: ClientName,
+    redirect: Option<Redirect>,
+) -> Result<Prepared, ApiError> {
+    let next = ops::client_redirect(config, &name, redirect.as_ref())?;
+    let message = match redirect {
+        Some(redirect) => format!("logins of client '{name}' are sent {redirect}"),
+        None => format!("logins of client '{name}' are let in"),
+    };
+    Ok(Prepared::client(next, name, "client-redirected", message))
 }
 
 /// A change that is ready to be committed.

@@ -12,8 +12,8 @@ use clap_complete::Shell;
 use model::lu::NewBacking;
 use model::status::ConnectFor;
 use model::{
-    ApiError, BlockSize, Cache, ClientName, Iqn, LuName, MediumName, Nqn, Size, Slot, SocketOwner,
-    Via,
+    ApiError, BlockSize, Cache, ClientName, Iqn, LuName, MediumName, Nqn, PortalAddress, Size,
+    Slot, SocketOwner, Via,
 };
 
 pub use limits::LimitArgs;
@@ -430,8 +430,43 @@ pub enum Client {
     RmIqn(ClientIqns),
     /// Make a client prove itself over iSCSI with CHAP; its sessions end and log in anew
     Chap(ClientChap),
+    /// Change how a client is served
+    Set(ClientSet),
     /// Remove a client
     Rm { name: ClientName },
+}
+
+#[derive(Debug, Args)]
+pub struct ClientSet {
+    pub name: ClientName,
+    /// Portal that its iSCSI logins are sent to, another one of this node or of a node that serves
+    /// the same target; none lets it log in here
+    #[arg(long, value_name = "ADDRESS:PORT|none", required = true)]
+    pub redirect: RedirectTo,
+    /// Its target has moved for good: the client may forget the address that it used
+    #[arg(long)]
+    pub permanently: bool,
+    /// Ask the sessions that it has to log out; without this they stay until they end
+    #[arg(long)]
+    pub now: bool,
+}
+
+/// A portal, or the word for none.
+#[derive(Debug, Clone, Copy)]
+pub enum RedirectTo {
+    Nowhere,
+    Portal(PortalAddress),
+}
+
+impl FromStr for RedirectTo {
+    type Err = model::redirect::PortalError;
+
+    fn from_str(text: &str) -> Result<RedirectTo, Self::Err> {
+        match text {
+            "none" => Ok(RedirectTo::Nowhere),
+            portal => portal.parse().map(RedirectTo::Portal),
+        }
+    }
 }
 
 #[derive(Debug, Args)]

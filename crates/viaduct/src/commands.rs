@@ -10,7 +10,7 @@ use model::reservation::ReservationView;
 use model::status::{ClientView, ConnectFor, Connection, LuView, MappingView, NodeStatus};
 use model::{
     ApiError, ClientChange, ClientName, ImportTold, LuAdopt, LuCreate, LuImport, LuResize,
-    MapRequest, Via,
+    MapRequest, Redirect, Via,
 };
 use node::api::routes::Removed;
 use node::datadir::PRIVATE_FILE;
@@ -208,7 +208,14 @@ pub fn absolute(path: &Path) -> Result<String, ApiError> {
 fn client(node: &Client, command: args::Client, format: Format) -> Done {
     match command {
         args::Client::Create(args::ClientCreate { name, iqn, nqn, socket_owner }) => {
-            let request = model::Client { name, socket_owner, iqns: iqn, chap: None, nqns: nqn };
+            let request = model::Client {
+                name,
+                socket_owner,
+                iqns: iqn,
+                chap: None,
+                redirect: None,
+                nqns: nqn,
+            };
             let view: ClientView = node.post("/v1/clients", &request)?;
             show(format, &view, tables::client_done)
         }
@@ -229,6 +236,7 @@ fn client(node: &Client, command: args::Client, format: Format) -> Done {
             client_change(node, &name, &change, format)
         }
         args::Client::Chap(arguments) => client_chap(node, arguments, format),
+        args::Client::Set(arguments) => client_set(node, &arguments, format),
         args::Client::Rm { name } => {
             let removed: Removed = node.delete(&format!("/v1/clients/{name}"))?;
             show(format, &removed, |_| format!("client {name} removed\n"))
@@ -251,6 +259,16 @@ fn client_chap(node: &Client, arguments: args::ClientChap, format: Format) -> Do
         node.put(&path, &secrets::read(arguments)?)?
     };
     show(format, &view, tables::client_chap)
+}
+
+fn client_set(node: &Client, arguments: &args::ClientSet, format: Format) -> Done {
+    let &args::ClientSet { ref name, redirect, permanently, now } = arguments;
+    let path = format!("/v1/clients/{name}/redirect");
+    let view: ClientView = match redirect {
+        args::RedirectTo::Nowhere => node.delete(&path)?,
+        args::RedirectTo::Portal(to) => node.put(&path, &Redirect { to, permanently, now })?,
+    };
+    show(format, &view, tables::client_redirect)
 }
 
 fn map(node: &Client, arguments: args::Map, format: Format) -> Done {

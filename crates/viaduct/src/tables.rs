@@ -120,6 +120,8 @@ pub fn client(view: &ClientView) -> String {
         ("NVMe names", joined(&client.nqns)),
     ];
     pairs.extend(client.chap.as_ref().map(|chap| ("CHAP", chap.to_string())));
+    let redirect = client.redirect.as_ref();
+    pairs.extend(redirect.map(|redirect| ("logins are sent", redirect.to_string())));
     let mut text = list(&pairs);
     for pairs in view.iscsi.iter().flat_map(target_parts) {
         text.push('\n');
@@ -300,6 +302,12 @@ pub fn client_done(view: &ClientView) -> String {
 
 pub fn client_names(view: &ClientView) -> String {
     format!("client {}: {}\n", view.client.name, joined(&view.client.iqns))
+}
+
+pub fn client_redirect(view: &ClientView) -> String {
+    let redirect = view.client.redirect.as_ref();
+    let sent = redirect.map_or("let in".to_owned(), |redirect| format!("sent {redirect}"));
+    format!("client {}: logins are {sent}\n", view.client.name)
 }
 
 pub fn client_chap(view: &ClientView) -> String {

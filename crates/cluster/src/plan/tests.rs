@@ -10,6 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::desired::{Account, ChapSpec, IscsiSpec, MediumImage, MediumSpec};
+use model::Redirect;
 
 const NOW: Duration = Duration::from_secs(100);
 
@@ -51,7 +52,7 @@ fn at_lun(mapping: MappingSpec, lun: u16, chap: Option<ChapSpec>) -> MappingSpec
     let MappingId { adapter, .. } = mapping.id;
     let target = format!("iqn.2026-11.org.viaduct:test:{}", adapter.client);
     let initiators = vec!["iqn.1994-05.com.redhat:abc".parse().unwrap()];
-    let iscsi = Some(IscsiSpec { target, initiators, chap, lacks_secret: false });
+    let iscsi = Some(IscsiSpec { target, initiators, chap, lacks_secret: false, redirect: None });
     MappingSpec { id: MappingId { adapter, lun }, via: Via::Iscsi, iscsi, ..mapping }
 }
 
@@ -267,6 +268,30 @@ fn a_target_that_changes_closes_all_its_luns_before_one_opens() {
 }
 
 #[test]
+fn a_target_stays_open_when_logins_are_sent_elsewhere() {
+    let devices = [device(1), device(2)];
+    let with = |to: Option<&str>| {
+        let mut luns = [at_lun(mapping(1, 2, 1), 0, None), at_lun(mapping(1, 2, 2), 1, None)];
+        for iscsi in luns.iter_mut().filter_map(|lun| lun.iscsi.as_mut()) {
+            let to = to.map(|to| to.parse().unwrap());
+            iscsi.redirect = to.map(|to| Redirect { to, permanently: false, now: false });
+        }
+        desired(&devices, &luns)
+    };
+    let wanted = with(Some("192.0.2.7"));
+    let mut actual = settled(&with(None));
+    prints(
+        &plan(&wanted, &actual, NOW),
+        expect![[r#"
+            revision 7: 2 steps
+              open iscsi mapping vm1-2 of lu1
+              open iscsi mapping vm1-2.1 of lu2"#]],
+    );
+    settle(&wanted, &mut actual);
+    settle(&with(None), &mut actual);
+}
+
+#[test]
 fn media_are_exchanged_under_the_clients() {
     let at = at_lun(mapping(1, 2, 10), 0, None);
     let empty = with_drives(desired(&[], std::slice::from_ref(&at)), &[drive(10, 0)]);
@@ -383,9 +408,8 @@ fn check_step(actual: &Actual, step: &Step) {
             assert!(actual.is_open(mapping.device), "{step}: no device");
             let device = Part::Device(mapping.device);
             assert!(!actual.busy.contains_key(&device), "{step}: its device is not at rest");
-            let others = open_or_opening(actual).filter(|other| {
-                other.id.adapter == mapping.id.adapter && !is_alike(other, mapping)
-            });
+            let others = open_or_opening(actual)
+                .filter(|other| other.id.adapter == mapping.id.adapter && !other.is_alike(mapping));
             assert_eq!(others.count(), 0, "{step}: its adapter is something else");
         }
         Step::OpenDrive { drive } => {

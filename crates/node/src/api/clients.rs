@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use model::chap::ChapRequest;
 use model::status::{ClientView, ConnectFor, Connection};
-use model::{ApiError, Client, ClientChange, ClientName};
+use model::{ApiError, Client, ClientChange, ClientName, Redirect};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -96,6 +96,33 @@ pub async fn client_chap_off(
 ) -> Answer<ClientView> {
     let name: ClientName = named(&name)?;
     api.change(Change::ClientChap(name.clone(), None)).await?;
+    Ok(Json(view(&api, &name).await?))
+}
+
+/// Sends logins of a client to another portal.
+#[utoipa::path(put, path = "/v1/clients/{name}/redirect", tag = "client",
+    params(("name" = String, Path)), request_body = Redirect,
+    responses((status = 200, body = ClientView), (status = "default", body = ApiError)))]
+pub async fn client_redirect_set(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    Body(redirect): Body<Redirect>,
+) -> Answer<ClientView> {
+    let name: ClientName = named(&name)?;
+    api.change(Change::ClientRedirect(name.clone(), Some(redirect))).await?;
+    Ok(Json(view(&api, &name).await?))
+}
+
+/// Lets a client log in here.
+#[utoipa::path(delete, path = "/v1/clients/{name}/redirect", tag = "client",
+    params(("name" = String, Path)),
+    responses((status = 200, body = ClientView), (status = "default", body = ApiError)))]
+pub async fn client_redirect_off(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+) -> Answer<ClientView> {
+    let name: ClientName = named(&name)?;
+    api.change(Change::ClientRedirect(name.clone(), None)).await?;
     Ok(Json(view(&api, &name).await?))
 }
 

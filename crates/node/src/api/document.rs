@@ -43,6 +43,8 @@ use super::{adding, clients, importing, optical, pvs, reservations, routes};
         clients::client_remove,
         clients::client_chap_set,
         clients::client_chap_off,
+        clients::client_redirect_set,
+        clients::client_redirect_off,
         clients::connection,
         routes::mapping_list,
         routes::map,

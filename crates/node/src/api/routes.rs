@@ -69,6 +69,10 @@ fn common() -> Router<Api> {
             "/v1/clients/{name}/chap",
             put(clients::client_chap_set).delete(clients::client_chap_off),
         )
+        .route(
+            "/v1/clients/{name}/redirect",
+            put(clients::client_redirect_set).delete(clients::client_redirect_off),
+        )
         .route("/v1/clients/{name}/connection", get(clients::connection))
         .route("/v1/mappings", get(mapping_list).post(map).delete(unmap))
         .route("/v1/reservations", get(reservations::reservation_list))

@@ -9,7 +9,7 @@ use model::image::format_of;
 use model::lu::serial_of;
 use model::{
     ApiError, Backing, Chap, Client, ClientChange, ClientName, Config, Limits, LimitsChange, Lu,
-    LuAdopt, LuCreate, LuName, LuResize, MapRequest, Mapping, Size, Slot, Via,
+    LuAdopt, LuCreate, LuName, LuResize, MapRequest, Mapping, Redirect, Size, Slot, Via,
 };
 use uuid::Uuid;
 
@@ -302,6 +302,26 @@ pub fn client_chap(
     let mut next = config.clone();
     for client in next.clients.iter_mut().filter(|client| client.name == *name) {
         client.chap = chap.cloned();
+    }
+    Ok(next)
+}
+
+/// From now on logins of a client are sent there, or let in.
+pub fn client_redirect(
+    config: &Config,
+    name: &ClientName,
+    redirect: Option<&Redirect>,
+) -> Result<Config, ApiError> {
+    let client = config.client(name).ok_or_else(|| no_client(name))?;
+    if client.iqns.is_empty() && redirect.is_some() {
+        return Err(ApiError::conflict(format!(
+            "client '{name}' has no iSCSI name to log in with"
+        ))
+        .then(format!("viaduct client add-iqn {name} NAME")));
+    }
+    let mut next = config.clone();
+    for client in next.clients.iter_mut().filter(|client| client.name == *name) {
+        client.redirect = redirect.cloned();
     }
     Ok(next)
 }

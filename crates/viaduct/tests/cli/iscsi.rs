@@ -100,6 +100,39 @@ fn what_mapping_commands_say() {
 }
 
 #[test]
+fn logins_are_sent_elsewhere() {
+    let bench = furnished();
+    bench.done(
+        "client set host1 --redirect 192.0.2.7 --now",
+        expect![[r#"
+            client host1: logins are sent to 192.0.2.7:3260, for now
+        "#]],
+    );
+    assert!(bench.run("client show host1").out.contains("logins are sent: to 192.0.2.7:3260"));
+    bench.done(
+        "client set host1 --redirect [2001:db8::7]:3261 --permanently",
+        expect![[r#"
+            client host1: logins are sent to [2001:db8::7]:3261, permanently
+        "#]],
+    );
+    bench.done(
+        "client set host1 --redirect none",
+        expect![[r#"
+            client host1: logins are let in
+        "#]],
+    );
+    bench.refused(
+        "client set vm1 --redirect 192.0.2.7",
+        4,
+        expect![[r#"
+        error: client 'vm1' has no iSCSI name to log in with
+          next: viaduct client add-iqn vm1 NAME
+    "#]],
+    );
+    assert_eq!(bench.run("client set host1 --redirect 0.0.0.0").code, 2);
+}
+
+#[test]
 fn a_client_with_its_target_and_sessions() {
     let bench = furnished();
     log_in(&bench);

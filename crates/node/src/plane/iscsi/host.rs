@@ -59,6 +59,7 @@ struct Visitor {
     guard: Arc<Guard>,
     core: Core,
     site: String,
+    portal: Address,
 }
 
 impl Accounts for Visitor {
@@ -67,10 +68,14 @@ impl Accounts for Visitor {
         initiator: &str,
         target: Option<&str>,
     ) -> Result<Authentication, Refusal> {
-        match self.guard.admits(&self.site, initiator, guard::now(&self.core)) {
-            true => self.book.authentication(initiator, target),
-            false => Err(Refusal::Status(REFUSED_BY_GUARD)),
+        if !self.guard.admits(&self.site, initiator, guard::now(&self.core)) {
+            return Err(Refusal::Status(REFUSED_BY_GUARD));
         }
+        let authentication = self.book.authentication(initiator, target)?;
+        // Before anything is proved, because libiscsi follows no later answer; what it tells is
+        // known to everybody who sees the client log in.
+        let moved = target.and_then(|it| self.book.targets().get(it)?.moved_from(&self.portal));
+        moved.map_or(Ok(authentication), Err)
     }
 
     fn targets(&self, initiator: &str) -> Vec<TargetRecord> {
@@ -198,6 +203,7 @@ impl Host for CoreHost {
             guard: self.guard.clone(),
             core: self.core().clone(),
             site: guard::site(&ends.peer),
+            portal: ends.portal.clone(),
         })
     }
 
@@ -266,6 +272,10 @@ impl Host for CoreHost {
     }
 }
 
+/// What a client is told whose logins are sent elsewhere.
+const MOVED: [LoginStatus; 2] =
+    [LoginStatus::TARGET_MOVED_TEMPORARILY, LoginStatus::TARGET_MOVED_PERMANENTLY];
+
 /// How much an end matters to an operator, and what can be done about it.
 fn gravity(why: &Why) -> (Severity, &'static str, Option<&'static str>) {
     match why {
@@ -273,6 +283,9 @@ fn gravity(why: &Why) -> (Severity, &'static str, Option<&'static str>) {
             (Severity::Info, "iscsi-logout", None)
         }
         Why::Closed => (Severity::Info, "iscsi-closed", None),
+        Why::Protocol(Ended::Refused { status, .. }) if MOVED.contains(status) => {
+            (Severity::Info, "iscsi-redirected", None)
+        }
         Why::Protocol(Ended::Refused { .. }) => (
             Severity::Warning,
             "iscsi-login-refused",

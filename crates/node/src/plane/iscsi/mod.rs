@@ -124,12 +124,18 @@ impl Iscsi {
             read_only: mapping.read_only || lu.spec.read_only,
             removable: lu.spec.removable,
         };
-        let targets = {
+        let (before, targets) = {
             let mut shown = self.shown();
-            shown.targets = Arc::new(shown.targets.with(&mapping.id, spec, lun));
-            shown.targets.clone()
+            let next = Arc::new(shown.targets.with(&mapping.id, spec, lun));
+            (std::mem::replace(&mut shown.targets, next.clone()), next)
         };
-        self.install(targets).await;
+        self.install(targets.clone()).await;
+        let asked = |of: &Targets| of.get(&spec.target)?.asks_to_leave().cloned();
+        let asks = asked(&targets);
+        if asks.is_some() && asks != asked(&before) {
+            // New ones find the redirection, so nobody comes back.
+            self.sessions.end(Farewell::Logout, |_, target| target == spec.target);
+        }
         Ok(())
     }
 

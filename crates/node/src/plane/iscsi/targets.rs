@@ -7,10 +7,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cluster::{ChapSpec, IscsiSpec};
-use model::{AdapterId, MappingId};
+use model::{AdapterId, MappingId, Redirect};
 use proto::iscsi::{
     ALGORITHMS, Account, Accounts, Authentication, Chap, Portal, Refusal, Secret, TargetRecord,
 };
+use rt::net::Address;
 use target::scsi::Kind;
 use uuid::Uuid;
 use wire::iscsi::LoginStatus;
@@ -98,6 +99,21 @@ impl Targets {
 impl Target {
     fn admits(&self, initiator: &str) -> bool {
         self.spec.initiators.iter().any(|iqn| iqn.as_str() == initiator)
+    }
+
+    /// Where a login that came to this portal of ours is sent instead.
+    pub fn moved_from(&self, portal: &Address) -> Option<Refusal> {
+        let redirect = self.spec.redirect.as_ref()?;
+        let to = redirect.to.address();
+        // Whoever is sent there is let in there.
+        let is_there = *portal == Address::Tcp(to);
+        let moved = Refusal::Moved { address: to.to_string(), permanently: redirect.permanently };
+        (!is_there).then_some(moved)
+    }
+
+    /// Whether sessions are to leave that began before logins were sent elsewhere.
+    pub fn asks_to_leave(&self) -> Option<&Redirect> {
+        self.spec.redirect.as_ref().filter(|redirect| redirect.now)
     }
 
     fn authentication(&self) -> Authentication {
