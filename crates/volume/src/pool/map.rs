@@ -202,6 +202,62 @@ impl MapPage {
         Some(place)
     }
 
+    /// Whether nothing is known here of an extent.
+    pub fn is_absent(&self, extent: usize) -> bool {
+        let known = [Bits::Written, Bits::Zero].map(|bits| self.words(bits, extent));
+        known.into_iter().flatten().all(|word| load(word) == 0)
+    }
+
+    /// Blocks of an extent that are written in the layer below and of which nothing is known here:
+    /// first ones and counts.
+    pub fn lacks(&self, below: &Self, extent: usize) -> Vec<(u64, u64)> {
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        for (index, word) in self.lacked(below, extent).enumerate() {
+            for bit in (0..WORD_BITS).filter(|bit| word >> bit & 1 != 0) {
+                let block = index as u64 * WORD_BITS + bit;
+                match runs.last_mut() {
+                    Some((first, count)) if *first + *count == block => *count += 1,
+                    _ => runs.push((block, 1)),
+                }
+            }
+        }
+        runs
+    }
+
+    /// Takes over what the layer below knows of an extent and this one does not: its blocks lie at
+    /// this extent's place already.
+    pub fn fold(&self, below: &Self, extent: usize) {
+        let lacked: Vec<u64> = self.lacked(below, extent).collect();
+        let (written, zero) = (self.words(Bits::Written, extent), self.words(Bits::Zero, extent));
+        for (index, lacked) in lacked.into_iter().enumerate() {
+            let known = load(&written[index]) | load(&zero[index]) | lacked;
+            let below = load(&below.words(Bits::Zero, extent)[index]);
+            zero[index].fetch_or(below & !known, Ordering::AcqRel);
+            written[index].fetch_or(lacked, Ordering::AcqRel);
+        }
+    }
+
+    /// Written bits of the layer below where nothing is known here.
+    fn lacked(&self, below: &Self, extent: usize) -> impl Iterator<Item = u64> {
+        let own = self.words(Bits::Written, extent).iter().zip(self.words(Bits::Zero, extent));
+        let below = below.words(Bits::Written, extent).iter();
+        own.zip(below).map(|((written, zero), below)| load(below) & !(load(written) | load(zero)))
+    }
+
+    /// The same page for whoever looks from now on, with nothing known of these extents.
+    pub fn without(&self, extents: impl IntoIterator<Item = usize>) -> Self {
+        let copy = |words: &[AtomicU64]| words.iter().map(|it| AtomicU64::new(load(it))).collect();
+        let (places, bits, fresh) = (copy(&self.places), copy(&self.bits), copy(&self.fresh));
+        let page = Self { form: self.form, places, bits, fresh };
+        for extent in extents {
+            page.places[extent].store(NOWHERE, Ordering::Relaxed);
+            for bits in [Bits::Written, Bits::Zero] {
+                page.words(bits, extent).iter().for_each(|it| it.store(0, Ordering::Relaxed));
+            }
+        }
+        page
+    }
+
     pub fn encode(&self, (owner, number): (Owner, u64), turn: u64, epoch: u64) -> Page {
         let mut payload = Vec::with_capacity(PAYLOAD_BYTES);
         let bytes = bits_bytes(self.form.blocks);

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::journal::{Spot, Start};
+use super::journal::{LayerNumber, Spot, Start};
 use super::map::Place;
 use super::owner::{Chunk, Chunks, LayerId};
 use super::page::{Flaw, Header, Kind, Owner, PAYLOAD_BYTES, Page};
@@ -27,6 +27,9 @@ const BODY: Kind = Kind(*b"VDrb");
 
 /// Longest name of an LU, in bytes.
 pub const LU_NAME_BYTES_MAX: usize = 64;
+
+/// Longest name of a snapshot, in bytes.
+pub const SNAPSHOT_NAME_BYTES_MAX: usize = 64;
 
 /// Most layers of an LU.
 pub const LAYERS_MAX: usize = 1024;
@@ -39,6 +42,26 @@ pub struct About {
     pub block_size: u32,
 }
 
+/// A layer of an LU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootLayer {
+    pub number: LayerNumber,
+    pub id: LayerId,
+    /// Which one it stands on: one with a lower number.
+    pub below: Option<LayerNumber>,
+    pub frozen: Frozen,
+    pub chunks: Chunks,
+}
+
+/// What is said of a frozen layer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frozen {
+    /// Of the LU at that time; 0 of the layer that is not frozen.
+    pub size: u64,
+    /// Of the snapshot that it is; empty if it is none.
+    pub name: String,
+}
+
 /// The root as a checkpoint leaves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Root {
@@ -48,8 +71,10 @@ pub struct Root {
     pub start: Start,
     /// Extents of the journal's ring, in its order.
     pub ring: Vec<Place>,
-    /// The top one first.
-    pub layers: Vec<(LayerId, Chunks)>,
+    /// The layer that is written into.
+    pub top: LayerNumber,
+    /// In the order of their numbers.
+    pub layers: Vec<RootLayer>,
     /// Extents for what of each body has no room beside the heads.
     pub beyond: [Vec<Place>; 2],
 }
@@ -87,6 +112,7 @@ struct RawHead {
     layers: U16,
     name_len: U16,
     beyond: [U16; 2],
+    top: U32,
     name: [u8; LU_NAME_BYTES_MAX],
 }
 
@@ -96,6 +122,9 @@ struct RawPlace {
     slab: U32,
     extent: U32,
 }
+
+/// Layers are counted from 1.
+const NO_LAYER: LayerNumber = 0;
 
 const PLACE_BYTES: usize = size_of::<RawPlace>();
 /// Extents that a head can name.
@@ -139,6 +168,17 @@ impl Site {
 }
 
 impl Root {
+    /// Whether its layers stand on each other, and one of them is the top.
+    fn is_sound(&self) -> bool {
+        let numbers: Vec<LayerNumber> = self.layers.iter().map(|layer| layer.number).collect();
+        let is_sound = |layer: &RootLayer| match layer.below {
+            Some(below) => below < layer.number && numbers.contains(&below),
+            None => layer.number != NO_LAYER,
+        };
+        let are_sorted = numbers.is_sorted_by(|one, other| one < other);
+        are_sorted && numbers.contains(&self.top) && self.layers.iter().all(is_sound)
+    }
+
     /// Which of the two places it has.
     fn which(&self) -> usize {
         (self.turn % 2) as usize
@@ -207,6 +247,7 @@ impl Root {
             layers: (self.layers.len() as u16).into(),
             name_len: (self.about.name.len() as u16).into(),
             beyond: [0, 1].map(|which| (self.beyond[which].len() as u16).into()),
+            top: self.top.into(),
             name,
         };
         let mut bytes = raw.as_bytes().to_vec();
@@ -218,15 +259,20 @@ impl Root {
         let per_chunk = site.shape.pages_per_chunk();
         let mut bytes = Vec::new();
         self.ring.iter().for_each(|place| put_place(&mut bytes, *place));
-        for (id, chunks) in &self.layers {
+        for RootLayer { number, id, below, frozen, chunks } in &self.layers {
             bytes.extend_from_slice(id);
+            bytes.extend_from_slice(&number.to_le_bytes());
+            bytes.extend_from_slice(&below.unwrap_or(NO_LAYER).to_le_bytes());
+            bytes.extend_from_slice(&frozen.size.to_le_bytes());
+            bytes.extend_from_slice(&(frozen.name.len() as u16).to_le_bytes());
+            bytes.extend_from_slice(frozen.name.as_bytes());
             bytes.extend_from_slice(&(chunks.len() as u32).to_le_bytes());
-            for (number, Chunk { place, pages }) in chunks {
-                bytes.extend_from_slice(&number.to_le_bytes());
+            for (chunk, Chunk { place, pages }) in chunks {
+                bytes.extend_from_slice(&chunk.to_le_bytes());
                 put_place(&mut bytes, *place);
                 bytes.extend_from_slice(&(pages.len() as u16).to_le_bytes());
                 for (page, second) in pages {
-                    let word = (page - number * per_chunk) << 1 | u64::from(*second);
+                    let word = (page - chunk * per_chunk) << 1 | u64::from(*second);
                     bytes.extend_from_slice(&(word as u16).to_le_bytes());
                 }
             }
@@ -253,8 +299,9 @@ impl Head {
             next: raw.start_next.get(),
             sealed: raw.start_sealed.get(),
         };
+        let (turn, top) = (header.turn, raw.top.get());
         let (ring, layers) = (Vec::new(), Vec::new());
-        let root = Root { about, turn: header.turn, start, ring, layers, beyond };
+        let root = Root { about, turn, start, ring, top, layers, beyond };
         let (pages, ring, layers) = (raw.pages.get(), raw.ring.get(), raw.layers.get());
         Some(Self { which, header, root, pages, ring, layers })
     }
@@ -290,7 +337,7 @@ impl Head {
         })();
         // Under good checksums: somebody else's idea of this form.
         (root.ring, root.layers) = parts.ok_or(Flaw::Rotten)?;
-        Ok(root)
+        root.is_sound().then_some(root).ok_or(Flaw::Rotten)
     }
 }
 
@@ -310,23 +357,30 @@ fn take_place(bytes: &mut &[u8]) -> Option<Place> {
     Some(Place { slab: slab.get(), extent: extent.get() })
 }
 
-fn take_layer(bytes: &mut &[u8], per_chunk: u64) -> Option<(LayerId, Chunks)> {
+fn take_layer(bytes: &mut &[u8], per_chunk: u64) -> Option<RootLayer> {
     let id: LayerId = take(bytes)?;
+    let (number, below) = (take::<U32>(bytes)?.get(), take::<U32>(bytes)?.get());
+    let below = (below != NO_LAYER).then_some(below);
+    let (size, name_len) = (take::<U64>(bytes)?.get(), take::<U16>(bytes)?.get());
+    let (name, rest) = bytes.split_at_checked(usize::from(name_len))?;
+    *bytes = rest;
+    let name = str::from_utf8(name).ok().filter(|it| it.len() <= SNAPSHOT_NAME_BYTES_MAX)?;
+    let frozen = Frozen { size, name: name.to_owned() };
     let chunks: U32 = take(bytes)?;
     let mut all = Chunks::new();
     for _ in 0..chunks.get() {
-        let number: U64 = take(bytes)?;
+        let chunk: U64 = take(bytes)?;
         let place = take_place(bytes)?;
         let count: U16 = take(bytes)?;
         let mut pages = BTreeMap::new();
         for _ in 0..count.get() {
             let word = u64::from(take::<U16>(bytes)?.get());
-            let page = number.get().checked_mul(per_chunk)?.checked_add(word >> 1)?;
+            let page = chunk.get().checked_mul(per_chunk)?.checked_add(word >> 1)?;
             pages.insert(page, word & 1 != 0);
         }
-        all.insert(number.get(), Chunk { place, pages });
+        all.insert(chunk.get(), Chunk { place, pages });
     }
-    Some((id, all))
+    Some(RootLayer { number, id, below, frozen, chunks: all })
 }
 
 #[cfg(test)]
@@ -356,7 +410,16 @@ mod tests {
     fn root() -> impl Strategy<Value = Root> {
         let chunks = proptest::collection::vec(chunk(), 0..200);
         let chunks = chunks.prop_map(|all| all.into_iter().collect::<Chunks>());
-        let layers = proptest::collection::vec((any::<LayerId>(), chunks), 0..5);
+        let layers = proptest::collection::vec((any::<(LayerId, u32)>(), chunks), 1..5);
+        let layers = layers.prop_map(|all| {
+            let layer = |(number, ((id, below), chunks)): (u32, ((LayerId, u32), Chunks))| {
+                let below = Some(below % number).filter(|below| *below != NO_LAYER);
+                let frozen =
+                    Frozen { size: u64::from(number) << 33, name: "x".repeat(id[0] as usize % 65) };
+                RootLayer { number, id, below, frozen, chunks }
+            };
+            (1..).zip(all).map(layer).collect::<Vec<_>>()
+        });
         let ring = proptest::collection::vec(place(), 0..9);
         (any::<u64>(), any::<(u64, u64, u64, u64)>(), ring, layers).prop_map(
             |(turn, (page, epoch, next, sealed), ring, layers)| Root {
@@ -364,6 +427,7 @@ mod tests {
                 turn,
                 start: Start { page, epoch, next, sealed },
                 ring,
+                top: layers.len() as u32,
                 layers,
                 beyond: [Vec::new(), Vec::new()],
             },

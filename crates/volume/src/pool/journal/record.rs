@@ -3,10 +3,14 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::super::map::Place;
 use super::super::page::PAYLOAD_BYTES;
 
 /// Counts the records of an LU, from 1.
 pub type Serial = u64;
+
+/// Counts the layers of an LU, from 1: a child has a higher number than its parent.
+pub type LayerNumber = u32;
 
 /// Most blocks that one record can say are written: those of the largest extent that fit.
 pub const RUN_BLOCKS_MAX: usize = 512;
@@ -25,9 +29,14 @@ pub enum Record {
     Written { block: u64, at: Spot, sums: Vec<u32> },
     /// These blocks read zero.
     Zeroed { block: u64, count: u64 },
-    /// The top layer is frozen, and a new one with this name is on top of it: records behind this
-    /// one are about that.
-    Frozen { top: [u8; 16] },
+    /// What was the top layer is frozen, and a new one with this number and name stands on `from`:
+    /// records behind this one are about that.
+    Branched { from: LayerNumber, number: LayerNumber, top: [u8; 16] },
+    /// What a layer says of an extent is its child's, whose blocks there lie at this place from now
+    /// on. Nobody's if it has no child.
+    Folded { layer: LayerNumber, into: Option<LayerNumber>, extent: u64, place: Option<Place> },
+    /// The layer is gone; it says nothing any more.
+    Dropped { layer: LayerNumber },
     /// Of a record these blocks were not there when an owner looked, and never will have been.
     Void { of: Serial, block: u64, count: u64 },
 }
@@ -52,7 +61,7 @@ struct RawRecord {
     sums: U16,
     at: U32,
     slab: U32,
-    spare: U32,
+    layer: U32,
     block: U64,
     count: U64,
 }
@@ -60,7 +69,12 @@ struct RawRecord {
 const WRITTEN: u8 = 1;
 const ZEROED: u8 = 2;
 const VOID: u8 = 3;
-const FROZEN: u8 = 4;
+const BRANCHED: u8 = 4;
+const FOLDED: u8 = 5;
+const DROPPED: u8 = 6;
+
+/// No slab and no extent has this number.
+const NOWHERE: u32 = u32::MAX;
 
 const HEAD_BYTES: usize = size_of::<PageHead>();
 const RECORD_BYTES: usize = size_of::<RawRecord>();
@@ -94,12 +108,31 @@ impl Record {
                 let (block, count) = ((*block).into(), (*count).into());
                 (RawRecord { kind: ZEROED, block, count, ..nothing }, &[])
             }
-            Self::Frozen { top } => {
-                // The name takes the place of a range.
+            Self::Branched { from, number, top } => {
+                // The name takes the place of a range, the number that of a spot.
                 let (low, high) = top.split_at(size_of::<U64>());
                 let word = |bytes| U64::read_from_bytes(bytes).expect("half a name");
                 let (block, count) = (word(low), word(high));
-                (RawRecord { kind: FROZEN, block, count, ..nothing }, &[])
+                let (layer, at) = ((*from).into(), (*number).into());
+                (RawRecord { kind: BRANCHED, layer, at, block, count, ..nothing }, &[])
+            }
+            Self::Folded { layer, into, extent, place } => {
+                let nowhere = Place { slab: NOWHERE, extent: NOWHERE };
+                let place = place.unwrap_or(nowhere);
+                let raw = RawRecord {
+                    kind: FOLDED,
+                    layer: (*layer).into(),
+                    slab: place.slab.into(),
+                    at: place.extent.into(),
+                    block: (*extent).into(),
+                    // The child takes the place of a count.
+                    count: u64::from(into.unwrap_or(0)).into(),
+                    ..nothing
+                };
+                (raw, &[])
+            }
+            Self::Dropped { layer } => {
+                (RawRecord { kind: DROPPED, layer: (*layer).into(), ..nothing }, &[])
             }
             Self::Void { of, block, count } => {
                 let (block, count) = ((*block).into(), (*count).into());
@@ -116,11 +149,8 @@ impl Record {
     /// The first record of these bytes, and what is behind it.
     fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (raw, rest) = RawRecord::read_from_prefix(bytes).ok()?;
-        if raw.kind == FROZEN {
-            let mut top = [0; 16];
-            top[..8].copy_from_slice(raw.block.as_bytes());
-            top[8..].copy_from_slice(raw.count.as_bytes());
-            return Some((Self::Frozen { top }, rest));
+        if let Some(record) = Self::of_layers(&raw) {
+            return Some((record, rest));
         }
         let (block, count) = (raw.block.get(), raw.count.get());
         block.checked_add(count)?;
@@ -142,6 +172,28 @@ impl Record {
                 let of = u64::from(raw.at.get()) << 32 | u64::from(raw.slab.get());
                 Some((Self::Void { of, block, count }, rest))
             }
+            _ => None,
+        }
+    }
+
+    /// The same, if it is about layers.
+    fn of_layers(raw: &RawRecord) -> Option<Self> {
+        let layer = raw.layer.get();
+        match raw.kind {
+            BRANCHED => {
+                let mut top = [0; 16];
+                top[..8].copy_from_slice(raw.block.as_bytes());
+                top[8..].copy_from_slice(raw.count.as_bytes());
+                Some(Self::Branched { from: layer, number: raw.at.get(), top })
+            }
+            FOLDED => {
+                let place = Place { slab: raw.slab.get(), extent: raw.at.get() };
+                let place = (place.slab != NOWHERE).then_some(place);
+                let into = LayerNumber::try_from(raw.count.get()).ok()?;
+                let (into, extent) = ((into != 0).then_some(into), raw.block.get());
+                Some(Self::Folded { layer, into, extent, place })
+            }
+            DROPPED => Some(Self::Dropped { layer }),
             _ => None,
         }
     }
@@ -224,6 +276,11 @@ mod tests {
 
     use super::*;
 
+    fn place() -> impl Strategy<Value = Option<Place>> {
+        let place = (0..1_u32 << 24, any::<u32>());
+        proptest::option::of(place.prop_map(|(slab, extent)| Place { slab, extent }))
+    }
+
     fn record() -> impl Strategy<Value = Record> {
         let range = || (0..1_u64 << 50, 1..1_u64 << 40);
         let sums = proptest::collection::vec(any::<u32>(), 1..RUN_BLOCKS_MAX);
@@ -234,7 +291,15 @@ mod tests {
                 }
             ),
             range().prop_map(|(block, count)| Record::Zeroed { block, count }),
-            any::<[u8; 16]>().prop_map(|top| Record::Frozen { top }),
+            any::<(u32, u32, [u8; 16])>().prop_map(|(from, number, top)| Record::Branched {
+                from,
+                number,
+                top
+            }),
+            (any::<u32>(), proptest::option::of(1..u32::MAX), any::<u64>(), place()).prop_map(
+                |(layer, into, extent, place)| { Record::Folded { layer, into, extent, place } }
+            ),
+            any::<u32>().prop_map(|layer| Record::Dropped { layer }),
             (any::<u64>(), range()).prop_map(|(of, (block, count))| Record::Void {
                 of,
                 block,

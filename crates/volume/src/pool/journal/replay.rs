@@ -46,18 +46,9 @@ pub struct Replayed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Accepted {
     /// These blocks lie here, one behind the other.
-    Written {
-        block: u64,
-        at: Spot,
-        count: u64,
-    },
-    Zeroed {
-        block: u64,
-        count: u64,
-    },
-    Frozen {
-        top: [u8; 16],
-    },
+    Written { block: u64, at: Spot, count: u64 },
+    /// Everything else is as it was recorded.
+    Other(Record),
 }
 
 impl Replay {
@@ -149,15 +140,11 @@ impl Replayed {
         for (serial, record) in &self.records {
             let (block, at, sums) = match record {
                 Record::Void { .. } => continue,
-                Record::Frozen { top } => {
-                    accepted.push((*serial, Accepted::Frozen { top: *top }));
-                    continue;
-                }
-                Record::Zeroed { block, count } => {
-                    accepted.push((*serial, Accepted::Zeroed { block: *block, count: *count }));
-                    continue;
-                }
                 Record::Written { block, at, sums } => (*block, *at, sums),
+                other => {
+                    accepted.push((*serial, Accepted::Other(other.clone())));
+                    continue;
+                }
             };
             for (index, sum) in (0_u32..).zip(sums) {
                 let (block, spot) = (block + u64::from(index), at.block + index);

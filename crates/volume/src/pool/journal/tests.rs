@@ -197,10 +197,9 @@ impl Lu {
 
     fn take_over(&mut self, serial: Serial, accepted: &Accepted) {
         let (first, count) = match accepted {
-            Accepted::Frozen { .. } => unreachable!("there is one layer"),
-            Accepted::Written { block, count, .. } | Accepted::Zeroed { block, count } => {
-                (*block, *count)
-            }
+            Accepted::Written { block, count, .. }
+            | Accepted::Other(Record::Zeroed { block, count }) => (*block, *count),
+            Accepted::Other(_) => unreachable!("there is one layer"),
         };
         for index in 0..count {
             let block = first + index;
@@ -209,7 +208,7 @@ impl Lu {
                     let spot = Spot { block: at.block + index as u32, ..*at };
                     self.map.insert(block, spot).filter(|former| *former != spot)
                 }
-                Accepted::Zeroed { .. } | Accepted::Frozen { .. } => self.map.remove(&block),
+                Accepted::Other(_) => self.map.remove(&block),
             };
             self.freed.extend(former.map(|former| (serial, former)));
             self.freed.retain(|(_, spot)| self.map.get(&block) != Some(spot));

@@ -23,6 +23,7 @@ use super::super::shape::BLOCK_BYTES;
 use super::Lu;
 use super::passage::{Passage, Turn, UnderWay};
 use super::service::Service;
+use super::snapshots::View;
 
 /// The pages of one number, of every layer that has it; the top layer's is the first.
 pub(super) type Stack = Rc<[Arc<MapPage>]>;
@@ -30,6 +31,8 @@ pub(super) type Stack = Rc<[Arc<MapPage>]>;
 pub(super) struct Handle {
     id: HandleId,
     pub(super) lu: Arc<Lu>,
+    /// What is looked at, if that is not the LU as it is.
+    view: Option<Arc<View>>,
     pub(super) core: Core,
     pub(super) disks: Rc<Disks>,
     /// The owner, if it is on this core.
@@ -80,14 +83,18 @@ enum Straight<'a> {
 }
 
 impl Handle {
-    pub(super) fn new(lu: Arc<Lu>, core: &Core, id: HandleId) -> Rc<Self> {
+    pub(super) fn new(
+        lu: Arc<Lu>,
+        core: &Core,
+        (id, view): (HandleId, Option<Arc<View>>),
+    ) -> Rc<Self> {
         let handle = Rc::new(Self {
             id,
             core: core.clone(),
             disks: lu.shared.on(core),
             service: lu.owner.here(core),
             form: Form::new(lu.shape),
-            geometry: Cell::new(lu.geometry()),
+            geometry: Cell::new(geometry(&lu, view.as_deref())),
             gate: Rc::default(),
             passage: Rc::default(),
             under_way: Rc::default(),
@@ -97,6 +104,7 @@ impl Handle {
             flights: RefCell::default(),
             way: OnceCell::new(),
             watch: Watch::new(),
+            view,
             lu,
         });
         let weak: Weak<Self> = Rc::downgrade(&handle);
@@ -114,7 +122,7 @@ impl Handle {
 
     /// Size or health may be new.
     pub(super) fn look(&self) {
-        self.geometry.set(self.lu.geometry());
+        self.geometry.set(geometry(&self.lu, self.view.as_deref()));
         self.watch.notify();
     }
 
@@ -140,6 +148,14 @@ impl Handle {
         self.forgotten.set(self.forgotten.get() + 1);
     }
 
+    /// There is less in these pages, and more in others above them.
+    pub(super) fn forget(&self, pages: &[u64]) {
+        if !pages.is_empty() {
+            self.pages.borrow_mut().retain(|number, _| !pages.contains(number));
+            self.forgotten.set(self.forgotten.get() + 1);
+        }
+    }
+
     /// Pages of the map; the owner is asked for those that are not known here.
     pub(super) async fn stack(&self, page: u64) -> Result<Stack, Error> {
         loop {
@@ -147,7 +163,9 @@ impl Handle {
                 return Ok(stack.clone());
             }
             let before = self.forgotten.get();
-            let found = self.ask(move |service| async move { Ok(service.stack(page)) }).await?;
+            let view = self.view.as_ref().map(|view| view.layer());
+            let found = self.ask(move |service| async move { Ok(service.stack(view, page)) });
+            let found = found.await?;
             // What was asked for before a snapshot says nothing of what is there behind it.
             if self.forgotten.get() == before {
                 let stack: Stack = found.into();
@@ -267,6 +285,13 @@ impl Handle {
             drop(busy);
             outcome
         })
+    }
+}
+
+fn geometry(lu: &Lu, view: Option<&View>) -> Geometry {
+    match view {
+        Some(view) => Geometry { size: view.size(), read_only: true, ..lu.geometry() },
+        None => lu.geometry(),
     }
 }
 

@@ -13,6 +13,7 @@
 //! | who is on the way by what the map said before | `passage` |
 //! | the owner's orders, carried out | `service` |
 //! | making, opening | `open` |
+//! | snapshots, and the way back to one | `snapshots`, `service::layers` |
 //! | what was done | `counts` |
 
 mod counts;
@@ -20,6 +21,7 @@ mod handle;
 mod open;
 mod passage;
 mod service;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -29,11 +31,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use block::{Device, Error, ErrorKind, Geometry, Health, OpSet};
-use rt::handles::{HandleId, Ledger, Member, Span, Ticket, each};
+use rt::handles::{HandleId, Ledger, Member, each};
 use rt::{Core, Placed};
 
 use super::disks::Shared;
-use super::owner::LayerId;
 use super::root::About;
 use super::shape::{BLOCK_BYTES, Shape};
 use handle::{Handle, PoolDevice};
@@ -41,6 +42,8 @@ use service::Service;
 
 pub use counts::Counts;
 pub use open::{LuError, NewLu, Seat};
+pub use service::{Folded, LayerAbout};
+pub use snapshots::{View, snapshot_all};
 
 /// Longest exclusive step.
 const EXCLUSIVE_MAX: u32 = 1 << 20;
@@ -73,8 +76,12 @@ impl Lu {
 
     /// The LU as a device of this core.
     pub fn device(self: &Arc<Self>, core: &Core) -> Rc<dyn Device> {
+        self.device_of(core, None)
+    }
+
+    fn device_of(self: &Arc<Self>, core: &Core, view: Option<Arc<View>>) -> Rc<dyn Device> {
         let id = HandleId::fresh();
-        let handle = Handle::new(self.clone(), core, id);
+        let handle = Handle::new(self.clone(), core, (id, view));
         self.ledger.join(Member::new(core, id, &handle), &handle);
         // Whoever closed it before this one joined has not told it.
         if self.is_closed.load(Ordering::Acquire) {
@@ -118,18 +125,6 @@ impl Lu {
                 | OpSet::STATUS,
             ..Geometry::plain(self.size(), self.block_size)
         }
-    }
-
-    /// Freezes what is there under a new layer of this name. Writes wait meanwhile.
-    pub async fn snapshot(self: &Arc<Self>, top: LayerId) -> Result<(), Error> {
-        let _alone = self.alone()?;
-        let ticket = Ticket::take(&self.ledger, None, Span::ALL).await;
-        let taken = self.ask(move |service| service.snapshot(top)).await;
-        // Nobody writes on before everybody looks into the new layer.
-        let forget = |handle: Rc<Handle>| async move { handle.forget_pages() };
-        each(self.ledger.members(), forget).await;
-        drop(ticket);
-        taken
     }
 
     /// Grows the LU, or says something else about it.

@@ -1,15 +1,17 @@
 //! The owner's orders, carried out: its LU's journal, pages and syncs, and the answers to those who
 //! asked, from whichever core.
 
+mod layers;
+
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use block::{Error, ErrorKind};
+use block::{Buffer, Error, ErrorKind, Request};
 use rt::handles::{Ledger, each};
 use rt::sync::Notify;
 use rt::{Core, Placed};
@@ -17,14 +19,15 @@ use rt::{Core, Placed};
 use super::super::disks::Disks;
 use super::super::home::{Pool, PoolError, Tenure};
 use super::super::journal::Spot;
-use super::super::map::MapPage;
-use super::super::owner::{LayerId, Order, Owner, Refusal, Ticket};
+use super::super::owner::{LayerNumber, Order, Owner, Refusal, Ticket};
 use super::super::page::Page;
-use super::super::root::{About, LAYERS_MAX};
-use super::super::shape::Shape;
+use super::super::root::About;
+use super::super::shape::{BLOCK_BYTES, Shape};
 use super::closed;
 use super::counts::Counts;
 use super::handle::Handle;
+
+pub use layers::{Folded, LayerAbout};
 
 /// Times that metadata is tried to be written before the LU stops.
 const WRITE_TRIES: u32 = 3;
@@ -41,9 +44,15 @@ pub(super) struct Service {
     owner: RefCell<Owner>,
     waiters: RefCell<HashMap<Ticket, Waiter>>,
     last_ticket: Cell<u64>,
-    /// What was ordered to be quiet while others were waited for.
-    quiescing: RefCell<Vec<Ticket>>,
+    /// What was ordered to be quiet while others were waited for, with pages to forget.
+    quiescing: RefCell<Vec<(Ticket, Option<u64>)>>,
     is_quiescing: Cell<bool>,
+    /// Frozen layers that are read, with how many times.
+    viewed: RefCell<BTreeMap<LayerNumber, usize>>,
+    /// The layer that is about to go.
+    going: Cell<Option<LayerNumber>>,
+    /// Somebody is at it.
+    is_folding: Cell<bool>,
     /// Why nothing is written any more.
     failed: RefCell<Option<Error>>,
     has_failed: Arc<AtomicBool>,
@@ -100,6 +109,9 @@ impl Service {
             last_ticket: Cell::new(0),
             quiescing: RefCell::default(),
             is_quiescing: Cell::new(false),
+            viewed: RefCell::default(),
+            going: Cell::new(None),
+            is_folding: Cell::new(false),
             failed: RefCell::default(),
             has_failed,
             stage: Cell::new(Stage::Serving),
@@ -183,25 +195,10 @@ impl Service {
         self.done(ticket).await
     }
 
-    pub(super) async fn snapshot(self: Rc<Self>, top: LayerId) -> Result<(), Error> {
-        if self.owner.borrow().layers().count() >= LAYERS_MAX {
-            let note = format!("the LU has {LAYERS_MAX} layers; delete a snapshot");
-            return Err(Error::new(ErrorKind::Busy).note(note));
-        }
-        let ticket = self.ticket()?;
-        self.tell(|owner| owner.snapshot(ticket, top));
-        self.done(ticket).await
-    }
-
     pub(super) async fn describe(self: Rc<Self>, about: About) -> Result<(), Error> {
         let ticket = self.ticket()?;
         self.tell(|owner| owner.describe(ticket, about));
         self.done(ticket).await
-    }
-
-    /// The pages of the map with this number, from the top.
-    pub(super) fn stack(&self, number: u64) -> Vec<Arc<MapPage>> {
-        self.owner.borrow_mut().stack(number)
     }
 
     pub(super) fn about(&self) -> About {
@@ -336,7 +333,7 @@ impl Service {
                 self.begin();
             }),
             Order::Answer { ticket, done } => {
-                let done = done.map_err(|Refusal::NoSpace| no_space());
+                let done = done.map_err(refused);
                 self.change(ticket, |waiter| waiter.done = Some(done));
             }
             Order::Journal { number, at, page } => {
@@ -363,8 +360,17 @@ impl Service {
                     me.end();
                 });
             }
-            Order::Quiesce { ticket } => {
-                self.quiescing.borrow_mut().push(ticket);
+            Order::Copy { ticket, from, to, runs } => {
+                let me = self.clone();
+                self.begin();
+                self.core.spawn(async move {
+                    let is_done = me.copy(from, to, runs).await.is_ok();
+                    me.tell(|owner| owner.copied(ticket, is_done));
+                    me.end();
+                });
+            }
+            Order::Quiesce { ticket, page } => {
+                self.quiescing.borrow_mut().push((ticket, page));
                 if !self.is_quiescing.replace(true) {
                     self.begin();
                     self.core.spawn(self.clone().quiesce());
@@ -409,16 +415,33 @@ impl Service {
         }
     }
 
+    /// Blocks that nobody changes meanwhile, from one extent to another.
+    async fn copy(&self, from: Spot, to: Spot, runs: Vec<(u64, u64)>) -> Result<(), Error> {
+        for (first, count) in runs {
+            let buffer = Buffer::zeroed((count * BLOCK_BYTES) as usize);
+            let spot = |at: Spot| Spot { block: at.block + first as u32, ..at };
+            let (device, offset) = self.disks.locate(spot(from))?;
+            device.io(&Request::read(offset, buffer.sgl())).await?;
+            let (device, offset) = self.disks.locate(spot(to))?;
+            device.io(&Request::write(offset, buffer.sgl())).await?;
+        }
+        Ok(())
+    }
+
     /// Rounds over all handles, as long as anything waits for one.
     async fn quiesce(self: Rc<Self>) {
         loop {
-            let tickets = self.quiescing.take();
-            if tickets.is_empty() {
+            let asked = self.quiescing.take();
+            if asked.is_empty() {
                 break;
             }
-            let over = |handle: Rc<Handle>| async move { handle.passage().over().await };
+            let pages: Arc<[u64]> = asked.iter().filter_map(|(_, page)| *page).collect();
+            let over = move |handle: Rc<Handle>| {
+                handle.forget(&pages);
+                async move { handle.passage().over().await }
+            };
             each(self.ledger.members(), over).await;
-            tickets.into_iter().for_each(|ticket| self.tell(|owner| owner.quiet(ticket)));
+            asked.into_iter().for_each(|(ticket, _)| self.tell(|owner| owner.quiet(ticket)));
         }
         self.is_quiescing.set(false);
         self.end();
@@ -473,6 +496,9 @@ impl Service {
 /// Pieces of a long discard before others have a turn.
 const ZEROES_PER_TURN: u64 = 64;
 
-fn no_space() -> Error {
-    Error::new(ErrorKind::NoSpace).note("the pool has no free slab")
+fn refused(refusal: Refusal) -> Error {
+    match refusal {
+        Refusal::NoSpace => Error::new(ErrorKind::NoSpace).note("the pool has no free slab"),
+        Refusal::NotCopied => Error::new(ErrorKind::Medium).note("a block cannot be copied"),
+    }
 }

@@ -16,6 +16,7 @@ use rt::{Core, File, FileHandle, OpenOptions, Remote};
 
 use super::super::disks::Backing;
 use super::super::home::{NewPool, Pool, PoolError};
+use super::super::owner::LayerId;
 use super::super::root::About;
 use super::super::shape::Shape;
 use super::*;

@@ -9,7 +9,8 @@
 //! a crash at any step leaves the former root with its pages and the whole journal behind it. The
 //! first sync covers the pages and the data that they speak of, the second one the root.
 
-use super::super::journal::{Spot, Start};
+use super::super::journal::{LayerNumber, Spot, Start};
+use super::super::map::Place;
 use super::super::page::Page;
 use super::super::root::{About, Root};
 use super::{Order, Owner, Ticket};
@@ -29,9 +30,11 @@ pub(super) enum Checkpoint {
     },
     Root {
         start: Start,
+        left: Vec<Place>,
     },
     RootWritten {
         start: Start,
+        left: Vec<Place>,
         syncs: u64,
     },
 }
@@ -41,6 +44,8 @@ pub(super) enum Checkpoint {
 pub(super) struct Next {
     head: (Spot, Page),
     start: Start,
+    /// Extents that the root before named and this one does not.
+    left: Vec<Place>,
 }
 
 /// What an LU is, and how the last root said it.
@@ -72,12 +77,20 @@ impl Owner {
         self.given()
     }
 
+    /// Says what a frozen layer is called from now on. Answered when that is durable.
+    pub fn name_layer(&mut self, ticket: Ticket, layer: LayerNumber, name: String) -> Vec<Order> {
+        self.layers.rename(layer, name);
+        self.rooted.described.push(ticket);
+        self.given()
+    }
+
     /// Begins one, unless one is under way or would change nothing.
     pub(super) fn begin_checkpoint(&mut self) {
-        let first = [self.recorded.first_key_value().map(|(serial, _)| *serial), self.freezing];
+        let changing = self.changing.as_ref().map(|(serial, _)| *serial);
+        let first = [self.recorded.first_key_value().map(|(serial, _)| *serial), changing];
         let first = first.into_iter().flatten().min().unwrap_or(self.journal.next_serial());
         let start = self.journal.start_for(first);
-        let is_of_use = self.journal.would_let_go(start) || !self.rooted.described.is_empty();
+        let is_of_use = self.journal.would_let_go(start) || self.wants_root();
         if !matches!(self.checkpoint, Checkpoint::None) || !is_of_use {
             return;
         }
@@ -85,9 +98,9 @@ impl Owner {
         let root = &mut self.rooted.root;
         let turn = root.turn + 1;
         // What is taken is kept when there is too little, so that trying again takes no more.
-        let mut next = Root { turn, start, ..root.clone() };
+        let mut next = Root { turn, start, top: self.layers.top_number(), ..root.clone() };
         let has_room = self.layers.pay(|| space.take()) && {
-            next.layers = self.layers.chunks();
+            next.layers = self.layers.for_root();
             next.make_room(&self.site, self.layers.dirty(), || space.take())
         };
         root.beyond.clone_from(&next.beyond);
@@ -95,14 +108,19 @@ impl Owner {
             return self.grow();
         }
         let mut pages = self.layers.images((epoch, turn));
-        next.layers = self.layers.chunks();
+        next.layers = self.layers.for_root();
         root.turn = turn;
         let (body, head) = next.encode(&self.site, epoch);
         pages.extend(body);
-        let next = Next { head, start };
+        let next = Next { head, start, left: self.layers.take_left() };
         self.rooted.describing = std::mem::take(&mut self.rooted.described);
         self.checkpoint = Checkpoint::Pages { left: pages.len(), next };
         self.orders.extend(pages.into_iter().map(|(at, page)| Order::Page { at, page }));
+    }
+
+    /// Something waits for the next root.
+    pub(super) fn wants_root(&self) -> bool {
+        !self.rooted.described.is_empty() || self.layers.has_left()
     }
 
     pub(super) fn checkpoint_wants_sync(&self) -> bool {
@@ -119,12 +137,13 @@ impl Owner {
         let ended = self.syncs_ended;
         self.checkpoint = match std::mem::take(&mut self.checkpoint) {
             Checkpoint::PagesWritten { next, syncs } if ended > syncs => {
-                let Next { head: (at, page), start } = next;
+                let Next { head: (at, page), start, left } = next;
                 self.orders.push(Order::Root { at, page });
-                Checkpoint::Root { start }
+                Checkpoint::Root { start, left }
             }
-            Checkpoint::RootWritten { start, syncs } if ended > syncs => {
+            Checkpoint::RootWritten { start, left, syncs } if ended > syncs => {
                 self.journal.let_go(start);
+                left.into_iter().for_each(|place| self.space.untake(place));
                 self.is_journal_full = false;
                 let told = std::mem::take(&mut self.rooted.describing);
                 told.into_iter().for_each(|ticket| self.answer(ticket, Ok(())));
@@ -148,9 +167,12 @@ impl Owner {
 
     /// The root is written, and one of its two places has what was before.
     pub fn root_written(&mut self) -> Vec<Order> {
-        if let Checkpoint::Root { start } = self.checkpoint {
-            self.checkpoint = Checkpoint::RootWritten { start, syncs: self.syncs_begun };
-        }
+        self.checkpoint = match std::mem::take(&mut self.checkpoint) {
+            Checkpoint::Root { start, left } => {
+                Checkpoint::RootWritten { start, left, syncs: self.syncs_begun }
+            }
+            same => same,
+        };
         self.given()
     }
 }

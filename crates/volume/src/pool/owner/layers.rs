@@ -1,18 +1,21 @@
-//! The layers of an LU, the top one first, with the pages of their maps.
+//! The layers of an LU, with the pages of their maps. They are a tree: each stands on another one,
+//! or on nothing, and what the LU reads is found from the top layer down. All but the top one are
+//! frozen: of those only what lies below is folded into them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::super::journal::Spot;
+use super::super::journal::{LayerNumber, Record, Spot};
 use super::super::map::{Form, MapPage, Place, Run, State, resolve};
 use super::super::page::{Flaw, Page};
+use super::super::root::{Frozen, RootLayer};
 use super::super::shape::Shape;
 
 /// Names a layer for ever; its pages carry it.
 pub type LayerId = [u8; 16];
 
 /// Which page of which layer's map.
-pub type PageId = (LayerId, u64);
+pub type PageId = (LayerNumber, u64);
 
 /// An extent with pages of a map. Each page has two places in it, of which the root says the one
 /// that counts: a rotten page is an error, and not replaced by what was before.
@@ -27,19 +30,29 @@ pub struct Chunk {
 pub type Chunks = BTreeMap<u64, Chunk>;
 
 #[derive(Clone, Debug)]
-pub struct Layer {
-    pub id: LayerId,
+struct Layer {
+    id: LayerId,
+    /// Which one it stands on; that has a lower number.
+    below: Option<LayerNumber>,
+    frozen: Frozen,
     pages: BTreeMap<u64, Arc<MapPage>>,
     chunks: Chunks,
+    /// Pages that say nothing any more, with which place of them the root may still name.
+    blank: BTreeMap<u64, bool>,
 }
 
 pub struct Layers {
     shape: Shape,
     form: Form,
-    all: Vec<Layer>,
+    all: BTreeMap<LayerNumber, Layer>,
+    top: LayerNumber,
+    /// From the top down.
+    chain: Vec<LayerNumber>,
     dirty: BTreeSet<PageId>,
-    /// Chunks that have no place yet and will want one for a dirty page: layer and number.
+    /// Chunks that have no place yet and will want one for a dirty page.
     owed: BTreeSet<PageId>,
+    /// Extents with pages of layers that are gone: the root may still name them.
+    left: Vec<Place>,
 }
 
 /// What the top layer says of a block.
@@ -48,33 +61,58 @@ pub(super) struct Top<'a>(&'a Layers);
 impl Top<'_> {
     pub fn state(&self, block: u64) -> State {
         let (page, extent, within) = self.0.form.locate(block);
-        let page = self.0.all[0].pages.get(&page);
+        let page = self.0.layer(self.0.top).pages.get(&page);
         page.map_or(State::Absent, |page| page.state(extent, within))
     }
 
     pub fn place(&self, block: u64) -> Option<Place> {
         let (page, extent, _) = self.0.form.locate(block);
-        self.0.all[0].pages.get(&page)?.place(extent)
+        self.0.layer(self.0.top).pages.get(&page)?.place(extent)
+    }
+}
+
+/// What it takes to fold an extent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fold {
+    pub into: Option<LayerNumber>,
+    /// Where the blocks of the extent lie afterwards.
+    pub place: Option<Place>,
+    /// Blocks that have to be brought there, and from where: first ones in the extent and counts.
+    pub copies: Vec<(u64, u64)>,
+    pub from: Option<Place>,
+}
+
+impl Layer {
+    fn new(root: RootLayer) -> Self {
+        let RootLayer { id, below, frozen, chunks, .. } = root;
+        Self { id, below, frozen, pages: BTreeMap::new(), chunks, blank: BTreeMap::new() }
     }
 }
 
 impl Layers {
-    pub(super) fn new(shape: Shape, all: Vec<(LayerId, Chunks)>) -> Self {
-        let layer = |(id, chunks)| Layer { id, pages: BTreeMap::new(), chunks };
-        let all = all.into_iter().map(layer).collect();
-        let (dirty, owed) = (BTreeSet::new(), BTreeSet::new());
-        Self { shape, form: Form::new(shape), all, dirty, owed }
+    /// The root has been checked: `below` is a lower number, and there is a top.
+    pub(super) fn new(shape: Shape, top: LayerNumber, all: Vec<RootLayer>) -> Self {
+        let all = all.into_iter().map(|layer| (layer.number, Layer::new(layer))).collect();
+        let (dirty, owed, form) = (BTreeSet::new(), BTreeSet::new(), Form::new(shape));
+        let (chain, left) = (Vec::new(), Vec::new());
+        let mut layers = Self { shape, form, all, top, chain, dirty, owed, left };
+        layers.chain = layers.chain_from(top);
+        layers
     }
 
     /// What is known of a block and those behind it, at most so many and within its extent.
     pub fn look(&self, block: u64, most: u64) -> Run {
-        self.look_from(0, block, most)
+        self.look_in(&self.chain, block, most)
     }
 
-    /// The same as it was when the layer of this number, counted from the top, was frozen.
-    pub fn look_from(&self, layer: usize, block: u64, most: u64) -> Run {
+    /// The same as it was when this layer was frozen.
+    pub fn look_from(&self, layer: LayerNumber, block: u64, most: u64) -> Run {
+        self.look_in(&self.chain_from(layer), block, most)
+    }
+
+    fn look_in(&self, chain: &[LayerNumber], block: u64, most: u64) -> Run {
         let (page, extent, within) = self.form.locate(block);
-        let pages = self.all[layer..].iter().filter_map(|layer| layer.pages.get(&page));
+        let pages = chain.iter().filter_map(|layer| self.layer(*layer).pages.get(&page));
         let most = most.min(self.shape.blocks_per_extent() - within);
         resolve(pages.map(|page| &**page), extent, within, most)
     }
@@ -83,9 +121,21 @@ impl Layers {
     /// themselves. The top layer's is there even if it says nothing, so that what it says later is
     /// found in it: these pages stay the right ones until the next snapshot.
     pub fn stack(&mut self, number: u64) -> Vec<Arc<MapPage>> {
-        let form = self.form;
-        self.all[0].pages.entry(number).or_insert_with(|| Arc::new(MapPage::new(form)));
-        self.all.iter().filter_map(|layer| layer.pages.get(&number)).cloned().collect()
+        let (form, top) = (self.form, self.top);
+        let top = self.layer_mut(top);
+        top.pages.entry(number).or_insert_with(|| Arc::new(MapPage::new(form)));
+        self.pages_of(&self.chain, number)
+    }
+
+    /// The same for those who look into a frozen layer, until something is folded into it or into
+    /// what is below.
+    pub fn stack_from(&self, layer: LayerNumber, number: u64) -> Vec<Arc<MapPage>> {
+        self.pages_of(&self.chain_from(layer), number)
+    }
+
+    fn pages_of(&self, chain: &[LayerNumber], number: u64) -> Vec<Arc<MapPage>> {
+        let page = |layer: &LayerNumber| self.layer(*layer).pages.get(&number).cloned();
+        chain.iter().filter_map(page).collect()
     }
 
     pub fn form(&self) -> Form {
@@ -96,8 +146,63 @@ impl Layers {
         self.all.len()
     }
 
-    pub fn ids(&self) -> impl Iterator<Item = LayerId> + '_ {
-        self.all.iter().map(|layer| layer.id)
+    pub fn top_number(&self) -> LayerNumber {
+        self.top
+    }
+
+    /// Every layer, with its number.
+    pub fn ids(&self) -> impl Iterator<Item = (LayerNumber, LayerId)> + '_ {
+        self.all.iter().map(|(number, layer)| (*number, layer.id))
+    }
+
+    pub fn number(&self, id: LayerId) -> Option<LayerNumber> {
+        self.ids().find(|(_, other)| *other == id).map(|(number, _)| number)
+    }
+
+    /// What is said of a frozen layer.
+    pub fn frozen(&self, layer: LayerNumber) -> Option<&Frozen> {
+        self.all.get(&layer).filter(|_| layer != self.top).map(|layer| &layer.frozen)
+    }
+
+    pub(super) fn rename(&mut self, layer: LayerNumber, name: String) {
+        if let Some(layer) = self.all.get_mut(&layer) {
+            layer.frozen.name = name;
+        }
+    }
+
+    /// Extents in which a layer has blocks of its own.
+    pub fn extents_of(&self, layer: LayerNumber) -> u64 {
+        let extents = self.form.extents() as usize;
+        let placed =
+            |page: &Arc<MapPage>| (0..extents).filter(|at| page.place(*at).is_some()).count();
+        self.all
+            .get(&layer)
+            .map_or(0, |layer| layer.pages.values().map(placed).sum::<usize>() as u64)
+    }
+
+    /// What a layer stands on.
+    pub fn below(&self, layer: LayerNumber) -> Option<LayerNumber> {
+        self.all.get(&layer)?.below
+    }
+
+    /// Those that stand on a layer.
+    pub fn above(&self, below: LayerNumber) -> impl Iterator<Item = LayerNumber> + '_ {
+        let stands = move |(_, layer): &(&LayerNumber, &Layer)| layer.below == Some(below);
+        self.all.iter().filter(stands).map(|(number, _)| *number)
+    }
+
+    pub fn has(&self, layer: LayerNumber) -> bool {
+        self.all.contains_key(&layer)
+    }
+
+    /// The number of the next layer.
+    pub(super) fn next_number(&self) -> LayerNumber {
+        self.all.last_key_value().map_or(1, |(number, _)| number + 1)
+    }
+
+    fn chain_from(&self, layer: LayerNumber) -> Vec<LayerNumber> {
+        let below = |layer: &LayerNumber| self.layer(*layer).below;
+        std::iter::successors(Some(layer), below).collect()
     }
 
     pub(super) fn top(&self) -> Top<'_> {
@@ -132,24 +237,148 @@ impl Layers {
     }
 
     pub(super) fn settle(&mut self, block: u64, place: Place) {
-        let (page, extent) = self.top_page(block);
+        let (page, extent) = self.page_to_change(self.top, block);
         page.settle(extent, place);
     }
 
     pub(super) fn write(&mut self, block: u64, count: u64) {
         let (_, _, within) = self.form.locate(block);
-        let (page, extent) = self.top_page(block);
+        let (page, extent) = self.page_to_change(self.top, block);
         page.write(extent, within, count);
     }
 
     pub(super) fn zero(&mut self, block: u64, count: u64) -> Option<Place> {
         let (_, _, within) = self.form.locate(block);
-        let (page, extent) = self.top_page(block);
+        let (page, extent) = self.page_to_change(self.top, block);
         page.zero(extent, within, count)
     }
 
-    pub(super) fn push(&mut self, id: LayerId) {
-        self.all.insert(0, Layer { id, pages: BTreeMap::new(), chunks: Chunks::new() });
+    /// Does what a record says of layers, unless that is done already; the LU has this size. Gives
+    /// a place that nobody has then.
+    pub(super) fn apply(&mut self, record: &Record, size: u64) -> Option<Place> {
+        match *record {
+            Record::Branched { from, number, top } => self.branch(from, (number, top), size),
+            Record::Dropped { layer } => self.drop_layer(layer),
+            Record::Folded { layer, into, extent, place } => {
+                return self.fold(layer, extent, (into, place));
+            }
+            Record::Written { .. } | Record::Zeroed { .. } | Record::Void { .. } => {}
+        }
+        None
+    }
+
+    /// Puts a new top layer on one that is there.
+    fn branch(&mut self, from: LayerNumber, (number, id): (LayerNumber, LayerId), size: u64) {
+        if !self.has(from) || number <= from || self.has(number) {
+            return;
+        }
+        let top = self.top;
+        self.layer_mut(top).frozen.size = size;
+        let (below, frozen, chunks) = (Some(from), Frozen::default(), Chunks::new());
+        self.all.insert(number, Layer::new(RootLayer { number, id, below, frozen, chunks }));
+        self.top = number;
+        self.chain = self.chain_from(number);
+    }
+
+    /// The next extents that a frozen layer says something of.
+    pub(super) fn next_extents(&self, layer: LayerNumber, most: usize) -> Vec<u64> {
+        let per_page = self.form.extents();
+        let of_page = |(number, page): (&u64, &Arc<MapPage>)| {
+            let known =
+                |at: &u64| !page.is_absent(*at as usize) || page.place(*at as usize).is_some();
+            let extents: Vec<u64> = (0..per_page).filter(known).collect();
+            let first = number * per_page;
+            extents.into_iter().map(move |at| first + at)
+        };
+        self.layer(layer).pages.iter().flat_map(of_page).take(most).collect()
+    }
+
+    /// Pages of a layer, of which each says something.
+    pub fn pages_left(&self, layer: LayerNumber) -> usize {
+        self.all.get(&layer).map_or(0, |layer| layer.pages.len())
+    }
+
+    /// What it takes to give to its child what a layer says of an extent.
+    pub(super) fn fold_of(&self, layer: LayerNumber, extent: u64) -> Fold {
+        let (number, at) = self.locate_extent(extent);
+        let into = self.above(layer).next();
+        let nothing = Fold { into, place: None, copies: Vec::new(), from: None };
+        let Some(below) = self.layer(layer).pages.get(&number) else { return nothing };
+        let Some(child) = into else { return nothing };
+        let empty = MapPage::new(self.form);
+        let above = self.layer(child).pages.get(&number).map_or(&empty, |page| page);
+        let (copies, from) = (above.lacks(below, at), below.place(at));
+        match above.place(at) {
+            Some(place) => Fold { place: Some(place), copies, from, ..nothing },
+            None if copies.is_empty() => nothing,
+            None => Fold { place: from, ..nothing },
+        }
+    }
+
+    /// Gives to its child what a layer says of an extent, and the place back that nobody has then.
+    fn fold(
+        &mut self,
+        layer: LayerNumber,
+        extent: u64,
+        (into, place): (Option<LayerNumber>, Option<Place>),
+    ) -> Option<Place> {
+        let (number, at) = self.locate_extent(extent);
+        let below = self.all.get(&layer).and_then(|layer| layer.pages.get(&number)).cloned();
+        if let Some(into) = into.filter(|into| self.has(*into)) {
+            let (above, _) = self.page_to_change(into, extent * self.shape.blocks_per_extent());
+            if let Some(place) = place {
+                above.settle(at, place);
+            }
+            if let Some(below) = &below {
+                above.fold(below, at);
+            }
+        }
+        let below = below?;
+        self.change_page(layer, number, below.without([at]));
+        below.place(at).filter(|left| place != Some(*left))
+    }
+
+    /// Exchanges a page for one that says less; one that says nothing is left out.
+    fn change_page(&mut self, layer: LayerNumber, number: u64, page: MapPage) {
+        let says = |at: u64| !page.is_absent(at as usize) || page.place(at as usize).is_some();
+        let (per_chunk, extents) = (self.shape.pages_per_chunk(), self.form.extents());
+        if (0..extents).any(says) {
+            self.dirty.insert((layer, number));
+            self.owe(layer, number / per_chunk);
+            self.layer_mut(layer).pages.insert(number, Arc::new(page));
+            return;
+        }
+        self.dirty.remove(&(layer, number));
+        let layer = self.layer_mut(layer);
+        layer.pages.remove(&number);
+        let chunk = layer.chunks.get_mut(&(number / per_chunk));
+        if let Some(second) = chunk.and_then(|chunk| chunk.pages.remove(&number)) {
+            layer.blank.insert(number, second);
+        }
+    }
+
+    /// A layer that says nothing is gone; those on it stand on what it stood on.
+    fn drop_layer(&mut self, number: LayerNumber) {
+        if number == self.top {
+            return;
+        }
+        let Some(gone) = self.all.remove(&number) else { return };
+        self.all.values_mut().filter(|layer| layer.below == Some(number)).for_each(|layer| {
+            layer.below = gone.below;
+        });
+        self.dirty.retain(|(layer, _)| *layer != number);
+        self.owed.retain(|(layer, _)| *layer != number);
+        self.left.extend(gone.chunks.values().map(|chunk| chunk.place));
+        self.chain = self.chain_from(self.top);
+    }
+
+    /// What no root names that is made from now on.
+    pub(super) fn take_left(&mut self) -> Vec<Place> {
+        std::mem::take(&mut self.left)
+    }
+
+    pub(super) fn has_left(&self) -> bool {
+        !self.left.is_empty()
     }
 
     /// Extents that the next checkpoint takes.
@@ -158,38 +387,47 @@ impl Layers {
     }
 
     /// Whether a change of this block lets the next checkpoint take one more.
-    pub(super) fn would_owe(&self, block: u64) -> bool {
+    pub(super) fn would_owe(&self, layer: LayerNumber, block: u64) -> bool {
         let chunk = self.form.locate(block).0 / self.shape.pages_per_chunk();
-        let top = &self.all[0];
-        !top.chunks.contains_key(&chunk) && !self.owed.contains(&(top.id, chunk))
+        !self.layer(layer).chunks.contains_key(&chunk) && !self.owed.contains(&(layer, chunk))
     }
 
     /// See [`MapPage::set_fresh`].
     pub(super) fn set_fresh(&self, block: u64, is_fresh: bool) {
         let (page, extent, _) = self.form.locate(block);
-        if let Some(page) = self.all[0].pages.get(&page) {
+        if let Some(page) = self.layer(self.top).pages.get(&page) {
             page.set_fresh(extent, is_fresh);
         }
     }
 
-    /// The page of the top layer that is to be changed, and the extent in it.
-    fn top_page(&mut self, block: u64) -> (Arc<MapPage>, usize) {
+    /// The page of a layer that is to be changed, and the extent in it.
+    fn page_to_change(&mut self, layer: LayerNumber, block: u64) -> (Arc<MapPage>, usize) {
         let (number, extent, _) = self.form.locate(block);
-        let (form, top) = (self.form, &mut self.all[0]);
-        self.dirty.insert((top.id, number));
-        let chunk = number / self.shape.pages_per_chunk();
-        if !top.chunks.contains_key(&chunk) {
-            self.owed.insert((top.id, chunk));
+        let (form, per_chunk) = (self.form, self.shape.pages_per_chunk());
+        self.dirty.insert((layer, number));
+        self.owe(layer, number / per_chunk);
+        let pages = &mut self.layer_mut(layer).pages;
+        (pages.entry(number).or_insert_with(|| Arc::new(MapPage::new(form))).clone(), extent)
+    }
+
+    fn owe(&mut self, layer: LayerNumber, chunk: u64) {
+        if !self.layer(layer).chunks.contains_key(&chunk) {
+            self.owed.insert((layer, chunk));
         }
-        let page = top.pages.entry(number).or_insert_with(|| Arc::new(MapPage::new(form)));
-        (page.clone(), extent)
+    }
+
+    /// The page that an extent is in, and the extent in that.
+    fn locate_extent(&self, extent: u64) -> (u64, usize) {
+        let (page, extent, _) = self.form.locate(extent * self.shape.blocks_per_extent());
+        (page, extent)
     }
 
     /// Gives chunks that are owed a place. False: there was none to be had.
     pub(super) fn pay(&mut self, mut take: impl FnMut() -> Option<Place>) -> bool {
-        while let Some(&(id, number)) = self.owed.first() {
+        while let Some(&(layer, number)) = self.owed.first() {
             let Some(place) = take() else { return false };
-            self.layer(id).chunks.insert(number, Chunk { place, pages: BTreeMap::new() });
+            let chunk = Chunk { place, pages: BTreeMap::new() };
+            self.layer_mut(layer).chunks.insert(number, chunk);
             self.owed.pop_first();
         }
         true
@@ -204,66 +442,74 @@ impl Layers {
     pub(super) fn images(&mut self, (epoch, turn): (u64, u64)) -> Vec<(Spot, Page)> {
         let (per_chunk, blocks) = (self.shape.pages_per_chunk(), self.shape.blocks_per_extent());
         let mut images = Vec::new();
-        for (id, number) in std::mem::take(&mut self.dirty) {
-            let layer = self.layer(id);
-            let chunk = layer.chunks.get_mut(&(number / per_chunk)).expect("nothing is owed");
-            let second = chunk.pages.get(&number).is_some_and(|second| !second);
+        for (layer, number) in std::mem::take(&mut self.dirty) {
+            let Layer { id, pages, chunks, blank, .. } = self.layer_mut(layer);
+            let chunk = chunks.get_mut(&(number / per_chunk)).expect("nothing is owed");
+            let last = chunk.pages.get(&number).copied().or_else(|| blank.remove(&number));
+            let second = last.is_some_and(|second| !second);
             chunk.pages.insert(number, second);
             let at = spot_of(chunk.place, blocks, (number % per_chunk, second));
-            images.push((at, layer.pages[&number].encode((id, number), turn, epoch)));
+            images.push((at, pages[&number].encode((*id, number), turn, epoch)));
         }
         images
     }
 
-    fn layer(&mut self, id: LayerId) -> &mut Layer {
-        self.all.iter_mut().find(|layer| layer.id == id).expect("layers stay")
+    fn layer(&self, number: LayerNumber) -> &Layer {
+        &self.all[&number]
     }
 
-    /// Where the pages are that there are, for the root.
-    pub(super) fn chunks(&self) -> Vec<(LayerId, Chunks)> {
-        self.all.iter().map(|layer| (layer.id, layer.chunks.clone())).collect()
+    fn layer_mut(&mut self, number: LayerNumber) -> &mut Layer {
+        self.all.get_mut(&number).expect("asked for by those who know that it is there")
+    }
+
+    /// The layers as the root says them, with where their pages are.
+    pub(super) fn for_root(&self) -> Vec<RootLayer> {
+        let layer = |(&number, layer): (&LayerNumber, &Layer)| {
+            let Layer { id, below, ref frozen, ref chunks, .. } = *layer;
+            RootLayer { number, id, below, frozen: frozen.clone(), chunks: chunks.clone() }
+        };
+        self.all.iter().map(layer).collect()
     }
 
     /// Where to read every page that there is.
     pub(super) fn wanted(&self) -> Vec<(PageId, Spot)> {
         let (per_chunk, blocks) = (self.shape.pages_per_chunk(), self.shape.blocks_per_extent());
-        let of_layer = |layer: &Layer| {
-            let of_chunk = |chunk: &Chunk| {
-                let page = |(number, second): (&u64, &bool)| {
-                    let at = spot_of(chunk.place, blocks, (number % per_chunk, *second));
-                    ((layer.id, *number), at)
-                };
-                chunk.pages.iter().map(page).collect::<Vec<_>>()
-            };
-            layer.chunks.values().flat_map(of_chunk).collect::<Vec<_>>()
-        };
-        self.all.iter().flat_map(of_layer).collect()
+        let mut wanted = Vec::new();
+        for (&layer, Layer { chunks, .. }) in &self.all {
+            for Chunk { place, pages } in chunks.values() {
+                wanted.extend(pages.iter().map(|(number, second)| {
+                    let at = spot_of(*place, blocks, (number % per_chunk, *second));
+                    ((layer, *number), at)
+                }));
+            }
+        }
+        wanted
     }
 
     /// Takes a page that was read; `turn` is the root's.
     pub(super) fn load(
         &mut self,
-        (id, number): PageId,
+        (layer, number): PageId,
         page: &Page,
         turn: u64,
     ) -> Result<(), Flaw> {
-        let map = MapPage::decode(page, self.form, (&id, number), turn)?;
-        self.layer(id).pages.insert(number, Arc::new(map));
+        let form = self.form;
+        let layer = self.layer_mut(layer);
+        let map = MapPage::decode(page, form, (&layer.id, number), turn)?;
+        layer.pages.insert(number, Arc::new(map));
         Ok(())
     }
 
     /// Every extent that a map names, or that has pages of one.
     pub(super) fn places(&self) -> Vec<Place> {
-        let extents = self.form.extents() as usize;
-        let of_pages = |layer: &Layer| {
-            let places = |page: &Arc<MapPage>| {
-                (0..extents).filter_map(|at| page.place(at)).collect::<Vec<_>>()
-            };
-            layer.pages.values().flat_map(places).collect::<Vec<Place>>()
-        };
-        let of_chunks =
-            |layer: &Layer| layer.chunks.values().map(|chunk| chunk.place).collect::<Vec<Place>>();
-        self.all.iter().flat_map(|layer| [of_pages(layer), of_chunks(layer)].concat()).collect()
+        let mut places = self.left.clone();
+        for Layer { pages, chunks, .. } in self.all.values() {
+            for page in pages.values() {
+                places.extend((0..self.form.extents() as usize).filter_map(|at| page.place(at)));
+            }
+            places.extend(chunks.values().map(|chunk| chunk.place));
+        }
+        places
     }
 }
 

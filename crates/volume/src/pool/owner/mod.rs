@@ -15,9 +15,10 @@
 //! the place is used for something else ([`Order::Quiesce`]).
 //!
 //! Not here: reading what an owner before has left (`open`), making the journal short again
-//! (`checkpoint`).
+//! (`checkpoint`), making layers fewer (`fold`).
 
 mod checkpoint;
+mod fold;
 mod gate;
 mod layers;
 mod open;
@@ -27,6 +28,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::mem::take;
 
+pub use super::journal::LayerNumber;
 pub use layers::{Chunk, Chunks, LayerId, Layers, PageId};
 pub use open::{LOOK_BEHIND_PAGES, Opening, Read, Unopened};
 
@@ -36,6 +38,7 @@ use super::page::Page;
 use super::root::Site;
 use super::space::Space;
 use checkpoint::{Checkpoint, Rooted};
+use fold::Folds;
 use gate::Gates;
 
 /// Extents that are kept for what has to be written so that others become free.
@@ -84,9 +87,20 @@ pub enum Order {
         at: Spot,
         page: Page,
     },
-    /// See to it that nobody is on the way by what the map said before, then [`Owner::quiet`].
+    /// See to it that nobody is on the way by what the map said before, then [`Owner::quiet`]; with
+    /// a page that everybody shall ask for anew.
     Quiesce {
         ticket: Ticket,
+        page: Option<u64>,
+    },
+    /// Copy blocks from one extent to another, then [`Owner::copied`].
+    Copy {
+        ticket: Ticket,
+        /// The first block of each extent.
+        from: Spot,
+        to: Spot,
+        /// First blocks in the extent, and counts.
+        runs: Vec<(u64, u64)>,
     },
     /// Get so many slabs for the LU, then [`Owner::granted`].
     Grow {
@@ -103,6 +117,8 @@ pub enum Order {
 pub enum Refusal {
     #[error("the LU has no free extent")]
     NoSpace,
+    #[error("a block cannot be copied")]
+    NotCopied,
 }
 
 /// What is asked for.
@@ -119,6 +135,11 @@ enum What {
     /// With the sum of each block's data.
     Write(Vec<u32>),
     Zero,
+    /// What this layer says of the extent is to be its child's; who has asked for that.
+    Fold {
+        layer: LayerNumber,
+        asked: Ticket,
+    },
 }
 
 /// What waits for its record, or its data, to be written.
@@ -127,6 +148,21 @@ struct Begun {
     wish: Wish,
     /// Data that is on its way.
     is_carrying: bool,
+    /// Into which layer it is folded, and where its blocks lie then.
+    fold: Option<(Option<LayerNumber>, Option<Place>)>,
+}
+
+/// A change of the layers. It waits for what is under way, and everything else for it.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    /// A new top layer, on this one or on what is the top then.
+    Branch {
+        from: Option<LayerNumber>,
+        top: LayerId,
+    },
+    Drop {
+        layer: LayerNumber,
+    },
 }
 
 /// Whether the LU gets more space.
@@ -165,11 +201,14 @@ pub struct Owner {
     for_room: VecDeque<Wish>,
     /// The journal had no room for a record, so it is time for a checkpoint.
     is_journal_full: bool,
-    /// A snapshot waits for what is under way, and everything else for the snapshot.
-    snapshot: Option<(Ticket, LayerId)>,
-    for_snapshot: VecDeque<Wish>,
-    /// The record of the snapshot, once it is appended.
-    freezing: Option<Serial>,
+    /// One after the other.
+    changes: VecDeque<(Ticket, Change)>,
+    for_change: VecDeque<Wish>,
+    /// The record of the first of them, once it is appended.
+    changing: Option<(Serial, Record)>,
+    /// The record of the last new layer.
+    branched: Serial,
+    folds: Folds,
     flushes: Vec<Ticket>,
     syncing: Option<Syncing>,
     syncs_begun: u64,
@@ -205,11 +244,26 @@ impl Owner {
     }
 
     /// Freezes the top layer as it is when everything that was begun has ended, and puts a new one
-    /// on top of it. One at a time.
+    /// on top of it.
     pub fn snapshot(&mut self, ticket: Ticket, top: LayerId) -> Vec<Order> {
-        assert!(self.snapshot.is_none(), "one snapshot at a time");
-        self.snapshot = Some((ticket, top));
-        self.freeze();
+        self.ask_change(ticket, Change::Branch { from: None, top })
+    }
+
+    /// The same, with the new layer on this one: what the LU reads is what that was when it was
+    /// frozen.
+    pub fn roll_back(&mut self, ticket: Ticket, from: LayerNumber, top: LayerId) -> Vec<Order> {
+        self.ask_change(ticket, Change::Branch { from: Some(from), top })
+    }
+
+    /// Lets go of a layer that is [folded](Owner::fold).
+    pub fn drop_layer(&mut self, ticket: Ticket, layer: LayerNumber) -> Vec<Order> {
+        assert!(self.layers.pages_left(layer) == 0, "it is folded first");
+        self.ask_change(ticket, Change::Drop { layer })
+    }
+
+    fn ask_change(&mut self, ticket: Ticket, change: Change) -> Vec<Order> {
+        self.changes.push_back((ticket, change));
+        self.change();
         self.given()
     }
 
@@ -261,17 +315,19 @@ impl Owner {
         self.space.sealed(self.journal.sealed());
         wishes.into_iter().for_each(|wish| self.begin(wish));
         self.advance_checkpoint();
+        self.advance_folds();
         self.retry_for_room();
         self.given()
     }
 
-    /// Nobody is on the way any more by what the map said before this was discarded.
+    /// Nobody is on the way any more by what the map said before this.
     pub fn quiet(&mut self, ticket: Ticket) -> Vec<Order> {
         if let Some((wish, place)) = self.quiescing.remove(&ticket) {
             if let Some(place) = place {
                 // Later than the record that freed it is late enough.
                 self.space.give_back(self.journal.next_serial() - 1, place);
             }
+            self.fold_ended(&wish, Ok(()));
             self.leave(&wish);
         }
         self.given()
@@ -312,17 +368,18 @@ impl Owner {
     pub fn is_idle(&self) -> bool {
         let waits = !self.for_seal.is_empty() || !self.for_room.is_empty();
         let runs = !self.recorded.is_empty() || !self.direct.is_empty();
-        !waits && !runs && self.snapshot.is_none() && self.flushes.is_empty()
+        let changes = !self.changes.is_empty() || self.is_folding();
+        !waits && !runs && !changes && self.flushes.is_empty()
     }
 
     /// Begins what is asked for, or puts it where it waits.
     fn begin(&mut self, wish: Wish) {
-        if self.snapshot.is_some() {
-            return self.for_snapshot.push_back(wish);
+        if !self.changes.is_empty() {
+            return self.for_change.push_back(wish);
         }
         let extent = self.layers.extent_of(wish.block);
-        let is_zero = matches!(wish.what, What::Zero);
-        let Some(wish) = self.gates.enter(extent, is_zero, wish) else { return };
+        let is_alone = !matches!(wish.what, What::Write(_));
+        let Some(wish) = self.gates.enter(extent, is_alone, wish) else { return };
         if let Err(wish) = self.begin_inside(wish) {
             self.gates.leave(extent).into_iter().for_each(|other| self.begin(other));
             self.for_room.push_back(wish);
@@ -334,12 +391,13 @@ impl Owner {
         let blocks = wish.block..wish.block + wish.count;
         let unsealed = blocks.clone().filter_map(|block| self.unsealed.get(&block)).max().copied();
         match (&wish.what, unsealed) {
-            (What::Write(_), Some(serial)) => {
+            (What::Write(_) | What::Fold { .. }, Some(serial)) => {
                 self.leave_gate(&wish);
                 self.for_seal.entry(serial).or_default().push(wish);
                 Ok(())
             }
             (What::Write(_), None) => self.begin_write(wish),
+            (&What::Fold { layer, .. }, None) => self.begin_fold(wish, layer),
             (What::Zero, _) => self.begin_zero(wish),
         }
     }
@@ -351,7 +409,9 @@ impl Owner {
         let is_direct = (wish.block..wish.block + wish.count).all(is_written);
         let place = match top.place(wish.block) {
             Some(place) => place,
-            None if !self.has_room(1, wish.block) => return self.refuse(wish),
+            None if !self.has_room(1, self.layers.top_number(), wish.block) => {
+                return self.refuse(wish);
+            }
             // It is settled only when the record has found room.
             None => self.space.take().expect("there are some"),
         };
@@ -365,7 +425,8 @@ impl Owner {
                 Ok(serial) => {
                     self.layers.settle(wish.block, place);
                     self.serials.insert(ticket, serial);
-                    self.recorded.insert(serial, Begun { wish, is_carrying: true });
+                    let (is_carrying, fold) = (true, None);
+                    self.recorded.insert(serial, Begun { wish, is_carrying, fold });
                 }
                 Err(Full) => {
                     self.is_journal_full = true;
@@ -381,9 +442,9 @@ impl Owner {
     }
 
     /// Whether there are so many extents left, besides what is kept for the next checkpoint and
-    /// what a change of this block would add to that.
-    fn has_room(&self, extents: u64, block: u64) -> bool {
-        let owed = self.layers.owed() + u64::from(self.layers.would_owe(block));
+    /// what a change of this block in this layer would add to that.
+    fn has_room(&self, extents: u64, layer: LayerNumber, block: u64) -> bool {
+        let owed = self.layers.owed() + u64::from(self.layers.would_owe(layer, block));
         let kept = if extents == 0 { 0 } else { RESERVED_EXTENTS };
         self.space.free_extents() >= owed + kept + extents
     }
@@ -397,7 +458,10 @@ impl Owner {
             return Err(wish);
         }
         self.leave_gate(&wish);
-        self.answer(wish.ticket, Err(Refusal::NoSpace));
+        match wish.what {
+            What::Fold { .. } => self.fold_ended(&wish, Err(Refusal::NoSpace)),
+            What::Write(_) | What::Zero => self.answer(wish.ticket, Err(Refusal::NoSpace)),
+        }
         Ok(())
     }
 
@@ -432,7 +496,7 @@ impl Owner {
             self.answer(wish.ticket, Ok(()));
             return Ok(());
         }
-        if !self.has_room(0, wish.block) {
+        if !self.has_room(0, self.layers.top_number(), wish.block) {
             return self.refuse(wish);
         }
         let record = Record::Zeroed { block: wish.block, count: wish.count };
@@ -440,7 +504,7 @@ impl Owner {
             self.is_journal_full = true;
             return Err(wish);
         };
-        self.recorded.insert(serial, Begun { wish, is_carrying: false });
+        self.recorded.insert(serial, Begun { wish, is_carrying: false, fold: None });
         Ok(())
     }
 
@@ -449,29 +513,31 @@ impl Owner {
         let written = ..self.journal.written();
         let done = self.recorded.extract_if(written, |_, begun| !begun.is_carrying);
         let done: Vec<(Serial, Begun)> = done.collect();
-        for (serial, Begun { wish, .. }) in done {
+        for (serial, begun) in done {
+            if begun.fold.is_some() {
+                self.folded(begun);
+                continue;
+            }
+            let wish = begun.wish;
             let Wish { ticket, block, count, what } = &wish;
             self.unsealed.extend((*block..*block + *count).map(|block| (block, serial)));
             self.answer(*ticket, Ok(()));
-            match what {
-                What::Write(_) => {
-                    // First, so that nobody finds it written and takes it for sealed.
-                    self.layers.set_fresh(*block, true);
-                    self.layers.write(*block, *count);
-                    self.leave(&wish);
-                }
-                What::Zero => {
-                    // Whoever has looked before may still write there: nobody else does until
-                    // that is over.
-                    let place = self.layers.zero(*block, *count);
-                    self.orders.push(Order::Quiesce { ticket: *ticket });
-                    self.quiescing.insert(*ticket, (wish, place));
-                    self.freeze();
-                }
+            if let What::Write(_) = what {
+                // First, so that nobody finds it written and takes it for sealed.
+                self.layers.set_fresh(*block, true);
+                self.layers.write(*block, *count);
+                self.leave(&wish);
+                continue;
             }
+            // Whoever has looked before may still write there: nobody else does until that is
+            // over.
+            let place = self.layers.zero(*block, *count);
+            self.orders.push(Order::Quiesce { ticket: *ticket, page: None });
+            self.quiescing.insert(*ticket, (wish, place));
+            self.change();
         }
-        if self.freezing.is_some_and(|serial| self.journal.is_written(serial)) {
-            self.frozen();
+        if self.changing.as_ref().is_some_and(|(serial, _)| self.journal.is_written(*serial)) {
+            self.changed();
         }
     }
 
@@ -502,32 +568,45 @@ impl Owner {
         }
     }
 
-    /// A snapshot is taken once nothing is under way.
-    fn freeze(&mut self) {
-        let Some((_, top)) = self.snapshot else { return };
+    /// The next change of the layers begins once nothing is under way.
+    fn change(&mut self) {
+        let Some((_, change)) = self.changes.front() else { return };
         let is_quiet = self.recorded.is_empty() && self.direct.is_empty();
-        if !is_quiet || self.freezing.is_some() {
+        if !is_quiet || self.changing.is_some() {
             return;
         }
+        let record = match *change {
+            Change::Branch { from, top } => {
+                let from = from.unwrap_or(self.layers.top_number());
+                Record::Branched { from, number: self.layers.next_number(), top }
+            }
+            Change::Drop { layer } => Record::Dropped { layer },
+        };
         // Without room it is tried again behind the next checkpoint.
-        self.freezing = self.journal.append(&Record::Frozen { top }).ok();
-        self.is_journal_full |= self.freezing.is_none();
+        self.changing = self.journal.append(&record).ok().map(|serial| (serial, record));
+        self.is_journal_full |= self.changing.is_none();
     }
 
-    fn frozen(&mut self) {
-        self.freezing = None;
-        let Some((ticket, top)) = self.snapshot.take() else { return };
-        self.layers.push(top);
-        // Nothing is written into the frozen layer again.
-        self.unsealed.clear();
-        self.answer(ticket, Ok(()));
-        take(&mut self.for_snapshot).into_iter().for_each(|wish| self.begin(wish));
+    fn changed(&mut self) {
+        let Some((serial, record)) = self.changing.take() else { return };
+        let size = self.about().size;
+        self.layers.apply(&record, size);
+        if let Record::Branched { .. } = record {
+            // Nothing is written into the frozen layer again.
+            self.unsealed.clear();
+            self.branched = serial;
+        }
+        if let Some((ticket, _)) = self.changes.pop_front() {
+            self.answer(ticket, Ok(()));
+        }
+        take(&mut self.for_change).into_iter().for_each(|wish| self.begin(wish));
+        self.change();
     }
 
     /// A wish is over: others may have waited for it.
     fn leave(&mut self, wish: &Wish) {
         self.leave_gate(wish);
-        self.freeze();
+        self.change();
     }
 
     fn leave_gate(&mut self, wish: &Wish) {
@@ -538,7 +617,7 @@ impl Owner {
     fn retry_for_room(&mut self) {
         self.void_lost();
         take(&mut self.for_room).into_iter().for_each(|wish| self.begin(wish));
-        self.freeze();
+        self.change();
     }
 
     fn answer(&mut self, ticket: Ticket, done: Result<(), Refusal>) {
@@ -548,7 +627,7 @@ impl Owner {
     /// What is to be done now, with what the journal needs.
     fn given(&mut self) -> Vec<Order> {
         let is_full = self.journal.fill_percent() >= CHECKPOINT_PERCENT;
-        if is_full || self.is_journal_full || !self.rooted.described.is_empty() {
+        if is_full || self.is_journal_full || self.wants_root() {
             self.begin_checkpoint();
         }
         self.grow_early();
@@ -560,8 +639,8 @@ impl Owner {
             let at = self.ring_spot(number);
             self.orders.push(Order::Journal { number, at, page });
         }
-        let wants_sync =
-            lack == Some(Lack::Sync) || !self.flushes.is_empty() || self.checkpoint_wants_sync();
+        let for_others = self.checkpoint_wants_sync() || self.folds_want_sync();
+        let wants_sync = lack == Some(Lack::Sync) || !self.flushes.is_empty() || for_others;
         if wants_sync && self.syncing.is_none() {
             let (sync, flushes) = (self.journal.begin_sync(), take(&mut self.flushes));
             self.syncing = Some(Syncing { sync, flushes });

@@ -6,12 +6,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use super::super::journal::{Accepted, Full, Journal, Replay, Replayed, Serial, Spot, Start};
+use super::super::journal::{
+    Accepted, Full, Journal, Record, Replay, Replayed, Serial, Spot, Start,
+};
 use super::super::map::Place;
 use super::super::page::{Flaw, Page};
-use super::super::root::{About, Root, Site};
+use super::super::root::{About, Frozen, Root, RootLayer, Site};
 use super::super::space::Space;
 use super::checkpoint::{Checkpoint, Rooted};
+use super::fold::Folds;
 use super::gate::Gates;
 use super::layers::{LayerId, Layers, PageId};
 use super::{Growth, Owner};
@@ -57,13 +60,14 @@ impl Opening {
     /// The root of a new LU, with nothing in it. No page in the ring is of this LU.
     pub fn root_of_new(about: About, ring: Vec<Place>, layer: LayerId, epoch: u64) -> Root {
         let start = Start { page: 0, epoch, next: 1, sealed: 1 };
-        let layers = vec![(layer, BTreeMap::new())];
-        Root { about, turn: 1, start, ring, layers, beyond: Default::default() }
+        let (number, below, frozen, chunks) = (1, None, Frozen::default(), BTreeMap::new());
+        let layers = vec![RootLayer { number, id: layer, below, frozen, chunks }];
+        Root { about, turn: 1, start, ring, top: number, layers, beyond: Default::default() }
     }
 
     /// `epoch` is higher than that of any owner before.
     pub fn new(site: Site, epoch: u64, root: Root) -> Self {
-        let layers = Layers::new(site.shape, root.layers.clone());
+        let layers = Layers::new(site.shape, root.top, root.layers.clone());
         let replay = Replay::new(site.lu, root.start);
         Self { site, epoch, root, layers, replay }
     }
@@ -123,6 +127,7 @@ impl Read {
         let journal = Journal::resume((site.lu, epoch, ring), &replayed, &refused)?;
         let mut unsealed = HashMap::new();
         let mut freed: Vec<(Serial, Place)> = Vec::new();
+        let mut branched = 0;
         for (serial, accepted) in accepted {
             let (block, count) = match accepted {
                 Accepted::Written { block, at, count } => {
@@ -131,14 +136,18 @@ impl Read {
                     layers.write(block, count);
                     (block, count)
                 }
-                Accepted::Zeroed { block, count } => {
+                Accepted::Other(Record::Zeroed { block, count }) => {
                     let place = layers.zero(block, count);
                     freed.extend(place.map(|place| (serial, place)));
                     (block, count)
                 }
-                Accepted::Frozen { top } => {
-                    layers.push(top);
-                    unsealed.clear();
+                Accepted::Other(record) => {
+                    let left = layers.apply(&record, root.about.size);
+                    freed.extend(left.map(|place| (serial, place)));
+                    if let Record::Branched { .. } = record {
+                        unsealed.clear();
+                        branched = serial;
+                    }
                     continue;
                 }
             };
@@ -171,9 +180,11 @@ impl Read {
             for_seal: BTreeMap::new(),
             for_room: VecDeque::new(),
             is_journal_full: false,
-            snapshot: None,
-            for_snapshot: VecDeque::new(),
-            freezing: None,
+            changes: VecDeque::new(),
+            for_change: VecDeque::new(),
+            changing: None,
+            branched,
+            folds: Folds::default(),
             flushes: Vec::new(),
             syncing: None,
             syncs_begun: 1,

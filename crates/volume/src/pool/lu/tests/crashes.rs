@@ -15,7 +15,9 @@ const LU_BYTES: u64 = 1 << 30;
 const AREAS: [u64; 3] = [0, 100 << 20, 900 << 20];
 const AREA_SECTORS: u64 = 512;
 const TASKS_PER_CORE: u64 = 4;
-const SNAPSHOTS_MAX: u32 = 5;
+const SNAPSHOTS_MAX: usize = 3;
+/// Layers that were ever made have names of their own.
+const TOP: LayerId = [100; 16];
 const PATH: &str = "/dev/disk";
 
 #[derive(Clone, Debug)]
@@ -29,6 +31,20 @@ impl Past {
     fn may_be(&self, value: u64, from: usize) -> bool {
         self.values[from..].contains(&value)
     }
+
+    fn found(&mut self, value: u64, power: bool, what: &str) {
+        let from = if power { self.floor } else { self.answered };
+        assert!(self.may_be(value, from), "{what} is {value}, of {self:?}, {power}");
+        *self = Self { values: vec![value], floor: 0, answered: 0 };
+    }
+
+    /// It is this from now on, as far as power does not fail.
+    fn is_now(&mut self, value: u64, what: &str) {
+        let found = self.values[self.answered..].iter().position(|it| *it == value);
+        let found = found.unwrap_or_else(|| panic!("{what} is {value}, of {self:?}"));
+        self.answered += found;
+        self.values.truncate(self.answered + 1);
+    }
 }
 
 /// Everything that is known of the LU, from outside of the world.
@@ -38,11 +54,24 @@ struct Model {
     /// Sectors with something under way.
     busy: BTreeMap<u64, ()>,
     last: u64,
-    snapshots: u32,
     users: u64,
     reopened: u32,
+    snapshots: BTreeMap<LayerId, Snapshot>,
+    layers: u64,
+    /// Layers that nobody needs.
+    doomed: Vec<LayerId>,
+    /// Nobody begins anything.
+    is_still: bool,
     answered: u64,
     failed: u64,
+    deleted: u64,
+    rolled_back: u64,
+}
+
+/// What a snapshot may read.
+struct Snapshot {
+    sectors: BTreeMap<u64, Past>,
+    is_durable: bool,
 }
 
 type Shared = Arc<Mutex<Model>>;
@@ -57,7 +86,23 @@ impl Model {
     }
 
     fn is_busy(&self, first: u64, count: u64) -> bool {
-        self.busy.range(first..first + count).next().is_some()
+        self.is_still || self.busy.range(first..first + count).next().is_some()
+    }
+
+    fn next_layer(&mut self) -> LayerId {
+        self.layers += 1;
+        let mut layer = TOP;
+        layer[..8].copy_from_slice(&self.layers.to_le_bytes());
+        layer
+    }
+
+    /// What sectors of a snapshot that began then, and has come about, may be.
+    fn snapshot_since(&self, since: &BTreeMap<u64, Past>) -> Snapshot {
+        let sectors = since.iter().map(|(sector, then)| {
+            let values = self.sectors[sector].values[then.floor..].to_vec();
+            (*sector, Past { values, floor: 0, answered: then.answered - then.floor })
+        });
+        Snapshot { sectors: sectors.collect(), is_durable: false }
     }
 
     fn begin(&mut self, first: u64, count: u64, value: Option<u64>) {
@@ -84,6 +129,14 @@ impl Model {
         self.sectors.iter().map(|(sector, past)| (*sector, past.answered)).collect()
     }
 
+    fn snapshots_flushed(&mut self, layers: &[LayerId]) {
+        for layer in layers {
+            let Some(snapshot) = self.snapshots.get_mut(layer) else { continue };
+            snapshot.is_durable = true;
+            snapshot.sectors.values_mut().for_each(|past| past.floor = past.answered);
+        }
+    }
+
     fn flushed(&mut self, covered: Vec<(u64, usize)>) {
         for (sector, at) in covered {
             let past = self.sectors.get_mut(&sector).unwrap();
@@ -93,10 +146,7 @@ impl Model {
 
     /// What was read after a crash: it must be legal, and is what there is from now on.
     fn found(&mut self, sector: u64, value: u64, power: bool) {
-        let past = self.sectors.get_mut(&sector).unwrap();
-        let from = if power { past.floor } else { past.answered };
-        assert!(past.may_be(value, from), "sector {sector} is {value}, of {past:?}, {power}");
-        *past = Past { values: vec![value], floor: 0, answered: 0 };
+        self.sectors.get_mut(&sector).unwrap().found(value, power, &format!("sector {sector}"));
     }
 }
 
@@ -125,6 +175,8 @@ struct User {
     model: Shared,
     lu: Arc<Lu>,
     device: Rc<dyn Device>,
+    /// Whose it is.
+    core: Core,
     random: Random,
 }
 
@@ -141,24 +193,24 @@ impl User {
         (!self.model.lock().unwrap().is_busy(first, count)).then_some((first, count))
     }
 
-    async fn go(mut self, core: Core) {
+    async fn go(mut self) {
         loop {
             let done = match self.random.below(20) {
                 0..9 => self.write(false).await,
                 9 => self.write(true).await,
                 10..13 => self.zero().await,
                 13..17 => self.read().await,
-                17 | 18 => self.flush().await,
-                _ => self.snapshot().await,
+                17 => self.flush().await,
+                _ => self.layers().await,
             };
             if let Err(error) = done {
                 if error.kind() == ErrorKind::Offline {
                     return;
                 }
                 self.model.lock().unwrap().failed += 1;
-                core.sleep(Duration::from_millis(1)).await;
+                self.core.sleep(Duration::from_millis(1)).await;
             }
-            core.yield_now().await;
+            self.core.yield_now().await;
         }
     }
 
@@ -228,25 +280,159 @@ impl User {
     }
 
     async fn flush(&self) -> Result<(), Error> {
-        let covered = self.model.lock().unwrap().covered();
+        let (covered, snapshots) = {
+            let model = self.model.lock().unwrap();
+            (model.covered(), model.snapshots.keys().copied().collect::<Vec<_>>())
+        };
         self.device.io(&Request::flush()).await?;
-        self.model.lock().unwrap().flushed(covered);
+        let mut model = self.model.lock().unwrap();
+        model.flushed(covered);
+        model.snapshots_flushed(&snapshots);
         Ok(())
     }
 
-    async fn snapshot(&mut self) -> Result<(), Error> {
-        let top = {
-            let mut model = self.model.lock().unwrap();
-            if model.snapshots == SNAPSHOTS_MAX || self.random.below(10) > 0 {
-                return Ok(());
-            }
-            model.snapshots += 1;
-            [100 + model.snapshots as u8; 16]
+    /// Now and then something with snapshots.
+    async fn layers(&mut self) -> Result<(), Error> {
+        let (count, any) = {
+            let model = self.model.lock().unwrap();
+            let any = self.random.below(model.snapshots.len().max(1) as u64) as usize;
+            (model.snapshots.len(), model.snapshots.keys().nth(any).copied())
         };
-        match self.lu.snapshot(top).await {
+        let done = match (self.random.below(14), any) {
+            (0, _) if count < SNAPSHOTS_MAX => self.snapshot().await,
+            (1, Some(layer)) => self.look_at(layer).await,
+            (2, Some(layer)) => {
+                let mut model = self.model.lock().unwrap();
+                model.snapshots.remove(&layer);
+                model.doomed.push(layer);
+                Ok(())
+            }
+            (3, Some(layer)) => self.roll_back(layer).await,
+            (4.., _) => self.fold().await,
+            _ => Ok(()),
+        };
+        match done {
             Err(error) if error.kind() == ErrorKind::Busy => Ok(()),
             done => done,
         }
+    }
+
+    async fn snapshot(&mut self) -> Result<(), Error> {
+        let (top, since) = {
+            let mut model = self.model.lock().unwrap();
+            (model.next_layer(), model.sectors.clone())
+        };
+        let layer = self.lu.snapshot(top).await?;
+        let mut model = self.model.lock().unwrap();
+        let snapshot = model.snapshot_since(&since);
+        model.snapshots.insert(layer, snapshot);
+        Ok(())
+    }
+
+    /// Reads a snapshot, which is always the same.
+    async fn look_at(&self, layer: LayerId) -> Result<(), Error> {
+        // It may have been deleted meanwhile.
+        let Ok(view) = self.lu.view(layer).await else { return Ok(()) };
+        let read = read_all(&view.device(&self.core)).await?;
+        let mut model = self.model.lock().unwrap();
+        let Some(snapshot) = model.snapshots.get_mut(&layer) else { return Ok(()) };
+        for (sector, value) in read {
+            let past = snapshot.sectors.get_mut(&sector).unwrap();
+            past.is_now(value, &format!("sector {sector} of a snapshot"));
+        }
+        Ok(())
+    }
+
+    /// What was deleted goes, a little at a time.
+    async fn fold(&mut self) -> Result<(), Error> {
+        let doomed = self.model.lock().unwrap().doomed.clone();
+        let Some(&layer) = doomed.get(self.random.below(doomed.len().max(1) as u64) as usize)
+        else {
+            return Ok(());
+        };
+        let extents = 1 + self.random.below(5) as usize;
+        if self.lu.fold(layer, extents).await? == Folded::Gone {
+            let mut model = self.model.lock().unwrap();
+            model.doomed.retain(|other| *other != layer);
+            model.deleted += 1;
+        }
+        Ok(())
+    }
+
+    async fn roll_back(&mut self, layer: LayerId) -> Result<(), Error> {
+        if std::mem::replace(&mut self.model.lock().unwrap().is_still, true) {
+            return Ok(());
+        }
+        while !self.model.lock().unwrap().busy.is_empty() {
+            self.core.sleep(Duration::from_micros(100)).await;
+        }
+        // So that it is known what it reads.
+        let mut done = self.look_at(layer).await;
+        if done.is_ok() {
+            done = self.back_to(layer).await;
+        }
+        self.model.lock().unwrap().is_still = false;
+        done
+    }
+
+    async fn back_to(&self, layer: LayerId) -> Result<(), Error> {
+        let top = {
+            let mut guard = self.model.lock().unwrap();
+            let model = &mut *guard;
+            let Some(snapshot) = model.snapshots.get(&layer) else { return Ok(()) };
+            for (sector, past) in &mut model.sectors {
+                let then = &snapshot.sectors[sector];
+                past.values.push(then.values[then.answered]);
+            }
+            model.next_layer()
+        };
+        let left = self.lu.roll_back(layer, top).await?;
+        let mut model = self.model.lock().unwrap();
+        model.sectors.values_mut().for_each(|past| past.answered = past.values.len() - 1);
+        model.doomed.push(left);
+        model.rolled_back += 1;
+        Ok(())
+    }
+}
+
+/// Every sector that is used, with what it holds.
+async fn read_all(device: &Rc<dyn Device>) -> Result<Vec<(u64, u64)>, Error> {
+    let mut all = Vec::new();
+    for area in AREAS {
+        let buffer = Buffer::from_bytes(&vec![0xee; (AREA_SECTORS * SECTOR) as usize]);
+        device.io(&Request::read(area, buffer.sgl())).await?;
+        let first = area / SECTOR;
+        all.extend((first..).zip(values(&buffer.to_vec(), first)));
+    }
+    Ok(all)
+}
+
+/// What is there of layers after a crash: every snapshot that must be, and what nobody needs.
+async fn look_at_layers(core: &Core, lu: &Arc<Lu>, model: &Shared, power: bool) {
+    let layers = lu.layers().await.unwrap();
+    let frozen: Vec<LayerId> =
+        layers.iter().filter(|layer| layer.frozen.is_some()).map(|layer| layer.id).collect();
+    {
+        let mut model = model.lock().unwrap();
+        model.snapshots.retain(|layer, snapshot| {
+            let is_there = frozen.contains(layer);
+            assert!(is_there || power && !snapshot.is_durable, "a snapshot is gone");
+            is_there
+        });
+        let unneeded = frozen.iter().filter(|layer| !model.snapshots.contains_key(*layer));
+        model.doomed = unneeded.copied().collect();
+        model.is_still = false;
+    }
+    for layer in frozen {
+        let view = lu.view(layer).await.unwrap();
+        let read = read_all(&view.device(core)).await.unwrap();
+        let mut model = model.lock().unwrap();
+        let Some(snapshot) = model.snapshots.get_mut(&layer) else { continue };
+        for (sector, value) in read {
+            let past = snapshot.sectors.get_mut(&sector).unwrap();
+            past.found(value, power, &format!("sector {sector} of a snapshot"));
+        }
+        snapshot.is_durable = true;
     }
 }
 
@@ -276,7 +462,7 @@ async fn reopen(
     mut random: Random,
 ) {
     loop {
-        core.sleep(Duration::from_micros(100 + random.below(8_000))).await;
+        core.sleep(Duration::from_micros(100 + random.below(40_000))).await;
         assert!(matches!(pool.seat(LU), Err(LuError::Pool(PoolError::Open(LU)))));
         assert!(matches!(pool.close().await, Err(PoolError::Open(LU))));
         lu.close().await;
@@ -308,14 +494,10 @@ async fn reopen(
 /// Reads every sector.
 async fn look(core: &Core, lu: &Arc<Lu>, model: &Shared, power: bool) {
     let device = lu.device(core);
-    for area in AREAS {
-        let buffer = Buffer::from_bytes(&vec![0xee; (AREA_SECTORS * SECTOR) as usize]);
-        device.io(&Request::read(area, buffer.sgl())).await.unwrap();
-        let first = area / SECTOR;
-        for (sector, value) in (first..).zip(values(&buffer.to_vec(), first)) {
-            model.lock().unwrap().found(sector, value, power);
-        }
+    for (sector, value) in read_all(&device).await.unwrap() {
+        model.lock().unwrap().found(sector, value, power);
     }
+    look_at_layers(core, lu, model, power).await;
 }
 
 fn start_users(core: &Core, lu: &Arc<Lu>, model: &Shared, seed: u64) {
@@ -324,7 +506,8 @@ fn start_users(core: &Core, lu: &Arc<Lu>, model: &Shared, seed: u64) {
         let random = Random::new(seed << 8 | task);
         model.lock().unwrap().users += 1;
         let (model, lu, device) = (model.clone(), lu.clone(), device.clone());
-        core.spawn(User { model, lu, device, random }.go(core.clone()));
+        let user = User { model, lu, device, core: core.clone(), random };
+        core.spawn(user.go());
     }
 }
 
@@ -336,6 +519,8 @@ struct Tally {
     answered: u64,
     failed: u64,
     reopened: u32,
+    deleted: u64,
+    rolled_back: u64,
 }
 
 fn world(seed: u64, rounds: u32, tally: &mut Tally) {
@@ -360,12 +545,12 @@ fn world(seed: u64, rounds: u32, tally: &mut Tally) {
         let (shared, seed) = (model.clone(), seed << 16 | u64::from(round) << 2);
         let lives = world.block_on(&core, |core| live(core, other, shared, power, seed));
         lives.expect("it opens");
-        model.lock().unwrap().snapshots += u32::from(random.below(3) == 0);
         if random.below(4) == 0 {
             let harm = Harm::Errno(5);
             disk.fault(Fault { ppm: 10_000, ..Fault::always(On::Write, harm) });
         }
-        world.run_for(Duration::from_micros(200 + random.below(60_000)));
+        let longest = if random.below(6) == 0 { 300_000 } else { 60_000 };
+        world.run_for(Duration::from_micros(200 + random.below(longest)));
         power = random.coin();
         *(if power { &mut tally.losses } else { &mut tally.kills }) += 1;
     }
@@ -373,6 +558,8 @@ fn world(seed: u64, rounds: u32, tally: &mut Tally) {
     tally.answered += model.answered;
     tally.failed += model.failed;
     tally.reopened += model.reopened;
+    tally.deleted += model.deleted;
+    tally.rolled_back += model.rolled_back;
 }
 
 fn crash(world: &World, host: &Host, disk: &Disk, power: bool) {
@@ -390,10 +577,11 @@ fn crash(world: &World, host: &Host, disk: &Disk, power: bool) {
 #[test]
 fn what_is_answered_survives() {
     let mut tally = Tally::default();
-    for seed in 0..6 * super::super::super::crash::loops() {
+    for seed in 0..4 * super::super::super::crash::loops() {
         world(seed, 12, &mut tally);
     }
     println!("{tally:?}");
     assert!(tally.kills > 10 && tally.losses > 10 && tally.reopened > 10);
     assert!(tally.answered > 1_000 && tally.failed > 0);
+    assert!(tally.deleted > 0 && tally.rolled_back > 0);
 }

@@ -1,0 +1,193 @@
+//! What an operator wants of an LU's layers: snapshots, the way back to one, and their end.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use block::{Error, ErrorKind};
+
+use super::super::super::map::MapPage;
+use super::super::super::owner::{LayerId, LayerNumber};
+use super::super::super::root::{Frozen, LAYERS_MAX, SNAPSHOT_NAME_BYTES_MAX};
+use super::Service;
+
+/// A layer of an LU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerAbout {
+    pub id: LayerId,
+    /// Which one it stands on.
+    pub below: Option<LayerId>,
+    /// None: it is the one that is written into.
+    pub frozen: Option<Frozen>,
+    /// Layers that stand on it.
+    pub above: usize,
+    /// Extents in which it has blocks of its own.
+    pub extents: u64,
+}
+
+/// How far a layer is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Folded {
+    Gone,
+    /// So many pages of its map are left.
+    Left(u64),
+}
+
+impl Service {
+    /// Freezes the top layer, and says which that is.
+    pub(in super::super) async fn snapshot(self: Rc<Self>, top: LayerId) -> Result<LayerId, Error> {
+        let frozen = self.check_new(top)?;
+        let ticket = self.ticket()?;
+        self.tell(|owner| owner.snapshot(ticket, top));
+        self.done(ticket).await?;
+        Ok(frozen)
+    }
+
+    /// What the LU reads is what this layer was; what it has read until now is a layer that nobody
+    /// needs, and the answer.
+    pub(in super::super) async fn roll_back(
+        self: Rc<Self>,
+        to: LayerId,
+        top: LayerId,
+    ) -> Result<LayerId, Error> {
+        let left = self.check_new(top)?;
+        let to = self.frozen(to)?;
+        let ticket = self.ticket()?;
+        self.tell(|owner| owner.roll_back(ticket, to, top));
+        self.done(ticket).await?;
+        Ok(left)
+    }
+
+    pub(in super::super) async fn name_layer(
+        self: Rc<Self>,
+        layer: LayerId,
+        name: String,
+    ) -> Result<(), Error> {
+        if name.len() > SNAPSHOT_NAME_BYTES_MAX {
+            let note = format!("'{name}' is longer than {SNAPSHOT_NAME_BYTES_MAX} bytes");
+            return Err(Error::new(ErrorKind::Invalid).note(note));
+        }
+        let (layer, ticket) = (self.frozen(layer)?, self.ticket()?);
+        self.tell(|owner| owner.name_layer(ticket, layer, name));
+        self.done(ticket).await
+    }
+
+    /// Lets some of a layer go. It cannot be read any more from the first call on.
+    pub(in super::super) async fn fold(
+        self: Rc<Self>,
+        layer: LayerId,
+        extents: usize,
+    ) -> Result<Folded, Error> {
+        let busy = |note: &str| Err(Error::new(ErrorKind::Busy).note(note.to_owned()));
+        let Some(number) = self.owner.borrow().layers().number(layer) else {
+            return Ok(Folded::Gone);
+        };
+        if self.owner.borrow().layers().top_number() == number {
+            return busy("the LU's present state is not a snapshot");
+        }
+        if self.viewed.borrow().contains_key(&number) {
+            return busy("the snapshot is in use");
+        }
+        if self.owner.borrow().layers().above(number).count() > 1 {
+            return busy("more than one state of the LU stands on the snapshot");
+        }
+        let is_other = self.going.get().is_some_and(|other| other != number);
+        if is_other || self.is_folding.replace(true) {
+            return busy("a snapshot is being deleted");
+        }
+        self.going.set(Some(number));
+        let done = self.fold_some(number, extents).await;
+        self.is_folding.set(false);
+        done
+    }
+
+    async fn fold_some(
+        self: &Rc<Self>,
+        layer: LayerNumber,
+        extents: usize,
+    ) -> Result<Folded, Error> {
+        let (ticket, is_last) = (self.ticket()?, self.pages_left(layer) == 0);
+        match is_last {
+            true => self.tell(|owner| owner.drop_layer(ticket, layer)),
+            false => self.tell(|owner| owner.fold(ticket, layer, extents)),
+        }
+        self.done(ticket).await?;
+        if is_last {
+            self.going.set(None);
+            return Ok(Folded::Gone);
+        }
+        Ok(Folded::Left(self.pages_left(layer) as u64))
+    }
+
+    pub(in super::super) fn layers(&self) -> Vec<LayerAbout> {
+        let owner = self.owner.borrow();
+        let layers = owner.layers();
+        let id = |number: LayerNumber| layers.ids().find(|(it, _)| *it == number).map(|it| it.1);
+        let about = |(number, own): (LayerNumber, LayerId)| LayerAbout {
+            id: own,
+            below: layers.below(number).and_then(id),
+            frozen: layers.frozen(number).cloned(),
+            above: layers.above(number).count(),
+            extents: layers.extents_of(number),
+        };
+        layers.ids().map(about).collect()
+    }
+
+    /// Somebody reads a layer from now on; with the LU's size at its time.
+    pub(in super::super) fn open_view(&self, layer: LayerId) -> Result<(LayerNumber, u64), Error> {
+        let number = self.frozen(layer)?;
+        *self.viewed.borrow_mut().entry(number).or_default() += 1;
+        let size = self.owner.borrow().layers().frozen(number).map_or(0, |frozen| frozen.size);
+        Ok((number, size))
+    }
+
+    pub(in super::super) fn close_view(&self, layer: LayerNumber) {
+        let mut viewed = self.viewed.borrow_mut();
+        if let Some(count) = viewed.get_mut(&layer) {
+            *count -= 1;
+            viewed.retain(|_, count| *count > 0);
+        }
+    }
+
+    /// The pages of the map with this number, from the top, or from a layer that is looked at.
+    pub(in super::super) fn stack(
+        &self,
+        view: Option<LayerNumber>,
+        number: u64,
+    ) -> Vec<Arc<MapPage>> {
+        let mut owner = self.owner.borrow_mut();
+        match view {
+            Some(layer) => owner.layers().stack_from(layer, number),
+            None => owner.stack(number),
+        }
+    }
+
+    /// Whether there may be another layer of this name; with the one that is the top now.
+    fn check_new(&self, top: LayerId) -> Result<LayerId, Error> {
+        let owner = self.owner.borrow();
+        let layers = owner.layers();
+        if layers.count() >= LAYERS_MAX {
+            let note = format!("the LU has {LAYERS_MAX} layers; delete a snapshot");
+            return Err(Error::new(ErrorKind::Busy).note(note));
+        }
+        if layers.number(top).is_some() {
+            return Err(Error::new(ErrorKind::Invalid).note("the LU has a layer of this name"));
+        }
+        let present = layers.ids().find(|(number, _)| *number == layers.top_number());
+        Ok(present.expect("there is a top").1)
+    }
+
+    /// The number of a frozen layer that is not about to go.
+    fn frozen(&self, layer: LayerId) -> Result<LayerNumber, Error> {
+        let owner = self.owner.borrow();
+        let number = owner.layers().number(layer);
+        let number = number.filter(|number| owner.layers().frozen(*number).is_some());
+        let is_going = |number: &LayerNumber| self.going.get() == Some(*number);
+        number
+            .filter(|number| !is_going(number))
+            .ok_or_else(|| Error::new(ErrorKind::Invalid).note("the LU has no such snapshot"))
+    }
+
+    fn pages_left(&self, layer: LayerNumber) -> usize {
+        self.owner.borrow().layers().pages_left(layer)
+    }
+}

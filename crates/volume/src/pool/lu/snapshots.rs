@@ -1,0 +1,127 @@
+//! Snapshots of an LU: taken under load, read as devices, gone back to, deleted.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use block::{Device, Error};
+use rt::Core;
+use rt::handles::{Span, Ticket, each};
+
+use super::super::owner::{LayerId, LayerNumber};
+use super::handle::Handle;
+use super::service::{Folded, LayerAbout};
+use super::{Alone, Lu, closed};
+
+impl Lu {
+    /// Freezes what is there under a new layer of this name, and says which layer that is. Writes
+    /// wait meanwhile.
+    pub async fn snapshot(self: &Arc<Self>, top: LayerId) -> Result<LayerId, Error> {
+        let frozen = snapshot_all(&[(self.clone(), top)]).await?;
+        Ok(frozen[0])
+    }
+
+    /// What the LU reads from now on is what this snapshot is. The answer is the layer that nobody
+    /// needs any more.
+    pub async fn roll_back(self: &Arc<Self>, to: LayerId, top: LayerId) -> Result<LayerId, Error> {
+        let _alone = self.alone()?;
+        let ticket = self.hold().await;
+        let left = self.ask(move |service| service.roll_back(to, top)).await;
+        self.forget_pages().await;
+        drop(ticket);
+        left
+    }
+
+    /// Says on disk what a snapshot is called.
+    pub async fn name_layer(&self, layer: LayerId, name: String) -> Result<(), Error> {
+        self.ask(move |service| service.name_layer(layer, name)).await
+    }
+
+    /// Lets some extents of a layer go that nobody needs. Call it until it is gone: whoever does
+    /// that has the pace. After a crash it is called again.
+    pub async fn fold(&self, layer: LayerId, extents: usize) -> Result<Folded, Error> {
+        self.ask(move |service| service.fold(layer, extents)).await
+    }
+
+    /// Every layer, the oldest first.
+    pub async fn layers(&self) -> Result<Vec<LayerAbout>, Error> {
+        self.ask(|service| async move { Ok(service.layers()) }).await
+    }
+
+    /// A snapshot, to be read. It is not deleted before this is dropped.
+    pub async fn view(self: &Arc<Self>, layer: LayerId) -> Result<Arc<View>, Error> {
+        let opened = self.ask(move |service| async move { service.open_view(layer) });
+        let (layer, size) = opened.await?;
+        Ok(Arc::new(View { lu: self.clone(), layer, size }))
+    }
+
+    /// Holds all writes back until what is given is dropped.
+    async fn hold(&self) -> Ticket<Handle> {
+        Ticket::take(&self.ledger, None, Span::ALL).await
+    }
+
+    /// Nobody writes on before everybody looks into the new layer.
+    async fn forget_pages(&self) {
+        let forget = |handle: Rc<Handle>| async move { handle.forget_pages() };
+        each(self.ledger.members(), forget).await;
+    }
+}
+
+/// Snapshots of several LUs at one instant, each with the name of its new layer: a write that is
+/// answered before another one begins is not missing where that is. Where one fails, those that
+/// were taken are layers that nobody needs.
+pub async fn snapshot_all(lus: &[(Arc<Lu>, LayerId)]) -> Result<Vec<LayerId>, Error> {
+    // Always in one order: two of these never wait for each other.
+    let mut order: Vec<usize> = (0..lus.len()).collect();
+    order.sort_by_key(|index| lus[*index].0.id);
+    let (mut alone, mut held): (Vec<Alone<'_>>, Vec<_>) = (Vec::new(), Vec::new());
+    for index in &order {
+        alone.push(lus[*index].0.alone()?);
+    }
+    for index in order {
+        held.push(lus[index].0.hold().await);
+    }
+    let freeze = |(lu, top): &(Arc<Lu>, LayerId)| {
+        let top = *top;
+        lu.owner.call(move |service| service.snapshot(top))
+    };
+    let asked: Vec<_> = lus.iter().map(freeze).collect();
+    let mut frozen = Vec::new();
+    for answer in asked {
+        frozen.push(answer.await.unwrap_or_else(|| Err(closed())));
+    }
+    for (lu, _) in lus {
+        lu.forget_pages().await;
+    }
+    drop(held);
+    frozen.into_iter().collect()
+}
+
+/// A snapshot that is being read.
+pub struct View {
+    lu: Arc<Lu>,
+    layer: LayerNumber,
+    size: u64,
+}
+
+impl View {
+    /// The snapshot as a device of this core.
+    pub fn device(self: &Arc<Self>, core: &Core) -> Rc<dyn Device> {
+        self.lu.device_of(core, Some(self.clone()))
+    }
+
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub(super) fn layer(&self) -> LayerNumber {
+        self.layer
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        let layer = self.layer;
+        // Nobody waits for it; without an owner there is nothing to be said.
+        drop(self.lu.owner.call(move |service| async move { service.close_view(layer) }));
+    }
+}
