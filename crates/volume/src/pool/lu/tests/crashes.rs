@@ -307,8 +307,8 @@ impl User {
                 model.doomed.push(layer);
                 Ok(())
             }
-            (3, Some(layer)) => self.roll_back(layer).await,
-            (4.., _) => self.fold().await,
+            (3..6, Some(layer)) => self.roll_back(layer).await,
+            (6.., _) => self.fold().await,
             _ => Ok(()),
         };
         match done {
