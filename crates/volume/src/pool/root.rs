@@ -40,6 +40,15 @@ pub struct About {
     pub name: String,
     pub size: u64,
     pub block_size: u32,
+    /// What its lowest layer stands on, if it is a clone.
+    pub base: Option<Base>,
+}
+
+/// A frozen layer of another LU of the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Base {
+    pub lu: Owner,
+    pub layer: LayerId,
 }
 
 /// A layer of an LU.
@@ -113,6 +122,9 @@ struct RawHead {
     name_len: U16,
     beyond: [U16; 2],
     top: U32,
+    /// Zeroes: it stands on nothing.
+    base_lu: Owner,
+    base_layer: LayerId,
     name: [u8; LU_NAME_BYTES_MAX],
 }
 
@@ -248,6 +260,8 @@ impl Root {
             name_len: (self.about.name.len() as u16).into(),
             beyond: [0, 1].map(|which| (self.beyond[which].len() as u16).into()),
             top: self.top.into(),
+            base_lu: self.about.base.map_or([0; 16], |base| base.lu),
+            base_layer: self.about.base.map_or([0; 16], |base| base.layer),
             name,
         };
         let mut bytes = raw.as_bytes().to_vec();
@@ -292,7 +306,9 @@ impl Head {
                 places.push(take_place(&mut rest)?);
             }
         }
-        let about = About { name, size: raw.size.get(), block_size: raw.block_size.get() };
+        let base = Base { lu: raw.base_lu, layer: raw.base_layer };
+        let base = (base.lu != [0; 16]).then_some(base);
+        let about = About { name, size: raw.size.get(), block_size: raw.block_size.get(), base };
         let start = Start {
             page: raw.start_page.get(),
             epoch: raw.start_epoch.get(),
@@ -423,7 +439,13 @@ mod tests {
         let ring = proptest::collection::vec(place(), 0..9);
         (any::<u64>(), any::<(u64, u64, u64, u64)>(), ring, layers).prop_map(
             |(turn, (page, epoch, next, sealed), ring, layers)| Root {
-                about: About { name: "dïsk".to_owned(), size: turn / 3, block_size: 512 },
+                about: About {
+                    name: "dïsk".to_owned(),
+                    size: turn / 3,
+                    block_size: 512,
+                    base: (turn % 2 == 0)
+                        .then_some(Base { lu: [turn as u8 | 1; 16], layer: [3; 16] }),
+                },
                 turn,
                 start: Start { page, epoch, next, sealed },
                 ring,

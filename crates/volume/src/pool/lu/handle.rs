@@ -164,7 +164,7 @@ impl Handle {
             }
             let before = self.forgotten.get();
             let view = self.view.as_ref().map(|view| view.layer());
-            let found = self.ask(move |service| async move { Ok(service.stack(view, page)) });
+            let found = self.ask(move |service| service.stack(view, page));
             let found = found.await?;
             // What was asked for before a snapshot says nothing of what is there behind it.
             if self.forgotten.get() == before {

@@ -39,6 +39,7 @@ use super::root::About;
 use super::shape::{BLOCK_BYTES, Shape};
 use handle::{Handle, PoolDevice};
 use service::Service;
+use snapshots::Readers;
 
 pub use counts::Counts;
 pub use open::{LuError, NewLu, Seat};
@@ -57,6 +58,7 @@ pub struct Lu {
     shared: Arc<Shared>,
     owner: Placed<Service>,
     ledger: Arc<Ledger<Handle>>,
+    readers: Arc<Readers>,
     /// Nothing is written any more.
     has_failed: Arc<AtomicBool>,
     /// Nothing is begun any more.

@@ -15,10 +15,11 @@ use super::super::journal::Spot;
 use super::super::map::Place;
 use super::super::owner::{LOOK_BEHIND_PAGES, LayerId, Opening, Owner, Unopened};
 use super::super::page::Flaw;
-use super::super::root::{About, Head, Root, Site};
+use super::super::root::{About, Base, Head, Root, Site};
 use super::super::shape::BLOCK_BYTES;
 use super::Lu;
 use super::service::{Parts, Service};
+use super::snapshots::{Readers, View};
 
 /// The journal of an LU is one part in so many of its size.
 const RING_PARTS: u64 = 1 << 14;
@@ -47,6 +48,8 @@ pub enum LuError {
     Disk(Error),
     #[error("{0} bytes are not a multiple of 4096")]
     Size(u64),
+    #[error("it is a clone of a snapshot of LU {lu:02x?}, and is opened with that", lu = .0.lu)]
+    Base(Base),
 }
 
 impl From<Error> for LuError {
@@ -62,6 +65,14 @@ pub struct Seat {
     site: Site,
     slabs: Vec<u32>,
     tenure: Tenure,
+    base: Option<Arc<View>>,
+}
+
+impl Seat {
+    /// For a clone of this snapshot.
+    pub fn on(self, base: Arc<View>) -> Self {
+        Self { base: Some(base), ..self }
+    }
 }
 
 impl Pool {
@@ -108,7 +119,7 @@ impl Pool {
         let site = Site { lu: id, shape: self.shape(), first_slab };
         let pool = Arc::new(Placed::new(self.core(), self.clone()));
         let (shared, tenure) = (self.shared.clone(), self.tenure(id)?);
-        Ok(Seat { shared, pool, site, slabs, tenure })
+        Ok(Seat { shared, pool, site, slabs, tenure, base: None })
     }
 
     /// What an LU says of itself, whether it is open or not.
@@ -123,15 +134,21 @@ impl Pool {
 impl Lu {
     /// Opens an LU, with its owner on this core. Nobody else has it open.
     pub async fn open(core: &Core, seat: Seat) -> Result<Arc<Self>, LuError> {
-        let Seat { shared, pool, site, slabs, tenure } = seat;
+        let Seat { shared, pool, site, slabs, tenure, base } = seat;
         let disks = shared.on(core);
         if tenure.is_again {
             // The pool has synced what owners before it have left, and nobody what this one has.
             disks.sync().await?;
         }
         let owner = read_owner(&disks, &site, tenure.epoch, &slabs).await?;
-        let About { size, block_size, .. } = *owner.about();
+        let About { size, block_size, base: wanted, .. } = *owner.about();
+        if let Some(wanted) = wanted.filter(|it| base.as_ref().map(|base| base.is()) != Some(*it)) {
+            return Err(LuError::Base(wanted));
+        }
+        // Of one that stands on nothing nobody is asked.
+        let base = base.filter(|_| wanted.is_some());
         let ledger: Arc<Ledger<_>> = Arc::default();
+        let readers = Readers::new(ledger.clone(), base.as_deref());
         let has_failed = Arc::new(AtomicBool::new(false));
         let (lu, shape) = (site.lu, site.shape);
         let parts = Parts {
@@ -139,8 +156,9 @@ impl Lu {
             shape,
             disks,
             pool,
-            ledger: ledger.clone(),
+            readers: readers.clone(),
             owner,
+            base,
             has_failed: has_failed.clone(),
             tenure,
         };
@@ -152,6 +170,7 @@ impl Lu {
             shared,
             owner: Placed::new(core, Service::new(core, parts)),
             ledger,
+            readers,
             has_failed,
             is_closed: AtomicBool::new(false),
             is_changing: AtomicBool::new(false),

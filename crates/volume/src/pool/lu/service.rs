@@ -12,7 +12,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use block::{Buffer, Error, ErrorKind, Request};
-use rt::handles::{Ledger, each};
+use rt::handles::each;
 use rt::sync::Notify;
 use rt::{Core, Placed};
 
@@ -26,6 +26,7 @@ use super::super::shape::{BLOCK_BYTES, Shape};
 use super::closed;
 use super::counts::Counts;
 use super::handle::Handle;
+use super::snapshots::{Readers, View};
 
 pub use layers::{Folded, LayerAbout};
 
@@ -40,7 +41,9 @@ pub(super) struct Service {
     shape: Shape,
     disks: Rc<Disks>,
     pool: Arc<Placed<Pool>>,
-    ledger: Arc<Ledger<Handle>>,
+    readers: Arc<Readers>,
+    /// What the lowest layer stands on.
+    base: Option<Arc<View>>,
     owner: RefCell<Owner>,
     waiters: RefCell<HashMap<Ticket, Waiter>>,
     last_ticket: Cell<u64>,
@@ -88,22 +91,24 @@ pub(super) struct Parts {
     pub shape: Shape,
     pub disks: Rc<Disks>,
     pub pool: Arc<Placed<Pool>>,
-    pub ledger: Arc<Ledger<Handle>>,
+    pub readers: Arc<Readers>,
     pub owner: Owner,
+    pub base: Option<Arc<View>>,
     pub has_failed: Arc<AtomicBool>,
     pub tenure: Tenure,
 }
 
 impl Service {
     pub(super) fn new(core: &Core, parts: Parts) -> Rc<Self> {
-        let Parts { lu, shape, disks, pool, ledger, owner, has_failed, tenure } = parts;
+        let Parts { lu, shape, disks, pool, readers, owner, base, has_failed, tenure } = parts;
         Rc::new(Self {
             core: core.clone(),
             lu,
             shape,
             disks,
             pool,
-            ledger,
+            readers,
+            base,
             owner: RefCell::new(owner),
             waiters: RefCell::default(),
             last_ticket: Cell::new(0),
@@ -197,6 +202,7 @@ impl Service {
 
     pub(super) async fn describe(self: Rc<Self>, about: About) -> Result<(), Error> {
         let ticket = self.ticket()?;
+        let about = About { base: self.about().base, ..about };
         self.tell(|owner| owner.describe(ticket, about));
         self.done(ticket).await
     }
@@ -440,7 +446,7 @@ impl Service {
                 handle.forget(&pages);
                 async move { handle.passage().over().await }
             };
-            each(self.ledger.members(), over).await;
+            each(self.readers.members(), over).await;
             asked.into_iter().for_each(|(ticket, _)| self.tell(|owner| owner.quiet(ticket)));
         }
         self.is_quiescing.set(false);
@@ -486,9 +492,9 @@ impl Service {
             self.change(ticket, |waiter| waiter.done = Some(Err(error)));
         }
         self.has_failed.store(true, Ordering::Release);
-        let ledger = self.ledger.clone();
+        let readers = self.readers.clone();
         self.core.spawn(async move {
-            each(ledger.members(), |handle: Rc<Handle>| async move { handle.look() }).await;
+            each(readers.members(), |handle: Rc<Handle>| async move { handle.look() }).await;
         });
     }
 }

@@ -1,13 +1,15 @@
-//! Snapshots of an LU: taken under load, read as devices, gone back to, deleted.
+//! Snapshots of an LU: taken under load, read as devices, gone back to, deleted, stood upon by clones.
 
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use block::{Device, Error};
 use rt::Core;
-use rt::handles::{Span, Ticket, each};
+use rt::handles::{Ledger, Member, Span, Ticket, each};
 
+use super::super::map::MapPage;
 use super::super::owner::{LayerId, LayerNumber};
+use super::super::root::Base;
 use super::handle::Handle;
 use super::service::{Folded, LayerAbout};
 use super::{Alone, Lu, closed};
@@ -48,10 +50,10 @@ impl Lu {
     }
 
     /// A snapshot, to be read. It is not deleted before this is dropped.
-    pub async fn view(self: &Arc<Self>, layer: LayerId) -> Result<Arc<View>, Error> {
-        let opened = self.ask(move |service| async move { service.open_view(layer) });
+    pub async fn view(self: &Arc<Self>, id: LayerId) -> Result<Arc<View>, Error> {
+        let opened = self.ask(move |service| async move { service.open_view(id) });
         let (layer, size) = opened.await?;
-        Ok(Arc::new(View { lu: self.clone(), layer, size }))
+        Ok(Arc::new(View { lu: self.clone(), id, layer, size }))
     }
 
     /// Holds all writes back until what is given is dropped.
@@ -99,6 +101,7 @@ pub async fn snapshot_all(lus: &[(Arc<Lu>, LayerId)]) -> Result<Vec<LayerId>, Er
 /// A snapshot that is being read.
 pub struct View {
     lu: Arc<Lu>,
+    id: LayerId,
     layer: LayerNumber,
     size: u64,
 }
@@ -113,6 +116,20 @@ impl View {
         self.size
     }
 
+    /// What a clone of it stands on.
+    pub fn is(&self) -> Base {
+        Base { lu: self.lu.id, layer: self.id }
+    }
+
+    /// The pages of its map with this number, from the top.
+    pub(super) fn stack(
+        &self,
+        number: u64,
+    ) -> impl Future<Output = Result<Vec<Arc<MapPage>>, Error>> + use<> {
+        let (layer, lu) = (Some(self.layer), self.lu.clone());
+        async move { lu.ask(move |service| service.stack(layer, number)).await }
+    }
+
     pub(super) fn layer(&self) -> LayerNumber {
         self.layer
     }
@@ -123,5 +140,36 @@ impl Drop for View {
         let layer = self.layer;
         // Nobody waits for it; without an owner there is nothing to be said.
         drop(self.lu.owner.call(move |service| async move { service.close_view(layer) }));
+    }
+}
+
+/// Who looks into the layers of an LU: its own handles, and those of its clones.
+pub(super) struct Readers {
+    own: Arc<Ledger<Handle>>,
+    clones: Mutex<Vec<Weak<Self>>>,
+}
+
+impl Readers {
+    pub(super) fn new(own: Arc<Ledger<Handle>>, base: Option<&View>) -> Arc<Self> {
+        let readers = Arc::new(Self { own, clones: Mutex::default() });
+        if let Some(base) = base {
+            let mut clones = base.lu.readers.clones();
+            clones.retain(|clone| clone.strong_count() > 0);
+            clones.push(Arc::downgrade(&readers));
+        }
+        readers
+    }
+
+    pub(super) fn members(&self) -> Vec<Member<Handle>> {
+        let mut members = self.own.members();
+        // Not under the lock: clones have clones.
+        let clones = self.clones().clone();
+        let clones = clones.iter().filter_map(Weak::upgrade);
+        members.extend(clones.flat_map(|clone| clone.members()));
+        members
+    }
+
+    fn clones(&self) -> MutexGuard<'_, Vec<Weak<Self>>> {
+        self.clones.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,6 +2,7 @@
 //! known, over processes that are killed and disks that lose power.
 
 mod crashes;
+mod families;
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use rt::{Core, File, FileHandle, OpenOptions, Remote};
 use super::super::disks::Backing;
 use super::super::home::{NewPool, Pool, PoolError};
 use super::super::owner::LayerId;
-use super::super::root::About;
+use super::super::root::{About, Base};
 use super::super::shape::Shape;
 use super::*;
 
@@ -94,7 +95,7 @@ pub(super) fn new_pool() -> NewPool {
 }
 
 pub(super) fn about(size: u64, block_size: u32) -> About {
-    About { name: "disk".to_owned(), size, block_size }
+    About { name: "disk".to_owned(), size, block_size, base: None }
 }
 
 struct PoolBench {

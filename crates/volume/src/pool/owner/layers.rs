@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::super::journal::{LayerNumber, Record, Spot};
 use super::super::map::{Form, MapPage, Place, Run, State, resolve};
 use super::super::page::{Flaw, Page};
-use super::super::root::{Frozen, RootLayer};
+use super::super::root::{Frozen, Root, RootLayer};
 use super::super::shape::Shape;
 
 /// Names a layer for ever; its pages carry it.
@@ -51,6 +51,8 @@ pub struct Layers {
     dirty: BTreeSet<PageId>,
     /// Chunks that have no place yet and will want one for a dirty page.
     owed: BTreeSet<PageId>,
+    /// The lowest layer stands on what is not here.
+    is_based: bool,
     /// Extents with pages of layers that are gone: the root may still name them.
     left: Vec<Place>,
 }
@@ -91,11 +93,12 @@ impl Layer {
 
 impl Layers {
     /// The root has been checked: `below` is a lower number, and there is a top.
-    pub(super) fn new(shape: Shape, top: LayerNumber, all: Vec<RootLayer>) -> Self {
+    pub(super) fn new(shape: Shape, root: &Root) -> Self {
+        let (top, all, is_based) = (root.top, root.layers.clone(), root.about.base.is_some());
         let all = all.into_iter().map(|layer| (layer.number, Layer::new(layer))).collect();
         let (dirty, owed, form) = (BTreeSet::new(), BTreeSet::new(), Form::new(shape));
         let (chain, left) = (Vec::new(), Vec::new());
-        let mut layers = Self { shape, form, all, top, chain, dirty, owed, left };
+        let mut layers = Self { shape, form, all, top, chain, dirty, owed, is_based, left };
         layers.chain = layers.chain_from(top);
         layers
     }
@@ -210,6 +213,10 @@ impl Layers {
     }
 
     pub(super) fn reads_zero(&self, block: u64, count: u64) -> bool {
+        if self.is_based {
+            let top = self.top();
+            return (block..block + count).all(|block| top.state(block) == State::Zero);
+        }
         let mut at = block;
         while at < block + count {
             match self.look(at, block + count - at) {
@@ -280,20 +287,28 @@ impl Layers {
         self.chain = self.chain_from(number);
     }
 
-    /// The next extents that a frozen layer says something of.
-    pub(super) fn next_extents(&self, layer: LayerNumber, most: usize) -> Vec<u64> {
-        let per_page = self.form.extents();
-        let of_page = |(number, page): (&u64, &Arc<MapPage>)| {
-            let known =
-                |at: &u64| !page.is_absent(*at as usize) || page.place(*at as usize).is_some();
-            let extents: Vec<u64> = (0..per_page).filter(known).collect();
-            let first = number * per_page;
-            extents.into_iter().map(move |at| first + at)
-        };
-        self.layer(layer).pages.iter().flat_map(of_page).take(most).collect()
+    /// The next extents that a frozen layer says something of. Pages before them that say nothing
+    /// are let go.
+    pub(super) fn next_extents(&mut self, layer: LayerNumber, most: usize) -> Vec<u64> {
+        let mut extents = Vec::new();
+        let mut blank = Vec::new();
+        for (number, page) in &self.layer(layer).pages {
+            let before = extents.len();
+            let first = number * self.form.extents();
+            extents.extend(said(page, self.form).map(|at| first + at));
+            if extents.len() == before {
+                blank.push(*number);
+            }
+            if extents.len() >= most {
+                break;
+            }
+        }
+        extents.truncate(most);
+        blank.into_iter().for_each(|number| self.let_go(layer, number));
+        extents
     }
 
-    /// Pages of a layer, of which each says something.
+    /// Pages of a layer, of which some may say nothing.
     pub fn pages_left(&self, layer: LayerNumber) -> usize {
         self.all.get(&layer).map_or(0, |layer| layer.pages.len())
     }
@@ -340,14 +355,16 @@ impl Layers {
 
     /// Exchanges a page for one that says less; one that says nothing is left out.
     fn change_page(&mut self, layer: LayerNumber, number: u64, page: MapPage) {
-        let says = |at: u64| !page.is_absent(at as usize) || page.place(at as usize).is_some();
-        let (per_chunk, extents) = (self.shape.pages_per_chunk(), self.form.extents());
-        if (0..extents).any(says) {
-            self.dirty.insert((layer, number));
-            self.owe(layer, number / per_chunk);
-            self.layer_mut(layer).pages.insert(number, Arc::new(page));
-            return;
+        if said(&page, self.form).next().is_none() {
+            return self.let_go(layer, number);
         }
+        self.dirty.insert((layer, number));
+        self.owe(layer, number / self.shape.pages_per_chunk());
+        self.layer_mut(layer).pages.insert(number, Arc::new(page));
+    }
+
+    fn let_go(&mut self, layer: LayerNumber, number: u64) {
+        let per_chunk = self.shape.pages_per_chunk();
         self.dirty.remove(&(layer, number));
         let layer = self.layer_mut(layer);
         layer.pages.remove(&number);
@@ -511,6 +528,12 @@ impl Layers {
         }
         places
     }
+}
+
+/// Extents that a page says something of.
+fn said(page: &MapPage, form: Form) -> impl Iterator<Item = u64> + '_ {
+    let is_said = |at: &u64| !page.is_absent(*at as usize) || page.place(*at as usize).is_some();
+    (0..form.extents()).filter(is_said)
 }
 
 /// Where a page of a chunk is.

@@ -67,7 +67,7 @@ impl Opening {
 
     /// `epoch` is higher than that of any owner before.
     pub fn new(site: Site, epoch: u64, root: Root) -> Self {
-        let layers = Layers::new(site.shape, root.top, root.layers.clone());
+        let layers = Layers::new(site.shape, &root);
         let replay = Replay::new(site.lu, root.start);
         Self { site, epoch, root, layers, replay }
     }

@@ -196,7 +196,8 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let about = About { name: "disk".to_owned(), size: 0, block_size: 512 };
+        let name = "disk".to_owned();
+        let about = About { name, size: 0, block_size: 512, base: None };
         let ring = vec![Place { slab: SLAB, extent: 1 }];
         let (body, head) = Opening::root_of_new(about, ring, BASE, 1).encode(&site(), 1);
         let pages = body.into_iter().chain([head]);

@@ -149,16 +149,22 @@ impl Service {
     }
 
     /// The pages of the map with this number, from the top, or from a layer that is looked at.
-    pub(in super::super) fn stack(
-        &self,
+    pub(in super::super) async fn stack(
+        self: Rc<Self>,
         view: Option<LayerNumber>,
         number: u64,
-    ) -> Vec<Arc<MapPage>> {
-        let mut owner = self.owner.borrow_mut();
-        match view {
-            Some(layer) => owner.layers().stack_from(layer, number),
-            None => owner.stack(number),
+    ) -> Result<Vec<Arc<MapPage>>, Error> {
+        let mut pages = {
+            let mut owner = self.owner.borrow_mut();
+            match view {
+                Some(layer) => owner.layers().stack_from(layer, number),
+                None => owner.stack(number),
+            }
+        };
+        if let Some(base) = &self.base {
+            pages.extend(base.stack(number).await?);
         }
+        Ok(pages)
     }
 
     /// Whether there may be another layer of this name; with the one that is the top now.
