@@ -1,4 +1,5 @@
-//! Snapshots of an LU: taken under load, read as devices, gone back to, deleted, stood upon by clones.
+//! Snapshots of an LU: taken under load, read as devices, gone back to, deleted, and stood upon by
+//! clones.
 
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

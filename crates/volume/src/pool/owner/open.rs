@@ -125,37 +125,8 @@ impl Read {
         let (accepted, refused) = replayed.settle(sum_of);
         let ring = root.ring_pages(&site);
         let journal = Journal::resume((site.lu, epoch, ring), &replayed, &refused)?;
-        let mut unsealed = HashMap::new();
-        let mut freed: Vec<(Serial, Place)> = Vec::new();
-        let mut branched = 0;
-        for (serial, accepted) in accepted {
-            let (block, count) = match accepted {
-                Accepted::Written { block, at, count } => {
-                    let place = layers.place_of(at);
-                    layers.settle(block, place);
-                    layers.write(block, count);
-                    (block, count)
-                }
-                Accepted::Other(Record::Zeroed { block, count }) => {
-                    let place = layers.zero(block, count);
-                    freed.extend(place.map(|place| (serial, place)));
-                    (block, count)
-                }
-                Accepted::Other(record) => {
-                    let left = layers.apply(&record, root.about.size);
-                    freed.extend(left.map(|place| (serial, place)));
-                    if let Record::Branched { .. } = record {
-                        unsealed.clear();
-                        branched = serial;
-                    }
-                    continue;
-                }
-            };
-            if !journal.is_sealed(serial) {
-                layers.set_fresh(block, true);
-                unsealed.extend((block..block + count).map(|block| (block, serial)));
-            }
-        }
+        let Taken { unsealed, mut freed, branched } =
+            take_over(&mut layers, accepted, &journal, root.about.size);
         // Whatever a refused record names waits for its void, whatever else has freed it.
         let last = journal.next_serial() - 1;
         let doubtful: BTreeSet<Place> =
@@ -197,6 +168,52 @@ impl Read {
             orders: Vec::new(),
         })
     }
+}
+
+/// What is left to be known of records that are in the map.
+#[derive(Default)]
+struct Taken {
+    unsealed: HashMap<u64, Serial>,
+    freed: Vec<(Serial, Place)>,
+    /// The last record of a new layer.
+    branched: Serial,
+}
+
+/// Does in the map what has come about.
+fn take_over(
+    layers: &mut Layers,
+    accepted: Vec<(Serial, Accepted)>,
+    journal: &Journal,
+    size: u64,
+) -> Taken {
+    let mut taken = Taken::default();
+    for (serial, accepted) in accepted {
+        let (block, count) = match accepted {
+            Accepted::Written { block, at, count } => {
+                let place = layers.place_of(at);
+                layers.settle(block, place);
+                layers.write(block, count);
+                (block, count)
+            }
+            Accepted::Other(Record::Zeroed { block, count }) => {
+                taken.freed.extend(layers.zero(block, count).map(|place| (serial, place)));
+                (block, count)
+            }
+            Accepted::Other(record) => {
+                taken.freed.extend(layers.apply(&record, size).map(|place| (serial, place)));
+                if let Record::Branched { .. } = record {
+                    taken.unsealed.clear();
+                    taken.branched = serial;
+                }
+                continue;
+            }
+        };
+        if !journal.is_sealed(serial) {
+            layers.set_fresh(block, true);
+            taken.unsealed.extend((block..block + count).map(|block| (block, serial)));
+        }
+    }
+    taken
 }
 
 fn space(
