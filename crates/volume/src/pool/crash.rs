@@ -38,6 +38,12 @@ impl<H: Held, T> Disk<H, T> {
         tell
     }
 
+    /// Somebody else has written this, and synced it.
+    pub fn put_durable(&mut self, put: H::Put) {
+        self.durable.put(&put);
+        self.current.put(&put);
+    }
+
     /// A sync has ended that covers so many of the writes that had ended.
     pub fn synced(&mut self, count: usize) {
         for put in self.unsynced.drain(..count) {

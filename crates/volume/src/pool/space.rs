@@ -21,6 +21,8 @@ pub struct Space {
     slabs: BTreeMap<u32, Box<[u64]>>,
     /// Slabs with a free extent.
     open: BTreeSet<u32>,
+    /// Slabs of which nothing is used.
+    idle: BTreeSet<u32>,
     /// In the order of their serials.
     waiting: VecDeque<(Serial, Place)>,
     free: u64,
@@ -28,8 +30,9 @@ pub struct Space {
 
 impl Space {
     pub fn new(shape: Shape) -> Self {
-        let (slabs, open, waiting) = (BTreeMap::new(), BTreeSet::new(), VecDeque::new());
-        Self { extents: shape.extents_per_slab(), slabs, open, waiting, free: 0 }
+        let (slabs, waiting) = (BTreeMap::new(), VecDeque::new());
+        let (open, idle) = (BTreeSet::new(), BTreeSet::new());
+        Self { extents: shape.extents_per_slab(), slabs, open, idle, waiting, free: 0 }
     }
 
     /// The LU was granted another slab.
@@ -38,6 +41,7 @@ impl Space {
         let is_new = self.slabs.insert(slab, used).is_none();
         assert!(is_new, "a slab is granted once");
         self.open.insert(slab);
+        self.idle.insert(slab);
         self.free += self.extents;
     }
 
@@ -51,6 +55,7 @@ impl Space {
         }
         used[word] |= bit;
         self.free -= 1;
+        self.idle.remove(&place.slab);
         if used.iter().all(|word| *word == u64::MAX) {
             self.open.remove(&place.slab);
         }
@@ -100,22 +105,18 @@ impl Space {
         self.slabs.len() as u64 * self.extents
     }
 
-    /// Slabs of which nothing is used: they may go back to the pool.
-    pub fn idle(&self) -> impl Iterator<Item = u32> + '_ {
-        let whole = none_used(self.extents);
-        self.slabs.iter().filter(move |(_, used)| **used == whole).map(|(slab, _)| *slab)
+    /// Takes a slab away of which nothing is used, the highest one: it may go back to the pool.
+    pub fn withdraw(&mut self) -> Option<u32> {
+        let slab = self.idle.pop_last()?;
+        self.slabs.remove(&slab);
+        self.open.remove(&slab);
+        self.free -= self.extents;
+        Some(slab)
     }
 
-    /// Takes a slab away of which nothing is used; false if something is.
-    pub fn withdraw(&mut self, slab: u32) -> bool {
-        let whole = none_used(self.extents);
-        let is_idle = self.slabs.get(&slab).is_some_and(|used| *used == whole);
-        if is_idle {
-            self.slabs.remove(&slab);
-            self.open.remove(&slab);
-            self.free -= self.extents;
-        }
-        is_idle
+    /// Slabs of which nothing is used.
+    pub fn idle(&self) -> usize {
+        self.idle.len()
     }
 
     fn release(&mut self, place: Place) {
@@ -125,6 +126,9 @@ impl Space {
         used[word] &= !bit;
         self.free += 1;
         self.open.insert(place.slab);
+        if **used == *none_used(self.extents) {
+            self.idle.insert(place.slab);
+        }
     }
 
     fn bit(&self, place: Place) -> Option<(usize, u64)> {
@@ -195,10 +199,11 @@ mod tests {
             let taken = used.iter().chain(waiting.iter().map(|(_, place)| place));
             let busy: BTreeSet<u32> = taken.map(|place| place.slab).collect();
             let idle: Vec<u32> = (0..granted).filter(|slab| !busy.contains(slab)).collect();
-            prop_assert_eq!(space.idle().collect::<Vec<_>>(), idle.clone());
-            for slab in 0..granted {
-                prop_assert_eq!(space.withdraw(slab), idle.contains(&slab));
+            prop_assert_eq!(space.idle(), idle.len());
+            for slab in idle.into_iter().rev() {
+                prop_assert_eq!(space.withdraw(), Some(slab));
             }
+            prop_assert_eq!(space.withdraw(), None);
         }
     }
 

@@ -106,6 +106,10 @@ pub enum Order {
     Grow {
         slabs: u64,
     },
+    /// These slabs are not the LU's any more.
+    Shrink {
+        slabs: Vec<u32>,
+    },
     Answer {
         ticket: Ticket,
         done: Result<(), Refusal>,
@@ -481,12 +485,25 @@ impl Owner {
         (has / GROWTH_PARTS).max(size / GROWTH_SIZE_PARTS).clamp(1, GROWTH_SLABS_MAX)
     }
 
-    /// Asks for more space in time.
-    fn grow_early(&mut self) {
+    /// Asks for more space in time, and gives back what is far more than enough.
+    fn size_up(&mut self) {
+        let per_slab = self.site.shape.extents_per_slab();
         let kept = RESERVED_EXTENTS + self.layers.owed();
-        let ahead = self.growth_slabs() * self.site.shape.extents_per_slab() / 2;
+        let ahead = self.growth_slabs() * per_slab / 2;
         if self.space.free_extents() < kept + ahead {
-            self.grow();
+            return self.grow();
+        }
+        let mut slabs = Vec::new();
+        // What was just granted is not too much.
+        let enough = kept + 3 * ahead;
+        while self.growth != Growth::Asked
+            && self.space.idle() > 0
+            && self.space.free_extents() >= enough + per_slab
+        {
+            slabs.extend(self.space.withdraw());
+        }
+        if !slabs.is_empty() {
+            self.orders.push(Order::Shrink { slabs });
         }
     }
 
@@ -630,7 +647,7 @@ impl Owner {
         if is_full || self.is_journal_full || self.wants_root() {
             self.begin_checkpoint();
         }
-        self.grow_early();
+        self.size_up();
         let lack = self.wanted_seal().map(|serial| self.journal.lacks(serial));
         if lack == Some(Lack::Mark) {
             self.journal.want_mark();

@@ -192,6 +192,10 @@ struct World {
     folded: usize,
     copied: usize,
     rolled_back: usize,
+    shrunk: usize,
+    /// The LU may use whole slabs.
+    is_roomy: bool,
+    last_slab: u32,
 }
 
 impl World {
@@ -203,7 +207,8 @@ impl World {
         let pages = body.into_iter().chain([head]);
         let cells = pages.map(|(at, page)| (at, Cell::Page(page)));
         let mut disk = Disk::new(Held(cells.collect()));
-        Self {
+        let is_roomy = seed % 4 == 3;
+        let mut world = Self {
             dice: Dice::new(seed),
             owner: open(&mut disk, 2, &[SLAB]).unwrap(),
             disk,
@@ -225,7 +230,12 @@ impl World {
             folded: 0,
             copied: 0,
             rolled_back: 0,
-        }
+            shrunk: 0,
+            is_roomy,
+            last_slab: SLAB,
+        };
+        world.make_scarce();
+        world
     }
 
     fn step(&mut self) {
@@ -435,16 +445,39 @@ impl World {
     fn grown(&mut self) {
         let orders = if !std::mem::take(&mut self.is_growing) {
             self.owner.may_grow()
-        } else if self.slabs.len() < SLABS_MAX && self.dice.one_in(40) {
-            let slab = SLAB + self.slabs.len() as u32;
-            self.slabs.push(slab);
-            let orders = self.owner.granted(&[slab]);
-            make_scarce(&mut self.owner, &self.slabs);
+        } else if self.slabs.len() < SLABS_MAX && (self.is_roomy || self.dice.one_in(40)) {
+            self.last_slab += 1;
+            self.slabs.push(self.last_slab);
+            let orders = self.owner.granted(&[self.last_slab]);
+            self.make_scarce();
             orders
         } else {
             self.owner.granted(&[])
         };
         self.carry_out(orders);
+    }
+
+    /// Lets the LU use few of its extents.
+    fn make_scarce(&mut self) {
+        for &slab in self.slabs.iter().filter(|_| !self.is_roomy) {
+            let few = if slab == SLAB { EXTENTS } else { EXTENTS_GRANTED };
+            for extent in few..64 {
+                // What is used already stays so.
+                self.owner.space().claim(Place { slab, extent });
+            }
+        }
+    }
+
+    /// Slabs are another LU's, with its data in them.
+    fn shrink(&mut self, slabs: Vec<u32>) {
+        self.shrunk += slabs.len();
+        for slab in slabs {
+            self.slabs.retain(|own| *own != slab);
+            for block in 0..64 * 16 {
+                let foreign = Cell::Data { block: u64::MAX >> 20, version: 0 };
+                self.disk.put_durable(Put(Spot { slab, block }, foreign));
+            }
+        }
     }
 
     fn describe(&mut self) {
@@ -552,6 +585,7 @@ impl World {
                     }
                 }
                 Order::Grow { .. } => self.is_growing = true,
+                Order::Shrink { slabs } => self.shrink(slabs),
                 Order::Answer { ticket, done } => self.answered(ticket, done),
             }
             puts.into_iter().for_each(|(tell, put)| self.disk.issue(tell, put));
@@ -635,6 +669,7 @@ impl World {
         self.epoch += 1;
         self.is_growing = false;
         self.owner = open(&mut self.disk, self.epoch, &self.slabs).unwrap();
+        self.make_scarce();
         let (least, most) = self.described;
         let size = self.owner.about().size;
         assert!((least..=most).contains(&size), "its size is {size}, not {least} to {most}");
@@ -709,20 +744,7 @@ fn open_held(held: &Held, epoch: u64, slabs: &[u32]) -> Result<Owner, Unopened> 
         opening.check_behind(pages, &held.page(opening.behind(pages)))?;
     }
     let sum = |spot: Spot| held.0.get(&spot).map_or(0, Cell::sum);
-    let mut owner = opening.read().open(slabs, sum)?;
-    make_scarce(&mut owner, slabs);
-    Ok(owner)
-}
-
-/// Lets the LU use few of its extents.
-fn make_scarce(owner: &mut Owner, slabs: &[u32]) {
-    for &slab in slabs {
-        let few = if slab == SLAB { EXTENTS } else { EXTENTS_GRANTED };
-        for extent in few..64 {
-            // What is used already stays so.
-            owner.space().claim(Place { slab, extent });
-        }
-    }
+    opening.read().open(slabs, sum)
 }
 
 fn run(seed: u64, steps: usize) -> (World, usize) {
@@ -743,7 +765,7 @@ fn run(seed: u64, steps: usize) -> (World, usize) {
 #[test]
 fn nothing_answered_is_lost_over_crashes() {
     let (mut crashes, mut refused, mut lost, mut grown, mut passed) = (0, 0, 0, 0, 0);
-    let (mut folded, mut copied, mut rolled_back) = (0, 0, 0);
+    let (mut folded, mut copied, mut rolled_back, mut shrunk) = (0, 0, 0, 0);
     for seed in 0..25 * loops() {
         let (world, some) = run(seed, 2_500);
         crashes += some;
@@ -754,11 +776,14 @@ fn nothing_answered_is_lost_over_crashes() {
         folded += world.folded;
         copied += world.copied;
         rolled_back += world.rolled_back;
+        shrunk += world.shrunk;
     }
     println!("{crashes} crashes, {refused} refused, {lost} lost, {grown} grown, {passed} passed");
-    println!("{folded} folds, {copied} extents copied, {rolled_back} times back");
+    println!(
+        "{folded} folds, {copied} extents copied, {rolled_back} times back, {shrunk} given back"
+    );
     assert!(crashes > 300 && refused > 0 && lost > 0 && grown > 0 && passed > 200);
-    assert!(folded > 100 && copied > 20 && rolled_back > 20);
+    assert!(folded > 100 && copied > 20 && rolled_back > 20 && shrunk > 0);
 }
 
 /// One bit of what is written about the LU is another: it cannot be opened, or no block has the
