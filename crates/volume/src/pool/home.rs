@@ -318,9 +318,16 @@ impl Pool {
             return Err(PoolError::Open(lu));
         }
         let numbers = self.granted(lu).unwrap_or_default().slabs;
+        self.take_back(lu, &numbers).await?;
+        self.lus.borrow_mut().remove(&lu);
+        Ok(())
+    }
+
+    /// Takes slabs of an LU back, of which its owner says that nobody uses them or ever will.
+    pub async fn take_back(&self, lu: [u8; 16], numbers: &[u32]) -> Result<(), PoolError> {
         let freed = self.change(|tables| {
             let mut changed = Vec::new();
-            for number in numbers {
+            for &number in numbers {
                 let Some(home) = self.shared.places.get(number) else { continue };
                 let table = &mut tables[home.disk as usize];
                 let slab = &mut table.slabs[home.index as usize];
@@ -336,7 +343,9 @@ impl Pool {
             changed
         });
         freed.await?.into_iter().for_each(|number| self.shared.places.set(number, None));
-        self.lus.borrow_mut().remove(&lu);
+        if let Some(granted) = self.lus.borrow_mut().get_mut(&lu) {
+            granted.slabs.retain(|number| !numbers.contains(number));
+        }
         Ok(())
     }
 

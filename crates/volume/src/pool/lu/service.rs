@@ -386,6 +386,18 @@ impl Service {
                 self.begin();
                 self.core.spawn(self.clone().grow(slabs));
             }
+            Order::Shrink { slabs } => {
+                let (me, lu) = (self.clone(), self.lu);
+                self.begin();
+                self.core.spawn(async move {
+                    let back = me.pool.call(move |pool| async move {
+                        // Where it fails they are the LU's until that is opened again.
+                        drop(pool.take_back(lu, &slabs).await);
+                    });
+                    let _ = back.await;
+                    me.end();
+                });
+            }
         }
     }
 

@@ -232,7 +232,7 @@ impl World {
             rolled_back: 0,
             shrunk: 0,
             is_roomy,
-            last_slab: SLAB,
+            last_slab: 1000,
         };
         world.make_scarce();
         world
@@ -443,10 +443,12 @@ impl World {
     }
 
     fn grown(&mut self) {
-        let orders = if !std::mem::take(&mut self.is_growing) {
+        let is_unasked = self.is_roomy && self.slabs.len() <= SLABS_MAX;
+        let orders = if !std::mem::take(&mut self.is_growing) && !is_unasked {
             self.owner.may_grow()
-        } else if self.slabs.len() < SLABS_MAX && (self.is_roomy || self.dice.one_in(40)) {
-            self.last_slab += 1;
+        } else if is_unasked || self.slabs.len() < SLABS_MAX && self.dice.one_in(40) {
+            // The lowest one is used first, so that older ones come to be idle.
+            self.last_slab -= 1;
             self.slabs.push(self.last_slab);
             let orders = self.owner.granted(&[self.last_slab]);
             self.make_scarce();
@@ -459,8 +461,13 @@ impl World {
 
     /// Lets the LU use few of its extents.
     fn make_scarce(&mut self) {
-        for &slab in self.slabs.iter().filter(|_| !self.is_roomy) {
-            let few = if slab == SLAB { EXTENTS } else { EXTENTS_GRANTED };
+        for &slab in &self.slabs {
+            let few = match (slab == SLAB, self.is_roomy) {
+                (true, true) => EXTENTS / 3,
+                (true, false) => EXTENTS,
+                (false, true) => 64,
+                (false, false) => EXTENTS_GRANTED,
+            };
             for extent in few..64 {
                 // What is used already stays so.
                 self.owner.space().claim(Place { slab, extent });
