@@ -5,12 +5,12 @@
 //! that is moved gets another place under the same number.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use block::{Buffer, Device, Error, ErrorKind, Request};
+use block::{Answer, Buffer, Device, Error, ErrorKind, Request};
 use rt::{Core, CoreId, Placed};
 
 use super::journal::Spot;
@@ -152,13 +152,20 @@ pub async fn read_page(device: &dyn Device, offset: u64) -> Result<Page, Error> 
 
 async fn read_page_into(device: &dyn Device, offset: u64, buffer: &Buffer) -> Result<Page, Error> {
     device.io(&Request::read(offset, buffer.sgl())).await?;
+    Ok(page_of(buffer))
+}
+
+fn page_of(buffer: &Buffer) -> Page {
     let mut bytes = [0; PAGE_BYTES];
     buffer.read(0, &mut bytes);
-    Ok(Page::of_bytes(&bytes))
+    Page::of_bytes(&bytes)
 }
 
 /// Buffers of a page that are kept for the next one.
-const SPARE_MAX: usize = 16;
+const SPARE_MAX: usize = 32;
+
+/// Pages that are read at one time, by one who wants many.
+const READS_MAX: usize = 32;
 
 impl Disks {
     /// The device that has a block, and where it is on that.
@@ -176,6 +183,31 @@ impl Disks {
     pub async fn read_page(&self, at: Spot) -> Result<Page, Error> {
         let (device, offset) = self.locate(at)?;
         self.read_page_of(device, offset).await
+    }
+
+    /// Pages, several at a time, each taken in its turn.
+    pub async fn read_pages<E: From<Error>>(
+        &self,
+        all: impl IntoIterator<Item = Spot>,
+        mut take: impl FnMut(Page) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut all = all.into_iter();
+        let mut under_way: VecDeque<(Answer, Buffer)> = VecDeque::new();
+        loop {
+            while under_way.len() < READS_MAX
+                && let Some(at) = all.next()
+            {
+                let (device, offset) = self.locate(at)?;
+                let buffer = self.buffer();
+                let answer = device.ask(&Request::read(offset, buffer.sgl()));
+                under_way.push_back((answer, buffer));
+            }
+            let Some((answer, buffer)) = under_way.pop_front() else { return Ok(()) };
+            answer.outcome().await?;
+            let page = page_of(&buffer);
+            self.give_back(buffer);
+            take(page)?;
+        }
     }
 
     pub async fn write_page(&self, at: Spot, page: &Page) -> Result<(), Error> {

@@ -22,3 +22,20 @@ pub struct Counts {
     pub held: u64,
     pub holding: Duration,
 }
+
+impl Counts {
+    /// What was added to those.
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            data: self.data - before.data,
+            journal: self.journal - before.journal,
+            pages: self.pages - before.pages,
+            roots: self.roots - before.roots,
+            syncs: self.syncs - before.syncs,
+            growths: self.growths - before.growths,
+            growing: self.growing - before.growing,
+            held: self.held - before.held,
+            holding: self.holding - before.holding,
+        }
+    }
+}

@@ -14,7 +14,7 @@ use super::super::home::{Granted, Pool, PoolError, Tenure};
 use super::super::journal::Spot;
 use super::super::map::Place;
 use super::super::owner::{LOOK_BEHIND_PAGES, LayerId, Opening, Owner, Unopened};
-use super::super::page::Flaw;
+use super::super::page::{Flaw, Page};
 use super::super::root::{About, Base, Head, Root, Site};
 use super::super::shape::BLOCK_BYTES;
 use super::Lu;
@@ -25,6 +25,11 @@ use super::snapshots::{Readers, View};
 const RING_PARTS: u64 = 1 << 14;
 const RING_BYTES_MIN: u64 = 256 << 10;
 const RING_BYTES_MAX: u64 = 64 << 20;
+
+/// Pages of the journal that are read at one time: at first enough for one that is short, and
+/// then many.
+const AHEAD_PAGES_MIN: u64 = 2 * LOOK_BEHIND_PAGES;
+const AHEAD_PAGES_MAX: u64 = 8 * LOOK_BEHIND_PAGES;
 
 /// An LU that is to be.
 #[derive(Clone, Debug)]
@@ -196,29 +201,59 @@ async fn read_owner(
     slabs: &[u32],
 ) -> Result<Owner, LuError> {
     let head = read_head(disks, site).await?;
-    let mut body = Vec::new();
-    for at in head.body(site).ok_or(LuError::Root(Flaw::Rotten))? {
-        body.push(disks.read_page(at).await?);
-    }
-    let root = head.root(site, &body).map_err(LuError::Root)?;
+    let body = head.body(site).ok_or(LuError::Root(Flaw::Rotten))?;
+    let root = head.root(site, &read_all(disks, body).await?).map_err(LuError::Root)?;
     let mut opening = Opening::new(*site, epoch, root);
-    for (id, at) in opening.pages() {
-        opening.load(id, &disks.read_page(at).await?)?;
-    }
-    while opening.replay(&disks.read_page(opening.journal_page()).await?) {}
-    for pages in 0..LOOK_BEHIND_PAGES {
-        opening.check_behind(pages, &disks.read_page(opening.behind(pages)).await?)?;
-    }
+    let pages = opening.pages();
+    let mut ids = pages.iter().map(|(id, _)| *id);
+    let take = |page| {
+        let id = ids.next().expect("as many as were asked for");
+        opening.load(id, &page).map_err(LuError::from)
+    };
+    disks.read_pages(pages.iter().map(|(_, at)| *at), take).await?;
+    replay(disks, &mut opening).await?;
     let read = opening.read();
     let mut sums: HashMap<Spot, u32> = HashMap::new();
-    for at in read.doubtful() {
-        sums.insert(at, crc_fast::crc32_iscsi(disks.read_page(at).await?.bytes()));
-    }
+    let doubtful = read.doubtful();
+    let mut places = doubtful.iter().copied();
+    let take = |page: Page| {
+        let at = places.next().expect("as many as were asked for");
+        sums.insert(at, crc_fast::crc32_iscsi(page.bytes()));
+        Ok::<_, Error>(())
+    };
+    disks.read_pages(doubtful.iter().copied(), take).await?;
     Ok(read.open(slabs, |at| sums[&at])?)
 }
 
+/// Replays the journal, and looks at what is behind its end.
+async fn replay(disks: &Disks, opening: &mut Opening) -> Result<(), LuError> {
+    let mut ahead = AHEAD_PAGES_MIN;
+    loop {
+        let spots: Vec<Spot> = (0..ahead).map(|pages| opening.behind(pages)).collect();
+        let pages = read_all(disks, spots).await?;
+        let taken = pages.iter().take_while(|page| opening.replay(page)).count();
+        let rest = &pages[taken..];
+        if rest.len() as u64 >= LOOK_BEHIND_PAGES {
+            for (behind, page) in (0..LOOK_BEHIND_PAGES).zip(rest) {
+                opening.check_behind(behind, page)?;
+            }
+            return Ok(());
+        }
+        ahead = AHEAD_PAGES_MAX;
+    }
+}
+
+async fn read_all(disks: &Disks, all: Vec<Spot>) -> Result<Vec<Page>, Error> {
+    let mut pages = Vec::with_capacity(all.len());
+    let take = |page| {
+        pages.push(page);
+        Ok::<_, Error>(())
+    };
+    disks.read_pages(all, take).await?;
+    Ok(pages)
+}
+
 async fn read_head(disks: &Disks, site: &Site) -> Result<Head, LuError> {
-    let [first, second] = site.heads();
-    let heads = [disks.read_page(first).await?, disks.read_page(second).await?];
+    let heads = read_all(disks, site.heads().to_vec()).await?;
     site.newest([&heads[0], &heads[1]]).map_err(LuError::Root)
 }

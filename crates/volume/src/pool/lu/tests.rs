@@ -1,6 +1,7 @@
 //! LUs of a pool on simulated disks: the suite of every device, and a load whose every block is
 //! known, over processes that are killed and disks that lose power.
 
+mod cost;
 mod crashes;
 mod families;
 

@@ -1,0 +1,82 @@
+//! What first writes cost below an LU, counted: pages of the journal, syncs, and how long writes
+//! wait for anything but themselves. The same on every machine.
+
+use block::Buffer;
+
+use super::*;
+
+const REQUESTS: u64 = 4_000;
+const DEPTH: u64 = 32;
+const LU_BYTES: u64 = 1 << 40;
+const FLUSH_EVERY: u64 = 32;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    First,
+    AfterSnapshot,
+    Flushed,
+}
+
+/// Writes scattered blocks, each once and many at a time.
+async fn load(core: &Core, device: &Rc<dyn Device>, span: u64, what: What) -> Duration {
+    let (begun, start) = (Rc::new(Cell::new(0)), core.now());
+    let one = |_| {
+        let (device, begun) = (device.clone(), begun.clone());
+        core.spawn_task(async move {
+            let data = Buffer::from_bytes(&[0xa5; 4096]);
+            while begun.get() < REQUESTS {
+                let number: u64 = begun.replace(begun.get() + 1);
+                let block = number.wrapping_mul(0x9e37_79b9_7f4a_7c15 | 1) % (span / 4096);
+                device.io(&Request::write(block * 4096, data.sgl())).await.unwrap();
+                if what == What::Flushed && number % FLUSH_EVERY == 0 {
+                    device.io(&Request::flush()).await.unwrap();
+                }
+            }
+        })
+    };
+    let tasks: Vec<_> = (0..DEPTH).map(one).collect();
+    for task in tasks {
+        task.await;
+    }
+    core.now() - start
+}
+
+/// What was counted, how long it took, and how long the same takes on the disk itself.
+fn cost(what: What) -> (Counts, Duration, Duration) {
+    let world = World::new(7, Options::default());
+    let (host, disk, bare) = (world.host("host"), world.disk(8 << 30), world.disk(1 << 30));
+    disk.attach(&host, "/dev/disk");
+    bare.attach(&host, "/dev/bare");
+    let core = host.core();
+    let counted = world.block_on(&core, |core| async move {
+        let disks = vec![(backing(&core, Path::new("/dev/disk"), true).await, [9; 16])];
+        let new = NewPool { shape: Shape::default(), ..new_pool() };
+        let pool = Pool::format(&core, new, disks).await.unwrap();
+        let new = NewLu { id: LU, layer: BASE, about: about(LU_BYTES, 512) };
+        let lu = Lu::open(&core, pool.create_lu(new).await.unwrap()).await.unwrap();
+        let device = lu.device(&core);
+        let span = if what == What::AfterSnapshot { 128 << 20 } else { LU_BYTES };
+        if what == What::AfterSnapshot {
+            let data = Buffer::from_bytes(&vec![1; 1 << 20]);
+            for at in (0..span).step_by(1 << 20) {
+                device.io(&Request::write(at, data.sgl())).await.unwrap();
+            }
+            device.io(&Request::flush()).await.unwrap();
+            lu.snapshot([4; 16]).await.unwrap();
+        }
+        let before = lu.counts().await.unwrap();
+        let took = load(&core, &device, span, what).await;
+        let after = lu.counts().await.unwrap();
+        let bare = backing(&core, Path::new("/dev/bare"), true).await.device(&core);
+        (after.since(before), took, load(&core, &bare, 1 << 30, what).await)
+    });
+    counted.unwrap()
+}
+
+#[test]
+fn first_writes_cost_little_more_than_their_data() {
+    for what in [What::First, What::AfterSnapshot, What::Flushed] {
+        let (counts, took, bare) = cost(what);
+        println!("{counts:?} {took:?}, bare {bare:?}");
+    }
+}
