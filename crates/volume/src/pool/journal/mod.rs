@@ -48,7 +48,9 @@ const KIND: Kind = Kind(*b"VDjl");
 /// The first record of an LU.
 const FIRST: Serial = 1;
 
-/// Pages on their way at one time. While there are so many, records gather in the next page.
+/// Full pages on their way at one time. One that is not full goes alone: while it is on its way
+/// records gather in the next one. Records are written only when all before them are, so more pages
+/// on their way would not make any of them faster, but more of them wait for the slowest.
 const IN_FLIGHT_MAX: usize = 4;
 
 /// Pages that are kept free for marks and voids.
@@ -63,10 +65,13 @@ pub struct Journal {
     epoch: u64,
     ring: u64,
     filling: Filling,
+    /// Records in a page at most: few where many pages shall be on their way.
+    page_records: u64,
     /// Pages that have no room for another record and are not on their way yet.
     full: VecDeque<Filling>,
     /// A page shall be written even if it has no record.
     mark_wanted: bool,
+    is_gathering: bool,
     next_page: u64,
     /// Pages that a reader would need, with what follows their last record: one number after the
     /// other.
@@ -150,8 +155,10 @@ impl Journal {
             epoch,
             ring,
             filling: Filling::new(FIRST),
+            page_records: u64::MAX,
             full: VecDeque::new(),
             mark_wanted: false,
+            is_gathering: false,
             next_page: 0,
             pages: VecDeque::new(),
             written_pages: 0,
@@ -206,7 +213,8 @@ impl Journal {
     pub fn append(&mut self, record: &Record) -> Result<Serial, Full> {
         let is_void = matches!(record, Record::Void { .. });
         let kept_free = if is_void { 0 } else { RESERVED_PAGES };
-        let fits = self.filling.has_room_for(record);
+        let is_full = self.filling.count() >= self.page_records;
+        let fits = !is_full && self.filling.has_room_for(record);
         if self.taken() + u64::from(!fits) + 1 + kept_free > self.ring {
             return Err(Full);
         }
@@ -222,30 +230,49 @@ impl Journal {
         Ok(serial)
     }
 
+    /// From here on.
+    #[cfg(test)]
+    pub fn keep_pages_short(&mut self, page_records: u64) {
+        self.page_records = page_records;
+    }
+
     /// The data of a record is written.
     pub fn arrived(&mut self, serial: Serial) {
         self.carrying.remove(&serial);
     }
 
-    /// The next page to write, if one is to be written now.
-    pub fn next_write(&mut self) -> Option<Write> {
-        if self.on_their_way >= IN_FLIGHT_MAX {
-            return None;
-        }
-        let filled = match self.full.pop_front() {
-            Some(filled) => filled,
-            None if self.filling.is_empty() && !self.mark_wanted => return None,
-            None => {
-                let next = Filling::new(self.filling.next());
-                std::mem::replace(&mut self.filling, next)
-            }
-        };
-        let (number, mark) = (self.next_page, self.durable);
+    /// Whether a page is to be written, and nobody is about to do so. Whoever asks is: a little
+    /// later there may be more in it.
+    pub fn begin_gathering(&mut self) -> bool {
+        let begins = !self.is_gathering && self.has_next_write();
+        self.is_gathering |= begins;
+        begins
+    }
+
+    /// It is about to be written.
+    pub fn end_gathering(&mut self) {
+        self.is_gathering = false;
+    }
+
+    /// Whether a page is to be written now.
+    fn has_next_write(&self) -> bool {
         // A page beyond the ring would lie on one that a reader needs. Marks stay in what is
         // reserved, and when that is used up they wait for a checkpoint too.
-        if filled.is_empty() && self.taken() >= self.ring {
+        let wants_mark = self.mark_wanted && self.taken() < self.ring;
+        let is_wanted = !self.filling.is_empty() || wants_mark;
+        let may_fill = self.on_their_way < IN_FLIGHT_MAX && !self.full.is_empty();
+        may_fill || self.on_their_way == 0 && is_wanted
+    }
+
+    /// The next page to write, if one is to be written now.
+    pub fn next_write(&mut self) -> Option<Write> {
+        if !self.has_next_write() {
             return None;
         }
+        let next = Filling::new(self.filling.next());
+        let full = self.full.pop_front();
+        let filled = full.unwrap_or_else(|| std::mem::replace(&mut self.filling, next));
+        let (number, mark) = (self.next_page, self.durable);
         self.mark_wanted = false;
         self.on_their_way += 1;
         self.next_page += 1;

@@ -222,6 +222,10 @@ impl Filling {
         self.count == 0
     }
 
+    pub fn count(&self) -> u64 {
+        u64::from(self.count)
+    }
+
     /// The serial that the next record gets.
     pub fn next(&self) -> Serial {
         self.first + u64::from(self.count)

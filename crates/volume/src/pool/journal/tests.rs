@@ -166,7 +166,8 @@ impl Lu {
         let sum = |spot: Spot| held.data.get(&spot).map_or(0, |data| data.sum());
         let sums: BTreeMap<Spot, u32> = replayed.doubtful().map(|spot| (spot, sum(spot))).collect();
         let (accepted, refused) = replayed.settle(|spot| sums[&spot]);
-        let journal = Journal::resume((OWNER, epoch, RING), &replayed, &refused).unwrap();
+        let mut journal = Journal::resume((OWNER, epoch, RING), &replayed, &refused).unwrap();
+        journal.keep_pages_short(1 + epoch % 3);
         let mut lu = Self {
             epoch,
             journal,

@@ -346,6 +346,15 @@ impl Service {
                 self.count(|counts| counts.journal += 1);
                 self.write(at, page, move |owner| owner.journal_written(number));
             }
+            Order::Gather => {
+                let me = self.clone();
+                self.begin();
+                self.core.spawn(async move {
+                    me.core.yield_now().await;
+                    me.tell(Owner::gathered);
+                    me.end();
+                });
+            }
             Order::Page { at, page } => {
                 self.count(|counts| counts.pages += 1);
                 self.write(at, page, Owner::page_written);

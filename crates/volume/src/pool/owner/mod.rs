@@ -75,6 +75,9 @@ pub enum Order {
         at: Spot,
         page: Page,
     },
+    /// Let those go on who are answered now, so that what they want next is in the same page of the
+    /// journal, then [`Owner::gathered`].
+    Gather,
     /// Sync everything below, then [`Owner::synced`].
     Sync,
     /// Write a page of a map, then [`Owner::page_written`].
@@ -296,6 +299,16 @@ impl Owner {
             self.lost.push_back((serial, wish.block, wish.count));
             self.void_lost();
             self.leave(&wish);
+        }
+        self.given()
+    }
+
+    /// What is in the next page of the journal by now is written.
+    pub fn gathered(&mut self) -> Vec<Order> {
+        self.journal.end_gathering();
+        while let Some(Write { number, page }) = self.journal.next_write() {
+            let at = self.ring_spot(number);
+            self.orders.push(Order::Journal { number, at, page });
         }
         self.given()
     }
@@ -652,9 +665,8 @@ impl Owner {
         if lack == Some(Lack::Mark) {
             self.journal.want_mark();
         }
-        while let Some(Write { number, page }) = self.journal.next_write() {
-            let at = self.ring_spot(number);
-            self.orders.push(Order::Journal { number, at, page });
+        if self.journal.begin_gathering() {
+            self.orders.push(Order::Gather);
         }
         let for_others = self.checkpoint_wants_sync() || self.folds_want_sync();
         let wants_sync = lack == Some(Lack::Sync) || !self.flushes.is_empty() || for_others;

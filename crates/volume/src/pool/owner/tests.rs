@@ -186,6 +186,7 @@ struct World {
     described: (u64, u64),
     slabs: Vec<u32>,
     is_growing: bool,
+    is_gathering: bool,
     refused: usize,
     lost: usize,
     passed: usize,
@@ -224,6 +225,7 @@ impl World {
             described: (0, 0),
             slabs: vec![SLAB],
             is_growing: false,
+            is_gathering: false,
             refused: 0,
             lost: 0,
             passed: 0,
@@ -461,6 +463,7 @@ impl World {
 
     /// Lets the LU use few of its extents.
     fn make_scarce(&mut self) {
+        self.owner.journal.keep_pages_short(2);
         for &slab in &self.slabs {
             let few = match (slab == SLAB, self.is_roomy) {
                 (true, true) => EXTENTS / 3,
@@ -529,6 +532,11 @@ impl World {
     }
 
     fn complete(&mut self) {
+        if self.is_gathering && self.dice.one_in(2) {
+            self.is_gathering = false;
+            let orders = self.owner.gathered();
+            return self.carry_out(orders);
+        }
         if self.disk.in_flight.is_empty() {
             return;
         }
@@ -577,6 +585,7 @@ impl World {
                 }
                 Order::Page { at, page } => puts.push((Tell::Page, Put(at, Cell::Page(page)))),
                 Order::Root { at, page } => puts.push((Tell::Root, Put(at, Cell::Page(page)))),
+                Order::Gather => self.is_gathering = true,
                 Order::Sync => self.syncing = Some(self.disk.unsynced.len()),
                 Order::Quiesce { ticket, page } => {
                     self.known.retain(|number, _| Some(*number) != page);
@@ -674,7 +683,7 @@ impl World {
         self.syncing = None;
         self.quiescing.clear();
         self.epoch += 1;
-        self.is_growing = false;
+        (self.is_growing, self.is_gathering) = (false, false);
         self.owner = open(&mut self.disk, self.epoch, &self.slabs).unwrap();
         self.make_scarce();
         let (least, most) = self.described;

@@ -75,8 +75,13 @@ fn cost(what: What) -> (Counts, Duration, Duration) {
 
 #[test]
 fn first_writes_cost_little_more_than_their_data() {
-    for what in [What::First, What::AfterSnapshot, What::Flushed] {
+    for (what, journal_most) in [(What::First, 70), (What::AfterSnapshot, 70), (What::Flushed, 85)]
+    {
         let (counts, took, bare) = cost(what);
-        println!("{counts:?} {took:?}, bare {bare:?}");
+        println!("{counts:?} in {took:?}, {bare:?} on the disk itself");
+        assert_eq!((counts.data, counts.pages), (REQUESTS, 0));
+        let journal = counts.journal * 1_000 / REQUESTS;
+        assert!(journal <= journal_most, "{journal} pages of the journal for 1,000 writes");
+        assert!(took < 2 * bare, "{took:?} is more than twice {bare:?}");
     }
 }
