@@ -346,15 +346,10 @@ impl Service {
                 self.count(|counts| counts.journal += 1);
                 self.write(at, page, move |owner| owner.journal_written(number));
             }
-            Order::Gather => {
-                let me = self.clone();
-                self.begin();
-                self.core.spawn(async move {
-                    me.core.yield_now().await;
-                    me.tell(Owner::gathered);
-                    me.end();
-                });
-            }
+            Order::Gather => self.start(|me| async move {
+                me.core.yield_now().await;
+                me.tell(Owner::gathered);
+            }),
             Order::Page { at, page } => {
                 self.count(|counts| counts.pages += 1);
                 self.write(at, page, Owner::page_written);
@@ -365,49 +360,46 @@ impl Service {
             }
             Order::Sync => {
                 self.count(|counts| counts.syncs += 1);
-                let me = self.clone();
-                self.begin();
-                self.core.spawn(async move {
+                self.start(|me| async move {
                     match me.disks.sync().await {
                         Ok(()) => me.tell(Owner::synced),
                         Err(error) => me.fail("its disks cannot be synced", error),
                     }
-                    me.end();
                 });
             }
-            Order::Copy { ticket, from, to, runs } => {
-                let me = self.clone();
-                self.begin();
-                self.core.spawn(async move {
-                    let is_done = me.copy(from, to, runs).await.is_ok();
-                    me.tell(|owner| owner.copied(ticket, is_done));
-                    me.end();
-                });
-            }
+            Order::Copy { ticket, from, to, runs } => self.start(|me| async move {
+                let is_done = me.copy(from, to, runs).await.is_ok();
+                me.tell(|owner| owner.copied(ticket, is_done));
+            }),
             Order::Quiesce { ticket, page } => {
                 self.quiescing.borrow_mut().push((ticket, page));
                 if !self.is_quiescing.replace(true) {
-                    self.begin();
-                    self.core.spawn(self.clone().quiesce());
+                    self.start(Self::quiesce);
                 }
             }
-            Order::Grow { slabs } => {
-                self.begin();
-                self.core.spawn(self.clone().grow(slabs));
-            }
-            Order::Shrink { slabs } => {
-                let (me, lu) = (self.clone(), self.lu);
-                self.begin();
-                self.core.spawn(async move {
-                    let back = me.pool.call(move |pool| async move {
-                        // Where it fails they are the LU's until that is opened again.
-                        drop(pool.take_back(lu, &slabs).await);
-                    });
-                    let _ = back.await;
-                    me.end();
+            Order::Grow { slabs } => self.start(|me| me.grow(slabs)),
+            Order::Shrink { slabs } => self.start(|me| async move {
+                let lu = me.lu;
+                let back = me.pool.call(move |pool| async move {
+                    // Where it fails they are the LU's until that is opened again.
+                    drop(pool.take_back(lu, &slabs).await);
                 });
-            }
+                let _ = back.await;
+            }),
         }
+    }
+
+    /// Something that counts as under way until it has ended.
+    fn start<F>(self: &Rc<Self>, work: impl FnOnce(Rc<Self>) -> F)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let (me, work) = (self.clone(), work(self.clone()));
+        self.begin();
+        self.core.spawn(async move {
+            work.await;
+            me.end();
+        });
     }
 
     fn write(
@@ -471,7 +463,6 @@ impl Service {
             asked.into_iter().for_each(|(ticket, _)| self.tell(|owner| owner.quiet(ticket)));
         }
         self.is_quiescing.set(false);
-        self.end();
     }
 
     async fn grow(self: Rc<Self>, slabs: u64) {
@@ -496,7 +487,6 @@ impl Service {
             }
             Some(Err(_)) | None => self.tell(|owner| owner.granted(&[])),
         }
-        self.end();
     }
 
     fn is_passing(&self, error: &PoolError) -> bool {

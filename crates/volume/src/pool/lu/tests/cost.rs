@@ -28,7 +28,7 @@ async fn load(core: &Core, device: &Rc<dyn Device>, span: u64, what: What) -> Du
                 let number: u64 = begun.replace(begun.get() + 1);
                 let block = number.wrapping_mul(0x9e37_79b9_7f4a_7c15 | 1) % (span / 4096);
                 device.io(&Request::write(block * 4096, data.sgl())).await.unwrap();
-                if what == What::Flushed && number % FLUSH_EVERY == 0 {
+                if what == What::Flushed && number.is_multiple_of(FLUSH_EVERY) {
                     device.io(&Request::flush()).await.unwrap();
                 }
             }
