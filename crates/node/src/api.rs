@@ -42,7 +42,7 @@ use crate::events::Events;
 use crate::probe::Probe;
 use crate::pv::Looker;
 use crate::view::{Picture, Published};
-use crate::world::World;
+use crate::world::{self, World};
 
 /// How long a change may take to be in effect before the caller is told that it is still under way.
 pub const CHANGE_WAIT: Duration = Duration::from_secs(30);
@@ -180,6 +180,29 @@ impl Api {
 
     pub fn picture<'a>(&'a self, published: &'a Published, snapshot: &'a Snapshot) -> Picture<'a> {
         Picture { published, snapshot, lus: &self.info.lus, run: &self.info.run }
+    }
+}
+
+/// Does what may block on a thread of its own.
+async fn on_thread<T: Send + 'static>(
+    name: &'static str,
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let (tell, told) = oneshot::channel();
+    spawn(name, move || drop(tell.send(work())))?;
+    told.await.unwrap_or_else(|_| Err(ApiError::failed("the work was given up")))
+}
+
+fn spawn(name: &'static str, work: impl FnOnce() + Send + 'static) -> Result<(), ApiError> {
+    let thread = world::spawn(name, work);
+    thread.map(drop).map_err(|error| ApiError::failed(format!("cannot start a thread: {error}")))
+}
+
+/// Paths are the node's: a relative one would mean another file to who asks.
+fn must_be_absolute(path: &str) -> Result<(), ApiError> {
+    match path.starts_with('/') {
+        true => Ok(()),
+        false => Err(ApiError::usage(format!("the path '{path}' is not absolute"))),
     }
 }
 

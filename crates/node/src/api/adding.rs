@@ -18,16 +18,18 @@ use model::{ApiError, Medium, MediumAdd, MediumName};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
-use super::Api;
 use super::optical::medium_view;
 use super::routes::{Body, Refusal};
+use super::{Api, must_be_absolute, on_thread, spawn};
 use crate::control::{Change, OpticalChange};
 use crate::library::{self, Source};
 use crate::state::optical::{medium_add, no_medium};
-use crate::world;
 
 /// Time between two lines of progress; without one, who hung up would not be noticed.
 const LINE_EVERY: Duration = Duration::from_millis(200);
+
+/// What threads that copy media are called.
+const THREAD: &str = "viaduct-media";
 
 /// Lines on their way at a time.
 const LINES_MAX: usize = 4;
@@ -42,14 +44,10 @@ pub async fn medium_add_file(
     Body(request): Body<MediumAdd>,
 ) -> Result<Response, Refusal> {
     let MediumAdd { path, name, force } = request;
-    if !path.starts_with('/') {
-        return Err(ApiError::usage(format!("the path '{path}' is not absolute")).into());
-    }
+    must_be_absolute(&path)?;
     let name = name.map_or_else(|| library::name_from(&path), Ok)?;
     medium_add(&api.published().media, &name)?;
-    let (opened, is_open) = oneshot::channel();
-    spawn(move || drop(opened.send(Source::open(path.as_ref(), force))))?;
-    let source = is_open.await.unwrap_or_else(|_| Err(given_up()))?;
+    let source = on_thread(THREAD, move || Source::open(path.as_ref(), force)).await?;
     if source.path().starts_with(&api.info.data) {
         let path = source.path().display();
         return Err(ApiError::usage(format!("{path} lies in the node's own data directory")).into());
@@ -82,18 +80,14 @@ async fn added(
     let (media, uuid) = (api.info.media.clone(), api.world.uuid());
     let medium = copied(api, source, (name.clone(), uuid), lines).await?;
     let known = api.change(Change::Optical(OpticalChange::MediumAdd(medium))).await;
-    let (placed, is_placed) = oneshot::channel();
-    spawn(move || {
-        let result = match known {
-            Ok(_) => library::place(&media, uuid),
-            Err(error) => {
-                library::discard(&media, uuid);
-                Err(error)
-            }
-        };
-        drop(placed.send(result));
-    })?;
-    is_placed.await.unwrap_or_else(|_| Err(given_up()))?;
+    let place = move || match known {
+        Ok(_) => library::place(&media, uuid),
+        Err(error) => {
+            library::discard(&media, uuid);
+            Err(error)
+        }
+    };
+    on_thread(THREAD, place).await?;
     Ok(name)
 }
 
@@ -106,7 +100,7 @@ async fn copied(
 ) -> Result<Medium, ApiError> {
     let (relay, tell, ended) = Relay::new();
     let media = api.info.media.clone();
-    spawn(move || drop(ended.send(source.copy(&media, id, &tell))))?;
+    spawn(THREAD, move || drop(ended.send(source.copy(&media, id, &tell))))?;
     relay.run(api, lines).await
 }
 
@@ -182,11 +176,6 @@ pub(super) fn line(told: &impl Serialize) -> Bytes {
     let mut line = serde_json::to_vec(told).unwrap_or_default();
     line.push(b'\n');
     line.into()
-}
-
-pub(super) fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), ApiError> {
-    let thread = world::spawn("viaduct-media", work);
-    thread.map(drop).map_err(|error| ApiError::failed(format!("cannot start a thread: {error}")))
 }
 
 pub(super) fn given_up() -> ApiError {

@@ -11,9 +11,9 @@ use model::{ApiError, ImportTold, LuImport, LuName, Size};
 use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
 
-use super::Api;
 use super::adding::{Relay, given_up, line, lines};
 use super::routes::{Body, Refusal, lu_view};
+use super::{Api, must_be_absolute};
 use crate::control::{Change, ImportChange};
 use crate::engine::Done;
 use crate::import::Import;
@@ -41,9 +41,7 @@ pub async fn lu_import(
     State(api): State<Api>,
     Body(request): Body<LuImport>,
 ) -> Result<Response, Refusal> {
-    if !request.path.starts_with('/') {
-        return Err(ApiError::usage(format!("the path '{}' is not absolute", request.path)).into());
-    }
+    must_be_absolute(&request.path)?;
     request.limits.validate()?;
     lu_name_is_free(&api.published().config, &request.name)?;
     let place = api.imports.0.clone().try_acquire_owned().map_err(|_| {

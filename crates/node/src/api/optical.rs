@@ -6,12 +6,10 @@ use axum::Json;
 use axum::extract::{Path, State};
 use model::{ApiError, DriveCreate, DriveLoad, DriveView, LuName, Medium, MediumName, MediumView};
 use serde::Deserialize;
-use tokio::sync::oneshot;
 use utoipa::IntoParams;
 
-use super::Api;
-use super::adding::spawn;
 use super::routes::{Answer, Body, Parameters, Removed, named, removed};
+use super::{Api, on_thread};
 use crate::control::{Change, Changed, OpticalChange};
 use crate::engine::Motion;
 use crate::plane::host_drive;
@@ -81,9 +79,7 @@ pub async fn drive_create(
 ) -> Answer<DriveView> {
     let name = request.name.clone();
     if let Some(device) = request.device.clone() {
-        let (checked, check) = oneshot::channel();
-        spawn(move || drop(checked.send(host_drive::check(device.as_ref()))))?;
-        check.await.unwrap_or_else(|_| Err(ApiError::failed("the check was given up")))?;
+        on_thread("viaduct-drive", move || host_drive::check(device.as_ref())).await?;
     }
     change(&api, OpticalChange::DriveCreate(request)).await?;
     view(&api, &name).await

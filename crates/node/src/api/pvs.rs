@@ -4,11 +4,10 @@ use axum::Json;
 use axum::extract::State;
 use model::{ApiError, PvView};
 use serde::Deserialize;
-use tokio::sync::oneshot;
 use utoipa::IntoParams;
 
-use super::Api;
 use super::routes::{Answer, Parameters};
+use super::{Api, must_be_absolute, on_thread};
 use crate::world;
 
 /// Which one.
@@ -27,20 +26,13 @@ pub async fn pv_list(
     State(api): State<Api>,
     Parameters(PvParameters { path }): Parameters<PvParameters>,
 ) -> Answer<Vec<PvView>> {
-    let (tell, told) = oneshot::channel();
-    let work = move || drop(tell.send(list(&api, path.as_deref())));
-    let started = world::spawn("viaduct-pvs", work);
-    started.map_err(|error| ApiError::failed(format!("cannot start a thread: {error}")))?;
-    let views = told.await.unwrap_or_else(|_| Err(ApiError::failed("nobody looked")))?;
-    Ok(Json(views))
+    Ok(Json(on_thread("viaduct-pvs", move || list(&api, path.as_deref())).await?))
 }
 
 fn list(api: &Api, path: Option<&str>) -> Result<Vec<PvView>, ApiError> {
     let config = &api.published().config;
     let Some(path) = path else { return Ok(api.looker.list(api.world.as_ref(), config, &[])) };
-    if !path.starts_with('/') {
-        return Err(ApiError::usage(format!("the path '{path}' is not absolute")));
-    }
+    must_be_absolute(path)?;
     let found = world::canonical(path.as_ref()).map_err(|error| {
         ApiError::not_found(format!("there is no disk or file {path}: {error}"))
             .then("viaduct pv ls shows the disks that are there")

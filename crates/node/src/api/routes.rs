@@ -27,7 +27,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::importing::lu_import;
 use super::pvs::pv_list;
-use super::{Api, adding, clients, optical, reservations};
+use super::{Api, adding, clients, must_be_absolute, optical, reservations};
 use crate::control::{Change, Changed};
 use crate::engine::Snapshot;
 use crate::metrics;
@@ -266,9 +266,7 @@ pub async fn lu_create(State(api): State<Api>, Body(request): Body<LuCreate>) ->
 #[utoipa::path(post, path = "/v1/adopt", tag = "lu", request_body = LuAdopt, responses(
     (status = 200, body = LuView), (status = "default", body = ApiError)))]
 pub async fn lu_adopt(State(api): State<Api>, Body(request): Body<LuAdopt>) -> Answer<LuView> {
-    if !request.path.starts_with('/') {
-        return Err(ApiError::usage(format!("the path '{}' is not absolute", request.path)).into());
-    }
+    must_be_absolute(&request.path)?;
     let usage = ImageUse::of(request.read_only, request.shareable);
     let probe = api.probe(&request.path, usage).await?;
     if std::path::Path::new(&probe.path).starts_with(&api.info.data) {
