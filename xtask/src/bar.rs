@@ -27,7 +27,7 @@ enum What {
     Loom,
 }
 
-const BARS: [Bar; 10] = [
+const BARS: [Bar; 11] = [
     Bar {
         name: "kills",
         shows: "a killed server loses nothing, QEMU 10.0.2 goes on within 1 s",
@@ -72,6 +72,11 @@ const BARS: [Bar; 10] = [
         name: "pool-crashes",
         shows: "LUs of a pool on simulated disks, over kills and power losses, every sector known",
         what: What::Models("viaduct-volume", "pool::lu::tests::crashes", 200),
+    },
+    Bar {
+        name: "pool-kills",
+        shows: "LUs of a pool lose nothing when the server is killed at any moment",
+        what: What::System("killed_servers_lose_nothing_in_a_pool", 1000),
     },
     Bar {
         name: "loom",

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use model::{AdapterId, MappingId};
+use model::{AdapterId, Leftover, MappingId, Pool};
 use uuid::Uuid;
 
 use crate::desired::{DeviceSpec, DriveSpec, MappingSpec};
@@ -16,6 +16,7 @@ use crate::plan::{Plan, Step};
 pub enum Part {
     /// A device and the file under it, or a drive.
     Device(Uuid),
+    Pool(Uuid),
     Mapping(MappingId),
     /// The door of an adapter that has LUNs of its own.
     Adapter(AdapterId),
@@ -25,6 +26,7 @@ impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Part::Device(uuid) => write!(f, "device {uuid}"),
+            Part::Pool(uuid) => write!(f, "pool {uuid}"),
             Part::Mapping(id) => write!(f, "mapping {id}"),
             Part::Adapter(id) => write!(f, "adapter {id}"),
         }
@@ -34,12 +36,14 @@ impl fmt::Display for Part {
 /// What a node runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Actual {
-    /// LUs whose file in the data directory was made. Kept durably: a file that was made once and
-    /// is gone is never made anew, because an empty disk is worse than none.
+    /// LUs whose file in the data directory or whose part of a pool was made, and pools whose disks
+    /// were labelled. Kept durably: what was made once and is gone is never made anew, because an
+    /// empty disk is worse than none.
     pub made: BTreeSet<Uuid>,
-    /// LUs and media that were removed and whose file is still to be deleted. Kept durably: a file
-    /// that no record names is never deleted.
-    pub leftovers: BTreeSet<Uuid>,
+    /// LUs, media and pools that were removed, and what is still to be deleted of them. Kept
+    /// durably: what no record names is never deleted.
+    pub leftovers: BTreeMap<Uuid, Leftover>,
+    pub pools: BTreeMap<Uuid, Pool>,
     pub devices: BTreeMap<Uuid, DeviceSpec>,
     pub drives: BTreeMap<Uuid, DriveSpec>,
     pub mappings: BTreeMap<MappingId, MappingSpec>,
@@ -90,9 +94,22 @@ impl Actual {
                 self.devices.remove(uuid);
                 self.drives.remove(uuid);
             }
-            Step::RemoveBacking { uuid } => {
+            Step::RemoveBacking { uuid, .. } => {
                 self.made.remove(uuid);
                 self.leftovers.remove(uuid);
+            }
+            Step::MakePool { pool, .. } => {
+                self.made.insert(pool.uuid);
+            }
+            Step::OpenPool { pool } => {
+                self.pools.insert(pool.uuid, pool.clone());
+            }
+            Step::ClosePool { uuid, .. } => {
+                self.pools.remove(uuid);
+            }
+            Step::RemovePool { pool } => {
+                self.made.remove(&pool.uuid);
+                self.leftovers.remove(&pool.uuid);
             }
             Step::OpenMapping { mapping, .. } => {
                 self.mappings.insert(mapping.id.clone(), mapping.clone());

@@ -1,13 +1,13 @@
-//! [`Desired`]: the devices, drives and mappings that a node shall run. It is read off the
+//! [`Desired`]: the pools, devices, drives and mappings that a node shall run. It is read off the
 //! configuration, whole, each time that changes; what is not mapped is open all the same, so that a
 //! broken backing is known before a guest needs it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::target::target_name;
 use model::{
     Backing, BlockSize, Cache, Chap, Client, Config, Drive, Iqn, Limits, Lu, LuName, Mapping,
-    MappingId, Medium, MediumName, Redirect, Secret, Secrets, Size, SocketOwner, Via,
+    MappingId, Medium, MediumName, Pool, Redirect, Secret, Secrets, Size, SocketOwner, Via,
 };
 use uuid::Uuid;
 
@@ -25,6 +25,8 @@ pub struct DeviceSpec {
     pub removable: bool,
     pub shareable: bool,
     pub backing: Backing,
+    /// The pool that it is in.
+    pub pool: Option<Uuid>,
 }
 
 /// A drive as it shall be open.
@@ -101,6 +103,8 @@ pub struct Account {
 pub struct Source<'a> {
     pub config: &'a Config,
     pub secrets: &'a Secrets,
+    /// Pools that were asked for and are not made yet.
+    pub new_pools: &'a BTreeSet<Uuid>,
     /// The library of the node.
     pub media: &'a BTreeMap<MediumName, Medium>,
     /// The cluster's part in target names.
@@ -111,13 +115,16 @@ pub struct Source<'a> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Desired {
     pub revision: u64,
+    pub pools: BTreeMap<Uuid, Pool>,
+    /// Those of them that were asked for just now: the others were made once.
+    pub new_pools: BTreeSet<Uuid>,
     pub devices: BTreeMap<Uuid, DeviceSpec>,
     pub drives: BTreeMap<Uuid, DriveSpec>,
     pub mappings: BTreeMap<MappingId, MappingSpec>,
 }
 
-impl From<&Lu> for DeviceSpec {
-    fn from(lu: &Lu) -> DeviceSpec {
+impl DeviceSpec {
+    pub fn of(config: &Config, lu: &Lu) -> DeviceSpec {
         DeviceSpec {
             uuid: lu.uuid,
             name: lu.name.clone(),
@@ -130,6 +137,7 @@ impl From<&Lu> for DeviceSpec {
             removable: lu.removable,
             shareable: lu.shareable,
             backing: lu.backing.clone(),
+            pool: config.pool_of(lu).map(|pool| pool.uuid),
         }
     }
 }
@@ -249,7 +257,9 @@ impl Desired {
         let mappings = config.mappings.iter().filter_map(spec);
         Desired {
             revision: config.revision,
-            devices: config.lus.iter().map(|lu| (lu.uuid, DeviceSpec::from(lu))).collect(),
+            pools: config.pools.iter().map(|pool| (pool.uuid, pool.clone())).collect(),
+            new_pools: source.new_pools.clone(),
+            devices: (config.lus.iter()).map(|lu| (lu.uuid, DeviceSpec::of(config, lu))).collect(),
             drives: (config.drives.iter())
                 .map(|drive| (drive.uuid, DriveSpec::of(source, drive)))
                 .collect(),

@@ -1,25 +1,30 @@
 //! [`plan()`]: from what is wanted and what is to the steps between them.
 //!
 //! The steps come in the order in which they can be done: mappings close before their devices,
-//! devices before their files are deleted; files are made before devices open, devices before their
-//! mappings. A vhost-user-scsi adapter lets nobody in before all of its LUNs are there, as far as
-//! they can be: to a guest that goes on after a restart, one that is missing is a disk that failed.
-//! An adapter is one thing at a time: what is mapped there in another way than wanted
-//! closes before anything opens there. A step that cannot begin yet says what it waits for. What is
-//! under way is not planned again, and what failed waits for its time; both are reasons to wait,
-//! never reasons to forget.
+//! devices before their files are deleted and before their pool closes; pools open before the
+//! devices in them, files are made before devices open, devices before their mappings. A
+//! vhost-user-scsi adapter lets nobody in before all of its LUNs are there, as far as they can be:
+//! to a guest that goes on after a restart, one that is missing is a disk that failed. An adapter
+//! is one thing at a time: what is mapped there in another way than wanted closes before anything
+//! opens there. A step that cannot begin yet says what it waits for. What is under way is not
+//! planned again, and what failed waits for its time; both are reasons to wait, never reasons to
+//! forget.
 //!
 //! ```text
-//!   close mapping → close device → remove backing
-//!     create backing → open device → resize, set cache, set limits → open mapping → listen
-//!                                   open drive → exchange medium ────┘
+//!   close mapping → close device → remove backing → close pool → remove pool
+//!   make pool → open pool → create backing
+//!     → open device → resize, set cache, set limits → open mapping → listen
+//!       open drive → exchange medium ──────────────────────┘
 //! ```
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use model::{AdapterId, Backing, Cache, Limits, LuName, MappingId, Size, SocketOwner, Via};
+use model::{
+    AdapterId, Backing, Cache, Leftover, Limits, LuName, MappingId, Pool, PoolName, Size,
+    SocketOwner, Via,
+};
 use uuid::Uuid;
 
 use crate::actual::{Actual, Part};
@@ -39,6 +44,24 @@ pub enum Step {
     },
     RemoveBacking {
         uuid: Uuid,
+        /// The pool that its slabs go back to. None: it has a file, or its pool goes as a whole.
+        pool: Option<Uuid>,
+    },
+    ClosePool {
+        uuid: Uuid,
+        name: PoolName,
+    },
+    /// Takes its disks out of a pool that was removed.
+    RemovePool {
+        pool: Pool,
+    },
+    /// Labels its disks if it is new; otherwise they are found, or it fails.
+    MakePool {
+        pool: Pool,
+        is_new: bool,
+    },
+    OpenPool {
+        pool: Pool,
     },
     CreateBacking {
         device: DeviceSpec,
@@ -131,6 +154,9 @@ pub fn plan(desired: &Desired, actual: &Actual, now: Duration) -> Plan {
     planner.close_mappings();
     planner.close_devices();
     planner.remove_backings();
+    planner.close_pools();
+    planner.remove_pools();
+    planner.open_pools();
     planner.open_devices();
     planner.open_drives();
     planner.open_mappings();
@@ -176,15 +202,74 @@ impl Planner<'_> {
 
     fn remove_backings(&mut self) {
         let actual = self.actual;
-        for uuid in &actual.leftovers {
+        for (uuid, leftover) in &actual.leftovers {
+            let pool = match leftover {
+                Leftover::File => None,
+                // Of a pool that goes, nothing has to be given back.
+                Leftover::Lu { pool } => self.desired.pools.contains_key(pool).then_some(*pool),
+                Leftover::Pool { .. } => continue,
+            };
             // Never, whatever the notes say, the file of an LU that is wanted.
             if self.desired.devices.contains_key(uuid) {
                 continue;
             }
             let is_open = actual.devices.contains_key(uuid);
             let wait = is_open.then_some(Wait::Earlier(Part::Device(*uuid)));
-            self.push(Step::RemoveBacking { uuid: *uuid }, wait);
+            let wait = wait.or(pool.and_then(|pool| self.wait_for_pool(pool)));
+            self.push(Step::RemoveBacking { uuid: *uuid, pool }, wait);
         }
+    }
+
+    fn close_pools(&mut self) {
+        let actual = self.actual;
+        for (uuid, pool) in &actual.pools {
+            if !self.pool_closes(*uuid) {
+                continue;
+            }
+            let user = users_of_pool(actual, *uuid).next();
+            let wait = user.map(|user| Wait::Earlier(Part::Device(user)));
+            self.push(Step::ClosePool { uuid: *uuid, name: pool.name.clone() }, wait);
+        }
+    }
+
+    fn remove_pools(&mut self) {
+        let actual = self.actual;
+        for (uuid, leftover) in &actual.leftovers {
+            let Leftover::Pool { pool } = leftover else { continue };
+            if self.desired.pools.contains_key(uuid) {
+                continue;
+            }
+            let is_open = actual.pools.contains_key(uuid);
+            let wait = is_open.then_some(Wait::Earlier(Part::Pool(*uuid)));
+            self.push(Step::RemovePool { pool: pool.clone() }, wait);
+        }
+    }
+
+    fn open_pools(&mut self) {
+        let (desired, actual) = (self.desired, self.actual);
+        for (uuid, pool) in &desired.pools {
+            let closes = self.pool_closes(*uuid);
+            if actual.pools.contains_key(uuid) && !closes {
+                continue;
+            }
+            let earlier = Wait::Earlier(Part::Pool(*uuid));
+            let closes = closes.then(|| earlier.clone());
+            let is_unmade = !actual.made.contains(uuid);
+            if is_unmade {
+                let is_new = desired.new_pools.contains(uuid);
+                self.push(Step::MakePool { pool: pool.clone(), is_new }, closes.clone());
+            }
+            let wait = closes.or(is_unmade.then_some(earlier));
+            self.push(Step::OpenPool { pool: pool.clone() }, wait);
+        }
+    }
+
+    /// What a step waits for that works in this pool.
+    fn wait_for_pool(&self, pool: Uuid) -> Option<Wait> {
+        let is_open = self.actual.pools.contains_key(&pool) && !self.pool_closes(pool);
+        let part = Part::Pool(pool);
+        let is_at_rest = is_open && !self.actual.busy.contains_key(&part);
+        (!is_at_rest).then_some(Wait::Earlier(part))
     }
 
     fn open_devices(&mut self) {
@@ -197,7 +282,9 @@ impl Planner<'_> {
             }
             let earlier = Wait::Earlier(Part::Device(*uuid));
             let closes = actual.devices.contains_key(uuid).then(|| earlier.clone());
-            let is_unmade = device.backing == Backing::File && !actual.made.contains(uuid);
+            let closes = closes.or(device.pool.and_then(|pool| self.wait_for_pool(pool)));
+            let is_ours = matches!(device.backing, Backing::File | Backing::Pool { .. });
+            let is_unmade = is_ours && !actual.made.contains(uuid);
             if is_unmade {
                 self.push(Step::CreateBacking { device: device.clone() }, closes.clone());
             }
@@ -296,11 +383,18 @@ impl Planner<'_> {
         let (desired, actual) = (self.desired, self.actual);
         if let Some(open) = actual.devices.get(&uuid) {
             let wanted = desired.devices.get(&uuid);
-            return wanted.is_none_or(|wanted| !wanted.is_change_in_place(open));
+            return wanted.is_none_or(|wanted| !wanted.is_change_in_place(open))
+                || open.pool.is_some_and(|pool| self.pool_closes(pool));
         }
         let Some(open) = actual.drives.get(&uuid) else { return false };
         let wanted = desired.drives.get(&uuid);
         wanted.is_none_or(|wanted| !wanted.is_change_in_place(open))
+    }
+
+    /// Whether an open pool is to be closed: for good, or to be opened in another way.
+    fn pool_closes(&self, uuid: Uuid) -> bool {
+        let open = self.actual.pools.get(&uuid);
+        open.is_some_and(|open| self.desired.pools.get(&uuid) != Some(open))
     }
 
     fn push(&mut self, step: Step, wait: Option<Wait>) {
@@ -310,6 +404,19 @@ impl Planner<'_> {
         let wait = busy.or(wait).or(retry.map(|at| Wait::Retry(*at)));
         self.steps.push(Planned { step, wait });
     }
+}
+
+/// What is open in a pool, or just being worked on there.
+fn users_of_pool(actual: &Actual, pool: Uuid) -> impl Iterator<Item = Uuid> {
+    let open = actual.devices.values().map(|device| (device.uuid, device.pool));
+    let busy = actual.busy.values().filter_map(|step| match step {
+        Step::CreateBacking { device } | Step::OpenDevice { device } => {
+            Some((device.uuid, device.pool))
+        }
+        Step::RemoveBacking { uuid, pool } => Some((*uuid, *pool)),
+        _ => None,
+    });
+    open.chain(busy).filter(move |(_, of)| *of == Some(pool)).map(|(uuid, _)| uuid)
 }
 
 /// Mappings that are just being opened.
@@ -340,7 +447,7 @@ impl Step {
             Step::OpenMapping { mapping, .. } => Part::Mapping(mapping.id.clone()),
             Step::Listen { id, .. } => Part::Adapter(id.clone()),
             Step::CloseDevice { uuid, .. }
-            | Step::RemoveBacking { uuid }
+            | Step::RemoveBacking { uuid, .. }
             | Step::Resize { uuid, .. }
             | Step::SetCache { uuid, .. }
             | Step::SetLimits { uuid, .. } => Part::Device(*uuid),
@@ -348,6 +455,10 @@ impl Step {
                 Part::Device(device.uuid)
             }
             Step::OpenDrive { drive } | Step::Exchange { drive } => Part::Device(drive.uuid),
+            Step::ClosePool { uuid, .. } => Part::Pool(*uuid),
+            Step::MakePool { pool, .. } | Step::OpenPool { pool } | Step::RemovePool { pool } => {
+                Part::Pool(pool.uuid)
+            }
         }
     }
 }
@@ -357,7 +468,18 @@ impl fmt::Display for Step {
         match self {
             Step::CloseMapping { id, .. } => write!(f, "close mapping {id}"),
             Step::CloseDevice { name, .. } => write!(f, "close device {name}"),
-            Step::RemoveBacking { uuid } => write!(f, "delete the file of removed {uuid}"),
+            Step::RemoveBacking { uuid, pool: Some(_) } => {
+                write!(f, "give the slabs of removed {uuid} back")
+            }
+            Step::RemoveBacking { uuid, .. } => write!(f, "delete the file of removed {uuid}"),
+            Step::ClosePool { name, .. } => write!(f, "close pool {name}"),
+            Step::RemovePool { pool } => write!(f, "take the disks out of pool {}", pool.name),
+            Step::MakePool { pool, is_new: true } => write!(f, "make pool {}", pool.name),
+            Step::MakePool { pool, .. } => write!(f, "find pool {}", pool.name),
+            Step::OpenPool { pool } => write!(f, "open pool {}", pool.name),
+            Step::CreateBacking { device: DeviceSpec { name, size, pool: Some(_), .. } } => {
+                write!(f, "make {name} in its pool ({size})")
+            }
             Step::CreateBacking { device } => {
                 write!(f, "make the file of {} ({})", device.name, device.size)
             }

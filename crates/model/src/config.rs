@@ -13,10 +13,11 @@ use crate::drive::Drive;
 use crate::error::ApiError;
 use crate::lu::Lu;
 use crate::mapping::Mapping;
-use crate::name::{ClientName, LuName, MediumName};
+use crate::name::{ClientName, LuName, MediumName, PoolName};
+use crate::pool::Pool;
 
-/// The version of the document that this program writes.
-pub const CONFIG_VERSION: u32 = 1;
+/// The version of the document that this program writes. Version 1 has no pools.
+pub const CONFIG_VERSION: u32 = 2;
 
 /// Everything that is wanted, each list in the order of its names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -26,6 +27,8 @@ pub struct Config {
     /// Rises with every change; what a change was based on.
     #[serde(default)]
     pub revision: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pools: Vec<Pool>,
     #[serde(default)]
     pub lus: Vec<Lu>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -49,7 +52,7 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct ConfigRestore {
     pub config: Config,
-    /// Remove LUs that the document does not have, with their data.
+    /// Remove LUs and pools that the document does not have, with their data.
     #[serde(default)]
     pub prune: bool,
 }
@@ -68,6 +71,7 @@ impl Default for Config {
         Config {
             version: CONFIG_VERSION,
             revision: 0,
+            pools: Vec::new(),
             lus: Vec::new(),
             drives: Vec::new(),
             clients: Vec::new(),
@@ -80,6 +84,19 @@ impl Default for Config {
 impl Config {
     pub fn lu(&self, name: &LuName) -> Option<&Lu> {
         self.lus.iter().find(|lu| lu.name == *name)
+    }
+
+    pub fn pool(&self, name: &PoolName) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.name == *name)
+    }
+
+    pub fn lus_in<'a>(&'a self, pool: &'a PoolName) -> impl Iterator<Item = &'a Lu> {
+        self.lus.iter().filter(move |lu| lu.backing.pool() == Some(pool))
+    }
+
+    /// The pool that an LU is in.
+    pub fn pool_of(&self, lu: &Lu) -> Option<&Pool> {
+        self.pool(lu.backing.pool()?)
     }
 
     pub fn drive(&self, name: &LuName) -> Option<&Drive> {
@@ -115,6 +132,7 @@ impl Config {
 
     /// Puts every list into its order.
     pub fn sort(&mut self) {
+        self.pools.sort_by(|a, b| a.name.cmp(&b.name));
         self.lus.sort_by(|a, b| a.name.cmp(&b.name));
         self.drives.sort_by(|a, b| a.name.cmp(&b.name));
         self.clients.sort_by(|a, b| a.name.cmp(&b.name));
@@ -142,8 +160,9 @@ mod tests {
     #[test]
     fn a_newer_document_is_refused() {
         assert!(Config::check_version(1).is_ok());
-        let error = Config::check_version(2).unwrap_err();
-        assert!(error.message.contains("version 2"));
+        assert!(Config::check_version(CONFIG_VERSION).is_ok());
+        let error = Config::check_version(3).unwrap_err();
+        assert!(error.message.contains("version 3"));
         assert!(Config::check_version(0).is_err());
     }
 
@@ -159,7 +178,7 @@ mod tests {
     #[test]
     fn a_document_without_a_version_is_refused() {
         assert!(serde_json::from_str::<Config>("{}").is_err());
-        let config: Config = serde_json::from_str(r#"{"version":1}"#).unwrap();
+        let config: Config = serde_json::from_str(r#"{"version":2}"#).unwrap();
         assert_eq!(config, Config::default());
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::mapping::AdapterId;
-use crate::name::{ClientName, LuName, MediumName};
+use crate::name::{ClientName, LuName, MediumName, PoolName};
 use crate::schema::schema_as;
 
 /// Something that happened, as it is kept and shown.
@@ -57,13 +57,14 @@ impl fmt::Display for Severity {
     }
 }
 
-/// What an event or a problem is about; `lu/web1`, `drive/dvd1`, `medium/debian`, `client/vm1`,
-/// `adapter/vm1-2` or `node`.
+/// What an event or a problem is about; `lu/web1`, `pool/fast`, `drive/dvd1`, `medium/debian`,
+/// `client/vm1`, `adapter/vm1-2` or `node`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Subject {
     Node,
     Lu(LuName),
+    Pool(PoolName),
     Drive(LuName),
     Medium(MediumName),
     Client(ClientName),
@@ -77,6 +78,7 @@ impl fmt::Display for Subject {
         match self {
             Subject::Node => f.pad("node"),
             Subject::Lu(name) => f.pad(&format!("lu/{name}")),
+            Subject::Pool(name) => f.pad(&format!("pool/{name}")),
             Subject::Drive(name) => f.pad(&format!("drive/{name}")),
             Subject::Medium(name) => f.pad(&format!("medium/{name}")),
             Subject::Client(name) => f.pad(&format!("client/{name}")),
@@ -88,8 +90,8 @@ impl fmt::Display for Subject {
 /// Why a subject was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "'{0}' is not a subject; write node, lu/NAME, drive/NAME, medium/NAME, client/NAME or \
-     adapter/CLIENT-SLOT"
+    "'{0}' is not a subject; write node, lu/NAME, pool/NAME, drive/NAME, medium/NAME, \
+     client/NAME or adapter/CLIENT-SLOT"
 )]
 pub struct SubjectError(String);
 
@@ -103,6 +105,7 @@ impl FromStr for Subject {
         };
         match kind {
             "lu" => name.parse().map(Subject::Lu).map_err(|_| error()),
+            "pool" => name.parse().map(Subject::Pool).map_err(|_| error()),
             "drive" => name.parse().map(Subject::Drive).map_err(|_| error()),
             "medium" => name.parse().map(Subject::Medium).map_err(|_| error()),
             "client" => name.parse().map(Subject::Client).map_err(|_| error()),
@@ -136,11 +139,11 @@ mod tests {
 
     #[test]
     fn subjects_read_as_they_print() {
-        for text in
-            ["node", "lu/web1", "drive/dvd1", "medium/deb-12", "client/vm-1", "adapter/vm-1-2"]
-        {
+        for text in ["node", "lu/web1", "pool/fast", "drive/dvd1", "medium/deb-12", "client/vm-1"] {
             assert_eq!(text.parse::<Subject>().unwrap().to_string(), text);
         }
+        let adapter = "adapter/vm-1-2";
+        assert_eq!(adapter.parse::<Subject>().unwrap().to_string(), adapter);
         for text in ["", "lu", "lu/", "node/x", "adapter/vm1", "adapter/vm1-1", "x/y"] {
             assert!(text.parse::<Subject>().is_err(), "{text}");
         }

@@ -4,14 +4,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::error::ApiError;
-use crate::lu::{BlockSize, Cache, LuCreate, NewBacking};
+use crate::lu::{BlockSize, Cache, LuCreate};
 use crate::medium::Progress;
-use crate::name::LuName;
+use crate::name::{LuName, PoolName};
 use crate::qos::Limits;
 use crate::size::Size;
 use crate::status::LuView;
 
-/// An LU to be made of an image. It lies in a file of the data directory.
+/// An LU to be made of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LuImport {
@@ -33,14 +33,37 @@ pub struct LuImport {
     pub removable: bool,
     #[serde(default)]
     pub limits: Limits,
+    /// The pool that it is cut from; a file of the data directory when absent.
+    #[serde(default)]
+    pub pool: Option<PoolName>,
 }
 
 impl LuImport {
+    /// This LU, to be made of an image instead of empty.
+    pub fn of(create: LuCreate, path: String, size: Option<Size>) -> LuImport {
+        let LuCreate {
+            name, block_size, serial, shareable, cache, removable, limits, pool, ..
+        } = create;
+        LuImport { name, path, size, block_size, serial, shareable, cache, removable, limits, pool }
+    }
+
     /// The LU that is made, now that its size is known.
     pub fn create(self, size: Size) -> LuCreate {
-        let LuImport { name, block_size, serial, shareable, cache, removable, limits, .. } = self;
-        let backing = NewBacking::File;
-        LuCreate { name, size, block_size, serial, shareable, cache, removable, limits, backing }
+        let LuImport {
+            name, block_size, serial, shareable, cache, removable, limits, pool, ..
+        } = self;
+        LuCreate {
+            name,
+            size,
+            block_size,
+            serial,
+            shareable,
+            cache,
+            removable,
+            limits,
+            backing: None,
+            pool,
+        }
     }
 }
 

@@ -4,9 +4,10 @@
 //! | module | nouns |
 //! |---|---|
 //! | [`limits`] | every limit of the control plane, by name |
-//! | [`name`] | [`LuName`], [`MediumName`], [`ClientName`], [`Iqn`], [`Nqn`]: parsed once, valid ever after |
+//! | [`name`] | [`LuName`], [`PoolName`], [`MediumName`], [`ClientName`], [`Iqn`], [`Nqn`]: parsed once, valid ever after |
 //! | [`size`] | [`Size`]: `10G`, `10GiB`, `512` |
 //! | [`lu`] | [`Lu`] and what creates, adopts and resizes one |
+//! | [`pool`] | [`Pool`]: disks that LUs are cut from |
 //! | [`medium`] | [`Medium`]: a disc image in the library |
 //! | [`drive`] | [`Drive`]: a virtual drive for them |
 //! | [`client`] | [`Client`] |
@@ -41,6 +42,7 @@ pub mod lu;
 pub mod mapping;
 pub mod medium;
 pub mod name;
+pub mod pool;
 pub mod pv;
 pub mod qos;
 pub mod redirect;
@@ -61,7 +63,8 @@ pub use import::{ImportTold, LuImport};
 pub use lu::{Backing, BlockSize, Cache, Lu, LuAdopt, LuCreate, LuResize};
 pub use mapping::{AdapterId, MapRequest, Mapping, MappingId, Slot, Via};
 pub use medium::{Medium, MediumAdd, MediumView};
-pub use name::{ClientName, Iqn, LuName, MediumName, Nqn};
+pub use name::{ClientName, Iqn, LuName, MediumName, Nqn, PoolName};
+pub use pool::{Leftover, Pool, PoolCreate, PoolPv, PoolView, PvPlace};
 pub use pv::PvView;
 pub use qos::{Limits, LimitsChange};
 pub use redirect::{PortalAddress, Redirect};

@@ -74,3 +74,21 @@ pub const WAIT_SECONDS_MAX: u32 = 60;
 
 /// Largest request body: a configuration at the limits above, with room to spare.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
+
+/// Pools of a cluster.
+pub const POOLS_MAX: usize = 256;
+
+/// Disks of one pool.
+pub const PVS_PER_POOL_MAX: usize = 1_024;
+
+/// What an LU of a pool is given at a time, and what it cuts that into; all are powers of two.
+pub const SLAB_SIZE_MIN: u64 = 4 << 20;
+pub const SLAB_SIZE_MAX: u64 = 256 << 20;
+pub const SLAB_SIZE_DEFAULT: u64 = 16 << 20;
+pub const EXTENT_SIZE_MIN: u64 = 64 << 10;
+pub const EXTENT_SIZE_MAX: u64 = 4 << 20;
+pub const EXTENT_SIZE_DEFAULT: u64 = 256 << 10;
+pub const EXTENTS_PER_SLAB_MIN: u64 = 4;
+
+/// What a map of a pool speaks of: an LU of a pool is a whole number of them.
+pub const POOL_BLOCK_BYTES: u64 = 4096;

@@ -12,9 +12,10 @@ use uuid::Uuid;
 
 use crate::error::{ApiError, ErrorKind};
 use crate::limits::{
-    LU_SIZE_MAX, LU_SIZE_MIN, MEMORY_LU_SIZE_MAX, PATH_BYTES_MAX, SERIAL_BYTES_MAX,
+    LU_SIZE_MAX, LU_SIZE_MIN, MEMORY_LU_SIZE_MAX, PATH_BYTES_MAX, POOL_BLOCK_BYTES,
+    SERIAL_BYTES_MAX,
 };
-use crate::name::LuName;
+use crate::name::{LuName, PoolName};
 use crate::qos::Limits;
 use crate::schema::schema_as;
 use crate::size::Size;
@@ -123,6 +124,8 @@ impl fmt::Display for Cache {
 pub enum Backing {
     /// A sparse file in the node's data directory.
     File,
+    /// A part of a pool, which takes space as it is written.
+    Pool { pool: PoolName },
     /// A raw image or block device that was there before; it stays when the LU goes.
     Adopted { path: String },
     /// The node's memory: gone when the node stops.
@@ -135,9 +138,18 @@ impl Backing {
     pub fn kind(&self) -> &'static str {
         match self {
             Backing::File => "file",
+            Backing::Pool { .. } => "pool",
             Backing::Adopted { .. } => "adopted",
             Backing::Memory => "memory",
             Backing::Null => "null",
+        }
+    }
+
+    /// The pool that it is in.
+    pub fn pool(&self) -> Option<&PoolName> {
+        match self {
+            Backing::Pool { pool } => Some(pool),
+            _ => None,
         }
     }
 }
@@ -145,6 +157,7 @@ impl Backing {
 impl fmt::Display for Backing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Backing::Pool { pool } => f.pad(&format!("pool {pool}")),
             Backing::Adopted { path } => f.pad(&format!("adopted {path}")),
             other => f.pad(other.kind()),
         }
@@ -189,8 +202,28 @@ pub struct LuCreate {
     pub removable: bool,
     #[serde(default)]
     pub limits: Limits,
+    /// A sparse file when neither this nor a pool is named.
     #[serde(default)]
-    pub backing: NewBacking,
+    pub backing: Option<NewBacking>,
+    /// The pool that it is cut from.
+    #[serde(default)]
+    pub pool: Option<PoolName>,
+}
+
+impl LuCreate {
+    /// Where the LU shall be.
+    pub fn place(&self) -> Result<Backing, ApiError> {
+        match (&self.pool, self.backing) {
+            (Some(pool), None) => Ok(Backing::Pool { pool: pool.clone() }),
+            (None, backing) => Ok(backing.unwrap_or_default().into()),
+            (Some(pool), Some(backing)) => Err(ApiError::usage(format!(
+                "LU '{}' cannot be in pool '{pool}' and in {} too",
+                self.name,
+                Backing::from(backing)
+            ))
+            .then("name a pool or a backing")),
+        }
+    }
 }
 
 /// `lu adopt`: an LU over a raw image or a block device that holds data already.
@@ -236,6 +269,13 @@ impl Lu {
         let usage = |text: String| Err(ApiError::new(ErrorKind::Usage, text));
         let name = &self.name;
         let (size, block) = (self.size, u64::from(self.block_size.bytes()));
+        if self.backing.pool().is_some() && !size.is_multiple_of(POOL_BLOCK_BYTES) {
+            let next = Size(size.bytes().next_multiple_of(POOL_BLOCK_BYTES));
+            return usage(format!(
+                "the size of LU '{name}', {size}, is not a multiple of {POOL_BLOCK_BYTES}, as that \
+                 of an LU in a pool is; {next} would be"
+            ));
+        }
         if !size.is_multiple_of(block) {
             let next = Size((size.bytes() / block + 1) * block);
             return usage(format!(
@@ -350,6 +390,11 @@ mod tests {
         assert!(serde_json::from_str::<BlockSize>("1024").is_err());
         let short = r#"{"name":"a","size":"1GiB"}"#;
         let create: LuCreate = serde_json::from_str(short).unwrap();
-        assert_eq!((create.size, create.backing), (Size::gib(1), NewBacking::File));
+        assert_eq!((create.size, create.place()), (Size::gib(1), Ok(Backing::File)));
+        let pool: PoolName = "fast".parse().unwrap();
+        let pooled = LuCreate { pool: Some(pool.clone()), ..create.clone() };
+        assert_eq!(pooled.place(), Ok(Backing::Pool { pool: pool.clone() }));
+        let both = LuCreate { backing: Some(NewBacking::Memory), ..pooled };
+        assert!(both.place().unwrap_err().message.contains("in pool 'fast' and in memory too"));
     }
 }

@@ -92,6 +92,15 @@ name_type!(
 );
 
 name_type!(
+    /// The name of a pool: unique in its cluster, and in the labels of its disks.
+    PoolName,
+    std::convert::identity::<String>,
+    |name| check_plain(name, "pool", "letters, digits, '.', '_' and '-'", |c| {
+        c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
+    })
+);
+
+name_type!(
     /// The name of a medium: unique in its library.
     MediumName,
     std::convert::identity::<String>,

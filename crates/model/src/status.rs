@@ -67,6 +67,8 @@ pub struct NodeStatus {
     /// Steps that lie between what is wanted and what is.
     pub steps_pending: u64,
     pub cores: u32,
+    #[serde(default)]
+    pub pools: u64,
     pub lus: u64,
     #[serde(default)]
     pub drives: u64,

@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | here | [`Api`]: what a handler may ask for, and how long it waits |
-//! | [`routes`], [`clients`], [`optical`], [`adding`], [`importing`], [`pvs`], [`reservations`] | the routes and their handlers |
+//! | [`routes`], [`clients`], [`pools`], [`optical`], [`adding`], [`importing`], [`pvs`], [`reservations`] | the routes and their handlers |
 //! | [`document`] | the OpenAPI document, generated from the handlers |
 //! | [`listen`] | the Unix socket, TCP, and the thread that serves both |
 //!
@@ -17,6 +17,7 @@ pub mod document;
 pub mod importing;
 pub mod listen;
 pub mod optical;
+pub mod pools;
 pub mod pvs;
 pub mod reservations;
 pub mod routes;
@@ -63,6 +64,7 @@ pub struct Info {
     pub version: &'static str,
     pub data: PathBuf,
     pub lus: PathBuf,
+    pub pools: PathBuf,
     pub media: PathBuf,
     pub run: PathBuf,
     pub http: Option<String>,
@@ -179,7 +181,8 @@ impl Api {
     }
 
     pub fn picture<'a>(&'a self, published: &'a Published, snapshot: &'a Snapshot) -> Picture<'a> {
-        Picture { published, snapshot, lus: &self.info.lus, run: &self.info.run }
+        let Info { lus, pools, run, .. } = &*self.info;
+        Picture { published, snapshot, lus, pools, run }
     }
 }
 

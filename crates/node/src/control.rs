@@ -16,8 +16,8 @@ use model::config::{ConfigRestore, RestoreOutcome};
 use model::status::Phase;
 use model::{
     AdapterId, ApiError, Chap, ChapSecrets, Client, ClientChange, ClientName, Config, DriveCreate,
-    LimitsChange, LuAdopt, LuCreate, LuName, LuResize, MapRequest, Mapping, MappingId, Medium,
-    MediumName, Redirect, Severity, SocketOwner, Subject, Via,
+    Leftover, LimitsChange, LuAdopt, LuCreate, LuName, LuResize, MapRequest, Mapping, MappingId,
+    Medium, MediumName, PoolCreate, PoolName, Redirect, Severity, SocketOwner, Subject, Via,
 };
 use uuid::Uuid;
 
@@ -29,7 +29,7 @@ use crate::probe::Probe;
 use crate::reconcile::{Ended, Reconciler, Settled};
 use crate::socket::{self, CLIENT_SOCKET_MODE, SocketSpec};
 use crate::state::optical::{self, kind_and_name};
-use crate::state::{Mark, State, ops};
+use crate::state::{Mark, State, ops, pools};
 use crate::view::Published;
 use crate::world::{self, World};
 
@@ -43,8 +43,10 @@ pub enum Change {
     LuAdopt(LuAdopt, Probe),
     LuResize(LuName, LuResize, Option<Probe>),
     LuLimits(LuName, LimitsChange),
-    LuImport(LuName, Uuid, ImportChange),
+    /// With the pool that it is in, if it is in one.
+    LuImport(LuName, Uuid, Option<Uuid>, ImportChange),
     LuRemove(LuName),
+    Pool(PoolChange),
     Optical(OpticalChange),
     ClientCreate(Client),
     ClientChange(ClientName, ClientChange),
@@ -59,12 +61,20 @@ pub enum Change {
 /// How far an import has come.
 #[derive(Debug, Clone)]
 pub enum ImportChange {
-    /// Its file is about to be made.
+    /// It is about to be made.
     Begin,
-    /// The file holds the image.
+    /// It holds the image.
     End(LuCreate),
     /// It will never be an LU.
     GiveUp,
+}
+
+/// A change of pools.
+#[derive(Debug, Clone)]
+pub enum PoolChange {
+    /// With what was found on its disks.
+    Create(PoolCreate, Vec<pools::Found>),
+    Remove(PoolName),
 }
 
 /// A change of media and drives.
@@ -302,12 +312,15 @@ impl Control {
                 let message = format!("LU '{name}' has other limits");
                 Ok(Prepared::lu(next, name, "lu-limited", message))
             }
-            Change::LuImport(name, uuid, change) => prepare_import(config, name, uuid, change),
+            Change::LuImport(name, uuid, pool, change) => {
+                prepare_import(config, name, (uuid, pool), change)
+            }
             Change::LuRemove(name) => {
                 let (next, marks) = ops::lu_remove(config, &name)?;
                 let message = format!("LU '{name}' was removed");
                 Ok(Prepared { marks, ..Prepared::lu(next, name, "lu-removed", message) })
             }
+            Change::Pool(change) => self.prepare_pool(config, change),
             Change::Optical(change) => self.prepare_optical(config, change),
             Change::ClientCreate(client) => {
                 owner::resolve(client.socket_owner.as_ref())?;
@@ -334,16 +347,23 @@ impl Control {
                 let message = format!("{thing} was unmapped from client '{client}'");
                 Ok(Prepared::mapping(next, mapping, "unmapped", message))
             }
-            Change::Restore(request) => {
-                let (next, marks, outcome) = ops::restore(config, &request)?;
-                let message = format!(
-                    "the configuration was restored: {} added, {} changed, {} removed",
-                    outcome.added, outcome.changed, outcome.removed
-                );
-                let changed = Changed { restored: Some(outcome), ..Changed::default() };
-                let event = ("config-restored", message);
-                let (subject, library) = (Subject::Node, None);
-                Ok(Prepared { next, marks, library, subject, changed, event })
+            Change::Restore(request) => prepare_restore(config, &request),
+        }
+    }
+
+    fn prepare_pool(&self, config: &Config, change: PoolChange) -> Result<Prepared, ApiError> {
+        match change {
+            PoolChange::Create(request, found) => {
+                let uuid = || self.parts.world.uuid();
+                let (next, marks) = pools::pool_create(config, &request, &found, uuid)?;
+                let message = format!("pool '{}' was made", request.name);
+                let name = request.name;
+                Ok(Prepared { marks, ..Prepared::pool(next, name, "pool-created", message) })
+            }
+            PoolChange::Remove(name) => {
+                let (next, marks) = pools::pool_remove(config, &name)?;
+                let message = format!("pool '{name}' was removed");
+                Ok(Prepared { marks, ..Prepared::pool(next, name, "pool-removed", message) })
             }
         }
     }
@@ -417,7 +437,16 @@ impl Control {
         let mapping =
             |it: &Mapping| [Some(Part::Mapping(it.id())), adapter(it)].into_iter().flatten();
         match (subject, &changed.mapping) {
-            (Subject::Lu(name) | Subject::Drive(name), _) => device(name).into_iter().collect(),
+            (Subject::Lu(name) | Subject::Drive(name), _) => {
+                // What its pool waits for, it waits for too.
+                let pool = |config: &Config| Some(config.pool_of(config.lu(name)?)?.uuid);
+                let pool = pool(&self.config).or_else(|| pool(before)).map(Part::Pool);
+                device(name).into_iter().chain(pool).collect()
+            }
+            (Subject::Pool(name), _) => {
+                let pool = self.config.pool(name).or_else(|| before.pool(name));
+                pool.map(|pool| Part::Pool(pool.uuid)).into_iter().collect()
+            }
             // What is in a drive may become readable.
             (Subject::Medium(name), _) => {
                 let drives = self.config.drives_with(name);
@@ -434,7 +463,12 @@ impl Control {
             (Subject::Node, _) => {
                 let drives = self.config.drives.iter().map(|drive| Part::Device(drive.uuid));
                 let devices = self.config.lus.iter().map(|lu| Part::Device(lu.uuid));
-                devices.chain(drives).chain(self.config.mappings.iter().flat_map(mapping)).collect()
+                let pools = self.config.pools.iter().map(|pool| Part::Pool(pool.uuid));
+                pools
+                    .chain(devices)
+                    .chain(drives)
+                    .chain(self.config.mappings.iter().flat_map(mapping))
+                    .collect()
             }
         }
     }
@@ -457,7 +491,15 @@ impl Control {
                 engine.set_limits(*uuid, *to, self.done(&step, none));
             }
             Step::CloseDevice { uuid, .. } => engine.close_device(*uuid, self.done(&step, none)),
-            Step::RemoveBacking { uuid } => engine.remove_backing(*uuid, self.done(&step, none)),
+            Step::RemoveBacking { uuid, pool } => {
+                engine.remove_backing(*uuid, *pool, self.done(&step, none));
+            }
+            Step::MakePool { pool, is_new } => {
+                engine.make_pool(pool, *is_new, self.done(&step, Some));
+            }
+            Step::OpenPool { pool } => engine.open_pool(pool, self.done(&step, none)),
+            Step::ClosePool { uuid, .. } => engine.close_pool(*uuid, self.done(&step, none)),
+            Step::RemovePool { pool } => engine.remove_pool(pool, self.done(&step, none)),
             Step::CloseMapping { id, .. } => engine.close_mapping(id, self.done(&step, none)),
             Step::OpenMapping { mapping, .. } => {
                 let done = self.done(&step, none);
@@ -514,16 +556,8 @@ impl Control {
     }
 
     fn ended(&mut self, step: &Step, result: Result<Option<Made>, ApiError>) {
-        if let (Step::CreateBacking { device }, Ok(Some(Made::WasThere))) = (step, &result) {
-            let message = format!("LU '{}' found its file where it was", device.name);
-            let subject = Subject::Lu(device.name.clone());
-            self.report(Report {
-                severity: Severity::Warning,
-                subject,
-                kind: "file-found",
-                message,
-                next: Some("it is kept as it is; check what it holds".to_owned()),
-            });
+        if let Ok(Some(Made::WasThere)) = &result {
+            self.was_there(step);
         }
         let mut result = result.map(drop);
         if let (Some(mark), Ok(())) = (mark_of(step), &result) {
@@ -546,8 +580,30 @@ impl Control {
         self.report(Report { severity, subject, kind, message, next });
     }
 
+    /// Something that was to be made is there already, and is kept.
+    fn was_there(&self, step: &Step) {
+        let (subject, kind, message) = match step {
+            Step::CreateBacking { device } => {
+                let what = if device.pool.is_some() { "data in its pool" } else { "file" };
+                let message = format!("LU '{}' found its {what} where it was", device.name);
+                (Subject::Lu(device.name.clone()), "file-found", message)
+            }
+            Step::MakePool { pool, .. } => {
+                let message = format!("pool '{}' found its disks as they were", pool.name);
+                (Subject::Pool(pool.name.clone()), "pool-found", message)
+            }
+            _ => return,
+        };
+        let next = Some("it is kept as it is; check what it holds".to_owned());
+        self.report(Report { severity: Severity::Warning, subject, kind, message, next });
+    }
+
     fn subject_of(&self, part: &Part) -> Subject {
         match part {
+            Part::Pool(uuid) => {
+                let pool = self.config.pools.iter().find(|pool| pool.uuid == *uuid);
+                pool.map_or(Subject::Node, |pool| Subject::Pool(pool.name.clone()))
+            }
             Part::Mapping(id) => Subject::Adapter(id.adapter.clone()),
             Part::Adapter(id) => Subject::Adapter(id.clone()),
             Part::Device(uuid) => {
@@ -591,6 +647,7 @@ impl Control {
             phase: self.phase,
             steps_pending: self.reconciler.steps_pending() as u64,
             failures: self.reconciler.failures().clone(),
+            pools: self.reconciler.actual().pools.keys().copied().collect(),
             devices: self.reconciler.actual().open().collect::<BTreeSet<Uuid>>(),
             mappings: self
                 .reconciler
@@ -649,21 +706,33 @@ impl Control {
 /// What a state asks of this node.
 fn desired(state: &State, cluster: &str) -> Desired {
     let (config, secrets, media) = (state.config(), state.secrets(), state.media());
-    Desired::of(Source { config, secrets, media, cluster })
+    Desired::of(Source { config, secrets, new_pools: state.making(), media, cluster })
+}
+
+fn prepare_restore(config: &Config, request: &ConfigRestore) -> Result<Prepared, ApiError> {
+    let (next, marks, outcome) = ops::restore(config, request)?;
+    let message = format!(
+        "the configuration was restored: {} added, {} changed, {} removed",
+        outcome.added, outcome.changed, outcome.removed
+    );
+    let changed = Changed { restored: Some(outcome), ..Changed::default() };
+    let event = ("config-restored", message);
+    let (subject, library) = (Subject::Node, None);
+    Ok(Prepared { next, marks, library, subject, changed, event })
 }
 
 fn prepare_import(
     config: &Config,
     name: LuName,
-    uuid: Uuid,
+    (uuid, pool): (Uuid, Option<Uuid>),
     change: ImportChange,
 ) -> Result<Prepared, ApiError> {
-    let same = || config.clone();
+    let (same, left) = (|| config.clone(), Leftover::of_lu(pool));
     let (next, mark, kind, message) = match change {
         ImportChange::Begin => {
             ops::lu_name_is_free(config, &name)?;
             let message = format!("an image is being imported for LU '{name}'");
-            (same(), Mark::Importing(uuid), "lu-import-begun", message)
+            (same(), Mark::Importing(uuid, left), "lu-import-begun", message)
         }
         ImportChange::End(request) => {
             let next = ops::lu_create(config, &request, uuid)?;
@@ -672,7 +741,7 @@ fn prepare_import(
         }
         ImportChange::GiveUp => {
             let message = format!("the import of LU '{name}' has ended without it");
-            (same(), Mark::Abandoned(uuid), "lu-import-ended", message)
+            (same(), Mark::Abandoned(uuid, left), "lu-import-ended", message)
         }
     };
     Ok(Prepared { marks: vec![mark], ..Prepared::lu(next, name, kind, message) })
@@ -729,6 +798,10 @@ impl Prepared {
         Prepared { changed, ..Prepared::about(next, subject, kind, message) }
     }
 
+    fn pool(next: Config, name: PoolName, kind: &'static str, message: String) -> Prepared {
+        Prepared::about(next, Subject::Pool(name), kind, message)
+    }
+
     fn client(next: Config, name: ClientName, kind: &'static str, message: String) -> Prepared {
         Prepared::about(next, Subject::Client(name), kind, message)
     }
@@ -775,7 +848,9 @@ fn none(_: ()) -> Option<Made> {
 fn mark_of(step: &Step) -> Option<Mark> {
     match step {
         Step::CreateBacking { device } => Some(Mark::Made(device.uuid)),
-        Step::RemoveBacking { uuid } => Some(Mark::Gone(*uuid)),
+        Step::RemoveBacking { uuid, .. } => Some(Mark::Gone(*uuid)),
+        Step::MakePool { pool, .. } => Some(Mark::Made(pool.uuid)),
+        Step::RemovePool { pool } => Some(Mark::Gone(pool.uuid)),
         _ => None,
     }
 }

@@ -8,6 +8,7 @@
 //!   ├── kv.redb     0600  the desired state
 //!   ├── config.json 0600  the same for people, written after each change, never read
 //!   ├── lus/        0700  UUID.img: the files of LUs
+//!   ├── pools/      0700  UUID.img: disks of pools that are files of the node
 //!   └── run/        0711  api.sock and CLIENT-SLOT.sock
 //! ```
 //!
@@ -59,7 +60,7 @@ impl DataDir {
         let lock = lock(root, &failed)?;
         check_format(root, &failed)?;
         make_directory(&root.join("run"), TRAVERSABLE).map_err(failed)?;
-        for private in ["lus", "media"] {
+        for private in ["lus", "pools", "media"] {
             make_directory(&root.join(private), PRIVATE_DIRECTORY).map_err(failed)?;
         }
         let id = node_id(root, world).map_err(failed)?;
@@ -87,6 +88,10 @@ impl DataDir {
         self.root.join("lus")
     }
 
+    pub fn pools(&self) -> PathBuf {
+        self.root.join("pools")
+    }
+
     pub fn media(&self) -> PathBuf {
         self.root.join("media")
     }
@@ -108,6 +113,11 @@ pub fn api_socket(root: &Path) -> PathBuf {
 /// The file of an LU.
 pub fn lu_file(lus: &Path, uuid: Uuid) -> PathBuf {
     lus.join(format!("{uuid}.img"))
+}
+
+/// The file of a pool's disk.
+pub fn pool_file(pools: &Path, uuid: Uuid) -> PathBuf {
+    pools.join(format!("{uuid}.img"))
 }
 
 /// Makes a directory with exactly these rights, whatever the umask. One that is there keeps its

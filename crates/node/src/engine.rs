@@ -20,7 +20,9 @@ use model::image::ImageUse;
 use model::reservation::Reservations;
 use model::stats::DeviceStats;
 use model::status::{AdapterState, IscsiSession, Session};
-use model::{AdapterId, ApiError, Cache, ImportTold, Limits, MappingId, Severity, Size, Subject};
+use model::{
+    AdapterId, ApiError, Cache, ImportTold, Limits, MappingId, Pool, Severity, Size, Subject,
+};
 use uuid::Uuid;
 
 use crate::import::Import;
@@ -30,16 +32,32 @@ use crate::socket::SocketSpec;
 
 /// The data plane.
 pub trait Engine: Send + Sync {
-    /// Makes the file of an LU in the data directory, sparse, of the device's size. A file that is
-    /// there already is kept, whatever it holds.
+    /// Labels the disks of a new pool, whatever is on them. Disks that are this pool already are
+    /// kept; when it is not new, they must be.
+    fn make_pool(&self, pool: &Pool, is_new: bool, done: Done<Made>);
+
+    /// Opens a pool: fails if a disk is missing, is another's, or is older or newer than what is
+    /// known of it.
+    fn open_pool(&self, pool: &Pool, done: Done<()>);
+
+    /// Closes a pool in which nothing is open.
+    fn close_pool(&self, uuid: Uuid, done: Done<()>);
+
+    /// Takes the labels of a pool off its disks, and deletes those that are files of ours. Disks
+    /// that are not there any more, or have become something else, are left alone.
+    fn remove_pool(&self, pool: &Pool, done: Done<()>);
+
+    /// Makes the file of an LU in the data directory, sparse, of the device's size, or its place in
+    /// its pool. What is there already is kept, whatever it holds.
     fn create_backing(&self, device: &DeviceSpec, done: Done<Made>);
 
-    /// Makes the file of an LU out of an image, durable and verified; answers with its size. What
+    /// Makes an LU out of an image, durable and verified; answers with its size. What
     /// an import that fails leaves is deleted as everything else is, by [`Engine::remove_backing`].
     fn import(&self, import: &Import, tell: Tell, done: Done<Size>);
 
-    /// Deletes the file of an LU or a medium. That it is gone already is success.
-    fn remove_backing(&self, uuid: Uuid, done: Done<()>);
+    /// Deletes the file of an LU or a medium, or gives the slabs of an LU back to its open pool.
+    /// That it is gone already is success.
+    fn remove_backing(&self, uuid: Uuid, pool: Option<Uuid>, done: Done<()>);
 
     /// Opens a device: waits for what a former process left in the kernel, takes its locks, and
     /// fails if the backing is missing, is smaller than the device, or is in use by someone else.
@@ -106,6 +124,8 @@ pub struct Context {
     pub node: Uuid,
     /// Where the files of LUs are: `UUID.img`.
     pub lus: PathBuf,
+    /// Where the files of pools are: `UUID.img`.
+    pub pools: PathBuf,
     /// Where media are.
     pub media: PathBuf,
     /// The CPUs that it may use; all when empty.
@@ -151,11 +171,19 @@ pub enum Made {
 pub struct Snapshot {
     /// Cores that serve requests.
     pub cores: u32,
+    pub pools: BTreeMap<Uuid, PoolStatus>,
     pub devices: BTreeMap<Uuid, DeviceStatus>,
     pub drives: BTreeMap<Uuid, DriveStatus>,
     pub adapters: BTreeMap<AdapterId, AdapterStatus>,
     /// Addresses that iSCSI is served on, with the ports that they have.
     pub portals: Vec<SocketAddr>,
+}
+
+/// An open pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PoolStatus {
+    /// What LUs can be given of each of its disks, and what of that is free.
+    pub disks: BTreeMap<Uuid, (Size, Size)>,
 }
 
 /// An open device.

@@ -20,7 +20,8 @@
 //! | [`import`] | an image as the data of a new LU |
 //! | [`library`] | media: how a file becomes one, what is on it |
 //! | [`pv`] | the disks of the machine, and what is on them |
-//! | [`records`] | what is kept of each LU's reservations and modes |
+//! | [`records`] | what is kept of each LU's reservations and modes, and of each pool's epoch |
+//! | [`room`] | how much room a pool has left |
 //! | [`events`] | the bounded log of what happened |
 //! | [`view`] | what is wanted joined with what is |
 //! | [`connect`] | what to run on the client's side |
@@ -49,6 +50,7 @@ pub mod probe;
 pub mod pv;
 pub mod reconcile;
 pub mod records;
+pub mod room;
 pub mod run;
 pub mod socket;
 pub mod state;

@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 
 use model::stats::{DeviceStats, OpStats, latency_bound_ns};
+use model::{PoolView, Size};
 
 use crate::view::{Picture, Published};
 
@@ -38,10 +39,23 @@ const LATENCY: Family = (
     "Time from taking a request off its ring to its answer, by kind.",
 );
 
+/// The same of a pool; nothing while it is not open.
+type OfPool = (Family, fn(&PoolView) -> Option<Size>);
+
+const POOLS: [OfPool; 3] = [
+    (("viaduct_pool_bytes", "gauge", "What LUs can be given of a pool."), |pool| pool.size),
+    (("viaduct_pool_free_bytes", "gauge", "What no LU has been given yet."), |pool| pool.free),
+    (
+        ("viaduct_pool_virtual_bytes", "gauge", "The sizes of its LUs, as clients see them."),
+        |pool| Some(pool.promised),
+    ),
+];
+
 /// The whole text.
 pub fn text(version: &str, picture: &Picture<'_>, stats: &[DeviceStats]) -> String {
     let mut text = String::new();
     node(&mut text, version, picture);
+    pools(&mut text, picture);
     family(&mut text, INFLIGHT);
     for device in stats {
         let _ = writeln!(text, "{}{{lu=\"{}\"}} {}", INFLIGHT.0, device.lu, device.inflight);
@@ -94,6 +108,20 @@ fn node(text: &mut String, version: &str, picture: &Picture<'_>) {
     }
 }
 
+fn pools(text: &mut String, picture: &Picture<'_>) {
+    let views: Vec<PoolView> =
+        picture.published.config.pools.iter().map(|pool| picture.pool(pool)).collect();
+    for (wanted, value) in POOLS {
+        family(text, wanted);
+        for view in &views {
+            if let Some(size) = value(view) {
+                let (name, pool, bytes) = (wanted.0, &view.pool.name, size.bytes());
+                let _ = writeln!(text, "{name}{{pool=\"{pool}\"}} {bytes}");
+            }
+        }
+    }
+}
+
 fn family(text: &mut String, (name, kind, help): (&str, &str, &str)) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
@@ -120,8 +148,10 @@ mod tests {
 
     use model::stats::OpKind;
 
+    use uuid::Uuid;
+
     use super::*;
-    use crate::engine::Snapshot;
+    use crate::engine::{PoolStatus, Snapshot};
 
     fn rendered() -> String {
         let mut read = OpStats::new(OpKind::Read);
@@ -136,9 +166,26 @@ mod tests {
             held_ns: 1_500_000_000,
             ops,
         }];
-        let (published, snapshot) = (Published::default(), Snapshot::default());
+        let (mut published, mut snapshot) = (Published::default(), Snapshot::default());
+        let config: model::Config = serde_json::from_value(serde_json::json!({
+            "version": 2,
+            "pools": [{"name": "fast", "uuid": Uuid::nil(), "pvs": []}],
+            "lus": [{"name": "web1", "uuid": Uuid::max(), "size": "1GiB", "serial": "a",
+                     "backing": {"kind": "pool", "pool": "fast"}}],
+        }))
+        .unwrap();
+        published.config = config.into();
+        published.pools.insert(Uuid::nil());
+        let disks = [(Uuid::max(), (Size(4096), Size(512)))].into();
+        snapshot.pools.insert(Uuid::nil(), PoolStatus { disks });
         let path = Path::new("/");
-        let picture = Picture { published: &published, snapshot: &snapshot, lus: path, run: path };
+        let picture = Picture {
+            published: &published,
+            snapshot: &snapshot,
+            lus: path,
+            pools: path,
+            run: path,
+        };
         text("1.2.3", &picture, &stats)
     }
 
@@ -147,6 +194,9 @@ mod tests {
         let text = rendered();
         let has = |line: &str| assert!(text.lines().any(|l| l == line), "{line} not in\n{text}");
         has("viaduct_info{version=\"1.2.3\"} 1");
+        has("viaduct_pool_bytes{pool=\"fast\"} 4096");
+        has("viaduct_pool_free_bytes{pool=\"fast\"} 512");
+        has("viaduct_pool_virtual_bytes{pool=\"fast\"} 1073741824");
         has("viaduct_lu_requests_inflight{lu=\"web1\"} 2");
         has("viaduct_lu_held_total{lu=\"web1\"} 3");
         has("viaduct_lu_held_seconds_total{lu=\"web1\"} 1.5");

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cluster::{Actual, Desired, Part, Plan, Step, Wait, plan};
-use model::ApiError;
+use model::{ApiError, Leftover};
 use uuid::Uuid;
 
 /// Steps under way at one time.
@@ -58,7 +58,7 @@ pub struct Reconciler {
 
 impl Reconciler {
     /// A node that has just started: nothing runs, and these files are known.
-    pub fn new(made: BTreeSet<Uuid>, leftovers: BTreeSet<Uuid>) -> Reconciler {
+    pub fn new(made: BTreeSet<Uuid>, leftovers: BTreeMap<Uuid, Leftover>) -> Reconciler {
         Reconciler {
             desired: Desired::default(),
             actual: Actual { made, leftovers, ..Actual::default() },
@@ -67,8 +67,8 @@ impl Reconciler {
         }
     }
 
-    /// From now on this is wanted; LUs in `leftovers` were removed.
-    pub fn want(&mut self, desired: Desired, leftovers: &BTreeSet<Uuid>) {
+    /// From now on this is wanted; what is in `leftovers` was removed.
+    pub fn want(&mut self, desired: Desired, leftovers: &BTreeMap<Uuid, Leftover>) {
         self.desired = desired;
         self.actual.leftovers.clone_from(leftovers);
         self.actual.failed.clear();
@@ -173,13 +173,14 @@ mod tests {
                 "mappings":[{"lu":"a","client":"vm1","via":"vhost-user-blk","slot":2}]}"#,
         )
         .unwrap();
-        let (secrets, media) = (&Secrets::new(), &BTreeMap::new());
-        Desired::of(cluster::Source { config: &config, secrets, media, cluster: "test" })
+        let (secrets, media, new_pools) = (&Secrets::new(), &BTreeMap::new(), &BTreeSet::new());
+        let config = &config;
+        Desired::of(cluster::Source { config, secrets, new_pools, media, cluster: "test" })
     }
 
     fn reconciler() -> Reconciler {
-        let mut reconciler = Reconciler::new(BTreeSet::new(), BTreeSet::new());
-        reconciler.want(wanted(), &BTreeSet::new());
+        let mut reconciler = Reconciler::new(BTreeSet::new(), BTreeMap::new());
+        reconciler.want(wanted(), &BTreeMap::new());
         reconciler
     }
 
@@ -251,11 +252,11 @@ mod tests {
         let steps = reconciler.next(at(0));
         reconciler.ended(&steps[0], Err(ApiError::failed("no")), at(0));
         assert_eq!(reconciler.next(at(0)), []);
-        reconciler.want(wanted(), &BTreeSet::new());
+        reconciler.want(wanted(), &BTreeMap::new());
         let again = reconciler.next(at(0));
         assert_eq!(again.len(), 1);
         reconciler.ended(&again[0], Err(ApiError::failed("no")), at(0));
-        reconciler.want(Desired::default(), &BTreeSet::new());
+        reconciler.want(Desired::default(), &BTreeMap::new());
         assert_eq!(reconciler.next(at(0)), []);
         assert!(reconciler.failures().is_empty());
         assert_eq!(reconciler.settled(&parts()), Settled::Yes);
@@ -269,8 +270,8 @@ mod tests {
             let uuid = Uuid::from_u128(1000 + number);
             desired.devices.insert(uuid, cluster::DeviceSpec { uuid, ..one.clone() });
         }
-        let mut reconciler = Reconciler::new(BTreeSet::new(), BTreeSet::new());
-        reconciler.want(desired, &BTreeSet::new());
+        let mut reconciler = Reconciler::new(BTreeSet::new(), BTreeMap::new());
+        reconciler.want(desired, &BTreeMap::new());
         let first = reconciler.next(at(0));
         assert_eq!(first.len(), STEPS_IN_FLIGHT_MAX);
         reconciler.ended(&first[0], Ok(()), at(0));

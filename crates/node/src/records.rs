@@ -1,6 +1,10 @@
-//! What is kept of each LU's shared state, across restarts: a value for each LU in `kv`, under
-//! `/lu/UUID/state`. What is in it is the plane's business; when it is kept and forgotten is said
-//! here.
+//! What the plane keeps across restarts: a value for each LU and each pool in `kv`. What is in it
+//! is the plane's business; when it is kept and forgotten is said here.
+//!
+//! | key | value |
+//! |---|---|
+//! | `/lu/UUID/state` | the LU's reservations and modes |
+//! | `/pool/UUID/epoch` | the epoch that the pool was last opened with |
 //!
 //! A value may be written once more for an LU that was just removed, by a session that ends. It is
 //! swept away at the next start.
@@ -14,14 +18,21 @@ use uuid::Uuid;
 
 use crate::state::unavailable;
 
-const PREFIX: &str = "/lu/";
-const STATE: &str = "/state";
+/// Before the UUID in a key, and behind it.
+const KEYS: [(&str, &str); 2] = [("/lu/", "/state"), ("/pool/", "/epoch")];
+
+/// What a value is kept of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Record {
+    Lu(Uuid),
+    Pool(Uuid),
+}
 
 /// Where the plane keeps what must not be forgotten. Every call may block.
 pub trait Records: Send + Sync {
-    fn read(&self, lu: Uuid) -> Result<Option<Vec<u8>>, ApiError>;
+    fn read(&self, of: Record) -> Result<Option<Vec<u8>>, ApiError>;
     /// Durable when it returns.
-    fn write(&self, lu: Uuid, value: Vec<u8>) -> Result<(), ApiError>;
+    fn write(&self, of: Record, value: Vec<u8>) -> Result<(), ApiError>;
 }
 
 #[derive(Clone)]
@@ -32,14 +43,16 @@ impl KvRecords {
         Self(kv)
     }
 
-    /// Forgets LUs that are not there any more.
+    /// Forgets LUs and pools that are not there any more.
     pub fn sweep(&self, present: &BTreeSet<Uuid>) -> Result<(), ApiError> {
-        for entry in range_all(self.0.as_ref(), PREFIX).map_err(unavailable)? {
-            let lu = entry.key.strip_prefix(PREFIX).and_then(|key| key.strip_suffix(STATE));
-            let lu = lu.and_then(|lu| Uuid::parse_str(lu).ok());
-            if lu.is_some_and(|lu| !present.contains(&lu)) {
-                let gone = Transaction::new().delete(&entry.key);
-                self.0.transact(&gone).map_err(unavailable)?;
+        for (before, behind) in KEYS {
+            for entry in range_all(self.0.as_ref(), before).map_err(unavailable)? {
+                let uuid = entry.key.strip_prefix(before).and_then(|key| key.strip_suffix(behind));
+                let uuid = uuid.and_then(|uuid| Uuid::parse_str(uuid).ok());
+                if uuid.is_some_and(|uuid| !present.contains(&uuid)) {
+                    let gone = Transaction::new().delete(&entry.key);
+                    self.0.transact(&gone).map_err(unavailable)?;
+                }
             }
         }
         Ok(())
@@ -47,19 +60,23 @@ impl KvRecords {
 }
 
 impl Records for KvRecords {
-    fn read(&self, lu: Uuid) -> Result<Option<Vec<u8>>, ApiError> {
-        let entry = self.0.get(&key(lu)).map_err(unavailable)?;
+    fn read(&self, of: Record) -> Result<Option<Vec<u8>>, ApiError> {
+        let entry = self.0.get(&key(of)).map_err(unavailable)?;
         Ok(entry.map(|entry| entry.value))
     }
 
-    fn write(&self, lu: Uuid, value: Vec<u8>) -> Result<(), ApiError> {
-        let transaction = Transaction::new().put(key(lu), value);
+    fn write(&self, of: Record, value: Vec<u8>) -> Result<(), ApiError> {
+        let transaction = Transaction::new().put(key(of), value);
         self.0.transact(&transaction).map(drop).map_err(unavailable)
     }
 }
 
-fn key(lu: Uuid) -> String {
-    format!("{PREFIX}{lu}{STATE}")
+fn key(of: Record) -> String {
+    let ((before, behind), uuid) = match of {
+        Record::Lu(uuid) => (KEYS[0], uuid),
+        Record::Pool(uuid) => (KEYS[1], uuid),
+    };
+    format!("{before}{uuid}{behind}")
 }
 
 #[cfg(test)]
@@ -76,12 +93,17 @@ mod tests {
         let clock: kv::embedded::Clock = Arc::new(|| Duration::ZERO);
         let kv = Embedded::create(MemoryBacking::default(), clock).unwrap();
         let records = KvRecords::new(Arc::new(kv));
-        let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let (one, other) = (Record::Lu(Uuid::from_u128(1)), Record::Lu(Uuid::from_u128(2)));
+        let (pool, old) = (Record::Pool(Uuid::from_u128(1)), Record::Pool(Uuid::from_u128(3)));
         assert_eq!(records.read(one).unwrap(), None);
         records.write(one, b"first".to_vec()).unwrap();
         records.write(one, b"second".to_vec()).unwrap();
         records.write(other, b"other".to_vec()).unwrap();
-        records.sweep(&[one].into()).unwrap();
+        records.write(pool, b"pool".to_vec()).unwrap();
+        records.write(old, b"old".to_vec()).unwrap();
+        records.sweep(&[Uuid::from_u128(1)].into()).unwrap();
+        assert_eq!(records.read(pool).unwrap().as_deref(), Some(&b"pool"[..]));
+        assert_eq!(records.read(old).unwrap(), None);
         assert_eq!(records.read(one).unwrap().as_deref(), Some(&b"second"[..]));
         assert_eq!(records.read(other).unwrap(), None);
     }

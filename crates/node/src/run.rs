@@ -95,10 +95,12 @@ impl Node {
         let (sender, messages) = mpsc::channel();
         let (tell, told) = mpsc::channel();
         let report = reporter(&sender);
-        let (node, lus, media) = (directory.id(), directory.lus(), directory.media());
+        let (node, lus, pools) = (directory.id(), directory.lus(), directory.pools());
+        let media = directory.media();
         let Options { cores, iscsi, .. } = options;
         let (records, boot) = (Arc::new(records), world::boot_id());
-        let engine = engine(Context { node, lus, media, cores, iscsi, report, records, boot })?;
+        let engine =
+            engine(Context { node, lus, pools, media, cores, iscsi, report, records, boot })?;
         let published = Arc::new(RwLock::new(Arc::new(Published::default())));
         let api = Api {
             info: Arc::new(info(&directory, world.as_ref(), http)),
@@ -129,12 +131,8 @@ impl Node {
             control.on_running(Box::new(move || running.send(Told::Running).unwrap_or_default()));
         let control_thread = world::spawn("viaduct-control", move || control.run(&messages))
             .map_err(|error| ApiError::failed(format!("cannot start a thread: {error}")))?;
-        let serving = listeners.serve(
-            api,
-            Box::new(move |name| {
-                let _ = tell.send(Told::Signal(name));
-            }),
-        )?;
+        let signal = move |name| tell.send(Told::Signal(name)).unwrap_or_default();
+        let serving = listeners.serve(api, Box::new(signal))?;
         Ok(Node {
             control: sender,
             control_thread,
@@ -230,7 +228,9 @@ fn open_kv(path: &Path, world: &Arc<dyn World>) -> Result<Arc<dyn Kv>, ApiError>
 fn tidy(state: &State, records: &KvRecords, directory: &DataDir) -> Result<(), ApiError> {
     let config = state.config();
     let lus = config.lus.iter().map(|lu| lu.uuid);
-    records.sweep(&lus.chain(config.drives.iter().map(|drive| drive.uuid)).collect())?;
+    let pools = config.pools.iter().map(|pool| pool.uuid);
+    let drives = config.drives.iter().map(|drive| drive.uuid);
+    records.sweep(&lus.chain(drives).chain(pools).collect())?;
     let known = state.media().values().map(|medium| medium.uuid).collect();
     crate::import::tidy(&directory.lus()).map_err(|error| {
         ApiError::failed(format!("cannot tidy {}: {error}", directory.lus().display()))
@@ -245,6 +245,7 @@ fn info(directory: &DataDir, world: &dyn World, http: Option<SocketAddr>) -> Inf
         version: env!("CARGO_PKG_VERSION"),
         data: directory.root().to_path_buf(),
         lus: directory.lus(),
+        pools: directory.pools(),
         media: directory.media(),
         run: directory.run(),
         http: http.map(|address| address.to_string()),

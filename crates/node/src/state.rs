@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`ops`] | each change, from configuration to configuration, with what it refuses |
+//! | [`pools`] | the same for pools |
 //! | [`optical`] | the same for drives and media |
 //! | [`validate`] | what must hold of every configuration, however it came about |
 //! | here | how a configuration is kept: one key per object, changed by compare-and-set |
@@ -12,12 +13,13 @@
 //! | key | value |
 //! |---|---|
 //! | `/config/head` | version of the document and G |
-//! | `/config/G/lu/NAME`, `/config/G/drive/NAME`, `/config/G/client/NAME` | the object |
+//! | `/config/G/pool/NAME`, `/config/G/lu/NAME`, `/config/G/drive/NAME`, `/config/G/client/NAME` | the object |
 //! | `/config/G/mapping/CLIENT/SLOT/LUN` | the object |
 //! | `/config/G/secret/CLIENT` | the client's CHAP secrets, which are in no other value |
-//! | `/node/ID/made/UUID` | the LU's file was made on this node |
-//! | `/node/ID/importing/UUID` | an image is being copied into the file of an LU to be |
-//! | `/node/ID/leftover/UUID` | the LU or medium was removed; its file is to be deleted |
+//! | `/node/ID/made/UUID` | the LU or the pool was made on this node |
+//! | `/node/ID/making/UUID` | the pool was asked for on this node, and is not made yet |
+//! | `/node/ID/importing/UUID` | an image is being copied into an LU to be; what will be left of it |
+//! | `/node/ID/leftover/UUID` | the LU, medium or pool was removed; what is left: nothing said is a file |
 //! | `/node/ID/medium/NAME` | a medium of the node's library |
 //!
 //! Every change compares the head and writes it again, so two writers cannot both win. A change
@@ -26,6 +28,7 @@
 
 pub mod ops;
 pub mod optical;
+pub mod pools;
 pub mod validate;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,8 +39,8 @@ use kv::{
 };
 use model::config::CONFIG_VERSION;
 use model::{
-    ApiError, ChapSecrets, Client, ClientName, Config, Drive, Lu, Mapping, Medium, MediumName,
-    Secrets,
+    ApiError, ChapSecrets, Client, ClientName, Config, Drive, Leftover, Lu, Mapping, Medium,
+    MediumName, Pool, Secrets,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -69,20 +72,23 @@ pub struct State {
     config: Config,
     secrets: Arc<Secrets>,
     made: BTreeSet<Uuid>,
-    leftovers: BTreeSet<Uuid>,
+    making: BTreeSet<Uuid>,
+    leftovers: BTreeMap<Uuid, Leftover>,
     media: Arc<Media>,
 }
 
-/// A note about a file that goes into `kv` together with a change or by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A note about something made that goes into `kv` together with a change or by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mark {
-    /// An image is being copied into the LU's file, and nobody knows the LU yet.
-    Importing(Uuid),
-    /// That will never be an LU: the file is to be deleted.
-    Abandoned(Uuid),
+    /// An image is being copied into the LU, which nobody knows yet.
+    Importing(Uuid, Leftover),
+    /// That will never be an LU: what there is of it is to be deleted.
+    Abandoned(Uuid, Leftover),
+    /// Disks are about to become a pool, and what is on them may be lost.
+    Making(Uuid),
     Made(Uuid),
-    Leftover(Uuid),
-    /// The file is deleted.
+    Leftover(Uuid, Leftover),
+    /// It is deleted.
     Gone(Uuid),
 }
 
@@ -92,15 +98,16 @@ impl State {
         let (head, mut config) = read_config(kv.as_ref())?;
         let secrets = Arc::new(std::mem::take(&mut config.secrets));
         let uuids = |kind: &str| read_uuids(kv.as_ref(), &format!("/node/{node}/{kind}/"));
-        let (made, leftovers) = (uuids("made")?, uuids("leftover")?);
+        let noted = |kind: &str| read_leftovers(kv.as_ref(), &format!("/node/{node}/{kind}/"));
+        let (made, making, leftovers) = (uuids("made")?, uuids("making")?, noted("leftover")?);
         let entries = range_all(kv.as_ref(), &format!("/node/{node}/medium/"));
         let media: Vec<Medium> = decode_all(&entries.map_err(unavailable)?)?;
         let media = Arc::new(media.into_iter().map(|it| (it.name.clone(), it)).collect());
-        let importing = uuids("importing")?;
-        let mut state = State { kv, node, head, config, secrets, made, leftovers, media };
+        let importing = noted("importing")?;
+        let mut state = State { kv, node, head, config, secrets, made, making, leftovers, media };
         // Who copied is gone, and what is there is half an LU.
-        for uuid in importing {
-            state.mark(Mark::Abandoned(uuid))?;
+        for (uuid, leftover) in importing {
+            state.mark(Mark::Abandoned(uuid, leftover))?;
         }
         Ok(state)
     }
@@ -117,7 +124,12 @@ impl State {
         &self.made
     }
 
-    pub fn leftovers(&self) -> &BTreeSet<Uuid> {
+    /// Pools that were asked for and are not made yet.
+    pub fn making(&self) -> &BTreeSet<Uuid> {
+        &self.making
+    }
+
+    pub fn leftovers(&self) -> &BTreeMap<Uuid, Leftover> {
         &self.leftovers
     }
 
@@ -135,11 +147,11 @@ impl State {
 
     /// A medium is forgotten, and its file is to be deleted.
     pub fn remove_medium(&mut self, medium: &Medium) -> Result<(), ApiError> {
-        let mark = Mark::Leftover(medium.uuid);
+        let marks = [Mark::Leftover(medium.uuid, Leftover::File)];
         let transaction = Transaction::new().delete(self.medium_key(&medium.name));
-        self.keep_config(self.with_marks(transaction, &[mark]))?;
+        self.keep_config(self.with_marks(transaction, &marks)?)?;
         Arc::make_mut(&mut self.media).remove(&medium.name);
-        self.note(&[mark]);
+        self.note(&marks);
         Ok(())
     }
 
@@ -163,8 +175,12 @@ impl State {
         validate::config(&next)?;
         let added = std::mem::take(&mut next.secrets);
         let secrets = kept_secrets(&next, &self.secrets, added);
-        if let Some(lu) = next.lus.iter().find(|lu| self.leftovers.contains(&lu.uuid)) {
-            return Err(ApiError::not_now(format!("LU '{}' is still being removed", lu.name))
+        let is_going = |uuid: &Uuid| self.leftovers.contains_key(uuid);
+        let lu =
+            next.lus.iter().find(|lu| is_going(&lu.uuid)).map(|lu| format!("LU '{}'", lu.name));
+        let pool = next.pools.iter().find(|pool| is_going(&pool.uuid));
+        if let Some(thing) = lu.or_else(|| pool.map(|pool| format!("pool '{}'", pool.name))) {
+            return Err(ApiError::not_now(format!("{thing} is still being removed"))
                 .then("run the command again in a moment"));
         }
         let before = objects(&self.config, &self.secrets)?;
@@ -196,9 +212,10 @@ impl State {
 
     /// Notes what became of a file.
     pub fn mark(&mut self, mark: Mark) -> Result<(), ApiError> {
-        let transaction = self.with_marks(Transaction::new(), &[mark]);
+        let marks = [mark];
+        let transaction = self.with_marks(Transaction::new(), &marks)?;
         self.kv.transact(&transaction).map_err(unavailable)?;
-        self.note(&[mark]);
+        self.note(&marks);
         Ok(())
     }
 
@@ -222,7 +239,7 @@ impl State {
         let (few, many) = marks.split_at(marks.len().min(4));
         let revision = self.switch(Transaction::new(), next, few)?;
         for batch in many.chunks(BATCH) {
-            let transaction = self.with_marks(Transaction::new(), batch);
+            let transaction = self.with_marks(Transaction::new(), batch)?;
             self.kv.transact(&transaction).map_err(unavailable)?;
         }
         let old = std::mem::replace(&mut self.head, next).generation;
@@ -239,7 +256,7 @@ impl State {
         marks: &[Mark],
     ) -> Result<Revision, ApiError> {
         let transaction = self
-            .with_marks(transaction, marks)
+            .with_marks(transaction, marks)?
             .unchanged(HEAD, self.config.revision)
             .put(HEAD, encode(&head)?);
         match self.kv.transact(&transaction).map_err(unavailable)? {
@@ -259,32 +276,46 @@ impl State {
         Ok(())
     }
 
-    fn with_marks(&self, transaction: Transaction, marks: &[Mark]) -> Transaction {
-        let key = |kind: &str, uuid: Uuid| format!("/node/{}/{kind}/{uuid}", self.node);
-        marks.iter().fold(transaction, |txn, mark| match *mark {
-            Mark::Importing(uuid) => txn.put(key("importing", uuid), ""),
-            Mark::Made(uuid) => txn.put(key("made", uuid), "").delete(key("importing", uuid)),
-            Mark::Leftover(uuid) => txn.put(key("leftover", uuid), ""),
-            Mark::Abandoned(uuid) => {
-                txn.put(key("leftover", uuid), "").delete(key("importing", uuid))
-            }
-            Mark::Gone(uuid) => txn.delete(key("made", uuid)).delete(key("leftover", uuid)),
+    fn with_marks(&self, txn: Transaction, marks: &[Mark]) -> Result<Transaction, ApiError> {
+        let key = |kind: &str, uuid: &Uuid| format!("/node/{}/{kind}/{uuid}", self.node);
+        marks.iter().try_fold(txn, |txn, mark| {
+            Ok(match mark {
+                Mark::Importing(uuid, left) => txn.put(key("importing", uuid), noted(left)?),
+                Mark::Making(uuid) => txn.put(key("making", uuid), ""),
+                Mark::Made(uuid) => {
+                    let txn = txn.delete(key("importing", uuid)).delete(key("making", uuid));
+                    txn.put(key("made", uuid), "")
+                }
+                Mark::Leftover(uuid, left) => txn.put(key("leftover", uuid), noted(left)?),
+                Mark::Abandoned(uuid, left) => {
+                    txn.put(key("leftover", uuid), noted(left)?).delete(key("importing", uuid))
+                }
+                Mark::Gone(uuid) => {
+                    let txn = txn.delete(key("made", uuid)).delete(key("making", uuid));
+                    txn.delete(key("leftover", uuid))
+                }
+            })
         })
     }
 
     fn note(&mut self, marks: &[Mark]) {
         for mark in marks {
-            match *mark {
-                Mark::Importing(_) => {}
-                Mark::Made(uuid) => {
-                    self.made.insert(uuid);
+            match mark {
+                Mark::Importing(..) => {}
+                Mark::Making(uuid) => {
+                    self.making.insert(*uuid);
                 }
-                Mark::Leftover(uuid) | Mark::Abandoned(uuid) => {
-                    self.leftovers.insert(uuid);
+                Mark::Made(uuid) => {
+                    self.making.remove(uuid);
+                    self.made.insert(*uuid);
+                }
+                Mark::Leftover(uuid, left) | Mark::Abandoned(uuid, left) => {
+                    self.leftovers.insert(*uuid, left.clone());
                 }
                 Mark::Gone(uuid) => {
-                    self.made.remove(&uuid);
-                    self.leftovers.remove(&uuid);
+                    self.made.remove(uuid);
+                    self.making.remove(uuid);
+                    self.leftovers.remove(uuid);
                 }
             }
         }
@@ -322,6 +353,7 @@ fn read_config(kv: &dyn Kv) -> Result<(Head, Config), ApiError> {
         let mut config = Config {
             version: CONFIG_VERSION,
             revision: entry.mod_revision,
+            pools: decode_all::<Pool>(&list("pool")?)?,
             lus: decode_all::<Lu>(&list("lu")?)?,
             drives: decode_all::<Drive>(&list("drive")?)?,
             clients: decode_all::<Client>(&list("client")?)?,
@@ -331,7 +363,8 @@ fn read_config(kv: &dyn Kv) -> Result<(Head, Config), ApiError> {
         let again = kv.get(HEAD).map_err(unavailable)?;
         if again.is_some_and(|again| again.mod_revision == entry.mod_revision) {
             config.sort();
-            return Ok((head, config));
+            // What an older program wrote is written by this one from now on.
+            return Ok((Head { version: CONFIG_VERSION, ..head }, config));
         }
     }
     Err(ApiError::not_now("the configuration changes faster than it can be read"))
@@ -368,16 +401,34 @@ fn kept_secrets(config: &Config, before: &Secrets, added: Secrets) -> Secrets {
 
 fn read_uuids(kv: &dyn Kv, prefix: &str) -> Result<BTreeSet<Uuid>, ApiError> {
     let entries = range_all(kv, prefix).map_err(unavailable)?;
-    let uuid = |entry: &Entry| {
-        let text = entry.key.strip_prefix(prefix).unwrap_or_default();
-        Uuid::parse_str(text).map_err(|_| damaged(&entry.key, "is no UUID"))
+    entries.iter().map(|entry| uuid_of(entry, prefix)).collect()
+}
+
+fn read_leftovers(kv: &dyn Kv, prefix: &str) -> Result<BTreeMap<Uuid, Leftover>, ApiError> {
+    let entries = range_all(kv, prefix).map_err(unavailable)?;
+    let leftover = |entry: &Entry| match entry.value[..] {
+        [] => Ok(Leftover::File),
+        _ => decode(entry),
     };
-    entries.iter().map(uuid).collect()
+    entries.iter().map(|entry| Ok((uuid_of(entry, prefix)?, leftover(entry)?))).collect()
+}
+
+/// A file is noted without a word.
+fn noted(leftover: &Leftover) -> Result<Vec<u8>, ApiError> {
+    if *leftover == Leftover::File { Ok(Vec::new()) } else { encode(leftover) }
+}
+
+fn uuid_of(entry: &Entry, prefix: &str) -> Result<Uuid, ApiError> {
+    let text = entry.key.strip_prefix(prefix).unwrap_or_default();
+    Uuid::parse_str(text).map_err(|_| damaged(&entry.key, "is no UUID"))
 }
 
 /// Every object under its key, without the generation.
 fn objects(config: &Config, secrets: &Secrets) -> Result<BTreeMap<String, Vec<u8>>, ApiError> {
     let mut objects = BTreeMap::new();
+    for pool in &config.pools {
+        objects.insert(format!("pool/{}", pool.name), encode(pool)?);
+    }
     for lu in &config.lus {
         objects.insert(format!("lu/{}", lu.name), encode(lu)?);
     }

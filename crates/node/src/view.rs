@@ -6,19 +6,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cluster::Part;
+use model::pool::PoolDisk;
 use model::status::{
     AdapterState, ClientView, IscsiView, LuState, LuView, MappingView, Phase, Problem,
 };
 use model::target::target_name;
 use model::{
-    Backing, Client, Config, Drive, DriveView, Lu, Mapping, MappingId, MediumName, Secrets,
-    Subject, Tray, Via,
+    Backing, Client, Config, Drive, DriveView, Lu, Mapping, MappingId, MediumName, Pool, PoolPv,
+    PoolView, PvPlace, Secrets, Size, Subject, Tray, Via,
 };
 use uuid::Uuid;
 
-use crate::datadir::lu_file;
-use crate::engine::{AdapterStatus, Health, Snapshot, Trouble};
+use crate::datadir::{lu_file, pool_file};
+use crate::engine::{AdapterStatus, Health, PoolStatus, Snapshot, Trouble};
 use crate::reconcile::Failure;
+use crate::room::Room;
 use crate::socket;
 use crate::state::Media;
 use crate::state::optical::no_medium;
@@ -32,6 +34,7 @@ pub struct Published {
     pub phase: Phase,
     pub steps_pending: u64,
     pub failures: BTreeMap<Part, Failure>,
+    pub pools: BTreeSet<Uuid>,
     pub devices: BTreeSet<Uuid>,
     pub mappings: BTreeSet<MappingId>,
     /// Only for who asks for them by name.
@@ -48,6 +51,7 @@ impl Default for Published {
             phase: Phase::Starting,
             steps_pending: 0,
             failures: BTreeMap::new(),
+            pools: BTreeSet::new(),
             devices: BTreeSet::new(),
             mappings: BTreeSet::new(),
             secrets: Arc::default(),
@@ -62,6 +66,7 @@ pub struct Picture<'a> {
     pub published: &'a Published,
     pub snapshot: &'a Snapshot,
     pub lus: &'a Path,
+    pub pools: &'a Path,
     pub run: &'a Path,
 }
 
@@ -69,7 +74,10 @@ impl Picture<'_> {
     pub fn lu(&self, lu: &Lu) -> LuView {
         let part = Part::Device(lu.uuid);
         let is_open = self.published.devices.contains(&lu.uuid);
-        let failure = self.published.failures.get(&part);
+        let failures = &self.published.failures;
+        // Without its pool it is nowhere.
+        let pool = self.config().pool_of(lu).map(|pool| Part::Pool(pool.uuid));
+        let failure = failures.get(&part).or_else(|| failures.get(&pool?));
         let status = self.snapshot.devices.get(&lu.uuid);
         let subject = || Subject::Lu(lu.name.clone());
         let trouble = status.and_then(|status| status.problem.as_ref());
@@ -83,7 +91,7 @@ impl Picture<'_> {
         let path = match &lu.backing {
             Backing::File => Some(lu_file(self.lus, lu.uuid).to_string_lossy().into_owned()),
             Backing::Adopted { path } => Some(path.clone()),
-            Backing::Memory | Backing::Null => None,
+            Backing::Pool { .. } | Backing::Memory | Backing::Null => None,
         };
         LuView {
             lu: lu.clone(),
@@ -93,6 +101,46 @@ impl Picture<'_> {
             mapped_to: self.config().mappings_of_lu(&lu.name).map(Mapping::id).collect(),
             problem: problem(failure, trouble, subject),
         }
+    }
+
+    pub fn pool(&self, pool: &Pool) -> PoolView {
+        let is_open = self.published.pools.contains(&pool.uuid);
+        let failure = self.published.failures.get(&Part::Pool(pool.uuid));
+        let status = self.snapshot.pools.get(&pool.uuid).filter(|_| is_open);
+        let state = match (is_open, failure) {
+            (true, _) => LuState::Online,
+            (false, Some(_)) => LuState::Failed,
+            (false, None) => LuState::Pending,
+        };
+        let disks = || status.iter().flat_map(|status| status.disks.values());
+        let sum = |of: fn(&(Size, Size)) -> Size| {
+            status.map(|_| Size(disks().map(|disk| of(disk).bytes()).sum()))
+        };
+        let (size, free) = (sum(|(size, _)| *size), sum(|(_, free)| *free));
+        let lus = || self.config().lus_in(&pool.name);
+        let promised = Size(lus().map(|lu| lu.size.bytes()).sum());
+        let full = problem(failure, None, || Subject::Pool(pool.name.clone()));
+        PoolView {
+            pool: pool.clone(),
+            state,
+            size,
+            free,
+            granted: size.zip(free).map(|(size, free)| Size(size.bytes() - free.bytes())),
+            promised,
+            overcommit: size.map(|size| ratio(promised, size)),
+            lus: lus().map(|lu| lu.name.clone()).collect(),
+            disks: pool.pvs.iter().map(|pv| self.pool_disk(pv, status)).collect(),
+            problem: full.or_else(|| shortage(pool, size?, free?)),
+        }
+    }
+
+    fn pool_disk(&self, pv: &PoolPv, status: Option<&PoolStatus>) -> PoolDisk {
+        let path = match &pv.place {
+            PvPlace::Path { path } => path.clone(),
+            PvPlace::File { .. } => pool_file(self.pools, pv.uuid).to_string_lossy().into_owned(),
+        };
+        let (size, free) = status.and_then(|status| status.disks.get(&pv.uuid)).copied().unzip();
+        PoolDisk { uuid: pv.uuid, path, size, free }
     }
 
     pub fn drive(&self, drive: &Drive) -> DriveView {
@@ -183,10 +231,13 @@ impl Picture<'_> {
 
     /// Everything that is not as it should be.
     pub fn problems(&self) -> Vec<Problem> {
+        let pools = self.config().pools.iter().filter_map(|pool| self.pool(pool).problem);
         let lus = self.config().lus.iter().filter_map(|lu| self.lu(lu).problem);
         let drives = self.config().drives.iter().filter_map(|drive| self.drive(drive).problem);
         let mappings = self.config().mappings.iter();
-        lus.chain(drives)
+        pools
+            .chain(lus)
+            .chain(drives)
             .chain(mappings.filter_map(|mapping| self.mapping(mapping).problem))
             .collect()
     }
@@ -205,6 +256,17 @@ impl Picture<'_> {
     fn config(&self) -> &Config {
         &self.published.config
     }
+}
+
+/// To hundredths, which is what anybody looks at.
+fn ratio(promised: Size, size: Size) -> f64 {
+    (promised.bytes() as f64 / size.bytes().max(1) as f64 * 100.0).round() / 100.0
+}
+
+/// What is said of a pool that has little left.
+fn shortage(pool: &Pool, size: Size, free: Size) -> Option<Problem> {
+    let Trouble { message, next } = Room::of(size, free).trouble(&pool.name, free)?;
+    Some(Problem { subject: Subject::Pool(pool.name.clone()), message, next })
 }
 
 fn problem(

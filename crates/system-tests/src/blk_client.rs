@@ -46,6 +46,19 @@ pub struct Round {
     pub violations: Vec<String>,
 }
 
+/// Servers that were killed under a load, and what the load was.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Churned {
+    pub kills: u64,
+    pub writes: u64,
+    pub reads: u64,
+    /// Blocks that were discarded or zeroed.
+    pub erased: u64,
+    pub flushes: u64,
+    /// What was not as it should be.
+    pub violations: Vec<String>,
+}
+
 impl Round {
     /// How long the client waited although the dead process had nothing left in the kernel.
     pub fn stall_ms(&self) -> u64 {

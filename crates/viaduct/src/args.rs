@@ -12,8 +12,8 @@ use clap_complete::Shell;
 use model::lu::NewBacking;
 use model::status::ConnectFor;
 use model::{
-    ApiError, BlockSize, Cache, ClientName, Iqn, LuName, MediumName, Nqn, PortalAddress, Size,
-    Slot, SocketOwner, Via,
+    ApiError, BlockSize, Cache, ClientName, Iqn, LuName, MediumName, Nqn, PoolName, PortalAddress,
+    Size, Slot, SocketOwner, Via,
 };
 
 pub use limits::LimitArgs;
@@ -54,6 +54,9 @@ pub enum Command {
     /// Logical units: virtual disks
     #[command(subcommand)]
     Lu(Lu),
+    /// Pools: disks that LUs are cut from
+    #[command(subcommand)]
+    Pool(Pool),
     /// Physical volumes: the disks of this machine
     #[command(subcommand)]
     Pv(Pv),
@@ -243,9 +246,12 @@ pub struct LuCreate {
     pub look: Look,
     #[command(flatten)]
     pub limits: LimitArgs,
-    /// Where the blocks are
-    #[arg(long, value_enum, default_value_t = BackingKind::File)]
-    pub backing: BackingKind,
+    /// Cut it from this pool
+    #[arg(long, conflicts_with = "backing")]
+    pub pool: Option<PoolName>,
+    /// Where the blocks are, without a pool [default: file]
+    #[arg(long, value_enum)]
+    pub backing: Option<BackingKind>,
 }
 
 #[derive(Debug, Args)]
@@ -335,6 +341,38 @@ pub struct LuResize {
     /// Let it become smaller, which cuts off what lies behind the new end
     #[arg(long)]
     pub shrink: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Pool {
+    /// Make a pool
+    Create(PoolCreate),
+    /// List pools
+    Ls,
+    /// Show one pool
+    Show { name: PoolName },
+    /// Remove a pool that has no LUs
+    Rm { name: PoolName },
+}
+
+#[derive(Debug, Args)]
+pub struct PoolCreate {
+    pub name: PoolName,
+    /// A disk or a file that is there; may be given several times
+    #[arg(long, value_name = "PATH", required_unless_present = "size", conflicts_with = "size")]
+    pub pv: Vec<PathBuf>,
+    /// A sparse file of this size in the data directory
+    #[arg(long)]
+    pub size: Option<Size>,
+    /// What an LU is given at a time [default: 16MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub slab_size: Option<Size>,
+    /// What an LU cuts that into [default: 256KiB]
+    #[arg(long, value_name = "SIZE")]
+    pub extent_size: Option<Size>,
+    /// Take disks that hold data, which is lost
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Debug, Subcommand)]

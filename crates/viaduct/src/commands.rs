@@ -20,7 +20,7 @@ use crate::args::{self, Arguments, Command, Format};
 use crate::client::Client;
 use crate::output::{self, show};
 use crate::progress::Bar;
-use crate::{optical, pv, secrets, tables};
+use crate::{optical, pool, pv, secrets, tables};
 
 pub type Done = Result<(), ApiError>;
 
@@ -43,6 +43,7 @@ fn ask(node: &Client, command: Command, format: Format) -> Done {
             show(format, &status, tables::status)
         }
         Command::Lu(command) => lu(node, command, format),
+        Command::Pool(command) => pool::pool(node, command, format),
         Command::Pv(command) => pv::pv(node, command, format),
         Command::Media(command) => optical::media(node, command, format),
         Command::Drive(command) => optical::drive(node, command, format),
@@ -121,40 +122,23 @@ fn lu(node: &Client, command: args::Lu, format: Format) -> Done {
 }
 
 fn lu_create(node: &Client, arguments: args::LuCreate, format: Format) -> Done {
-    let args::LuCreate { name, size, from, look, limits, backing } = arguments;
-    let (cache, limits) = (look.cache.into(), limits.limits());
-    let args::Look { block_size, serial, shareable, removable, .. } = look;
+    let args::LuCreate { name, size, from, look, limits, pool, backing } = arguments;
+    let args::Look { block_size, serial, shareable, removable, cache } = look;
+    let request = LuCreate {
+        name,
+        size: size.unwrap_or_default(),
+        block_size,
+        serial,
+        shareable,
+        cache: cache.into(),
+        removable,
+        limits: limits.limits(),
+        backing: backing.map(Into::into),
+        pool,
+    };
     let view: LuView = match (from, size) {
-        (Some(path), size) => {
-            let path = absolute(&path)?;
-            let request = LuImport {
-                name,
-                path,
-                size,
-                block_size,
-                serial,
-                shareable,
-                cache,
-                removable,
-                limits,
-            };
-            lu_import(node, &request)?
-        }
-        (None, Some(size)) => {
-            let backing = backing.into();
-            let request = LuCreate {
-                name,
-                size,
-                block_size,
-                serial,
-                shareable,
-                cache,
-                removable,
-                limits,
-                backing,
-            };
-            node.post("/v1/lus", &request)?
-        }
+        (Some(path), size) => lu_import(node, &LuImport::of(request, absolute(&path)?, size))?,
+        (None, Some(_)) => node.post("/v1/lus", &request)?,
         (None, None) => return Err(ApiError::usage("say which --size the LU shall have")),
     };
     show(format, &view, tables::lu_done)

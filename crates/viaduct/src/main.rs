@@ -22,6 +22,7 @@ mod log;
 mod notify;
 mod optical;
 mod output;
+mod pool;
 mod progress;
 mod pv;
 mod secrets;

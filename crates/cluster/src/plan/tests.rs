@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use expect_test::{Expect, expect};
-use model::{AdapterId, BlockSize, Limits, Secret, SocketOwner, Via};
+use model::{AdapterId, BlockSize, Limits, PoolPv, PvPlace, Secret, SocketOwner, Via};
 use proptest::prelude::*;
 
 use super::*;
@@ -31,6 +31,7 @@ fn device(number: u8) -> DeviceSpec {
         removable: false,
         shareable: false,
         backing: Backing::File,
+        pool: None,
     }
 }
 
@@ -80,6 +81,22 @@ fn drive(number: u8, medium: u8) -> DriveSpec {
         medium: (medium > 0).then_some(MediumSpec { name, image }),
         device: None,
     }
+}
+
+fn pool(number: u8, is_fine: bool) -> Pool {
+    let size = Size::gib(1);
+    Pool {
+        name: format!("pool{number}").parse().unwrap(),
+        uuid: uuid(number),
+        slab_size: Size::mib(16),
+        extent_size: Size::mib(if is_fine { 1 } else { 2 }),
+        pvs: vec![PoolPv { uuid: uuid(number + 100), place: PvPlace::File { size } }],
+    }
+}
+
+fn in_pool(number: u8, of: u8) -> DeviceSpec {
+    let pool = format!("pool{of}").parse().unwrap();
+    DeviceSpec { backing: Backing::Pool { pool }, pool: Some(uuid(of)), ..device(number) }
 }
 
 /// The same with drives.
@@ -132,6 +149,61 @@ fn after_a_restart_no_file_is_made_again() {
 }
 
 #[test]
+fn lus_of_a_pool_come_after_it_and_go_before_it() {
+    let pools: BTreeMap<Uuid, Pool> = [(uuid(20), pool(20, true))].into();
+    let new_pools = [uuid(20)].into();
+    let wanted = Desired { pools: pools.clone(), new_pools, ..desired(&[in_pool(1, 20)], &[]) };
+    prints(
+        &plan(&wanted, &Actual::default(), NOW),
+        expect![[r#"
+            revision 7: 4 steps
+              make pool pool20
+              open pool pool20 (waits for pool 00000000-0000-0000-0000-000000000014)
+              make lu1 in its pool (1GiB) (waits for pool 00000000-0000-0000-0000-000000000014)
+              open device lu1 (pool pool20) (waits for pool 00000000-0000-0000-0000-000000000014)"#]],
+    );
+    let mut actual = settled(&wanted);
+    actual.leftovers.insert(uuid(1), Leftover::Lu { pool: uuid(20) });
+    prints(
+        &plan(&Desired { pools, ..desired(&[], &[]) }, &actual, NOW),
+        expect![[r#"
+            revision 7: 2 steps
+              close device lu1
+              give the slabs of removed 00000000-0000-0000-0000-000000000001 back (waits for device 00000000-0000-0000-0000-000000000001)"#]],
+    );
+    actual.leftovers.insert(uuid(20), Leftover::Pool { pool: pool(20, true) });
+    prints(
+        &plan(&desired(&[], &[]), &actual, NOW),
+        expect![[r#"
+            revision 7: 4 steps
+              close device lu1
+              delete the file of removed 00000000-0000-0000-0000-000000000001 (waits for device 00000000-0000-0000-0000-000000000001)
+              close pool pool20 (waits for device 00000000-0000-0000-0000-000000000001)
+              take the disks out of pool pool20 (waits for pool 00000000-0000-0000-0000-000000000014)"#]],
+    );
+    settle(&desired(&[], &[]), &mut actual);
+    assert!(actual.made.is_empty() && actual.leftovers.is_empty());
+}
+
+#[test]
+fn nothing_in_a_pool_begins_while_that_cannot_be_opened() {
+    let pools = [(uuid(20), pool(20, true))].into();
+    let wanted = Desired { pools, ..desired(&[in_pool(1, 20), device(2)], &[]) };
+    let mut actual = Actual { made: [uuid(20), uuid(1), uuid(2)].into(), ..Actual::default() };
+    actual.failed.insert(Part::Pool(uuid(20)), NOW + Duration::from_secs(9));
+    actual.leftovers.insert(uuid(3), Leftover::Lu { pool: uuid(20) });
+    prints(
+        &plan(&wanted, &actual, NOW),
+        expect![[r#"
+        revision 7: 4 steps
+          give the slabs of removed 00000000-0000-0000-0000-000000000003 back (waits for pool 00000000-0000-0000-0000-000000000014)
+          open pool pool20 (tried again at 109.0 s)
+          open device lu1 (pool pool20) (waits for pool 00000000-0000-0000-0000-000000000014)
+          open device lu2 (file)"#]],
+    );
+}
+
+#[test]
 fn a_change_of_size_cache_and_limits_closes_nothing() {
     let before = desired(&[device(1)], &[mapping(1, 2, 1)]);
     let actual = settled(&before);
@@ -167,7 +239,7 @@ fn a_change_of_anything_else_closes_and_opens() {
 #[test]
 fn removal_deletes_only_files_of_removed_lus() {
     let mut actual = settled(&desired(&[device(1), device(2)], &[mapping(1, 2, 1)]));
-    actual.leftovers.insert(uuid(1));
+    actual.leftovers.insert(uuid(1), Leftover::File);
     // LU 2 vanished from the configuration without having been removed: its file stays.
     prints(
         &plan(&desired(&[], &[]), &actual, NOW),
@@ -336,7 +408,9 @@ fn secrets_are_in_no_print_of_a_plan() {
 /// A few devices and mappings in all their variations.
 fn any_desired() -> impl Strategy<Value = Desired> {
     let devices =
-        prop::collection::btree_map(0u8..5, (1u64..3, any::<bool>(), any::<bool>(), 0u8..3), 0..5);
+        prop::collection::btree_map(0u8..5, (1u64..3, any::<bool>(), any::<bool>(), 0u8..6), 0..5);
+    // Those that are there; one is of two sorts.
+    let pools = prop::collection::btree_map(20u8..23, any::<bool>(), 0..4);
     let mappings = prop::collection::btree_map(
         (0u8..3, 2u16..4, 0u16..3),
         (prop_oneof![0u8..5, 10u8..13], any::<bool>(), any::<bool>()),
@@ -345,7 +419,8 @@ fn any_desired() -> impl Strategy<Value = Desired> {
     let drives = prop::collection::btree_map(10u8..13, 0u8..4, 0..3);
     // What an adapter is: a disk, a SCSI host, or a target with or without CHAP.
     let adapters = prop::collection::vec(0u8..4, 6);
-    (devices, drives, mappings, adapters).prop_map(|(devices, drives, mappings, adapters)| {
+    let all = (pools, devices, drives, mappings, adapters);
+    all.prop_map(|(pools, devices, drives, mappings, adapters)| {
         let devices: BTreeMap<u8, DeviceSpec> = devices
             .into_iter()
             .map(|(number, (gib, writethrough, read_only, backing))| {
@@ -354,7 +429,9 @@ fn any_desired() -> impl Strategy<Value = Desired> {
                     cache: if writethrough { Cache::Writethrough } else { Cache::Writeback },
                     limits: Limits { iops: (gib > 1).then_some(100), ..Limits::default() },
                     read_only,
+                    pool: (backing > 2).then(|| uuid(17 + backing)),
                     backing: match backing {
+                        3.. => Backing::Pool { pool: format!("p{backing}").parse().unwrap() },
                         0 => Backing::File,
                         1 => Backing::Memory,
                         _ => Backing::Adopted { path: format!("/dev/{number}") },
@@ -363,7 +440,10 @@ fn any_desired() -> impl Strategy<Value = Desired> {
                 };
                 (number, spec)
             })
+            .filter(|(_, it)| it.pool.is_none_or(|pool| pools.keys().any(|of| uuid(*of) == pool)))
             .collect();
+        let pools = pools.into_iter().map(|(number, is_fine)| pool(number, is_fine));
+        let pools = pools.map(|pool| (pool.uuid, pool)).collect();
         let mappings: Vec<MappingSpec> = mappings
             .into_iter()
             .filter(|(_, (number, ..))| devices.contains_key(number) || drives.contains_key(number))
@@ -381,7 +461,8 @@ fn any_desired() -> impl Strategy<Value = Desired> {
             .collect();
         let drives: Vec<DriveSpec> =
             drives.into_iter().map(|(number, medium)| drive(number, medium)).collect();
-        with_drives(desired(&devices.into_values().collect::<Vec<_>>(), &mappings), &drives)
+        let wanted = desired(&devices.into_values().collect::<Vec<_>>(), &mappings);
+        with_drives(Desired { pools, ..wanted }, &drives)
     })
 }
 
@@ -391,17 +472,20 @@ fn check_step(actual: &Actual, step: &Step) {
     let used: Vec<Uuid> = open_or_opening(actual).map(|mapping| mapping.device).collect();
     match step {
         Step::CloseDevice { uuid, .. } => assert!(!used.contains(uuid), "{step}: in use"),
-        Step::RemoveBacking { uuid } => {
-            assert!(actual.leftovers.contains(uuid), "{step}: never removed");
+        Step::RemoveBacking { uuid, pool } => {
+            assert!(actual.leftovers.contains_key(uuid), "{step}: never removed");
+            check_pool(actual, step, *pool);
             assert!(!actual.devices.contains_key(uuid), "{step}: open");
         }
         Step::CreateBacking { device } => {
             assert!(!actual.made.contains(&device.uuid), "{step}: made before");
+            check_pool(actual, step, device.pool);
         }
         Step::OpenDevice { device } => {
             assert!(!actual.devices.contains_key(&device.uuid), "{step}: open twice");
-            let is_there = device.backing != Backing::File || actual.made.contains(&device.uuid);
-            assert!(is_there, "{step}: no file");
+            let is_ours = matches!(device.backing, Backing::File | Backing::Pool { .. });
+            assert!(!is_ours || actual.made.contains(&device.uuid), "{step}: no file");
+            check_pool(actual, step, device.pool);
         }
         Step::OpenMapping { mapping, .. } => {
             assert!(!actual.mappings.contains_key(&mapping.id), "{step}: open twice");
@@ -427,11 +511,33 @@ fn check_step(actual: &Actual, step: &Step) {
             };
             assert!(shown.iter().all(is_its), "{step}: its adapter is something else");
         }
+        Step::ClosePool { uuid, .. } => {
+            assert_eq!(users_of_pool(actual, *uuid).next(), None, "{step}: in use");
+        }
+        Step::MakePool { pool, .. } => {
+            assert!(!actual.made.contains(&pool.uuid), "{step}: made before");
+            assert!(!actual.pools.contains_key(&pool.uuid), "{step}: open");
+        }
+        Step::OpenPool { pool } => {
+            assert!(actual.made.contains(&pool.uuid), "{step}: never made");
+            assert!(!actual.pools.contains_key(&pool.uuid), "{step}: open twice");
+        }
+        Step::RemovePool { pool } => {
+            assert!(actual.leftovers.contains_key(&pool.uuid), "{step}: never removed");
+            assert!(!actual.pools.contains_key(&pool.uuid), "{step}: open");
+        }
         Step::CloseMapping { .. }
         | Step::Resize { .. }
         | Step::SetCache { .. }
         | Step::SetLimits { .. } => {}
     }
+}
+
+/// A pool that is worked in is open and stays so.
+fn check_pool(actual: &Actual, step: &Step, pool: Option<Uuid>) {
+    let Some(pool) = pool else { return };
+    assert!(actual.pools.contains_key(&pool), "{step}: its pool is not open");
+    assert!(!actual.busy.contains_key(&Part::Pool(pool)), "{step}: its pool is not at rest");
 }
 
 /// What goes on while a plan is carried out.
@@ -483,12 +589,25 @@ fn take(actual: &mut Actual, wanted: &mut Desired, turn: Turn) {
         Turn::Want(next) => {
             for (uuid, device) in &wanted.devices {
                 // An LU that is removed leaves its file; its UUID never comes back.
-                if !next.devices.contains_key(uuid) && device.backing == Backing::File {
-                    actual.leftovers.insert(*uuid);
+                let leftover = match (&device.backing, device.pool) {
+                    (Backing::File, _) => Leftover::File,
+                    (_, Some(pool)) => Leftover::Lu { pool },
+                    _ => continue,
+                };
+                if !next.devices.contains_key(uuid) {
+                    actual.leftovers.insert(*uuid, leftover);
+                }
+            }
+            for (uuid, pool) in &wanted.pools {
+                if !next.pools.contains_key(uuid) {
+                    actual.leftovers.insert(*uuid, Leftover::Pool { pool: pool.clone() });
                 }
             }
             *wanted = next;
-            wanted.devices.retain(|uuid, _| !actual.leftovers.contains(uuid));
+            wanted.pools.retain(|uuid, _| !actual.leftovers.contains_key(uuid));
+            let Desired { devices, pools, .. } = wanted;
+            let is_in_one = |pool: Option<Uuid>| pool.is_none_or(|it| pools.contains_key(&it));
+            devices.retain(|uuid, it| !actual.leftovers.contains_key(uuid) && is_in_one(it.pool));
             let Desired { devices, drives, mappings, .. } = wanted;
             let is_there = |uuid: &Uuid| devices.contains_key(uuid) || drives.contains_key(uuid);
             mappings.retain(|_, mapping| is_there(&mapping.device));
@@ -523,6 +642,7 @@ proptest! {
         let last = plan(&wanted, &actual, NOW);
         prop_assert_eq!(last.to_string(), "revision 7: 0 steps");
         actual.prune(&last);
+        prop_assert_eq!(&actual.pools, &wanted.pools);
         prop_assert_eq!(&actual.devices, &wanted.devices);
         prop_assert_eq!(&actual.drives, &wanted.drives);
         prop_assert_eq!(&actual.mappings, &wanted.mappings);

@@ -3,7 +3,7 @@
 
 use utoipa::OpenApi;
 
-use super::{adding, clients, importing, optical, pvs, reservations, routes};
+use super::{adding, clients, importing, optical, pools, pvs, reservations, routes};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -24,6 +24,10 @@ use super::{adding, clients, importing, optical, pvs, reservations, routes};
         routes::lu_resize,
         routes::lu_limits,
         importing::lu_import,
+        pools::pool_list,
+        pools::pool_show,
+        pools::pool_create,
+        pools::pool_remove,
         pvs::pv_list,
         routes::lu_remove,
         adding::medium_add_file,

@@ -18,6 +18,7 @@ use crate::control::{Change, ImportChange};
 use crate::engine::Done;
 use crate::import::Import;
 use crate::state::ops::lu_name_is_free;
+use crate::state::pools::no_pool;
 
 /// Imports at one time: each may have a program of its own.
 pub const IMPORTS_MAX: usize = 4;
@@ -43,7 +44,12 @@ pub async fn lu_import(
 ) -> Result<Response, Refusal> {
     must_be_absolute(&request.path)?;
     request.limits.validate()?;
-    lu_name_is_free(&api.published().config, &request.name)?;
+    let pool = {
+        let config = &api.published().config;
+        lu_name_is_free(config, &request.name)?;
+        let known = |name| config.pool(name).ok_or_else(|| no_pool(name));
+        request.pool.as_ref().map(known).transpose()?.map(|pool| pool.uuid)
+    };
     let place = api.imports.0.clone().try_acquire_owned().map_err(|_| {
         ApiError::not_now(format!("{IMPORTS_MAX} imports are under way"))
             .then("run the command again when one of them has ended")
@@ -51,7 +57,7 @@ pub async fn lu_import(
     let ((lines, answer), (tell, begun)) = (lines(), oneshot::channel());
     // A task of its own: who hangs up, however early, must not stop it half way.
     tokio::spawn(async move {
-        import(&api, request, lines, tell).await;
+        import(&api, (request, pool), lines, tell).await;
         drop(place);
     });
     begun.await.unwrap_or_else(|_| Err(given_up()))?;
@@ -61,12 +67,12 @@ pub async fn lu_import(
 /// `tell` hears whether it has begun to copy.
 async fn import(
     api: &Api,
-    request: LuImport,
+    (request, pool): (LuImport, Option<Uuid>),
     mut lines: Sender<Bytes>,
     tell: oneshot::Sender<Result<(), ApiError>>,
 ) {
     let (name, uuid) = (request.name.clone(), api.world.uuid());
-    let relay = match begin(api, &request, uuid).await {
+    let relay = match begin(api, &request, (uuid, pool)).await {
         Ok(relay) => relay,
         Err(error) => return drop(tell.send(Err(error))),
     };
@@ -75,7 +81,7 @@ async fn import(
     let result = match relay.run(api, &mut lines).await {
         Ok(size) => {
             let end = ImportChange::End(request.create(size));
-            api.change(Change::LuImport(name.clone(), uuid, end)).await
+            api.change(Change::LuImport(name.clone(), uuid, pool, end)).await
         }
         Err(error) => Err(error),
     };
@@ -87,7 +93,7 @@ async fn import(
         },
         Err(error) => {
             if !is_there {
-                give_up(api, &name, uuid).await;
+                give_up(api, &name, (uuid, pool)).await;
             }
             ImportTold::Failed(error)
         }
@@ -100,10 +106,10 @@ async fn import(
 async fn begin(
     api: &Api,
     request: &LuImport,
-    uuid: Uuid,
+    (uuid, pool): (Uuid, Option<Uuid>),
 ) -> Result<Relay<ImportTold, Size>, ApiError> {
     let name = &request.name;
-    api.change(Change::LuImport(name.clone(), uuid, ImportChange::Begin)).await?;
+    api.change(Change::LuImport(name.clone(), uuid, pool, ImportChange::Begin)).await?;
     let (mut relay, tell, ended) = Relay::new();
     let import = Import {
         uuid,
@@ -111,21 +117,22 @@ async fn begin(
         path: request.path.clone().into(),
         size: request.size,
         block_size: request.block_size,
+        pool,
         data: api.info.data.clone(),
     };
     // An import that nobody waits for any more has ended all the same.
     let done = Done::new(move |answer| drop(ended.send(answer)));
     api.engine.import(&import, Box::new(tell), done);
     if let Err(error) = relay.begun(api).await {
-        give_up(api, name, uuid).await;
+        give_up(api, name, (uuid, pool)).await;
         return Err(error);
     }
     Ok(relay)
 }
 
 /// What was copied is deleted; by the next start, if this node takes no changes any more.
-async fn give_up(api: &Api, name: &LuName, uuid: Uuid) {
-    let change = Change::LuImport(name.clone(), uuid, ImportChange::GiveUp);
+async fn give_up(api: &Api, name: &LuName, (uuid, pool): (Uuid, Option<Uuid>)) {
+    let change = Change::LuImport(name.clone(), uuid, pool, ImportChange::GiveUp);
     if let Err(error) = api.change(change).await {
         tracing::warn!(%error, %name, "what an import left stays until the next start");
     }

@@ -27,7 +27,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::importing::lu_import;
 use super::pvs::pv_list;
-use super::{Api, adding, clients, must_be_absolute, optical, reservations};
+use super::{Api, adding, clients, must_be_absolute, optical, pools, reservations};
 use crate::control::{Change, Changed};
 use crate::engine::Snapshot;
 use crate::metrics;
@@ -49,6 +49,8 @@ fn common() -> Router<Api> {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/lus", get(lu_list).post(lu_create))
+        .route("/v1/pools", get(pools::pool_list).post(pools::pool_create))
+        .route("/v1/pools/{name}", get(pools::pool_show).delete(pools::pool_remove))
         .route("/v1/pvs", get(pv_list))
         .route("/v1/imports", post(lu_import))
         .route("/v1/lus/{name}/limits", patch(lu_limits))
@@ -215,6 +217,7 @@ pub async fn status(State(api): State<Api>) -> Answer<NodeStatus> {
         revision: config.revision,
         steps_pending: published.steps_pending,
         cores: snapshot.cores,
+        pools: config.pools.len() as u64,
         lus: config.lus.len() as u64,
         drives: config.drives.len() as u64,
         clients: config.clients.len() as u64,

@@ -187,6 +187,70 @@ fn a_disk_from_its_making_to_its_end() {
     .assert_eq(&bench.events().join("\n"));
 }
 
+fn create_pool() -> Change {
+    let request = serde_json::json!({"name": "fast", "size": "1GiB"});
+    Change::Pool(PoolChange::Create(serde_json::from_value(request).unwrap(), Vec::new()))
+}
+
+fn create_in_pool(name: &str) -> Change {
+    let request = serde_json::json!({"name": name, "size": "1GiB", "pool": "fast"});
+    Change::LuCreate(serde_json::from_value(request).unwrap())
+}
+
+#[test]
+fn a_pool_from_its_making_to_its_end() {
+    let mut bench = Bench::new();
+    bench.change(create_pool()).unwrap();
+    bench.change(create_in_pool("web1")).unwrap();
+    bench.logged(expect![[r#"
+        make pool fast
+        open pool fast
+        make web1 in its pool (1GiB)
+        open device web1 (pool fast)"#]]);
+    assert!(bench.control.parts.state.making().is_empty());
+    // After death nothing is made again.
+    let mut bench = bench.restart();
+    bench.logged(expect![[r#"
+        open pool fast
+        open device web1 (pool fast)"#]]);
+    let name = || "fast".parse().unwrap();
+    let error = bench.change(Change::Pool(PoolChange::Remove(name()))).unwrap_err();
+    assert_eq!(error.message, "pool 'fast' has LUs: web1");
+    bench.change(Change::LuRemove("web1".parse().unwrap())).unwrap();
+    bench.change(Change::Pool(PoolChange::Remove(name()))).unwrap();
+    bench.logged(expect![[r#"
+        close device web1
+        give the slabs of removed 00000000-0000-0003-0000-000000000000 back
+        close pool fast
+        take the disks out of pool fast"#]]);
+    assert!(bench.engine.files().is_empty());
+    assert!(bench.control.parts.state.made().is_empty());
+    expect![[r#"
+        info lu/web1 LU 'web1' was removed
+        info pool/fast pool 'fast' was removed"#]]
+    .assert_eq(&bench.events().join("\n"));
+}
+
+#[test]
+fn what_is_in_a_pool_waits_for_it_and_says_why() {
+    let mut bench = Bench::new();
+    bench.change(create_pool()).unwrap();
+    let engine = Recorder::new();
+    engine.fail("open pool", ApiError::failed("a disk is missing"));
+    let mut bench = Bench::on(bench.disk, bench.kv, engine);
+    // This world gives no UUID that the one before has given.
+    bench.world.uuids.store(10, Ordering::SeqCst);
+    let error = bench.change(create_in_pool("web1")).unwrap_err();
+    assert!(error.message.ends_with("not in effect: a disk is missing"), "{error}");
+    bench.engine.heal();
+    bench.engine.log();
+    bench.pass(100);
+    bench.logged(expect![[r#"
+        open pool fast
+        make web1 in its pool (1GiB)
+        open device web1 (pool fast)"#]]);
+}
+
 #[test]
 fn every_device_comes_back_after_death_and_no_file_is_made_again() {
     let mut bench = furnished().restart();
@@ -458,8 +522,13 @@ fn a_session_shows_in_the_picture() {
     let snapshot = snapshots.recv().unwrap().unwrap();
     let published = bench.published();
     let path = bench.directory.path();
-    let picture =
-        crate::view::Picture { published: &published, snapshot: &snapshot, lus: path, run: path };
+    let picture = crate::view::Picture {
+        published: &published,
+        snapshot: &snapshot,
+        lus: path,
+        pools: path,
+        run: path,
+    };
     assert_eq!(picture.sessions(), 1);
     let view = picture.mapping(&published.config.mappings[0]);
     assert_eq!(view.state, AdapterState::Running);

@@ -13,10 +13,13 @@ use model::medium::Progress;
 use model::reservation::Reservations;
 use model::stats::{DeviceStats, OpKind, OpStats};
 use model::status::AdapterState;
-use model::{AdapterId, ApiError, Cache, ImportTold, Limits, LuName, MappingId, Size};
+use model::{AdapterId, ApiError, Cache, ImportTold, Limits, LuName, MappingId, Pool, Size};
 use uuid::Uuid;
 
-use super::{AdapterStatus, DeviceStatus, Done, DriveStatus, Engine, Made, Motion, Snapshot, Tell};
+use super::{
+    AdapterStatus, DeviceStatus, Done, DriveStatus, Engine, Made, Motion, PoolStatus, Snapshot,
+    Tell,
+};
 use crate::import::Import;
 use crate::probe::{Probe, probe};
 use crate::socket::SocketSpec;
@@ -166,8 +169,33 @@ impl Engine for Recorder {
         });
     }
 
-    fn remove_backing(&self, uuid: Uuid, done: Done<()>) {
-        self.step(Step::RemoveBacking { uuid }, done, |notes| {
+    fn remove_backing(&self, uuid: Uuid, pool: Option<Uuid>, done: Done<()>) {
+        self.step(Step::RemoveBacking { uuid, pool }, done, |notes| {
+            notes.files.remove(&uuid);
+        });
+    }
+
+    fn make_pool(&self, pool: &Pool, is_new: bool, done: Done<Made>) {
+        let uuid = pool.uuid;
+        self.step(Step::MakePool { pool: pool.clone(), is_new }, done, |notes| {
+            if notes.files.insert(uuid) { Made::New } else { Made::WasThere }
+        });
+    }
+
+    fn open_pool(&self, pool: &Pool, done: Done<()>) {
+        self.step(Step::OpenPool { pool: pool.clone() }, done, |_| {});
+    }
+
+    fn close_pool(&self, uuid: Uuid, done: Done<()>) {
+        let Some(name) = self.lock().actual.pools.get(&uuid).map(|pool| pool.name.clone()) else {
+            return done.ok(());
+        };
+        self.step(Step::ClosePool { uuid, name }, done, |_| {});
+    }
+
+    fn remove_pool(&self, pool: &Pool, done: Done<()>) {
+        let uuid = pool.uuid;
+        self.step(Step::RemovePool { pool: pool.clone() }, done, |notes| {
             notes.files.remove(&uuid);
         });
     }
@@ -279,8 +307,13 @@ impl Engine for Recorder {
         let notes = self.lock();
         let status = |uuid: &Uuid| notes.devices.get(uuid).cloned().unwrap_or_default();
         let devices = notes.actual.devices.keys();
+        let pools = notes.actual.pools.iter().map(|(uuid, pool)| {
+            let disks = pool.pvs.iter().map(|pv| (pv.uuid, (Size::gib(2), Size::gib(1))));
+            (*uuid, PoolStatus { disks: disks.collect() })
+        });
         let snapshot = Snapshot {
             cores: 1,
+            pools: pools.collect(),
             devices: devices.map(|uuid| (*uuid, status(uuid))).collect(),
             drives: notes.drives.clone(),
             adapters: notes.adapters.clone(),

@@ -45,6 +45,8 @@ pub struct Import {
     /// The image's own when absent.
     pub size: Option<Size>,
     pub block_size: BlockSize,
+    /// The pool that the LU shall be in.
+    pub pool: Option<Uuid>,
     /// The node's own: no image lies here.
     pub data: PathBuf,
 }

@@ -168,6 +168,7 @@ pub(super) async fn open(plane: &Plane, core: &Core, spec: DriveSpec) -> Result<
         kind: Kind::Optical,
         store: drive.clone(),
         drive: Some(drive.clone()),
+        pooled: None,
         writeback: Arc::new(AtomicBool::new(false)),
         health: Arc::new(Watch::of(Arc::downgrade(&plane.0), uuid)),
         budget: None,
@@ -293,5 +294,6 @@ fn as_device(drive: &DriveSpec) -> DeviceSpec {
         removable: true,
         shareable: true,
         backing: Backing::Null,
+        pool: None,
     }
 }

@@ -54,7 +54,7 @@ pub(super) fn allocated(directory: &Path, spec: &DeviceSpec) -> Option<Size> {
     let path = match &spec.backing {
         Backing::File => path(directory, spec.uuid),
         Backing::Adopted { path } => PathBuf::from(path),
-        Backing::Memory | Backing::Null => return None,
+        Backing::Pool { .. } | Backing::Memory | Backing::Null => return None,
     };
     let file = FileHandle::open(&path, OpenOptions::read()).ok()?;
     Some(Size(file.info().ok()?.allocated))
@@ -76,6 +76,9 @@ pub(super) async fn open(
         Backing::Null => return Ok(NullStore::new(spec.size.0, block_size).map_err(failed)?),
         Backing::File => path(&context.lus, spec.uuid),
         Backing::Adopted { path } => PathBuf::from(path),
+        Backing::Pool { pool } => {
+            return Err(ApiError::failed(format!("LU {} is not in pool '{pool}'", spec.name)));
+        }
     };
     let options = Options {
         size: Some(spec.size.0),
@@ -128,6 +131,7 @@ pub(super) async fn import(
         removable: false,
         shareable: false,
         backing: Backing::File,
+        pool: None,
     };
     let file = path(&context.lus, import.uuid);
     let made = core.blocking(move || create(&file, size.0)).await;

@@ -11,6 +11,7 @@ pub mod host_drive;
 mod iscsi;
 mod lus;
 mod notices;
+mod pools;
 mod spawner;
 #[cfg(test)]
 mod tests;
@@ -26,10 +27,11 @@ use block::{Device, Request};
 use cluster::{DeviceSpec, DriveSpec, MappingSpec};
 use front::vhost_user::{Adapter, Blk, Info, Spec, add_stats};
 use model::image::ImageUse;
+use model::limits::POOL_BLOCK_BYTES;
 use model::reservation::Reservations;
 use model::stats::{DeviceStats, OpStats};
 use model::status::{AdapterState, Session};
-use model::{AdapterId, ApiError, Cache, Limits, MappingId, Size, Via};
+use model::{AdapterId, ApiError, Cache, Limits, MappingId, Pool, Size, Via};
 use rt::{Core, Remote, Spin};
 use store::Store;
 use target::lun::Change;
@@ -41,12 +43,13 @@ use volume::limit::{Budget, Limit};
 use crate::engine::{
     AdapterStatus, Context, DeviceStatus, Done, Engine, Made, Motion, Snapshot, Tell,
 };
-use crate::import::Import;
+use crate::import::{Image, Import};
 use crate::probe::{self, Probe};
 use crate::socket::{self, SocketSpec};
 use health::Watch;
 use iscsi::Iscsi;
 use notices::Notices;
+use pools::{PoolStore, Pools, Wanted};
 use units::Units;
 use vhost_scsi::VhostScsi;
 
@@ -66,6 +69,7 @@ struct Inner {
     units: Arc<Units>,
     /// Serves iSCSI, if it is served anywhere.
     iscsi: Option<Iscsi>,
+    pools: Pools,
     /// What drives have in them.
     media: drives::Media,
     /// Adapters take turns in where their first queue lives.
@@ -87,6 +91,8 @@ struct Lu {
     store: Arc<dyn Store>,
     /// The store again, of a drive.
     drive: Option<Arc<drives::Everywhere>>,
+    /// The same, of an LU in a pool.
+    pooled: Option<Arc<PoolStore>>,
     writeback: Arc<AtomicBool>,
     health: Arc<Watch>,
     /// What it may take; nothing of a drive is limited.
@@ -153,6 +159,7 @@ impl Plane {
             units,
             vhost_scsi,
             iscsi,
+            pools: Pools::default(),
             media: drives::Media::default(),
             next_home,
             open: Mutex::default(),
@@ -269,6 +276,42 @@ impl Plane {
         }
     }
 
+    /// Opens what is below an LU; once more as what it is in a pool.
+    async fn open_store(
+        &self,
+        core: &Core,
+        spec: &DeviceSpec,
+    ) -> Result<(Arc<dyn Store>, Option<Arc<PoolStore>>), ApiError> {
+        let Some(pool) = spec.pool else {
+            return Ok((lus::open(&self.0.context, core, spec).await?, None));
+        };
+        let opened = self.0.pools.open_lu(&self.0.cores, wanted(pool, spec)).await?;
+        Ok((opened.clone(), Some(opened)))
+    }
+
+    /// Makes an LU of a pool out of an image. It is closed when this answers.
+    async fn import_into(
+        &self,
+        core: &Core,
+        pool: Uuid,
+        import: &Import,
+        tell: &Tell,
+    ) -> Result<Size, ApiError> {
+        let directory = crate::import::directory(&self.0.context.lus, import.uuid);
+        let image = Image::open(core, import, directory).await?;
+        let (uuid, name, size) = (import.uuid, import.name.clone(), image.lu_size(import)?);
+        let size = Size(size.bytes().next_multiple_of(POOL_BLOCK_BYTES));
+        let wanted = Wanted { pool, uuid, name, size, block_size: import.block_size.bytes() };
+        if self.0.pools.create_lu(wanted.clone()).await? == Made::WasThere {
+            return Err(ApiError::failed(format!("LU {} is in its pool already", import.name)));
+        }
+        let device = self.0.pools.open_lu(&self.0.cores, wanted).await?.device(core);
+        let copied = image.copy(&*device, tell).await;
+        drop(device);
+        self.0.pools.close_lu(pool, uuid).await;
+        copied.map(|()| size)
+    }
+
     async fn flush(&self, core: &Core, lu: &Lu) -> Result<(), ApiError> {
         let device = lu.store.clone().device(core);
         if device.geometry().read_only {
@@ -282,19 +325,52 @@ impl Plane {
 }
 
 impl Engine for Plane {
+    fn make_pool(&self, pool: &Pool, is_new: bool, done: Done<Made>) {
+        let spec = pool.clone();
+        self.run(done, async move |plane, core| {
+            Pools::make(&plane.0.context, &core, &spec, is_new).await
+        });
+    }
+
+    fn open_pool(&self, pool: &Pool, done: Done<()>) {
+        let spec = pool.clone();
+        self.run(done, async move |plane, _| {
+            plane.0.pools.open(&plane.0.context, &plane.0.cores, spec).await
+        });
+    }
+
+    fn close_pool(&self, uuid: Uuid, done: Done<()>) {
+        self.run(done, async move |plane, _| plane.0.pools.close(uuid).await);
+    }
+
+    fn remove_pool(&self, pool: &Pool, done: Done<()>) {
+        let spec = pool.clone();
+        self.run(done, async move |plane, core| {
+            Pools::remove(&plane.0.context, &core, &spec).await
+        });
+    }
+
     fn create_backing(&self, device: &DeviceSpec, done: Done<Made>) {
+        if let Some(pool) = device.pool {
+            let wanted = wanted(pool, device);
+            return self.run(done, async move |plane, _| plane.0.pools.create_lu(wanted).await);
+        }
         let (path, size) = (lus::path(&self.0.context.lus, device.uuid), device.size.0);
         self.blocking(done, move || lus::create(&path, size));
     }
 
     fn import(&self, import: &Import, tell: Tell, done: Done<Size>) {
         let import = import.clone();
-        self.run(done, async move |plane, core| {
-            lus::import(&plane.0.context, &core, &import, &tell).await
+        self.run(done, async move |plane, core| match import.pool {
+            Some(pool) => plane.import_into(&core, pool, &import, &tell).await,
+            None => lus::import(&plane.0.context, &core, &import, &tell).await,
         });
     }
 
-    fn remove_backing(&self, uuid: Uuid, done: Done<()>) {
+    fn remove_backing(&self, uuid: Uuid, pool: Option<Uuid>, done: Done<()>) {
+        if let Some(pool) = pool {
+            return self.run(done, async move |plane, _| plane.0.pools.remove_lu(pool, uuid).await);
+        }
         let Context { lus, media, .. } = self.0.context.clone();
         self.blocking(done, move || {
             lus::remove(&lus::path(&lus, uuid))?;
@@ -308,13 +384,13 @@ impl Engine for Plane {
             if plane.lu(spec.uuid).is_some() {
                 return Ok(());
             }
-            let store = lus::open(&plane.0.context, &core, &spec).await?;
+            let (store, pooled) = plane.open_store(&core, &spec).await?;
             let writeback = Arc::new(AtomicBool::new(spec.cache == Cache::Writeback));
             let uuid = spec.uuid;
             let health = Arc::new(Watch::of(Arc::downgrade(&plane.0), uuid));
             let (kind, drive, past) = (Kind::Disk, None, Mutex::default());
             let budget = Some(Arc::new(Budget::new(spec.limits)));
-            let lu = Lu { spec, kind, store, drive, writeback, health, budget, past };
+            let lu = Lu { spec, kind, store, drive, pooled, writeback, health, budget, past };
             plane.open().devices.insert(uuid, Arc::new(lu));
             Ok(())
         });
@@ -364,6 +440,9 @@ impl Engine for Plane {
             let Some(lu) = plane.lu(uuid) else { return Ok(()) };
             plane.flush(&core, &lu).await?;
             plane.0.units.forget(uuid).await;
+            if let Some(pool) = lu.spec.pool {
+                plane.0.pools.close_lu(pool, uuid).await;
+            }
             plane.open().devices.remove(&uuid);
             Ok(())
         });
@@ -453,15 +532,21 @@ impl Engine for Plane {
             // All are asked before the first answer is waited for.
             let infos: Vec<_> = adapters.values().map(|door| door.adapter.info()).collect();
             let mut allocated = plane.allocated(&core, &devices).await;
-            let mut snapshot =
-                Snapshot { cores: plane.0.cores.len() as u32, ..Snapshot::default() };
+            let mut snapshot = Snapshot {
+                cores: plane.0.cores.len() as u32,
+                pools: plane.0.pools.statuses().await,
+                ..Snapshot::default()
+            };
             for (uuid, lu) in devices {
                 if let Some(drive) = &lu.drive
                     && let Some(view) = plane.0.units.view(uuid).await
                 {
                     snapshot.drives.insert(uuid, drives::status(drive, &view));
                 }
-                let allocated = allocated.remove(&uuid);
+                let allocated = match &lu.pooled {
+                    Some(pooled) => pooled.allocated().await,
+                    None => allocated.remove(&uuid),
+                };
                 let (health, problem) = (lu.health.health(), lu.health.trouble());
                 snapshot.devices.insert(uuid, DeviceStatus { allocated, health, problem });
             }
@@ -525,6 +610,7 @@ impl Engine for Plane {
             for lu in devices.values() {
                 result = result.and(plane.flush(&core, lu).await);
             }
+            plane.0.pools.stop().await;
             for remote in &plane.0.cores[1..] {
                 remote.send(Core::stop);
             }
@@ -565,6 +651,13 @@ fn adapter_status(notices: &Notices, info: Info) -> AdapterStatus {
         logging: session.logging,
     };
     AdapterStatus { state, session: Some(session), sessions: Vec::new(), problem }
+}
+
+/// What an LU is to its pool.
+fn wanted(pool: Uuid, spec: &DeviceSpec) -> Wanted {
+    let DeviceSpec { uuid, name, size, block_size, .. } = spec;
+    let (uuid, name, block_size) = (*uuid, name.clone(), block_size.bytes());
+    Wanted { pool, uuid, name, size: *size, block_size }
 }
 
 fn not_open(uuid: Uuid) -> ApiError {

@@ -119,7 +119,10 @@ pub(super) fn advice(kind: ErrorKind) -> (&'static str, Option<&'static str>) {
     match kind {
         ErrorKind::NoSpace => (
             "store-full",
-            Some("free space on the filesystem of the data directory; the client may go on then"),
+            Some(
+                "free space in the LU's pool, or on the filesystem of its file; the client may go \
+                 on then",
+            ),
         ),
         ErrorKind::Medium | ErrorKind::Offline | ErrorKind::Timeout => (
             "store-failed",

@@ -10,15 +10,15 @@ use model::{Backing, BlockSize, Cache, Limits, MappingId, Size, Via};
 use super::*;
 use crate::engine::{Health, Reporter};
 use crate::owner::Ownership;
-use crate::records::Records;
+use crate::records::{Record, Records};
 use crate::socket::CLIENT_SOCKET_MODE;
 
 fn start(lus: &Path, report: Reporter) -> Plane {
     let (lus, cores, iscsi) = (lus.to_owned(), Vec::new(), Vec::new());
     let records = Arc::new(Forgetful);
     let (node, boot) = (Uuid::nil(), String::new());
-    let media = lus.clone();
-    let context = Context { node, lus, media, cores, iscsi, report, records, boot };
+    let (media, pools) = (lus.clone(), lus.clone());
+    let context = Context { node, lus, pools, media, cores, iscsi, report, records, boot };
     Plane::start(context, Spin::default()).unwrap()
 }
 
@@ -26,11 +26,11 @@ fn start(lus: &Path, report: Reporter) -> Plane {
 struct Forgetful;
 
 impl Records for Forgetful {
-    fn read(&self, _: Uuid) -> Result<Option<Vec<u8>>, ApiError> {
+    fn read(&self, _: Record) -> Result<Option<Vec<u8>>, ApiError> {
         Ok(None)
     }
 
-    fn write(&self, _: Uuid, _: Vec<u8>) -> Result<(), ApiError> {
+    fn write(&self, _: Record, _: Vec<u8>) -> Result<(), ApiError> {
         Ok(())
     }
 }
@@ -54,6 +54,7 @@ fn device(backing: Backing, size: u64) -> DeviceSpec {
         removable: false,
         shareable: false,
         backing,
+        pool: None,
     }
 }
 

@@ -1,4 +1,5 @@
-//! `pv ls`: every disk of the machine and what is known of it, and files that LUs are made of.
+//! `pv ls`: every disk of the machine and what is known of it, and files that LUs and pools are
+//! made of.
 //!
 //! | module | holds |
 //! |---|---|
@@ -23,6 +24,7 @@ use model::pv::{PvKind, PvState, PvView};
 use model::{Backing, Config, Size};
 use rt::{FileHandle, OpenOptions};
 
+use crate::state::pools::user_of;
 use crate::world::{self, World};
 use signature::{Ends, HEAD_BYTES, TAIL_BYTES};
 use system::System;
@@ -53,12 +55,13 @@ impl Looker {
             Backing::Adopted { path } => Some(PathBuf::from(path)),
             _ => None,
         });
-        let files: BTreeSet<PathBuf> = files.iter().cloned().chain(adopted).collect();
+        let pooled = config.pools.iter().flat_map(|pool| pool.paths().map(PathBuf::from));
+        let files: BTreeSet<PathBuf> = files.iter().cloned().chain(adopted).chain(pooled).collect();
         let is_new = |path: &&PathBuf| !known.contains(path.to_string_lossy().as_ref());
         views.extend(files.iter().filter(is_new).map(|path| file(path)));
         self.look_at(world, &mut views);
         for view in &mut views {
-            add_lus(view, config);
+            view.used_by.extend(user_of(config, &view.path));
         }
         share_use(&mut views, &system);
         views.iter_mut().for_each(judge);
@@ -164,14 +167,6 @@ fn look(path: &Path) -> (Size, Found) {
             (Size(size), Ok(signature::holds(&ends)))
         }
         Err(error) => (Size(size), failed(error).1),
-    }
-}
-
-fn add_lus(view: &mut PvView, config: &Config) {
-    for lu in &config.lus {
-        if matches!(&lu.backing, Backing::Adopted { path } if *path == view.path) {
-            view.used_by.push(format!("LU {}", lu.name));
-        }
     }
 }
 

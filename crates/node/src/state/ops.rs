@@ -8,13 +8,15 @@ use model::config::{ConfigRestore, RestoreOutcome};
 use model::image::format_of;
 use model::lu::serial_of;
 use model::{
-    ApiError, Backing, Chap, Client, ClientChange, ClientName, Config, Limits, LimitsChange, Lu,
-    LuAdopt, LuCreate, LuName, LuResize, MapRequest, Mapping, Redirect, Size, Slot, Via,
+    ApiError, Backing, Chap, Client, ClientChange, ClientName, Config, Leftover, Limits,
+    LimitsChange, Lu, LuAdopt, LuCreate, LuName, LuResize, MapRequest, Mapping, Pool, Redirect,
+    Size, Slot, Via,
 };
 use uuid::Uuid;
 
 use super::Mark;
 use super::optical::kind_and_name;
+use super::pools::{no_pool, user_of};
 use crate::probe::{Holder, Kind, Probe};
 
 /// LUs named in a message before it says "and more".
@@ -42,8 +44,11 @@ pub fn lu_create(config: &Config, request: &LuCreate, uuid: Uuid) -> Result<Conf
         removable: request.removable,
         read_only: false,
         limits: request.limits,
-        backing: request.backing.into(),
+        backing: request.place()?,
     };
+    if let Some(pool) = lu.backing.pool() {
+        config.pool(pool).ok_or_else(|| no_pool(pool))?;
+    }
     add_lu(config, lu)
 }
 
@@ -71,6 +76,9 @@ pub fn lu_adopt(
     let taken = |lu: &&Lu| matches!(&lu.backing, Backing::Adopted { path: other } if other == path);
     if let Some(lu) = config.lus.iter().find(taken) {
         return Err(ApiError::conflict(format!("{path} is adopted already, as LU '{}'", lu.name)));
+    }
+    if let Some(user) = user_of(config, path) {
+        return Err(ApiError::conflict(format!("{path} is in use: {user}")));
     }
     if let Some(holder) = probe.holder {
         return Err(held(path, holder));
@@ -183,6 +191,13 @@ pub fn lu_resize(
                 .then(format!("viaduct lu resize {name} --size {}", Size(lu.size.bytes() * 2))));
         }
     };
+    if size < lu.size && lu.backing.pool().is_some() {
+        return Err(ApiError::usage(format!(
+            "LU '{name}' is in a pool, where no LU can become smaller; it has {}",
+            lu.size
+        ))
+        .then("discard what is not used, in the guest: that gives the space back"));
+    }
     if size < lu.size && !request.shrink {
         return Err(ApiError::conflict(format!(
             "{size} is less than the {} that LU '{name}' has; what lies behind it would be lost",
@@ -223,15 +238,20 @@ pub fn lu_remove(config: &Config, name: &LuName) -> Result<(Config, Vec<Mark>), 
         ))
         .then(format!("viaduct unmap {name} --from {client}")));
     }
-    let marks = leftover(lu).into_iter().collect();
+    let marks = leftover(config, lu).into_iter().collect();
     let mut next = config.clone();
     next.lus.retain(|lu| lu.name != *name);
     Ok((next, marks))
 }
 
-/// Only files that a node made are deleted with their LU.
-fn leftover(lu: &Lu) -> Option<Mark> {
-    (lu.backing == Backing::File).then_some(Mark::Leftover(lu.uuid))
+/// Only what a node made is deleted with its LU.
+fn leftover(config: &Config, lu: &Lu) -> Option<Mark> {
+    let left = match &lu.backing {
+        Backing::File => Leftover::File,
+        Backing::Pool { .. } => Leftover::Lu { pool: config.pool_of(lu)?.uuid },
+        Backing::Adopted { .. } | Backing::Memory | Backing::Null => return None,
+    };
+    Some(Mark::Leftover(lu.uuid, left))
 }
 
 pub fn client_create(config: &Config, client: &Client) -> Result<Config, ApiError> {
@@ -450,20 +470,43 @@ pub fn restore(
             check_change(old, lu)?;
         }
     }
+    for pool in &next.pools {
+        let old = config.pools.iter().find(|old| old.uuid == pool.uuid);
+        if old.is_some_and(|old| old != pool) {
+            let message = format!("the document has pool '{}' otherwise than it is", pool.name);
+            return Err(ApiError::conflict(message)
+                .then(format!("viaduct pool show {} shows what it is", pool.name)));
+        }
+    }
     let uuids: BTreeSet<Uuid> = next.lus.iter().map(|lu| lu.uuid).collect();
     let gone: Vec<&Lu> = config.lus.iter().filter(|lu| !uuids.contains(&lu.uuid)).collect();
-    if !gone.is_empty() && !request.prune {
-        let names: Vec<&str> = gone.iter().map(|lu| lu.name.as_str()).take(NAMES_SHOWN).collect();
-        let more = if gone.len() > NAMES_SHOWN { " and more" } else { "" };
-        return Err(ApiError::conflict(format!(
-            "the document does not have the LUs {}{more}, which are here",
-            names.join(", ")
-        ))
-        .then("viaduct config restore --prune removes them with their data"));
+    let uuids: BTreeSet<Uuid> = next.pools.iter().map(|pool| pool.uuid).collect();
+    let gone_pools: Vec<&Pool> =
+        config.pools.iter().filter(|pool| !uuids.contains(&pool.uuid)).collect();
+    if !request.prune {
+        not_there("LUs", gone.iter().map(|lu| lu.name.as_str()))?;
+        not_there("pools", gone_pools.iter().map(|pool| pool.name.as_str()))?;
     }
-    let marks = gone.iter().filter_map(|lu| leftover(lu)).collect();
+    let pools = gone_pools
+        .into_iter()
+        .map(|pool| Mark::Leftover(pool.uuid, Leftover::Pool { pool: pool.clone() }));
+    let marks = gone.iter().filter_map(|lu| leftover(config, lu)).chain(pools).collect();
     let outcome = count(config, &next);
     Ok((next, marks, outcome))
+}
+
+/// Refuses a document that lacks some of what is here.
+fn not_there<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<(), ApiError> {
+    let names: Vec<&str> = names.collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let more = if names.len() > NAMES_SHOWN { " and more" } else { "" };
+    Err(ApiError::conflict(format!(
+        "the document does not have the {what} {}{more}, which are here",
+        names[..names.len().min(NAMES_SHOWN)].join(", ")
+    ))
+    .then("viaduct config restore --prune removes them with their data"))
 }
 
 /// What may not change about an LU that is there.
@@ -495,6 +538,7 @@ fn check_change(old: &Lu, new: &Lu) -> Result<(), ApiError> {
 
 fn count(old: &Config, new: &Config) -> RestoreOutcome {
     let mut outcome = RestoreOutcome::default();
+    tally(&mut outcome, &old.pools, &new.pools, |a, b| a.name == b.name);
     tally(&mut outcome, &old.lus, &new.lus, |a, b| a.name == b.name);
     tally(&mut outcome, &old.drives, &new.drives, |a, b| a.name == b.name);
     tally(&mut outcome, &old.clients, &new.clients, |a, b| a.name == b.name);

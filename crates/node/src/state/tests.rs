@@ -3,6 +3,7 @@
 //! configuration.
 
 mod iscsi;
+mod pools;
 
 use std::time::Duration;
 
@@ -291,7 +292,7 @@ fn restoring_never_takes_data_away_unasked() {
     );
     let (next, marks, outcome) = restore(&config, &restoring(&less, true)).unwrap();
     assert_eq!((next.lus.len(), outcome.removed), (2, 1));
-    assert_eq!(marks, [Mark::Leftover(config.lus[1].uuid)]);
+    assert_eq!(marks, [Mark::Leftover(config.lus[1].uuid, Leftover::File)]);
 
     let mut smaller = config.clone();
     smaller.lus[0].size = Size::mib(1);
@@ -312,7 +313,7 @@ fn restoring_never_takes_data_away_unasked() {
     refused(
         restore(&config, &restoring(&newer, true)),
         expect![[r#"
-            Usage: the configuration document has version 9; this program knows versions 1 to 1
+            Usage: the configuration document has version 9; this program knows versions 1 to 2
               next: use the release of viaduct that wrote it, or a later one"#]],
     );
     let (_, _, nothing) = restore(&config, &restoring(&config, false)).unwrap();

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
-use model::limits::{CLIENTS_MAX, DRIVES_MAX, LUS_MAX, MAPPINGS_MAX};
+use model::limits::{CLIENTS_MAX, DRIVES_MAX, LUS_MAX, MAPPINGS_MAX, POOLS_MAX};
 use model::{
     AdapterId, ApiError, Backing, Client, ClientName, Config, LuName, Mapping, MappingId, Slot, Via,
 };
@@ -13,6 +13,7 @@ use model::{
 /// Refuses a configuration that contradicts itself.
 pub fn config(config: &Config) -> Result<(), ApiError> {
     limits(config)?;
+    pools(config)?;
     lus(config)?;
     clients(config)?;
     mappings(config)
@@ -20,6 +21,7 @@ pub fn config(config: &Config) -> Result<(), ApiError> {
 
 fn limits(config: &Config) -> Result<(), ApiError> {
     let counts = [
+        ("pools", config.pools.len(), POOLS_MAX),
         ("LUs", config.lus.len(), LUS_MAX),
         ("drives", config.drives.len(), DRIVES_MAX),
         ("clients", config.clients.len(), CLIENTS_MAX),
@@ -28,6 +30,57 @@ fn limits(config: &Config) -> Result<(), ApiError> {
     for (what, count, max) in counts {
         if count > max {
             return Err(ApiError::conflict(format!("{count} {what} are more than {max}")));
+        }
+    }
+    Ok(())
+}
+
+/// A disk is in one pool and nowhere else.
+fn pools(config: &Config) -> Result<(), ApiError> {
+    let (mut names, mut uuids, mut paths) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+    for pool in &config.pools {
+        pool.validate()?;
+        if !names.insert(&pool.name) {
+            return Err(ApiError::conflict(format!("there are two pools '{}'", pool.name)));
+        }
+        let own = std::iter::once(pool.uuid);
+        for uuid in own.chain(pool.pvs.iter().map(|pv| pv.uuid)) {
+            if !uuids.insert(uuid) {
+                return Err(ApiError::conflict(format!(
+                    "pool '{}' or a disk of it has UUID {uuid}, as has another",
+                    pool.name
+                )));
+            }
+        }
+        for path in pool.paths() {
+            if let Some(other) = paths.insert(path, format!("pool '{}'", pool.name)) {
+                let message = format!("pool '{}' has disk {path}, as has {other}", pool.name);
+                return Err(
+                    ApiError::conflict(message).then("viaduct pv ls shows the disks that are free")
+                );
+            }
+        }
+    }
+    for lu in &config.lus {
+        if uuids.contains(&lu.uuid) {
+            let message = format!("LU '{}' has the UUID of a pool or of its disk", lu.name);
+            return Err(ApiError::conflict(message));
+        }
+        if let Some(pool) = lu.backing.pool()
+            && !names.contains(pool)
+        {
+            return Err(ApiError::conflict(format!(
+                "LU '{}' is in pool '{pool}', which does not exist",
+                lu.name
+            )));
+        }
+        if let Backing::Adopted { path } = &lu.backing
+            && let Some(pool) = paths.get(path.as_str())
+        {
+            return Err(ApiError::conflict(format!(
+                "LU '{}' is {path}, a disk of {pool}",
+                lu.name
+            )));
         }
     }
     Ok(())

@@ -6,6 +6,7 @@
 mod bench;
 mod iscsi;
 mod optical;
+mod pool;
 
 use std::path::Path;
 
@@ -543,12 +544,12 @@ fn the_configuration_goes_out_and_comes_back() {
         let ran = bench.run("config restore saved");
         assert!(ran.out.ends_with(": 1 added, 0 changed, 0 removed\n"), "{}{}", ran.out, ran.err);
     }
-    std::fs::write(bench.directory.path().join("newer"), r#"{"version": 2, "lux": []}"#).unwrap();
+    std::fs::write(bench.directory.path().join("newer"), r#"{"version": 3, "lux": []}"#).unwrap();
     bench.refused(
         "config restore newer",
         2,
         expect![[r#"
-        error: the configuration document has version 2; this program knows versions 1 to 1
+        error: the configuration document has version 3; this program knows versions 1 to 2
           next: use the release of viaduct that wrote it, or a later one
     "#]],
     );

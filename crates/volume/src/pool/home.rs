@@ -22,6 +22,8 @@ use super::page::{Flaw, Owner, PAGE_BYTES, newest};
 use super::shape::{GRANTS_PER_PAGE, Layout, Shape, Unfit};
 use super::slabs::{self, Grant, Slab, TableHeader};
 
+pub use find::Found;
+
 /// An LU may be opened so often while its pool is.
 const OPENINGS_BITS: u32 = 32;
 
@@ -125,7 +127,12 @@ pub struct Pool {
     /// One change of the tables at a time.
     is_changing: Cell<bool>,
     changed: Notify,
+    /// Hears of every change of what is free.
+    watcher: RefCell<Option<Watcher>>,
 }
+
+/// Called on the pool's core; it must not wait for anything.
+type Watcher = Rc<dyn Fn(&Pool)>;
 
 impl Table {
     fn new(label: Label, layout: &Layout) -> Self {
@@ -211,6 +218,7 @@ impl Pool {
             owned: RefCell::default(),
             is_changing: Cell::new(false),
             changed: Notify::new(),
+            watcher: RefCell::default(),
         })
     }
 
@@ -267,6 +275,18 @@ impl Pool {
         let tables = self.tables.borrow();
         let all = tables.iter().map(|table| table.slabs.len() as u64).sum();
         (all, tables.iter().map(|table| u64::from(table.free)).sum())
+    }
+
+    /// Of each disk: its UUID, its slabs, and those of them that are free.
+    pub fn disk_slabs(&self) -> Vec<([u8; 16], u64, u64)> {
+        let tables = self.tables.borrow();
+        let of = |table: &Table| (table.label.pv, table.slabs.len() as u64, u64::from(table.free));
+        tables.iter().map(of).collect()
+    }
+
+    /// From now on this is told whenever slabs were granted or taken back.
+    pub fn watch(&self, watcher: impl Fn(&Pool) + 'static) {
+        self.watcher.replace(Some(Rc::new(watcher)));
     }
 
     /// The LUs that have slabs.
@@ -376,7 +396,12 @@ impl Pool {
         let _changing = self.changing().await;
         let _disks = self.disks()?;
         let changed = f(&mut self.tables.borrow_mut());
-        self.write_changed(changed.iter().map(|(home, _)| *home)).await?;
+        let written = self.write_changed(changed.iter().map(|(home, _)| *home)).await;
+        let watcher = self.watcher.borrow().clone();
+        if let Some(watcher) = watcher {
+            watcher(self);
+        }
+        written?;
         Ok(changed.into_iter().map(|(_, said)| said).collect())
     }
 

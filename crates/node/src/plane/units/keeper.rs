@@ -15,7 +15,7 @@ use wire::scsi::reservation::Protocol;
 use super::record::{self, Kept};
 use super::{Spec, owner};
 use crate::engine::{Context, Report, Reporter};
-use crate::records::Records;
+use crate::records::{Record, Records};
 
 /// The part of a TransportID's first byte that names its protocol (SPC-4 7.6.4).
 const PROTOCOL_MASK: u8 = 0x0f;
@@ -48,7 +48,7 @@ impl Keeper {
     /// With the state that was kept, or the one that an LU begins with.
     pub async fn open(core: &Core, book: Book, spec: &Spec) -> Result<(Self, State), ApiError> {
         let (records, uuid) = (book.records.clone(), spec.uuid);
-        let read = core.blocking(move || records.read(uuid)).await;
+        let read = core.blocking(move || records.read(Record::Lu(uuid))).await;
         let read = read.unwrap_or_else(|| Err(ApiError::failed("the work was given up")));
         let kept = read.and_then(|bytes| bytes.map(|bytes| record::decode(&bytes)).transpose());
         let kept = kept.map_err(|error| ApiError {
@@ -83,7 +83,7 @@ impl Keeper {
         let (boot, configured) = (boot.to_string(), self.configured.get());
         let kept = record::encode(&Kept { state, boot, epoch: self.epoch, configured });
         let (records, uuid) = (records.clone(), self.uuid);
-        let written = core.blocking(move || records.write(uuid, kept)).await;
+        let written = core.blocking(move || records.write(Record::Lu(uuid), kept)).await;
         match written {
             Some(Ok(())) => true,
             Some(Err(error)) => {

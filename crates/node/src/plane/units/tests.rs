@@ -12,7 +12,7 @@ use target::lun::{Initiator, NexusId, OperationChange, PortId, meter};
 
 use super::*;
 use crate::engine::Reporter;
-use crate::records::Records;
+use crate::records::{Record, Records};
 
 const SIZE: u64 = 1 << 20;
 const LU: Uuid = Uuid::from_u128(7);
@@ -20,20 +20,20 @@ const LU: Uuid = Uuid::from_u128(7);
 /// Records in memory, of which writing can fail.
 #[derive(Default)]
 struct Paper {
-    kept: Mutex<BTreeMap<Uuid, Vec<u8>>>,
+    kept: Mutex<BTreeMap<Record, Vec<u8>>>,
     is_full: AtomicBool,
 }
 
 impl Records for Paper {
-    fn read(&self, lu: Uuid) -> Result<Option<Vec<u8>>, ApiError> {
-        Ok(self.kept.lock().unwrap().get(&lu).cloned())
+    fn read(&self, of: Record) -> Result<Option<Vec<u8>>, ApiError> {
+        Ok(self.kept.lock().unwrap().get(&of).cloned())
     }
 
-    fn write(&self, lu: Uuid, value: Vec<u8>) -> Result<(), ApiError> {
+    fn write(&self, of: Record, value: Vec<u8>) -> Result<(), ApiError> {
         if self.is_full.load(Ordering::Relaxed) {
             return Err(ApiError::failed("no space is left"));
         }
-        self.kept.lock().unwrap().insert(lu, value);
+        self.kept.lock().unwrap().insert(of, value);
         Ok(())
     }
 }
@@ -57,6 +57,7 @@ impl Disk {
         let context = Context {
             node: Uuid::nil(),
             lus: "/nowhere".into(),
+            pools: "/nowhere".into(),
             media: "/nowhere".into(),
             cores: Vec::new(),
             iscsi: Vec::new(),

@@ -272,7 +272,8 @@ fn a_secret_without_a_client_or_a_client_without_its_secret() {
     assert!(state.secrets().is_empty());
     // It is a mapping that nobody may log in to, never one that everybody may.
     let (config, secrets, media) = (state.config(), state.secrets(), state.media());
-    let source = cluster::Source { config, secrets, media, cluster: "test" };
+    let new_pools = &BTreeSet::new();
+    let source = cluster::Source { config, secrets, new_pools, media, cluster: "test" };
     let desired = cluster::Desired::of(source);
     let specs = desired.mappings.values().filter_map(|mapping| mapping.iscsi.as_ref());
     let specs: Vec<_> = specs.collect();

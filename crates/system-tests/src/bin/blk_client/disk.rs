@@ -257,6 +257,10 @@ impl Disk {
         rustix::io::write(&self.kick, &1u64.to_ne_bytes()).context(|| "kick".into()).map(drop)
     }
 
+    pub fn is_out(&self, slot: u16) -> bool {
+        self.slots[usize::from(slot)].is_out
+    }
+
     pub fn is_idle(&self) -> bool {
         !self.slots.iter().any(|slot| slot.is_out)
     }

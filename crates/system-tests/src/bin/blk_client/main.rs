@@ -10,6 +10,7 @@ use clap::Parser;
 use serde::Serialize;
 use system_tests::Result;
 
+mod churn;
 mod disk;
 mod killed;
 mod late;
@@ -18,6 +19,7 @@ mod server;
 mod session;
 mod used;
 
+use churn::Churn;
 use disk::Disk;
 use killed::Killed;
 
@@ -36,6 +38,8 @@ enum Command {
     Cut { socket: PathBuf },
     /// Kill servers whose requests the store holds back.
     Late(Arguments),
+    /// Kill servers under a load on LUs of a pool; the environment says where their data is.
+    Churn(churn::Arguments),
 }
 
 #[derive(clap::Args)]
@@ -66,6 +70,7 @@ fn main() -> ExitCode {
         Command::Use { socket, again, seed } => use_disk(&socket, again, seed),
         Command::Cut { socket } => Disk::new(&socket).and_then(Disk::cut_memory),
         Command::Late(arguments) => kill_servers(&arguments),
+        Command::Churn(arguments) => Churn::new(&arguments).and_then(|it| say(&it.run()?)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,124 @@
+//! What is known here of a pool, against what its disks say.
+//!
+//! Every opening writes a new epoch to the labels. Before it does, the node keeps that number in
+//! `kv`, durably: so the disks have what is kept, or one less if the opening was cut short. Disks
+//! with more were used by another node, or this store is an old copy; disks with less are an old
+//! copy themselves. Either way what is here and what is there do not belong together, and nothing
+//! is written.
+
+use model::{ApiError, Pool, PvPlace};
+use rt::Core;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+use volume::pool::home::Found;
+
+use crate::datadir::pool_file;
+use crate::engine::Context;
+use crate::records::Record;
+
+/// The version of the form that this program writes.
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    version: u32,
+    epoch: u64,
+}
+
+/// A pool is about to be made: it begins with the first epoch.
+pub(super) async fn begin(context: &Context, core: &Core, spec: &Pool) -> Result<(), ApiError> {
+    write(context, core, spec, 1).await
+}
+
+/// A pool was found where it was to be made. Of one that nothing is known of, what its disks say is
+/// taken as it is: a document with it was restored here.
+pub(super) async fn adopt(
+    context: &Context,
+    core: &Core,
+    spec: &Pool,
+    found: &Found,
+) -> Result<(), ApiError> {
+    match read(context, core, spec).await? {
+        Some(_) => Ok(()),
+        None => write(context, core, spec, found.epoch()).await,
+    }
+}
+
+/// A pool is about to be opened: refuses disks that do not fit what is known, and keeps what they
+/// will say.
+pub(super) async fn check(
+    context: &Context,
+    core: &Core,
+    spec: &Pool,
+    found: &Found,
+) -> Result<(), ApiError> {
+    let name = &spec.name;
+    if found.id() != spec.uuid.into_bytes() {
+        let message = format!("the disks of pool '{name}' are those of pool '{}'", found.name());
+        return Err(ApiError::failed(message).then("put its own disks back"));
+    }
+    let known = read(context, core, spec).await?.unwrap_or(0);
+    for label in found.labels() {
+        let Some(disk) = path_of(context, spec, Uuid::from_bytes(label.pv)) else {
+            let message = format!("pool '{name}' has a disk in it that is not known here");
+            return Err(ApiError::failed(message).then("put its own disks back"));
+        };
+        if label.epoch > known {
+            return Err(ApiError::failed(format!(
+                "{disk} of pool '{name}' is newer than what this node knows: it was opened for the \
+                 {}th time, and {known} times are known here; another node has used it, or the \
+                 data directory is an old copy",
+                label.epoch
+            ))
+            .then(
+                "put the newest copy of the data directory back; to go on with what the disks \
+                 hold, restore config.json into a new data directory (docs/pools.md)",
+            ));
+        }
+        if label.epoch + 1 < known {
+            return Err(ApiError::failed(format!(
+                "{disk} of pool '{name}' is older than what this node knows: it was opened for the \
+                 {}th time, and {known} times are known here; it is an old copy",
+                label.epoch
+            ))
+            .then(
+                "put the disk back that was used last; to go on with what the disks hold, restore \
+                 config.json into a new data directory (docs/pools.md)",
+            ));
+        }
+    }
+    write(context, core, spec, found.epoch() + 1).await
+}
+
+fn path_of(context: &Context, spec: &Pool, pv: Uuid) -> Option<String> {
+    let pv = spec.pvs.iter().find(|it| it.uuid == pv)?;
+    Some(match &pv.place {
+        PvPlace::Path { path } => path.clone(),
+        PvPlace::File { .. } => pool_file(&context.pools, pv.uuid).to_string_lossy().into_owned(),
+    })
+}
+
+async fn read(context: &Context, core: &Core, spec: &Pool) -> Result<Option<u64>, ApiError> {
+    let (records, of) = (context.records.clone(), Record::Pool(spec.uuid));
+    let read = core.blocking(move || records.read(of)).await;
+    let Some(value) = read.unwrap_or_else(|| Err(given_up()))? else { return Ok(None) };
+    let damaged = || {
+        ApiError::failed(format!("what is kept of pool '{}' cannot be read", spec.name))
+            .then("use the release of viaduct that wrote it, or a later one")
+    };
+    let kept: Kept = serde_json::from_slice(&value).map_err(|_| damaged())?;
+    if kept.version == VERSION { Ok(Some(kept.epoch)) } else { Err(damaged()) }
+}
+
+async fn write(context: &Context, core: &Core, spec: &Pool, epoch: u64) -> Result<(), ApiError> {
+    let kept = serde_json::to_vec(&Kept { version: VERSION, epoch });
+    let kept = kept.map_err(|error| ApiError::failed(error.to_string()))?;
+    let (records, of) = (context.records.clone(), Record::Pool(spec.uuid));
+    let written = core.blocking(move || records.write(of, kept)).await;
+    written.unwrap_or_else(|| Err(given_up()))
+}
+
+fn given_up() -> ApiError {
+    ApiError::failed("the work was given up")
+}

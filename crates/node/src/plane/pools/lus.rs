@@ -1,0 +1,200 @@
+//! LUs of pools as stores of the plane.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use block::{Device, Error};
+use model::{ApiError, LuName, Size};
+use rt::{Core, Remote};
+use store::{Boxed, Store};
+use uuid::Uuid;
+use volume::pool::home;
+use volume::pool::lu::{Lu, LuError, NewLu};
+use volume::pool::root::About;
+
+use super::{OpenPool, Pools, ended, next};
+use crate::engine::Made;
+use crate::world::{Machine, World};
+
+/// An LU of a pool that is open.
+pub(in crate::plane) struct PoolStore {
+    lu: Arc<Lu>,
+    name: LuName,
+    extent: u64,
+}
+
+/// Which LU of which pool, and what it shall be.
+#[derive(Clone)]
+pub(in crate::plane) struct Wanted {
+    pub pool: Uuid,
+    pub uuid: Uuid,
+    pub name: LuName,
+    pub size: Size,
+    pub block_size: u32,
+}
+
+impl PoolStore {
+    pub(super) fn name(&self) -> &LuName {
+        &self.name
+    }
+
+    pub(super) async fn close(&self) {
+        self.lu.close().await;
+    }
+
+    /// What it has written, in whole extents.
+    pub(in crate::plane) async fn allocated(&self) -> Option<Size> {
+        let (extents, free) = self.lu.extents().await.ok()?;
+        Some(Size(extents.saturating_sub(free) * self.extent))
+    }
+}
+
+impl Store for PoolStore {
+    fn device(self: Arc<Self>, core: &Core) -> Rc<dyn Device> {
+        self.lu.device(core)
+    }
+
+    fn size(&self) -> u64 {
+        self.lu.size()
+    }
+
+    fn resize<'a>(self: Arc<Self>, core: &'a Core, size: u64) -> Boxed<'a, Result<(), Error>> {
+        // A task of its own: it must not stop half-way when nobody waits any more.
+        Box::pin(core.spawn_task(async move { grow(&self.lu, size).await }))
+    }
+}
+
+async fn grow(lu: &Arc<Lu>, size: u64) -> Result<(), Error> {
+    let about = lu.about().await?;
+    lu.describe(About { size, ..about }).await
+}
+
+impl Pools {
+    /// Makes an LU. One that is there is kept, unless nothing of it can be read: nobody was ever
+    /// told that it had been made.
+    pub(in crate::plane) async fn create_lu(&self, wanted: Wanted) -> Result<Made, ApiError> {
+        let pool = self.pool(wanted.pool)?;
+        let spec = pool.spec.clone();
+        pool.at_home(move |home| async move {
+            let (id, name) = (wanted.uuid.into_bytes(), &wanted.name);
+            let failed = |error| lu_failed(&spec, name, "be made", error);
+            if let Some(granted) = home.granted(id) {
+                let described = match granted.first {
+                    Some(_) => home.describe_lu(id).await.map(Some),
+                    None => Ok(None),
+                };
+                match described {
+                    Ok(Some(about)) if about.block_size == wanted.block_size => {
+                        return Ok(Made::WasThere);
+                    }
+                    // Its creation was cut short.
+                    Ok(None) | Err(LuError::Root(_)) => {}
+                    Ok(Some(about)) => {
+                        return Err(ApiError::failed(format!(
+                            "LU {name} is in pool '{}' with blocks of {} bytes, not of {}",
+                            spec.name, about.block_size, wanted.block_size
+                        )));
+                    }
+                    Err(error) => return Err(failed(error)),
+                }
+                home.revoke(id).await.map_err(|error| failed(error.into()))?;
+            }
+            let about = About {
+                name: name.to_string(),
+                size: wanted.size.bytes(),
+                block_size: wanted.block_size,
+                base: None,
+            };
+            let layer = Machine.uuid().into_bytes();
+            home.create_lu(NewLu { id, layer, about }).await.map(|_| Made::New).map_err(failed)
+        })
+        .await
+    }
+
+    /// Opens an LU, on the core whose turn it is. One that was to grow when the node ended grows.
+    pub(in crate::plane) async fn open_lu(
+        &self,
+        cores: &[Remote],
+        wanted: Wanted,
+    ) -> Result<Arc<PoolStore>, ApiError> {
+        let pool = self.pool(wanted.pool)?;
+        let (id, name) = (wanted.uuid.into_bytes(), wanted.name.clone());
+        let (spec, called) = (pool.spec.clone(), name.clone());
+        let seat = pool.at_home(move |home: Rc<home::Pool>| async move {
+            home.seat(id).map_err(|error| lu_failed(&spec, &called, "be opened", error))
+        });
+        let seat = seat.await?;
+        let (spec, called) = (pool.spec.clone(), name.clone());
+        let opened = self.core(cores).call(move |core| async move {
+            let lu = Lu::open(&core, seat).await;
+            lu.map_err(|error| lu_failed(&spec, &called, "be opened", error))
+        });
+        let lu = opened.await.unwrap_or_else(|| Err(ended()))?;
+        let is = Size(lu.size());
+        let grown = match wanted.size {
+            size if size < is => Err(ApiError::failed(format!(
+                "LU {name} has {is} in its pool, and shall have {size}: an LU of a pool does not \
+                 become smaller"
+            ))
+            .then(format!("viaduct lu resize {name} --size {is}"))),
+            size if size > is => grow(&lu, size.bytes()).await.map_err(|error| {
+                ApiError::failed(format!("LU {name} cannot grow to {size}: {error}"))
+            }),
+            _ => Ok(()),
+        };
+        if let Err(error) = grown {
+            lu.close().await;
+            return Err(error);
+        }
+        let extent = pool.spec.extent_size.bytes();
+        let store = Arc::new(PoolStore { lu, name, extent });
+        pool.lus().insert(wanted.uuid, store.clone());
+        Ok(store)
+    }
+
+    /// Closes an LU: what it has begun ends first.
+    pub(in crate::plane) async fn close_lu(&self, pool: Uuid, uuid: Uuid) {
+        let Ok(pool) = self.pool(pool) else { return };
+        let lu = pool.lus().get(&uuid).cloned();
+        if let Some(lu) = lu {
+            lu.close().await;
+            pool.lus().remove(&uuid);
+        }
+    }
+
+    /// Gives the slabs of a closed LU back. Others that wait for room may have some now.
+    pub(in crate::plane) async fn remove_lu(&self, pool: Uuid, uuid: Uuid) -> Result<(), ApiError> {
+        let pool = self.pool(pool)?;
+        let revoked = pool.at_home(move |home| async move {
+            home.revoke(uuid.into_bytes()).await.map_err(|error| {
+                ApiError::failed(format!("the slabs of LU {uuid} cannot be given back: {error}"))
+            })
+        });
+        revoked.await?;
+        tell_of_room(&pool).await;
+        Ok(())
+    }
+}
+
+async fn tell_of_room(pool: &OpenPool) {
+    let lus: Vec<_> = pool.lus().values().cloned().collect();
+    for lu in lus {
+        // One that is just being closed needs no room.
+        let _ = lu.lu.may_grow().await;
+    }
+}
+
+fn lu_failed(spec: &model::Pool, name: &LuName, what: &str, error: LuError) -> ApiError {
+    let next = match &error {
+        LuError::Pool(error) => next(spec, error),
+        LuError::Unopened(_)
+        | LuError::Root(_)
+        | LuError::Disk(_)
+        | LuError::Size(_)
+        | LuError::Base(_) => {
+            "its data are left as they are; viaduct event ls shows when it began".to_owned()
+        }
+    };
+    let message = format!("LU {name} cannot {what} in pool '{}': {error}", spec.name);
+    ApiError::failed(message).then(next)
+}

@@ -1,0 +1,158 @@
+//! The changes of pools: what they refuse, and why.
+//!
+//! What a disk holds and who uses it was found a moment ago. Whether that is still so is seen again
+//! when the disk is opened, under its locks; here the operator is told before anything is written.
+
+use std::collections::BTreeMap;
+
+use model::pv::{PvState, PvView};
+use model::{ApiError, Backing, Config, Leftover, Pool, PoolCreate, PoolName, PoolPv, PvPlace};
+use uuid::Uuid;
+use volume::pool::shape::{Layout, Shape};
+
+use super::Mark;
+use crate::probe::{Kind, Probe};
+
+/// LUs named in a message before it says "and more".
+const NAMES_SHOWN: usize = 5;
+
+pub fn no_pool(name: &PoolName) -> ApiError {
+    ApiError::not_found(format!("there is no pool '{name}'"))
+        .then("viaduct pool ls shows those that are there; viaduct pool create makes one")
+}
+
+/// A disk or file that a pool is to be made of, as it was found.
+#[derive(Debug, Clone)]
+pub struct Found {
+    pub probe: Probe,
+    pub view: PvView,
+}
+
+pub fn pool_create(
+    config: &Config,
+    request: &PoolCreate,
+    found: &[Found],
+    mut uuid: impl FnMut() -> Uuid,
+) -> Result<(Config, Vec<Mark>), ApiError> {
+    let name = &request.name;
+    if config.pool(name).is_some() {
+        return Err(ApiError::conflict(format!("pool '{name}' exists already")).then(format!(
+            "choose another name; viaduct pool show {name} shows the one there is"
+        )));
+    }
+    let places = match (request.size, found) {
+        (Some(size), []) => vec![(PvPlace::File { size }, size)],
+        (None, [_, ..]) => {
+            found.iter().try_for_each(|it| check_disk(config, request, it))?;
+            check_paths(found)?;
+            let place = |it: &Found| PvPlace::Path { path: it.probe.path.clone() };
+            found.iter().map(|it| (place(it), model::Size(it.probe.size))).collect()
+        }
+        _ => {
+            return Err(ApiError::usage(format!(
+                "say which disks pool '{name}' shall have, or how large its file shall be"
+            ))
+            .then(format!("viaduct pool create {name} --pv DISK, or --size 100G")));
+        }
+    };
+    let pvs = places.iter().map(|(place, _)| PoolPv { uuid: uuid(), place: place.clone() });
+    let pvs = pvs.collect();
+    let pool = request.pool(uuid(), pvs);
+    pool.validate()?;
+    let shape = Shape::new(pool.slab_size.bytes(), pool.extent_size.bytes())
+        .map_err(|error| ApiError::usage(format!("pool '{name}': {error}")))?;
+    for (place, size) in &places {
+        Layout::new(shape, size.bytes()).map_err(|error| {
+            let what = match place {
+                PvPlace::Path { path } => path.clone(),
+                PvPlace::File { size } => format!("a file of {size}"),
+            };
+            ApiError::usage(format!("{what} cannot be in pool '{name}': {error}"))
+        })?;
+    }
+    let mut next = config.clone();
+    let marks = vec![Mark::Making(pool.uuid)];
+    next.pools.push(pool);
+    Ok((next, marks))
+}
+
+/// Refuses a disk that is in use, and one that holds data unless that may be lost.
+fn check_disk(config: &Config, request: &PoolCreate, found: &Found) -> Result<(), ApiError> {
+    let Found { probe, view } = found;
+    let path = &probe.path;
+    if probe.kind == Kind::Other {
+        return Err(ApiError::usage(format!(
+            "{path} is neither a regular file nor a block device"
+        )));
+    }
+    let free = "viaduct pv ls shows the disks that are free";
+    if let Some(user) = user_of(config, path).or_else(|| view.used_by.first().cloned()) {
+        return Err(ApiError::conflict(format!("{path} is in use: {user}")).then(free));
+    }
+    if probe.holder.is_some() {
+        let message = format!("{path} is in use: another node, a QEMU or a pool holds its lock");
+        return Err(ApiError::conflict(message).then("stop its user first"));
+    }
+    if probe.is_read_only || view.read_only {
+        return Err(ApiError::conflict(format!("{path} cannot be written"))
+            .then("make it writable for the node, or choose another disk"));
+    }
+    match view.state {
+        PvState::Free => Ok(()),
+        PvState::Used => Err(ApiError::conflict(format!("{path} is in use")).then(free)),
+        PvState::Data if request.force => Ok(()),
+        PvState::Data => {
+            let name = &request.name;
+            let message = format!("{path} holds data: {}", view.holds.join(", "));
+            Err(ApiError::conflict(message).then(format!(
+                "choose another disk; viaduct pool create {name} --pv {path} --force takes it, \
+                 and what it holds is lost"
+            )))
+        }
+        PvState::Unknown => {
+            let why = view.problem.clone().unwrap_or_else(|| "it does not answer".to_owned());
+            Err(ApiError::failed(format!("{path} cannot be looked at: {why}")))
+        }
+    }
+}
+
+/// Refuses what is named twice, by whatever paths.
+fn check_paths(found: &[Found]) -> Result<(), ApiError> {
+    let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
+    for Found { probe, view } in found {
+        let path = probe.path.as_str();
+        for identity in std::iter::once(path).chain(view.wwid.as_deref()) {
+            if let Some(other) = seen.insert(identity, path) {
+                let message = format!("{path} and {other} are one disk");
+                return Err(ApiError::usage(message).then("name each disk once"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What of ours uses a disk.
+pub fn user_of(config: &Config, path: &str) -> Option<String> {
+    let is_lu = |backing: &Backing| matches!(backing, Backing::Adopted { path: it } if it == path);
+    let lu = config.lus.iter().find(|lu| is_lu(&lu.backing));
+    let pool = config.pools.iter().find(|pool| pool.paths().any(|it| it == path));
+    lu.map(|lu| format!("LU {}", lu.name))
+        .or_else(|| pool.map(|pool| format!("pool {}", pool.name)))
+}
+
+/// Takes a pool away that has no LUs.
+pub fn pool_remove(config: &Config, name: &PoolName) -> Result<(Config, Vec<Mark>), ApiError> {
+    let pool = config.pool(name).ok_or_else(|| no_pool(name))?;
+    let lus: Vec<&str> = config.lus_in(name).map(|lu| lu.name.as_str()).collect();
+    if let Some(first) = lus.first() {
+        let more = if lus.len() > NAMES_SHOWN { " and more" } else { "" };
+        let shown = lus[..lus.len().min(NAMES_SHOWN)].join(", ");
+        return Err(ApiError::conflict(format!("pool '{name}' has LUs: {shown}{more}"))
+            .then(format!("viaduct lu rm {first}")));
+    }
+    let leftover = Leftover::Pool { pool: Pool::clone(pool) };
+    let marks = vec![Mark::Leftover(pool.uuid, leftover)];
+    let mut next = config.clone();
+    next.pools.retain(|pool| pool.name != *name);
+    Ok((next, marks))
+}

@@ -1,0 +1,317 @@
+//! Pools in the real binary: disks of files, LUs used by real clients, servers killed at any
+//! moment, disks and data directories that do not fit each other.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use system_tests::blk_client::{self, Churned};
+use system_tests::image::own_program;
+use system_tests::iscsi::{node, target_of};
+use system_tests::libiscsi::{SECOND_TOOL, Suite, TOOL, Tally, Unit};
+use system_tests::node::binary;
+use system_tests::verify::Report;
+use system_tests::{Context, Error, Guest, GuestImage, Node, Result, VhostBlk, loops};
+
+const SOON: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Makes an empty disk in a file.
+fn disk(dir: &Path, name: &str, mib: u64) -> Result<String> {
+    let path = dir.join(name);
+    File::create(&path)?.set_len(mib << 20)?;
+    Ok(path.display().to_string())
+}
+
+/// A node with pool `fast` on two disks, and those.
+fn node_with_pool(dir: &Path, mib: u64) -> Result<(Node, [String; 2])> {
+    let node = Node::on(&dir.join("node")).start()?;
+    let disks = [disk(dir, "one", mib)?, disk(dir, "two", mib)?];
+    let [one, two] = &disks;
+    let shape = ["--slab-size", "4M", "--extent-size", "64K"];
+    node.cli(&[&["pool", "create", "fast", "--pv", one, "--pv", two][..], &shape].concat())?;
+    Ok((node, disks))
+}
+
+fn create(node: &Node, name: &str, size: &str) -> Result<()> {
+    node.cli(&["lu", "create", name, "--size", size, "--pool", "fast"]).map(drop)
+}
+
+fn pool(node: &Node) -> Result<Value> {
+    node.cli(&["pool", "show", "fast"])
+}
+
+/// Waits until this is so.
+fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let begin = Instant::now();
+    while !is_so()? {
+        if begin.elapsed() > SOON {
+            return Err(Error::new(format!("{what}: not within {SOON:?}")));
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
+    Ok(())
+}
+
+#[test]
+fn killed_servers_lose_nothing_in_a_pool() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut node, _disks) = node_with_pool(dir.path(), 600)?;
+    let free = pool(&node)?["free"].clone();
+    let mut sockets = Vec::new();
+    for (name, size) in [("small", "64M"), ("large", "8G"), ("huge", "1T")] {
+        create(&node, name, size)?;
+        node.cli(&["client", "create", name])?;
+        node.cli(&["map", name, "--to", name, "--via", "vhost-user-blk"])?;
+        sockets.push(node.socket(name, 2));
+    }
+    node.stop()?;
+    let data = node.data().to_owned();
+    let mut command = Command::new(own_program("blk-client")?);
+    command.arg("churn").args(&sockets).args(["--rounds", &loops(20).to_string()]);
+    command.args(["--pool", "fast", "--log"]).arg(node.log()).arg("--").arg(binary()?);
+    command.args(["up", "--http", "off", "--iscsi", "off"]).env("VIADUCT_DATA", &data);
+    let output = command.output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    let churned: Vec<Churned> = blk_client::parse(&String::from_utf8_lossy(&output.stdout))?;
+    println!("{churned:?}");
+    assert!(churned[0].writes > 0 && churned[0].violations.is_empty(), "{churned:?}");
+
+    node.start()?;
+    let status = node.cli(&["status"])?;
+    assert_eq!(status["problems"].as_array().map(Vec::len), Some(0), "{status}");
+    for name in ["small", "large", "huge"] {
+        node.cli(&["unmap", name, "--from", name])?;
+        node.cli(&["lu", "rm", name])?;
+    }
+    assert_eq!(pool(&node)?["free"], free, "all space comes back");
+    node.cli(&["pool", "rm", "fast"])?;
+    assert!(node.stop()?.success());
+    Ok(())
+}
+
+#[test]
+fn a_guest_uses_a_disk_of_a_pool() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut node, _disks) = node_with_pool(dir.path(), 300)?;
+    create(&node, "disk", "4G")?;
+    node.cli(&["client", "create", "vm"])?;
+    node.cli(&["map", "disk", "--to", "vm", "--via", "vhost-user-blk"])?;
+    let verifier = GuestImage::new().with_host_program("verify", &own_program("verify")?);
+    let guest = Guest::builder()
+        .disk(VhostBlk::new(&node.socket("vm", 2)).queues(2))
+        .image(verifier.with_package("e2fsprogs"))
+        .boot()?;
+    let load = guest.start("verify load /dev/vda --fresh --threads 16")?;
+    load.wait_for_text("started", SOON)?;
+    for _ in 0..3 {
+        thread::sleep(Duration::from_millis(400));
+        node.kill()?;
+        node.start()?;
+    }
+    load.close_input()?;
+    println!("{:?}", Report::parse(&load.wait(SOON)?.text())?.check()?);
+
+    guest.ok("mkfs.ext4 -q -E nodiscard /dev/vda && mount /dev/vda /mnt")?;
+    guest
+        .ok("dd if=/dev/urandom of=/mnt/file bs=64k count=1000 && sync && md5sum /mnt/file > /a")?;
+    guest.ok("echo 3 > /proc/sys/vm/drop_caches && md5sum -c /a")?;
+    let used = |node: &Node| {
+        let shown = node.cli(&["lu", "show", "disk"])?;
+        shown["allocated"].as_u64().context(|| format!("{shown}"))
+    };
+    let full = used(&node)?;
+    assert!(full > 62 << 20, "{full}");
+    guest.ok("rm /mnt/file && sync && fstrim /mnt")?;
+    until("discarded space comes back", || Ok(used(&node)? + (56 << 20) < full))?;
+    guest.ok("umount /mnt && fsck.ext4 -fn /dev/vda")?;
+    node.cli(&["lu", "resize", "disk", "--size", "5G"])?;
+    let size = "$(blockdev --getsize64 /dev/vda)";
+    guest.ok(&format!("while [ {size} != {} ]; do usleep 10000; done", 5_u64 << 30))?;
+    guest.ok("dd if=/dev/vda of=/dev/null bs=1M skip=5110 count=10 iflag=direct")?;
+    guest.quit()?;
+    assert!(node.stop()?.success());
+    node.start()?;
+    assert_eq!(node.cli(&["lu", "show", "disk"])?["size"], 5_u64 << 30);
+    assert!(node.stop()?.success());
+    Ok(())
+}
+
+#[test]
+fn an_initiator_uses_a_disk_of_a_pool() -> Result<()> {
+    let (dir, suite) = (tempfile::tempdir()?, Suite::fetch()?);
+    let (node, portal) = node(&dir.path().join("node"), 0)?;
+    node.cli(&["pool", "create", "fast", "--size", "1G"])?;
+    create(&node, "disk", "256M")?;
+    node.cli(&["client", "create", "tool", "--iqn", TOOL, "--iqn", SECOND_TOOL])?;
+    node.cli(&["map", "disk", "--to", "tool", "--via", "iscsi"])?;
+    let url = format!("iscsi://{portal}/{}/0", target_of(&node, "tool")?);
+    let unit = Unit { name: "disk".to_owned(), url, is_read_only: false };
+    let families =
+        ["Read16.", "Write16.", "Unmap.", "CompareAndWrite.", "OrWrite.", "WriteSame16."];
+    let is_wanted =
+        |test: &&String| families.iter().any(|it| test.starts_with(&format!("ALL.{it}")));
+    let mut tally = Tally::default();
+    for test in suite.tests.iter().filter(is_wanted) {
+        tally.note(test, &unit, suite.run(test, &unit)?);
+    }
+    println!("{tally}");
+    assert!(tally.failures().is_empty(), "{}", tally.failures().join("\n"));
+    Ok(())
+}
+
+/// What a pool and its LU say while it cannot be opened; another pool goes on meanwhile.
+fn is_refused(node: &Node, what: &str) -> Result<()> {
+    let shown = pool(node)?;
+    let said = shown["problem"]["message"].as_str().unwrap_or_default();
+    assert!(shown["state"] == "failed" && said.contains(what), "{shown}");
+    assert!(shown["problem"]["next"].is_string(), "{shown}");
+    let lu = node.cli(&["lu", "show", "disk"])?;
+    assert!(lu["state"] == "failed" && lu["problem"]["message"] == said, "{lu}");
+    assert_eq!(node.cli(&["lu", "show", "other"])?["state"], "online");
+    let status = node.cli(&["status"])?.to_string();
+    assert!(status.contains("pool/fast"), "{status}");
+    Ok(())
+}
+
+#[test]
+fn a_disk_that_is_missing_is_waited_for() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut node, [one, two]) = node_with_pool(dir.path(), 100)?;
+    create(&node, "disk", "1G")?;
+    node.cli(&["pool", "create", "own", "--size", "100M"])?;
+    node.cli(&["lu", "create", "other", "--size", "1G", "--pool", "own"])?;
+    node.stop()?;
+    let away = PathBuf::from(format!("{two}.away"));
+    fs::rename(&two, &away)?;
+    node.start()?;
+    is_refused(&node, &format!("{two}: No such file"))?;
+    // A copy of the other disk does not do.
+    fs::copy(&one, &two)?;
+    until("the copy is refused", || {
+        let shown = pool(&node)?["problem"]["message"].to_string();
+        Ok(shown.contains("one of them is a copy"))
+    })?;
+    fs::rename(&away, &two)?;
+    until("the pool comes back", || Ok(pool(&node)?["state"] == "online"))?;
+    until("its LU comes back", || Ok(node.cli(&["lu", "show", "disk"])?["state"] == "online"))?;
+    assert!(node.stop()?.success());
+    Ok(())
+}
+
+#[test]
+fn an_old_data_directory_and_old_disks_are_noticed() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut node, [one, _]) = node_with_pool(dir.path(), 100)?;
+    create(&node, "disk", "1G")?;
+    node.cli(&["pool", "create", "own", "--size", "100M"])?;
+    node.cli(&["lu", "create", "other", "--size", "1G", "--pool", "own"])?;
+    node.stop()?;
+    let kv = node.data().join("kv.redb");
+    let (old_kv, old_disk) = (fs::read(&kv)?, fs::read(&one)?);
+    for _ in 0..2 {
+        node.start()?;
+        node.stop()?;
+    }
+    let (new_kv, new_disk) = (fs::read(&kv)?, fs::read(&one)?);
+    let before = new_disk.clone();
+
+    fs::write(&kv, &old_kv)?;
+    node.start()?;
+    let shown = pool(&node)?;
+    let said = shown["problem"]["message"].to_string();
+    assert!(
+        shown["state"] == "failed" && said.contains("newer than what this node knows"),
+        "{shown}"
+    );
+    assert_eq!(node.cli(&["lu", "show", "disk"])?["state"], "failed");
+    node.kill()?;
+    assert!(fs::read(&one)? == before, "nothing is written to disks that do not fit");
+
+    fs::write(&kv, &new_kv)?;
+    fs::write(&one, &old_disk)?;
+    node.start()?;
+    // The other pool was opened meanwhile by the older store, so it is the newer one too.
+    let shown = pool(&node)?;
+    let said = shown["problem"]["message"].to_string();
+    assert!(
+        shown["state"] == "failed" && said.contains("older than what this node knows"),
+        "{shown}"
+    );
+    node.kill()?;
+
+    // Right again; and a new data directory takes the disks as they are, from the document.
+    fs::write(&one, &new_disk)?;
+    node.start()?;
+    assert_eq!(pool(&node)?["state"], "online");
+    node.cli(&["lu", "rm", "other"])?;
+    node.cli(&["pool", "rm", "own"])?;
+    let document = dir.path().join("config.json").display().to_string();
+    node.cli(&["config", "save", &document])?;
+    node.stop()?;
+    let next = Node::on(&dir.path().join("next")).start()?;
+    next.cli(&["config", "restore", &document])?;
+    assert_eq!(next.cli(&["lu", "show", "disk"])?["state"], "online");
+    // Which the first one notices.
+    drop(next);
+    node.start()?;
+    assert!(pool(&node)?["problem"]["message"].to_string().contains("newer"));
+    Ok(())
+}
+
+#[test]
+fn disks_with_data_are_left_alone() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let node = Node::on(&dir.path().join("node")).start()?;
+    let one = disk(dir.path(), "one", 100)?;
+    File::options().write(true).open(&one)?.write_all_at(b"LABELONE", 512)?;
+    File::options().write(true).open(&one)?.write_all_at(b"LVM2 001", 536)?;
+    let before = fs::read(&one)?;
+    let (code, said) = node.cli_fails(&["pool", "create", "fast", "--pv", &one])?;
+    assert!(code == 4 && said.contains("holds data: LVM member"), "{code}: {said}");
+    assert!(fs::read(&one)? == before);
+    node.cli(&["pool", "create", "fast", "--pv", &one, "--force"])?;
+    let view = node.cli(&["pv", "show", &one])?;
+    assert_eq!(view["used_by"][0], "pool fast", "{view}");
+    create(&node, "disk", "1G")?;
+    let (code, said) = node.cli_fails(&["pool", "rm", "fast"])?;
+    assert!(code == 4 && said.contains("has LUs: disk"), "{code}: {said}");
+    // Another node does not take it.
+    let other = Node::on(&dir.path().join("other")).start()?;
+    let take = ["pool", "create", "mine", "--pv", &one, "--force"];
+    let (code, said) = other.cli_fails(&take)?;
+    assert!(code == 4 && said.contains("in use"), "{code}: {said}");
+    node.cli(&["lu", "rm", "disk"])?;
+    node.cli(&["pool", "rm", "fast"])?;
+    other.cli(&take[..5])?;
+    Ok(())
+}
+
+#[test]
+fn a_full_pool_is_told_and_its_lus_go_on() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (node, _disks) = node_with_pool(dir.path(), 40)?;
+    create(&node, "disk", "1G")?;
+    node.cli(&["client", "create", "vm"])?;
+    node.cli(&["map", "disk", "--to", "vm", "--via", "vhost-user-blk"])?;
+    let guest = Guest::builder().disk(VhostBlk::new(&node.socket("vm", 2))).boot()?;
+    let fill = "dd if=/dev/zero of=/dev/vda bs=64k oflag=direct";
+    assert_ne!(guest.run(fill)?.status, 0);
+    guest.ok("dd if=/dev/vda of=/dev/null bs=64k count=100 iflag=direct")?;
+    guest.ok("dd if=/dev/zero of=/dev/vda bs=64k count=10 oflag=direct conv=notrunc")?;
+    assert_eq!(pool(&node)?["free"], 0);
+    let events = node.cli(&["event", "ls"])?.to_string();
+    for kind in ["pool-low", "pool-full"] {
+        assert!(events.contains(kind), "{events}");
+    }
+    assert!(pool(&node)?["problem"]["message"].to_string().contains("is full"));
+    // What is given back is used again.
+    guest.ok("blkdiscard -o 0 -l 33554432 /dev/vda")?;
+    guest.ok("dd if=/dev/zero of=/dev/vda bs=64k seek=8000 count=10 oflag=direct conv=notrunc")?;
+    Ok(())
+}

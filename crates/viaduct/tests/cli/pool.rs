@@ -1,0 +1,354 @@
+//! Pools, word for word.
+
+use expect_test::expect;
+use model::ApiError;
+
+use crate::bench::Bench;
+
+fn with_disks() -> Bench {
+    let bench = Bench::new();
+    for name in ["one", "two"] {
+        let disk = std::fs::File::create(bench.directory.path().join(name)).unwrap();
+        disk.set_len(256 << 20).unwrap();
+    }
+    bench
+}
+
+/// Pool fast on both with LU web, and pool own on a file of the node.
+fn furnished() -> Bench {
+    let bench = with_disks();
+    for line in [
+        "pool create fast --pv one --pv two",
+        "pool create own --size 1G --slab-size 4M",
+        "lu create web --size 3G --pool fast",
+    ] {
+        let ran = bench.run(line);
+        assert_eq!(ran.code, 0, "{line}: {}", ran.err);
+    }
+    bench
+}
+
+#[test]
+fn pools_are_made_and_listed() {
+    let bench = with_disks();
+    bench.done(
+        "pool create fast --pv one --pv two",
+        expect![[r#"
+        pool fast: 4.0GiB, online
+    "#]],
+    );
+    bench.done(
+        "pool create own --size 1G --slab-size 4M",
+        expect![[r#"
+        pool own: 2.0GiB, online
+    "#]],
+    );
+    bench.done(
+        "lu create web --size 3G --pool fast",
+        expect![[r#"
+        LU web: 3GiB, pool, online
+    "#]],
+    );
+    bench.done(
+        "pool ls",
+        expect![[r#"
+        NAME  SIZE    FREE    VIRTUAL  RATIO  STATE   LUS  DISKS
+        fast  4.0GiB  2.0GiB  3.0GiB   0.75   online  1    2
+        own   2.0GiB  1.0GiB  0B       0.00   online  0    1
+    "#]],
+    );
+}
+
+#[test]
+fn pools_are_shown_in_full() {
+    let bench = furnished();
+    bench.done(
+        "pool show fast",
+        expect![[r#"
+        name:            fast
+        uuid:            xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+        size:            4.0GiB
+        free:            2.0GiB
+        given to LUs:    2.0GiB
+        virtual:         3.0GiB
+        virtual to size: 0.75
+        slab size:       16MiB
+        extent size:     256KiB
+        state:           online
+        LUs:             web
+
+        disk: /DIR/one
+        uuid: xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+        size: 2.0GiB
+        free: 1.0GiB
+
+        disk: /DIR/two
+        uuid: xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+        size: 2.0GiB
+        free: 1.0GiB
+    "#]],
+    );
+    bench.done(
+        "pool show own",
+        expect![[r#"
+        name:            own
+        uuid:            xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+        size:            2.0GiB
+        free:            1.0GiB
+        given to LUs:    1.0GiB
+        virtual:         0B
+        virtual to size: 0.00
+        slab size:       4MiB
+        extent size:     256KiB
+        state:           online
+        LUs:             -
+
+        disk: /DIR/data/pools/xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx.img
+        uuid: xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+        size: 2.0GiB
+        free: 1.0GiB
+    "#]],
+    );
+}
+
+#[test]
+fn a_pool_goes_when_it_is_empty() {
+    let bench = furnished();
+    bench.done(
+        "lu ls",
+        expect![[r#"
+        NAME  SIZE  BACKING  STATE   USED  MAPPED TO
+        web   3GiB  pool     online  -     -
+    "#]],
+    );
+    bench.refused(
+        "pool rm fast",
+        4,
+        expect![[r#"
+        error: pool 'fast' has LUs: web
+          next: viaduct lu rm web
+    "#]],
+    );
+    bench.refused(
+        "lu resize web --size 1G --shrink",
+        2,
+        expect![[r#"
+        error: LU 'web' is in a pool, where no LU can become smaller; it has 3GiB
+          next: discard what is not used, in the guest: that gives the space back
+    "#]],
+    );
+    bench.done(
+        "lu rm web",
+        expect![[r#"
+        LU web removed
+    "#]],
+    );
+    bench.done(
+        "pool rm fast",
+        expect![[r#"
+        pool fast removed
+    "#]],
+    );
+    assert_eq!(bench.engine.files().len(), 1);
+}
+
+#[test]
+fn pools_are_of_disks_or_of_a_file() {
+    let bench = with_disks();
+    bench.refused(
+        "pool create fast",
+        2,
+        expect![[r#"
+        error: the following required arguments were not provided:
+          --pv <PATH>
+
+        Usage: viaduct pool create --data <DIR> --pv <PATH> <NAME>
+
+        For more information, try '--help'.
+    "#]],
+    );
+    bench.refused(
+        "pool create fast --pv one --size 1G",
+        2,
+        expect![[r#"
+        error: the argument '--pv <PATH>' cannot be used with '--size <SIZE>'
+
+        Usage: viaduct pool create --pv <PATH> --data <DIR> <NAME>
+
+        For more information, try '--help'.
+    "#]],
+    );
+}
+
+#[test]
+fn pools_that_cannot_be_are_refused() {
+    let bench = with_disks();
+    bench.refused(
+        "pool create fast --pv three",
+        3,
+        expect![[r#"
+        error: there is no file /DIR/three
+          next: give the absolute path of a raw image or a block device on this node
+    "#]],
+    );
+    bench.refused(
+        "pool create fast --pv one --pv ./one",
+        2,
+        expect![[r#"
+        error: /DIR/one and /DIR/one are one disk
+          next: name each disk once
+    "#]],
+    );
+    bench.refused("pool create fast --size 1M", 2, expect![[r#"
+        error: a file of 1MiB cannot be in pool 'fast': it has room for no slab; a disk of this pool has at least 19922944 bytes
+    "#]]);
+    bench.refused(
+        "pool create fast --pv one --slab-size 5M",
+        2,
+        expect![[r#"
+        error: pool 'fast' has slabs of 5MiB; they must be a power of two between 4MiB and 256MiB
+    "#]],
+    );
+    bench.refused(
+        "lu create web --size 1G --pool fast",
+        3,
+        expect![[r#"
+        error: there is no pool 'fast'
+          next: viaduct pool ls shows those that are there; viaduct pool create makes one
+    "#]],
+    );
+    bench.refused(
+        "lu create web --size 1G --pool fast --backing memory",
+        2,
+        expect![[r#"
+        error: the argument '--pool <POOL>' cannot be used with '--backing <BACKING>'
+
+        Usage: viaduct lu create --size <SIZE> --pool <POOL> --data <DIR> <NAME>
+
+        For more information, try '--help'.
+    "#]],
+    );
+}
+
+#[test]
+fn a_disk_with_data_is_taken_only_by_force() {
+    let bench = with_disks();
+    let mut disk = vec![0; 64 << 20];
+    disk[4086..4096].copy_from_slice(b"SWAPSPACE2");
+    std::fs::write(bench.directory.path().join("one"), disk).unwrap();
+    bench.refused("pool create fast --pv one", 4, expect![[r#"
+        error: /DIR/one holds data: swap
+          next: choose another disk; viaduct pool create fast --pv /DIR/one --force takes it, and what it holds is lost
+    "#]]);
+    bench.done(
+        "pool create fast --pv one --force",
+        expect![[r#"
+        pool fast: 2.0GiB, online
+    "#]],
+    );
+}
+
+#[test]
+fn a_disk_is_used_once() {
+    let bench = with_disks();
+    assert_eq!(bench.run("pool create fast --pv one").code, 0);
+    bench.refused(
+        "pool create fast --pv two",
+        4,
+        expect![[r#"
+        error: pool 'fast' exists already
+          next: choose another name; viaduct pool show fast shows the one there is
+    "#]],
+    );
+    bench.refused(
+        "pool create slow --pv one --force",
+        4,
+        expect![[r#"
+        error: /DIR/one is in use: pool fast
+          next: viaduct pv ls shows the disks that are free
+    "#]],
+    );
+    bench.refused(
+        "lu adopt one",
+        4,
+        expect![[r#"
+        error: /DIR/one is in use: pool fast
+    "#]],
+    );
+    bench.refused("lu create web --size 1000512 --pool fast", 2, expect![[r#"
+        error: the size of LU 'web', 1000512B, is not a multiple of 4096, as that of an LU in a pool is; 980KiB would be
+    "#]]);
+    bench.done(
+        "lu adopt two",
+        expect![[r#"
+        LU two: 256MiB, adopted, online
+    "#]],
+    );
+    bench.refused(
+        "pool create slow --pv two --force",
+        4,
+        expect![[r#"
+        error: /DIR/two is in use: LU two
+          next: viaduct pv ls shows the disks that are free
+    "#]],
+    );
+}
+
+#[test]
+fn a_pool_that_cannot_be_opened_is_told_with_its_lus() {
+    let bench = with_disks();
+    bench.done(
+        "pool create fast --pv one",
+        expect![[r#"
+        pool fast: 2.0GiB, online
+    "#]],
+    );
+    let failure = ApiError::failed("disk /dev/sdb is missing").then("bring it back");
+    bench.engine.fail("open pool slow", failure);
+    bench.refused(
+        "pool create slow --pv two",
+        1,
+        expect![[r#"
+        error: pool/slow is in the configuration but not in effect: disk /dev/sdb is missing
+          next: bring it back
+    "#]],
+    );
+    bench.refused(
+        "lu create web --size 1G --pool slow --serial web",
+        1,
+        expect![[r#"
+        error: lu/web is in the configuration but not in effect: disk /dev/sdb is missing
+          next: bring it back
+    "#]],
+    );
+    bench.done(
+        "pool ls",
+        expect![[r#"
+        NAME  SIZE    FREE    VIRTUAL  RATIO  STATE   LUS  DISKS
+        fast  2.0GiB  1.0GiB  0B       0.00   online  0    1
+        slow  -       -       1.0GiB   -      failed  1    1
+    "#]],
+    );
+    bench.done(
+        "lu show web",
+        expect![[r#"
+        name:       web
+        uuid:       xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+        serial:     web
+        size:       1GiB
+        used:       -
+        block size: 512
+        cache:      writeback
+        shareable:  no
+        removable:  no
+        read-only:  no
+        limits:     none
+        backing:    pool slow
+        path:       -
+        state:      failed
+        mapped to:  -
+        problem:    disk /dev/sdb is missing
+        next:       bring it back
+    "#]],
+    );
+}
