@@ -4,7 +4,7 @@
 mod layers;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +32,9 @@ pub use layers::{Folded, LayerAbout};
 
 /// Times that metadata is tried to be written before the LU stops.
 const WRITE_TRIES: u32 = 3;
+/// Pages of a checkpoint that are written at one time: it has thousands, and others want the disks
+/// too.
+const PAGE_WRITERS_MAX: usize = 8;
 /// How long to wait before something is tried again that may be better then.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -64,6 +67,9 @@ pub(super) struct Service {
     under_way: Cell<usize>,
     ended: Notify,
     counts: Cell<Counts>,
+    /// Of a checkpoint, to be written.
+    pages: RefCell<VecDeque<(Spot, Page)>>,
+    page_writers: Cell<usize>,
     /// As long as the LU is open.
     tenure: RefCell<Option<Tenure>>,
 }
@@ -123,6 +129,8 @@ impl Service {
             under_way: Cell::new(0),
             ended: Notify::new(),
             counts: Cell::default(),
+            pages: RefCell::default(),
+            page_writers: Cell::new(0),
             tenure: RefCell::new(Some(tenure)),
         })
     }
@@ -352,7 +360,11 @@ impl Service {
             }),
             Order::Page { at, page } => {
                 self.count(|counts| counts.pages += 1);
-                self.write(at, page, Owner::page_written);
+                self.pages.borrow_mut().push_back((at, page));
+                if self.page_writers.get() < PAGE_WRITERS_MAX {
+                    self.page_writers.set(self.page_writers.get() + 1);
+                    self.start(Self::write_pages);
+                }
             }
             Order::Root { at, page } => {
                 self.count(|counts| counts.roots += 1);
@@ -417,6 +429,19 @@ impl Service {
             }
             me.end();
         });
+    }
+
+    /// Writes pages of a checkpoint, as long as there are any.
+    async fn write_pages(self: Rc<Self>) {
+        loop {
+            let next = self.pages.borrow_mut().pop_front();
+            let Some((at, page)) = next else { break };
+            match self.write_page(at, &page).await {
+                Ok(()) => self.tell(Owner::page_written),
+                Err(error) => self.fail("its metadata cannot be written", error),
+            }
+        }
+        self.page_writers.set(self.page_writers.get() - 1);
     }
 
     async fn write_page(&self, at: Spot, page: &Page) -> Result<(), Error> {
@@ -503,6 +528,7 @@ impl Service {
             self.change(ticket, |waiter| waiter.done = Some(Err(error)));
         }
         self.has_failed.store(true, Ordering::Release);
+        self.pages.take();
         let readers = self.readers.clone();
         self.core.spawn(async move {
             each(readers.members(), |handle: Rc<Handle>| async move { handle.look() }).await;

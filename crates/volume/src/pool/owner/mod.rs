@@ -50,6 +50,10 @@ const GROWTH_PARTS: u64 = 8;
 const GROWTH_SIZE_PARTS: u64 = 1024;
 /// Slabs that it asks for at most, at one time.
 const GROWTH_SLABS_MAX: u64 = 64;
+/// Whenever writes had to wait for space it grows by twice as much from then on, up to so many
+/// slabs and one part in so many of its size.
+const PACE_SLABS_MAX: u64 = 8;
+const PACE_SIZE_PARTS: u64 = 16;
 
 /// Records that are not sealed, before that is seen to unasked.
 const UNSEALED_MAX: usize = 4096;
@@ -224,6 +228,10 @@ pub struct Owner {
     /// becomes free by it.
     quiescing: HashMap<Ticket, (Wish, Option<Place>)>,
     growth: Growth,
+    /// Slabs that it grows by at least.
+    pace: u64,
+    /// Somebody waits for them.
+    is_behind: bool,
     site: Site,
     rooted: Rooted,
     checkpoint: Checkpoint,
@@ -353,6 +361,10 @@ impl Owner {
     /// These slabs are the LU's; none if there are none to be had.
     pub fn granted(&mut self, slabs: &[u32]) -> Vec<Order> {
         slabs.iter().for_each(|slab| self.space.grant(*slab));
+        if take(&mut self.is_behind) && !slabs.is_empty() {
+            let most = self.about().size / self.site.shape.slab_bytes() / PACE_SIZE_PARTS;
+            self.pace = (self.pace * 2).min(most.clamp(1, PACE_SLABS_MAX));
+        }
         self.growth = if slabs.is_empty() { Growth::Refused } else { Growth::Possible };
         self.retry_for_room();
         self.given()
@@ -471,6 +483,7 @@ impl Owner {
         let is_freed = self.quiescing.values().any(|(_, place)| place.is_some());
         let is_to_come = self.space.waits_for().is_some() || is_freed;
         self.grow();
+        self.is_behind |= self.growth == Growth::Asked;
         if is_to_come || self.growth == Growth::Asked {
             return Err(wish);
         }
@@ -495,7 +508,7 @@ impl Owner {
         let shape = self.site.shape;
         let has = self.space.extents() / shape.extents_per_slab();
         let size = self.about().size / shape.slab_bytes();
-        (has / GROWTH_PARTS).max(size / GROWTH_SIZE_PARTS).clamp(1, GROWTH_SLABS_MAX)
+        (has / GROWTH_PARTS).max(size / GROWTH_SIZE_PARTS).clamp(self.pace, GROWTH_SLABS_MAX)
     }
 
     /// Asks for more space in time, and gives back what is far more than enough.

@@ -162,6 +162,8 @@ impl Read {
             syncs_ended: 1,
             quiescing: HashMap::new(),
             growth: Growth::Possible,
+            pace: 1,
+            is_behind: false,
             site,
             rooted,
             checkpoint: Checkpoint::None,
