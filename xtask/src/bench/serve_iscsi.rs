@@ -126,7 +126,7 @@ impl iscsi::Host for Face {
 
     fn leave(&self, nexus: Rc<Nexus>) -> Pin<Box<dyn Future<Output = ()>>> {
         Box::pin(async move {
-            nexus.lose().await;
+            nexus.lose(true).await;
         })
     }
 

@@ -126,7 +126,7 @@ impl Kind for Blk {
         }
     }
 
-    async fn leave(_: &Session<Self>) {}
+    async fn leave(_: &Session<Self>, _: bool) {}
 }
 
 impl Face for BlkFace {

@@ -42,8 +42,9 @@ pub trait Kind: Send + Sync + Sized + 'static {
     /// Runs at home beside a session, until it ends.
     fn attend(session: Weak<Session<Self>>) -> impl Future<Output = ()> + 'static;
 
-    /// The driver is gone, or begins anew; the rings have drained.
-    fn leave(session: &Session<Self>) -> impl Future<Output = ()>;
+    /// The driver is gone, or begins anew; the rings have drained. Its guest may be the one that
+    /// comes next, or is not: it has not been here yet, or has moved away.
+    fn leave(session: &Session<Self>, may_come_back: bool) -> impl Future<Output = ()>;
 }
 
 /// What goes into a [`Function`].

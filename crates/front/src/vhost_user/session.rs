@@ -60,6 +60,10 @@ pub struct Session<K: Kind> {
     /// Waits for its front end to say something.
     listening: Cell<bool>,
     ending: Cell<bool>,
+    /// A ring was started since the driver began.
+    has_run: Cell<bool>,
+    /// Dirty pages are marked: the guest moves.
+    logging: Cell<bool>,
     /// `listening` or `ending` has changed.
     changed: Notify,
 }
@@ -112,6 +116,8 @@ impl<K: Kind> Session<K> {
             features: Cell::new(0),
             listening: Cell::new(false),
             ending: Cell::new(false),
+            has_run: Cell::new(false),
+            logging: Cell::new(false),
             changed: Notify::new(),
         })
     }
@@ -147,9 +153,14 @@ impl<K: Kind> Session<K> {
         self.stop(all).await;
         // A guest that goes on after we are back has not left.
         if !is_ours {
-            K::leave(self).await;
+            K::leave(self, self.may_come_back()).await;
         }
         result
+    }
+
+    /// Whether the guest that was here may go on with the next session.
+    fn may_come_back(&self) -> bool {
+        self.has_run.get() && !self.logging.get()
     }
 
     async fn talk(self: &Rc<Self>) -> Result<(), String> {
@@ -253,13 +264,15 @@ impl<K: Kind> Session<K> {
                 self.face.borrow_mut().set_features(features);
                 self.tell_rules().await;
                 let logging = machine.is_logging();
+                self.logging.set(logging);
                 self.each_queue(move |queue| queue.set_logging(logging)).await;
             }
             Request::ResetDevice => {
                 self.face.borrow_mut().reset();
                 *self.inflight.borrow_mut() = None;
                 self.rings.borrow_mut().clear();
-                K::leave(self).await;
+                K::leave(self, self.may_come_back()).await;
+                self.has_run.set(false);
             }
             Request::SetMemTable(table) => self.set_regions(&table).await?,
             Request::AddMemReg(region, fd) => self.add_region(&region, &fd).await?,
@@ -426,6 +439,7 @@ impl<K: Kind> Session<K> {
         });
         let placed = started.await.ok_or("its core has ended")??;
         self.rings.borrow_mut().entry(index).or_default().queue = Some(Rc::new(placed));
+        self.has_run.set(true);
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use wire::virtio::scsi::{Notification, NotificationResponse, Response};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::support::{
-    Buf, Disk, How, Reply, ScsiDriver, ScsiServer, cdb, pattern, proptest_config,
+    Buf, Disk, How, Log, Reply, ScsiDriver, ScsiServer, cdb, pattern, proptest_config,
 };
 
 const SIZE: usize = 1 << 20;
@@ -243,6 +243,19 @@ fn task_management_of_a_dead_server_is_not_carried_out() {
     disk.wait_begun(2);
     disk.answer_all();
     assert_eq!(driver.finish(&write), Reply::GOOD);
+}
+
+#[test]
+fn whoever_comes_next_is_told_unless_the_guest_has_moved_away() {
+    let (_disk, server, mut driver) = one_lun(1);
+    let turn = |driver: &mut ScsiDriver| driver.run(0, cdb(&[0]), None);
+    assert_eq!(turn(&mut driver), Reply::GOOD);
+    driver.0.reconnect_after_hanging_up(&server.path());
+    assert_eq!(turn(&mut driver), Reply::check(6, 0x2907, 0));
+    assert_eq!(turn(&mut driver), Reply::GOOD);
+    driver.0.start_log(Log::new(1 << 30));
+    driver.0.reconnect_after_hanging_up(&server.path());
+    assert_eq!(turn(&mut driver), Reply::GOOD);
 }
 
 #[test]

@@ -50,6 +50,8 @@ pub enum Change {
     /// A nexus has ended and nobody will come back as the same one.
     NexusLost {
         nexus: NexusId,
+        /// Whoever comes in its name is told.
+        tell: bool,
     },
     /// The device has another size.
     Resized,

@@ -159,7 +159,7 @@ impl State {
             Change::Access(change) => self.access(change),
             Change::Operation(change) => self.operation(change),
             Change::Reset { kind, by } => Ok(self.reset(kind, by)),
-            Change::NexusLost { nexus } => Ok(self.lose(nexus)),
+            Change::NexusLost { nexus, tell } => Ok(self.lose(nexus, tell)),
             Change::Resized => all(Attention::CapacityChanged),
             Change::IdentityChanged => all(Attention::IdentityChanged),
             Change::ThresholdReached => all(Attention::ThresholdReached),
@@ -336,7 +336,7 @@ impl State {
     }
 
     /// SAM-5 6.3.4.
-    fn lose(&mut self, nexus: NexusId) -> Vec<Effect> {
+    fn lose(&mut self, nexus: NexusId, tell: bool) -> Vec<Effect> {
         if self.view.reservations.unit_holder() == Some(&nexus) {
             Arc::make_mut(&mut self.view.reservations).release_unit(Some(&nexus));
         }
@@ -347,11 +347,13 @@ impl State {
         }
         let of = Audience::These(vec![nexus.clone()]);
         let by = Some(Aborter { nexus, task: None });
-        vec![
+        let told = Effect::Attention { to: of.clone(), what: Attention::NexusLost };
+        let mut effects = vec![
             Effect::ClearAca { of: of.clone() },
-            Effect::AbortTasks { of: of.clone(), by, telling: Telling::Nothing },
-            Effect::Attention { to: of, what: Attention::NexusLost },
-        ]
+            Effect::AbortTasks { of, by, telling: Telling::Nothing },
+        ];
+        effects.extend(tell.then_some(told));
+        effects
     }
 }
 

@@ -49,16 +49,17 @@ impl Nexus {
     pub async fn manage(&self, lun: [u8; 8], function: TaskManagement) -> Response {
         match function {
             TaskManagement::TargetReset => self.reset_target().await,
-            TaskManagement::NexusReset => self.lose().await,
+            TaskManagement::NexusReset => self.lose(true).await,
             _ => self.manage_unit(lun, function).await,
         }
     }
 
-    /// The nexus has ended, or begins anew: what it held at its units is given back.
-    pub async fn lose(&self) -> Response {
+    /// The nexus has ended, or begins anew: what it held at its units is given back. Whoever comes
+    /// in its name is told, or not.
+    pub async fn lose(&self, tell: bool) -> Response {
         let mut response = Response::Complete;
         for (_, unit) in self.units() {
-            let lost = Change::NexusLost { nexus: self.id().clone() };
+            let lost = Change::NexusLost { nexus: self.id().clone(), tell };
             if unit.handle.change(lost).await.is_err() {
                 response = Response::Failed;
             }

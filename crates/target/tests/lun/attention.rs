@@ -42,7 +42,7 @@ fn changes(what: usize, nexus: &NexusId, toggle: bool) -> (Vec<Change>, Attentio
             let both = vec![Change::Medium(eject), Change::Medium(load)];
             (both, Attention::MediumChanged, false)
         }
-        _ => (vec![Change::NexusLost { nexus }], Attention::NexusLost, false),
+        _ => (vec![Change::NexusLost { nexus, tell: true }], Attention::NexusLost, false),
     }
 }
 

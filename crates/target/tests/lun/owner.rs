@@ -287,7 +287,7 @@ fn change(nexus: &NexusId, asked: Asked) -> Change {
             Change::Reserve { nexus, action: Action::Preempt { key: 1, victim, kind, abort } }
         }
         Asked::Reset => Change::Reset { kind: ResetKind::LogicalUnit, by: Some(nexus) },
-        Asked::Lost => Change::NexusLost { nexus },
+        Asked::Lost => Change::NexusLost { nexus, tell: true },
         Asked::Resized => Change::Resized,
     }
 }

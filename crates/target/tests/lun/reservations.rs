@@ -353,7 +353,7 @@ proptest! {
                     pair.compare();
                 }
                 Step::Lost(at) => {
-                    let applied = pair.state.apply(Change::NexusLost { nexus: id(at) });
+                    let applied = pair.state.apply(Change::NexusLost { nexus: id(at), tell: true });
                     pair.model.reserved = pair.model.reserved.filter(|it| *it != at);
                     pair.keep(applied);
                     pair.compare();

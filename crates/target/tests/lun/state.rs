@@ -57,7 +57,7 @@ fn a_medium_stays_in_while_anybody_forbids_to_take_it_out() {
     assert_eq!(attentions(&loaded), others, "who loaded it knows");
     let again = state.apply(Change::Medium(MediumChange::Load { by: Some(a.clone()) }));
     assert_eq!(again.update, None, "it was in");
-    state.apply(Change::NexusLost { nexus: b }).reply.unwrap();
+    state.apply(Change::NexusLost { nexus: b, tell: true }).reply.unwrap();
     state.apply(eject(Some(&a), false)).reply.unwrap();
     // It was taken out of the tray, so drawing that in brings nothing.
     assert_eq!(attentions(&state.apply(Change::Medium(MediumChange::TakenOut))), []);
@@ -116,7 +116,7 @@ fn the_button_opens_the_tray_or_asks_those_who_lock_it() {
     assert_eq!(stored.preventing_persistently, std::slice::from_ref(&b));
     let mut restored = State::restore(Default::default(), stored, Outage::Restart, 1);
     assert_eq!(medium_events(&restored.apply(button())), [RemovalRequested]);
-    restored.apply(Change::NexusLost { nexus: b.clone() }).reply.unwrap();
+    restored.apply(Change::NexusLost { nexus: b.clone(), tell: true }).reply.unwrap();
     assert_eq!(medium_events(&restored.apply(button())), [Removed]);
     state.apply(Change::Reset { kind: ResetKind::LogicalUnit, by: Some(a) }).reply.unwrap();
     assert_eq!(medium_events(&state.apply(button())), [Removed]);
@@ -276,7 +276,7 @@ fn a_reset_and_a_loss_take_away_what_they_should() {
             at_b.tasks().enter(1, Attribute::Ordered).unwrap(),
         );
         let change = match lost {
-            true => Change::NexusLost { nexus: a.clone() },
+            true => Change::NexusLost { nexus: a.clone(), tell: true },
             false => Change::Reset { kind: ResetKind::LogicalUnit, by: Some(b.clone()) },
         };
         let (reply, settled) = local.apply(change);
@@ -402,7 +402,7 @@ fn change(happens: Happens, view: &target::lun::View) -> Change {
         }
         Happens::End(failed) => Change::Operation(OperationChange::End { failed }),
         Happens::Reset => Change::Reset { kind: ResetKind::LogicalUnit, by: None },
-        Happens::Lost(by) => Change::NexusLost { nexus: at(by) },
+        Happens::Lost(by) => Change::NexusLost { nexus: at(by), tell: true },
     }
 }
 

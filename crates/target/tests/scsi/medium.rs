@@ -77,7 +77,7 @@ fn a_locked_tray_does_not_move() {
     client.ask(&[0x1b, 0, 0, 0, 3, 0]).illegal(prevented);
     client.ask(&[0x1e, 0, 0, 0, 2, 0]).invalid_field();
     // A nexus that is gone locks nothing.
-    client.world.block_on(client.nexus.lose());
+    client.world.block_on(client.nexus.lose(true));
     client.ask(&[0; 6]).attention(AdditionalSense::I_T_NEXUS_LOSS_OCCURRED);
     client.ask(&[0x1b, 0, 0, 0, 3, 0]).good();
     client.ask(&[0; 6]).good();

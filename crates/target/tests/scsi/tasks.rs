@@ -131,6 +131,6 @@ fn a_reserved_unit_is_for_its_holder() {
     client.ask(&cdb10(0x28, 0, 0, 1)).good();
     client.ask(&cdb10(0x57, 0, 0, 0)).good();
     other.ask(&cdb10(0x56, 0, 0, 0)).good();
-    bench.world.block_on(other.nexus.lose());
+    bench.world.block_on(other.nexus.lose(true));
     client.ask(&[0; 6]).good();
 }

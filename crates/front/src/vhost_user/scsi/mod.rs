@@ -202,10 +202,11 @@ impl Kind for Scsi {
         units.into_iter().for_each(|(number, _)| session.listen_to(number));
     }
 
-    /// What the driver held is given back, as at the end of a session of any transport.
-    async fn leave(session: &Session<Self>) {
+    /// What the driver held is given back, as at the end of a session of any transport. Linux takes
+    /// whatever a drive tells for another medium, so who cannot have lost anything is told nothing.
+    async fn leave(session: &Session<Self>, may_come_back: bool) {
         let nexus = session.face().borrow().nexus.clone();
-        nexus.lose().await;
+        nexus.lose(may_come_back).await;
     }
 }
 

@@ -232,7 +232,7 @@ impl iscsi::Host for Host {
     fn leave(&self, nexus: Rc<Nexus>) -> Pin<Box<dyn Future<Output = ()>>> {
         self.nexuses.borrow_mut().retain(|one| !Rc::ptr_eq(one, &nexus));
         Box::pin(async move {
-            nexus.lose().await;
+            nexus.lose(true).await;
         })
     }
 

@@ -229,7 +229,7 @@ impl Host for CoreHost {
     fn leave(&self, nexus: Rc<Nexus>) -> Pin<Box<dyn Future<Output = ()>>> {
         self.live.borrow_mut().retain(|one| !Rc::ptr_eq(&one.nexus, &nexus));
         Box::pin(async move {
-            nexus.lose().await;
+            nexus.lose(true).await;
         })
     }
 

@@ -118,7 +118,7 @@ fn restored(kept: Kept, boot: &str, epoch: u32, configured: Modes) -> State {
     let mut state = State::restore(owner::access(), stored, outage, epoch);
     for nexus in lost {
         // It is never refused, and there is nobody yet to tell.
-        state.apply(Change::NexusLost { nexus });
+        state.apply(Change::NexusLost { nexus, tell: true });
     }
     state
 }

@@ -62,13 +62,24 @@ impl CoreHost {
     }
 
     /// Shows an LU. False: it is not here, or the LUN is taken.
-    pub fn map(&self, adapter: &AdapterId, number: u16, shown: Shown, shared: Shared) -> bool {
+    /// The others tell that there is something new, unless all of it is.
+    pub fn map(
+        &self,
+        (adapter, number): (&AdapterId, u16),
+        is_new: bool,
+        shown: Shown,
+        shared: Shared,
+    ) -> bool {
         let Some(handle) = self.handles.get(shown.device) else { return false };
         let nexus = self.nexus(adapter);
         let Shared { attentions, across } = shared;
         let unit = Unit::new(nexus.id().clone(), handle, attentions, shown.settings);
         vhost_user::join(self.core(), &unit, &across);
-        nexus.map(number, unit).is_ok()
+        let is_mapped = nexus.map(number, unit).is_ok();
+        if is_new {
+            nexus.told_luns();
+        }
+        is_mapped
     }
 
     /// Takes an LU away, once nothing of the nexus runs there any more.

@@ -108,8 +108,10 @@ impl VhostScsi {
         let not_owned = || ApiError::failed(format!("device {device} has no owner"));
         let shared = shared.ok_or_else(not_owned)?;
         let of = adapter.clone();
+        // Whoever is let in later has seen no other list of LUNs.
+        let is_new = self.door(adapter).is_none();
         let mapped = self.hosts.call(move |host| {
-            let is_mapped = host.map(&of, number, shown.clone(), shared.clone());
+            let is_mapped = host.map((&of, number), is_new, shown.clone(), shared.clone());
             async move { is_mapped }
         });
         if mapped.await.contains(&Some(false)) {
@@ -183,7 +185,7 @@ impl VhostScsi {
         }
         if let Some(device) = device {
             // What cannot be told to an owner that has ended is over with it.
-            let lost = Change::NexusLost { nexus: nexus_id(adapter) };
+            let lost = Change::NexusLost { nexus: nexus_id(adapter), tell: true };
             drop(self.units.change(device, lost).await);
         }
         if !self.has(adapter) {
