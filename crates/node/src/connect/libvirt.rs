@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use model::ClientName;
 use model::status::{ConnectionAdapter, ConnectionHost, ConnectionLun, ConnectionTarget};
 
-use super::qemu::host_arguments;
+use super::qemu::{RECONNECTS, host_arguments};
 use super::{Reached, if_read_only, initiator};
 
 pub fn text(
@@ -79,9 +79,12 @@ fn command_line(text: &mut String, hosts: &[ConnectionHost]) {
     text.push_str(
         "<!-- libvirt has no element for vhost-user-scsi; QEMU's own arguments stand inside \
          <domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'> -->\n\
+         <!-- addr: a PCI slot that libvirt gives to nothing else; it does not know of this device \
+         -->\n\
          <qemu:commandline>\n",
     );
-    for host in hosts {
+    let _ = writeln!(text, "  <!-- {RECONNECTS} -->");
+    for (index, host) in hosts.iter().enumerate() {
         for lun in &host.luns {
             let _ = writeln!(
                 text,
@@ -94,11 +97,20 @@ fn command_line(text: &mut String, hosts: &[ConnectionHost]) {
             );
         }
         let [chardev, device] = host_arguments(host);
+        let device = format!("{device}{}", address(index));
         for argument in ["-chardev", &chardev, "-device", &device] {
             let _ = writeln!(text, "  <qemu:arg value='{}'/>", xml(argument));
         }
     }
     text.push_str("</qemu:commandline>\n");
+}
+
+/// libvirt gives addresses from 2 on upwards, and QEMU would take the first that is free before
+/// libvirt's devices are there. Beyond these the operator has to choose.
+fn address(index: usize) -> String {
+    const LAST: usize = 0x18;
+    const MOST: usize = 8;
+    if index < MOST { format!(",addr={:#x}", LAST - index) } else { String::new() }
 }
 
 fn secret(text: &mut String, usage: &str) {

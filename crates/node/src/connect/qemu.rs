@@ -82,11 +82,15 @@ fn scsi_host(text: &mut String, host: &ConnectionHost, boot: &str) {
     let [chardev, device] = host_arguments(host);
     let _ = write!(
         text,
-        "# reconnect-ms needs QEMU 9.2, before it write reconnect=1\n\
+        "# {RECONNECTS}\n\
          -chardev {chardev}\n\
          -device {device}{boot}\n",
     );
 }
+
+/// Of SCSI hosts. With `reconnect` QEMU 7.2 does not even start one.
+pub(super) const RECONNECTS: &str = "reconnect-ms needs QEMU 9.2; before it leave it out: the \
+                                     guest is then not connected again after a restart of the node";
 
 /// A SCSI host's character device, and the host itself.
 pub(super) fn host_arguments(host: &ConnectionHost) -> [String; 2] {

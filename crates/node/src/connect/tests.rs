@@ -102,7 +102,7 @@ fn a_scsi_host_for_qemu() {
         -machine memory-backend=viaduct-memory
         # LU web0, slot 2 LUN 0, serial serial0
         # LU web1, slot 2 LUN 5, serial serial1, read-only
-        # reconnect-ms needs QEMU 9.2, before it write reconnect=1
+        # reconnect-ms needs QEMU 9.2; before it leave it out: the guest is then not connected again after a restart of the node
         -chardev socket,id=viaduct-vm1-2,path=/run/v/vm1-2.sock,reconnect-ms=1000
         -device vhost-user-scsi-pci,id=viaduct-vm1-2-host,chardev=viaduct-vm1-2,num_queues=2,bootindex=1
     "#]]
@@ -121,13 +121,15 @@ fn a_scsi_host_for_libvirt() {
           <access mode='shared'/>
         </memoryBacking>
         <!-- libvirt has no element for vhost-user-scsi; QEMU's own arguments stand inside <domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'> -->
+        <!-- addr: a PCI slot that libvirt gives to nothing else; it does not know of this device -->
         <qemu:commandline>
+          <!-- reconnect-ms needs QEMU 9.2; before it leave it out: the guest is then not connected again after a restart of the node -->
           <!-- LU web0, slot 2 LUN 0, serial serial0 -->
           <!-- LU web1, slot 2 LUN 5, serial serial1, read-only -->
           <qemu:arg value='-chardev'/>
           <qemu:arg value='socket,id=viaduct-vm1-2,path=/run/v/vm1-2.sock,reconnect-ms=1000'/>
           <qemu:arg value='-device'/>
-          <qemu:arg value='vhost-user-scsi-pci,id=viaduct-vm1-2-host,chardev=viaduct-vm1-2,num_queues=2'/>
+          <qemu:arg value='vhost-user-scsi-pci,id=viaduct-vm1-2-host,chardev=viaduct-vm1-2,num_queues=2,addr=0x18'/>
         </qemu:commandline>
     "#]]
     .assert_eq(&connection.text);
