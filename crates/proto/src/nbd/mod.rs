@@ -7,6 +7,8 @@
 //! Not here: writing, TLS, several connections, and the server's side.
 
 mod client;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 #[cfg(test)]
 mod tests;
 

@@ -1,5 +1,7 @@
 //! The client against answers made by hand, cut and changed at will.
 
+use std::path::Path;
+
 use proptest::prelude::*;
 use wire::nbd::{
     ExportInfo, Hello, INIT_MAGIC, OPTION_MAGIC, OPTION_REPLY_MAGIC, OptionKind, OptionReply,
@@ -102,5 +104,34 @@ proptest! {
         if let Ok(extents) = extents(&payload) {
             prop_assert!(extents.len() <= payload.len() / 8);
         }
+    }
+}
+
+#[test]
+fn every_seed_leads_where_it_should() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/nbd_client");
+    let reach = |name: &str| fuzz::client(&std::fs::read(folder.join(name)).unwrap());
+    let mut sum = fuzz::Reached::default();
+    for seed in std::fs::read_dir(&folder).unwrap() {
+        let reached = reach(seed.unwrap().file_name().to_str().unwrap());
+        sum.pieces += reached.pieces;
+    }
+    assert!(sum.pieces >= 5, "{sum:?}");
+    assert!(reach("opens").is_open && !reach("odd").is_open);
+    assert_eq!(reach("status").extents, 4);
+    assert_eq!(reach("reads").pieces, 4);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn no_server_is_too_odd(script in prop::collection::vec(any::<u8>(), 0..400)) {
+        fuzz::client(&script);
+        // And one that is in order until the export is open.
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/nbd_client");
+        let mut opened = std::fs::read(folder.join("opens")).unwrap();
+        opened.extend(script);
+        prop_assert!(fuzz::client(&opened).is_open);
     }
 }
