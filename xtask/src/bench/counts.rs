@@ -56,7 +56,10 @@ fn print(figures: &[Figure]) {
     let heads = ["", "direction", "depth", "instructions", "system calls", "of the peer", "which"];
     let mut lines = vec![heads.map(str::to_owned).to_vec()];
     for figure in figures {
-        let sum = |calls: &BTreeMap<String, f64>| short(calls.values().sum::<f64>());
+        let sum = |calls: &BTreeMap<String, f64>| match calls.is_empty() {
+            true => "-".to_owned(),
+            false => short(calls.values().sum::<f64>()),
+        };
         let mut calls: Vec<_> = figure.system_calls.iter().collect();
         calls.sort_by(|a, b| b.1.total_cmp(a.1));
         let shown = calls.iter().filter(|(_, count)| **count >= CALLS_MIN);
