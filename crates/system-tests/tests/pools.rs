@@ -165,6 +165,44 @@ fn an_initiator_uses_a_disk_of_a_pool() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn an_image_becomes_an_lu_of_a_pool() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut node, _disks) = node_with_pool(dir.path(), 100)?;
+    let free = pool(&node)?["free"].clone();
+    let image = disk(dir.path(), "image", 64)?;
+    let file = File::options().write(true).open(&image)?;
+    let piece: Vec<u8> = (0..1 << 20).map(|at: u32| (at >> 9) as u8 | 1).collect();
+    for mib in [0, 7, 63] {
+        file.write_all_at(&piece, mib << 20)?;
+    }
+    node.cli(&["lu", "create", "disk", "--from", &image, "--size", "1G", "--pool", "fast"])?;
+    let shown = node.cli(&["lu", "show", "disk"])?;
+    assert!(shown["state"] == "online" && shown["backing"]["pool"] == "fast", "{shown}");
+    assert!(shown["allocated"].as_u64() < Some(8 << 20), "zeroes are not written: {shown}");
+    // Again what it was, in a node of its own.
+    assert!(node.stop()?.success());
+    node.start()?;
+    assert_eq!(node.cli(&["lu", "show", "disk"])?["size"], 1_u64 << 30);
+
+    // One that does not fit leaves nothing.
+    let large = disk(dir.path(), "large", 300)?;
+    let file = File::options().write(true).open(&large)?;
+    for mib in 0..300 {
+        file.write_all_at(&piece, mib << 20)?;
+    }
+    let (code, said) =
+        node.cli_fails(&["lu", "create", "big", "--from", &large, "--pool", "fast"])?;
+    assert!(code == 1 && said.contains("no free slab"), "{code}: {said}");
+    node.cli(&["lu", "rm", "disk"])?;
+    until("all space comes back", || Ok(pool(&node)?["free"] == free))?;
+    let (code, said) =
+        node.cli_fails(&["lu", "create", "big", "--from", &large, "--pool", "none"])?;
+    assert!(code == 3 && said.contains("no pool 'none'"), "{code}: {said}");
+    node.cli(&["pool", "rm", "fast"])?;
+    Ok(())
+}
+
 /// What a pool and its LU say while it cannot be opened; another pool goes on meanwhile.
 fn is_refused(node: &Node, what: &str) -> Result<()> {
     let shown = pool(node)?;

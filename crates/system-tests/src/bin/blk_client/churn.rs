@@ -30,7 +30,7 @@ const READ_AGAIN: u64 = 64;
 const ALL_AGAIN_EVERY: u32 = 16;
 /// An LU comes or goes in one of so many rounds.
 const CHURN_EVERY: u64 = 2;
-/// The LU that comes and goes, and its pool's name is told with it.
+/// The LU that comes and goes.
 const CHURNED: &str = "churned";
 const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
 
