@@ -274,7 +274,6 @@ fn an_old_data_directory_and_old_disks_are_noticed() -> Result<()> {
     fs::write(&kv, &new_kv)?;
     fs::write(&one, &old_disk)?;
     node.start()?;
-    // The other pool was opened meanwhile by the older store, so it is the newer one too.
     let shown = pool(&node)?;
     let said = shown["problem"]["message"].to_string();
     assert!(

@@ -1,10 +1,12 @@
 //! What is known here of a pool, against what its disks say.
 //!
 //! Every opening writes a new epoch to the labels. Before it does, the node keeps that number in
-//! `kv`, durably: so the disks have what is kept, or one less if the opening was cut short. Disks
-//! with more were used by another node, or this store is an old copy; disks with less are an old
-//! copy themselves. Either way what is here and what is there do not belong together, and nothing
-//! is written.
+//! `kv`, durably, and when it has done so that all labels have it: so each disk has a number from
+//! the one to the other, however often an opening was cut short. Disks with more were used by
+//! another node, or this store is an old copy; disks with less are an old copy themselves. Either
+//! way what is here and what is there do not belong together, and nothing is written.
+
+use std::ops::RangeInclusive;
 
 use model::{ApiError, Pool, PvPlace};
 use rt::Core;
@@ -23,12 +25,15 @@ const VERSION: u32 = 1;
 #[serde(deny_unknown_fields)]
 struct Kept {
     version: u32,
+    /// What may have been written.
     epoch: u64,
+    /// What all disks have, or more.
+    opened: u64,
 }
 
 /// A pool is about to be made: it begins with the first epoch.
 pub(super) async fn begin(context: &Context, core: &Core, spec: &Pool) -> Result<(), ApiError> {
-    write(context, core, spec, 1).await
+    write(context, core, spec, 0..=1).await
 }
 
 /// A pool was found where it was to be made. Of one that nothing is known of, what its disks say is
@@ -41,7 +46,10 @@ pub(super) async fn adopt(
 ) -> Result<(), ApiError> {
     match read(context, core, spec).await? {
         Some(_) => Ok(()),
-        None => write(context, core, spec, found.epoch()).await,
+        None => {
+            let least = found.labels().map(|label| label.epoch).min().unwrap_or(0);
+            write(context, core, spec, least..=found.epoch()).await
+        }
     }
 }
 
@@ -58,17 +66,18 @@ pub(super) async fn check(
         let message = format!("the disks of pool '{name}' are those of pool '{}'", found.name());
         return Err(ApiError::failed(message).then("put its own disks back"));
     }
-    let known = read(context, core, spec).await?.unwrap_or(0);
+    let known = read(context, core, spec).await?.unwrap_or(0..=0);
+    let last = *known.end();
     for label in found.labels() {
         let Some(disk) = path_of(context, spec, Uuid::from_bytes(label.pv)) else {
             let message = format!("pool '{name}' has a disk in it that is not known here");
             return Err(ApiError::failed(message).then("put its own disks back"));
         };
-        if label.epoch > known {
+        if label.epoch > last {
             return Err(ApiError::failed(format!(
-                "{disk} of pool '{name}' is newer than what this node knows: it was opened for the \
-                 {}th time, and {known} times are known here; another node has used it, or the \
-                 data directory is an old copy",
+                "{disk} of pool '{name}' is newer than what this node knows: it tells of {} \
+                 openings, and {last} are known here; another node has used it, or the data \
+                 directory is an old copy",
                 label.epoch
             ))
             .then(
@@ -76,10 +85,10 @@ pub(super) async fn check(
                  hold, restore config.json into a new data directory (docs/pools.md)",
             ));
         }
-        if label.epoch + 1 < known {
+        if label.epoch < *known.start() {
             return Err(ApiError::failed(format!(
-                "{disk} of pool '{name}' is older than what this node knows: it was opened for the \
-                 {}th time, and {known} times are known here; it is an old copy",
+                "{disk} of pool '{name}' is older than what this node knows: it tells of {} \
+                 openings, and {last} are known here; it is an old copy",
                 label.epoch
             ))
             .then(
@@ -88,7 +97,18 @@ pub(super) async fn check(
             ));
         }
     }
-    write(context, core, spec, found.epoch() + 1).await
+    // What a former opening had no disk for is not written any more.
+    write(context, core, spec, *known.start()..=found.epoch() + 1).await
+}
+
+/// A pool is open: every disk says so.
+pub(super) async fn opened(
+    context: &Context,
+    core: &Core,
+    spec: &Pool,
+    epoch: u64,
+) -> Result<(), ApiError> {
+    write(context, core, spec, epoch..=epoch).await
 }
 
 fn path_of(context: &Context, spec: &Pool, pv: Uuid) -> Option<String> {
@@ -99,7 +119,10 @@ fn path_of(context: &Context, spec: &Pool, pv: Uuid) -> Option<String> {
     })
 }
 
-async fn read(context: &Context, core: &Core, spec: &Pool) -> Result<Option<u64>, ApiError> {
+/// What the disks may say.
+type Known = RangeInclusive<u64>;
+
+async fn read(context: &Context, core: &Core, spec: &Pool) -> Result<Option<Known>, ApiError> {
     let (records, of) = (context.records.clone(), Record::Pool(spec.uuid));
     let read = core.blocking(move || records.read(of)).await;
     let Some(value) = read.unwrap_or_else(|| Err(given_up()))? else { return Ok(None) };
@@ -108,11 +131,15 @@ async fn read(context: &Context, core: &Core, spec: &Pool) -> Result<Option<u64>
             .then("use the release of viaduct that wrote it, or a later one")
     };
     let kept: Kept = serde_json::from_slice(&value).map_err(|_| damaged())?;
-    if kept.version == VERSION { Ok(Some(kept.epoch)) } else { Err(damaged()) }
+    match kept.version {
+        VERSION => Ok(Some(kept.opened..=kept.epoch)),
+        _ => Err(damaged()),
+    }
 }
 
-async fn write(context: &Context, core: &Core, spec: &Pool, epoch: u64) -> Result<(), ApiError> {
-    let kept = serde_json::to_vec(&Kept { version: VERSION, epoch });
+async fn write(context: &Context, core: &Core, spec: &Pool, known: Known) -> Result<(), ApiError> {
+    let (opened, epoch) = known.into_inner();
+    let kept = serde_json::to_vec(&Kept { version: VERSION, epoch, opened });
     let kept = kept.map_err(|error| ApiError::failed(error.to_string()))?;
     let (records, of) = (context.records.clone(), Record::Pool(spec.uuid));
     let written = core.blocking(move || records.write(of, kept)).await;

@@ -203,6 +203,7 @@ async fn open_at_home(
     let found = home::Pool::find(core, backings).await.map_err(failed)?;
     epochs::check(context, core, spec, &found).await?;
     let pool = found.open(0).await.map_err(failed)?;
+    epochs::opened(context, core, spec, pool.epoch()).await?;
     watch_room(&pool, spec, context.report.clone());
     Ok(pool)
 }
