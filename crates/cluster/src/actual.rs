@@ -87,6 +87,11 @@ impl Actual {
                     device.limits = *to;
                 }
             }
+            Step::SetSnapshots { uuid, to, .. } => {
+                if let Some(device) = self.devices.get_mut(uuid) {
+                    device.snapshots.clone_from(to);
+                }
+            }
             Step::OpenDrive { drive } | Step::Exchange { drive } => {
                 self.drives.insert(drive.uuid, drive.clone());
             }

@@ -27,6 +27,17 @@ pub struct DeviceSpec {
     pub backing: Backing,
     /// The pool that it is in.
     pub pool: Option<Uuid>,
+    /// The layers of its pool that are snapshots of it, with their names.
+    pub snapshots: BTreeMap<Uuid, String>,
+    /// What it is a clone of.
+    pub origin: Option<OriginSpec>,
+}
+
+/// A snapshot of another device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OriginSpec {
+    pub device: Uuid,
+    pub snapshot: Uuid,
 }
 
 /// A drive as it shall be open.
@@ -138,6 +149,14 @@ impl DeviceSpec {
             shareable: lu.shareable,
             backing: lu.backing.clone(),
             pool: config.pool_of(lu).map(|pool| pool.uuid),
+            snapshots: (lu.snapshots.iter())
+                .map(|snapshot| (snapshot.uuid, snapshot.name.to_string()))
+                .collect(),
+            origin: lu.origin.as_ref().and_then(|origin| {
+                let lu = config.lu(&origin.lu)?;
+                let snapshot = lu.snapshot(&origin.snapshot)?.uuid;
+                Some(OriginSpec { device: lu.uuid, snapshot })
+            }),
         }
     }
 }
@@ -165,11 +184,12 @@ impl DriveSpec {
 }
 
 impl DeviceSpec {
-    /// Whether an open device can take on this spec without being closed: only size,
-    /// cache mode and limits change under a client.
+    /// Whether an open device can take on this spec without being closed: only size, cache mode,
+    /// limits and snapshots change under a client.
     pub fn is_change_in_place(&self, open: &DeviceSpec) -> bool {
         let DeviceSpec { size, cache, limits, .. } = *open;
-        DeviceSpec { size, cache, limits, ..self.clone() } == *open
+        let snapshots = open.snapshots.clone();
+        DeviceSpec { size, cache, limits, snapshots, ..self.clone() } == *open
     }
 }
 

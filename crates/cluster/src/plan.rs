@@ -17,7 +17,7 @@
 //!       open drive → exchange medium ──────────────────────┘
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use model::{
 use uuid::Uuid;
 
 use crate::actual::{Actual, Part};
-use crate::desired::{Desired, DeviceSpec, DriveSpec, MappingSpec};
+use crate::desired::{Desired, DeviceSpec, DriveSpec, MappingSpec, OriginSpec};
 
 /// One thing to do. Doing it twice is as good as doing it once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +84,12 @@ pub enum Step {
         uuid: Uuid,
         name: LuName,
         to: Limits,
+    },
+    /// Other snapshots are wanted than before.
+    SetSnapshots {
+        uuid: Uuid,
+        name: LuName,
+        to: BTreeMap<Uuid, String>,
     },
     OpenDrive {
         drive: DriveSpec,
@@ -196,6 +202,8 @@ impl Planner<'_> {
             }
             let user = users.iter().find(|mapping| mapping.device == uuid);
             let wait = user.map(|mapping| Wait::Earlier(Part::Mapping(mapping.id.clone())));
+            let clone = clones(actual, uuid).next();
+            let wait = wait.or(clone.map(|clone| Wait::Earlier(Part::Device(clone))));
             self.push(Step::CloseDevice { uuid, name: name.clone() }, wait);
         }
     }
@@ -283,6 +291,7 @@ impl Planner<'_> {
             let earlier = Wait::Earlier(Part::Device(*uuid));
             let closes = actual.devices.contains_key(uuid).then(|| earlier.clone());
             let closes = closes.or(device.pool.and_then(|pool| self.wait_for_pool(pool)));
+            let closes = closes.or(self.wait_for_origin(device));
             let is_ours = matches!(device.backing, Backing::File | Backing::Pool { .. });
             let is_unmade = is_ours && !actual.made.contains(uuid);
             if is_unmade {
@@ -291,6 +300,15 @@ impl Planner<'_> {
             let wait = closes.or(is_unmade.then_some(earlier));
             self.push(Step::OpenDevice { device: device.clone() }, wait);
         }
+    }
+
+    /// A clone is opened on what it is a clone of.
+    fn wait_for_origin(&self, device: &DeviceSpec) -> Option<Wait> {
+        let OriginSpec { device: origin, .. } = device.origin?;
+        let is_open = self.actual.devices.contains_key(&origin) && !self.device_closes(origin);
+        let part = Part::Device(origin);
+        let is_at_rest = is_open && !self.actual.busy.contains_key(&part);
+        (!is_at_rest).then_some(Wait::Earlier(part))
     }
 
     fn change_device(&mut self, device: &DeviceSpec, open: &DeviceSpec) {
@@ -307,7 +325,13 @@ impl Planner<'_> {
         if device.limits != open.limits {
             let is_second = resizes || device.cache != open.cache;
             let wait = is_second.then_some(Wait::Earlier(Part::Device(uuid)));
-            self.push(Step::SetLimits { uuid, name, to: device.limits }, wait);
+            self.push(Step::SetLimits { uuid, name: name.clone(), to: device.limits }, wait);
+        }
+        if device.snapshots != open.snapshots {
+            let is_later =
+                DeviceSpec { snapshots: open.snapshots.clone(), ..device.clone() } != *open;
+            let wait = is_later.then_some(Wait::Earlier(Part::Device(uuid)));
+            self.push(Step::SetSnapshots { uuid, name, to: device.snapshots.clone() }, wait);
         }
     }
 
@@ -384,7 +408,8 @@ impl Planner<'_> {
         if let Some(open) = actual.devices.get(&uuid) {
             let wanted = desired.devices.get(&uuid);
             return wanted.is_none_or(|wanted| !wanted.is_change_in_place(open))
-                || open.pool.is_some_and(|pool| self.pool_closes(pool));
+                || open.pool.is_some_and(|pool| self.pool_closes(pool))
+                || open.origin.is_some_and(|origin| self.device_closes(origin.device));
         }
         let Some(open) = actual.drives.get(&uuid) else { return false };
         let wanted = desired.drives.get(&uuid);
@@ -404,6 +429,16 @@ impl Planner<'_> {
         let wait = busy.or(wait).or(retry.map(|at| Wait::Retry(*at)));
         self.steps.push(Planned { step, wait });
     }
+}
+
+/// What stands on snapshots of a device and is open, or just being opened.
+fn clones(actual: &Actual, device: Uuid) -> impl Iterator<Item = Uuid> {
+    let opening = actual.busy.values().filter_map(|step| match step {
+        Step::OpenDevice { device } => Some(device),
+        _ => None,
+    });
+    let all = actual.devices.values().chain(opening);
+    all.filter(move |it| it.origin.is_some_and(|origin| origin.device == device)).map(|it| it.uuid)
 }
 
 /// What is open in a pool, or just being worked on there.
@@ -450,7 +485,8 @@ impl Step {
             | Step::RemoveBacking { uuid, .. }
             | Step::Resize { uuid, .. }
             | Step::SetCache { uuid, .. }
-            | Step::SetLimits { uuid, .. } => Part::Device(*uuid),
+            | Step::SetLimits { uuid, .. }
+            | Step::SetSnapshots { uuid, .. } => Part::Device(*uuid),
             Step::CreateBacking { device } | Step::OpenDevice { device } => {
                 Part::Device(device.uuid)
             }
@@ -491,6 +527,9 @@ impl fmt::Display for Step {
             }
             Step::SetCache { name, to, .. } => write!(f, "set the cache of device {name} to {to}"),
             Step::SetLimits { name, .. } => write!(f, "set the limits of device {name}"),
+            Step::SetSnapshots { name, to, .. } => {
+                write!(f, "keep {} snapshots of device {name}", to.len())
+            }
             Step::OpenDrive { drive } => write!(f, "open drive {}", drive.name),
             Step::Exchange { drive: DriveSpec { name, medium: Some(medium), .. } } => {
                 write!(f, "load {} into drive {name}", medium.name)

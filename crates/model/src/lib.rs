@@ -17,6 +17,7 @@
 //! | [`target`] | the iSCSI target name of a client |
 //! | [`config`] | [`Config`]: the whole desired state in one versioned document |
 //! | [`event`] | [`Event`], [`Severity`], [`Subject`] |
+//! | [`snapshot`] | [`Snapshot`]: a frozen state of an LU |
 //! | [`status`] | what is, as opposed to what is wanted: node, devices, sessions |
 //! | [`reservation`] | who holds an LU, and who registered to |
 //! | [`qos`] | [`Limits`]: what an LU may take at most |
@@ -49,6 +50,7 @@ pub mod redirect;
 pub mod reservation;
 mod schema;
 pub mod size;
+pub mod snapshot;
 pub mod stats;
 pub mod status;
 pub mod target;
@@ -63,9 +65,10 @@ pub use import::{ImportTold, LuImport};
 pub use lu::{Backing, BlockSize, Cache, Lu, LuAdopt, LuCreate, LuResize};
 pub use mapping::{AdapterId, MapRequest, Mapping, MappingId, Slot, Via};
 pub use medium::{Medium, MediumAdd, MediumView};
-pub use name::{ClientName, Iqn, LuName, MediumName, Nqn, PoolName};
+pub use name::{ClientName, Iqn, LuName, MediumName, Nqn, PoolName, SnapshotName};
 pub use pool::{Leftover, Pool, PoolCreate, PoolPv, PoolView, PvPlace};
 pub use pv::PvView;
 pub use qos::{Limits, LimitsChange};
 pub use redirect::{PortalAddress, Redirect};
 pub use size::Size;
+pub use snapshot::{CloneCreate, Snapshot, SnapshotCreate, SnapshotRef, SnapshotView};

@@ -14,6 +14,9 @@ pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// LUs of a cluster.
 pub const LUS_MAX: usize = 16_384;
 
+/// Snapshots of an LU.
+pub const SNAPSHOTS_PER_LU_MAX: usize = 512;
+
 /// Clients of a cluster.
 pub const CLIENTS_MAX: usize = 4_096;
 

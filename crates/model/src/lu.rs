@@ -15,10 +15,11 @@ use crate::limits::{
     LU_SIZE_MAX, LU_SIZE_MIN, MEMORY_LU_SIZE_MAX, PATH_BYTES_MAX, POOL_BLOCK_BYTES,
     SERIAL_BYTES_MAX,
 };
-use crate::name::{LuName, PoolName};
+use crate::name::{LuName, PoolName, SnapshotName};
 use crate::qos::Limits;
 use crate::schema::schema_as;
 use crate::size::Size;
+use crate::snapshot::{Snapshot, SnapshotRef};
 
 /// A logical unit, as it is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -43,6 +44,13 @@ pub struct Lu {
     #[serde(default, skip_serializing_if = "Limits::is_none")]
     pub limits: Limits,
     pub backing: Backing,
+    /// Frozen states of it, in the order in which they were taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snapshots: Vec<Snapshot>,
+    /// The snapshot that it is a clone of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub origin: Option<SnapshotRef>,
 }
 
 /// Logical block size in bytes.
@@ -264,6 +272,10 @@ pub struct LuResize {
 }
 
 impl Lu {
+    pub fn snapshot(&self, name: &SnapshotName) -> Option<&Snapshot> {
+        self.snapshots.iter().find(|snapshot| snapshot.name == *name)
+    }
+
     /// Checks what can be checked about an LU by itself.
     pub fn validate(&self) -> Result<(), ApiError> {
         let usage = |text: String| Err(ApiError::new(ErrorKind::Usage, text));
@@ -348,6 +360,8 @@ mod tests {
             read_only: false,
             limits: Limits::default(),
             backing: Backing::File,
+            snapshots: Vec::new(),
+            origin: None,
         }
     }
 

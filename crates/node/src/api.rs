@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | here | [`Api`]: what a handler may ask for, and how long it waits |
-//! | [`routes`], [`clients`], [`pools`], [`optical`], [`adding`], [`importing`], [`pvs`], [`reservations`] | the routes and their handlers |
+//! | [`routes`], [`clients`], [`pools`], [`snapshots`], [`optical`], [`adding`], [`importing`], [`pvs`], [`reservations`] | the routes and their handlers |
 //! | [`document`] | the OpenAPI document, generated from the handlers |
 //! | [`listen`] | the Unix socket, TCP, and the thread that serves both |
 //!
@@ -21,6 +21,7 @@ pub mod pools;
 pub mod pvs;
 pub mod reservations;
 pub mod routes;
+pub mod snapshots;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,16 +30,16 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use model::ApiError;
 use model::image::ImageUse;
 use model::reservation::Reservations;
 use model::stats::DeviceStats;
+use model::{ApiError, Size};
 use tokio::sync::{Notify, oneshot, watch};
 use uuid::Uuid;
 
 use self::importing::Imports;
 use crate::control::{Change, Changed, Message};
-use crate::engine::{Done, Engine, Motion, Snapshot};
+use crate::engine::{Done, Engine, Motion, Report, Snapshot};
 use crate::events::Events;
 use crate::probe::Probe;
 use crate::pv::Looker;
@@ -131,6 +132,12 @@ impl Api {
         }
     }
 
+    /// Something has happened that others may want to know of.
+    pub fn tell(&self, report: Report) {
+        // Without a control thread the node is gone.
+        let _ = self.control.send(Message::Report(report));
+    }
+
     pub async fn snapshot(&self) -> Result<Snapshot, ApiError> {
         self.ask(SNAPSHOT_WAIT, |done| self.engine.snapshot(done)).await
     }
@@ -145,6 +152,19 @@ impl Api {
 
     pub async fn clear_reservations(&self, uuid: Uuid) -> Result<(), ApiError> {
         self.ask(SNAPSHOT_WAIT, |done| self.engine.clear_reservations(uuid, done)).await
+    }
+
+    /// Freezes LUs all at one instant; answers with the layers that hold what they were.
+    pub async fn take_snapshots(&self, uuids: &[Uuid]) -> Result<Vec<Uuid>, ApiError> {
+        self.ask(CHANGE_WAIT, |done| self.engine.take_snapshots(uuids, done)).await
+    }
+
+    pub async fn roll_back(&self, uuid: Uuid, to: Uuid) -> Result<(), ApiError> {
+        self.ask(CHANGE_WAIT, |done| self.engine.roll_back(uuid, to, done)).await
+    }
+
+    pub async fn layers(&self, uuid: Uuid) -> Result<BTreeMap<Uuid, Size>, ApiError> {
+        self.ask(SNAPSHOT_WAIT, |done| self.engine.layers(uuid, done)).await
     }
 
     /// Moves a tray; answers with who locks it.

@@ -15,9 +15,10 @@ use cluster::{Desired, MappingSpec, Part, Source, Step};
 use model::config::{ConfigRestore, RestoreOutcome};
 use model::status::Phase;
 use model::{
-    AdapterId, ApiError, Chap, ChapSecrets, Client, ClientChange, ClientName, Config, DriveCreate,
-    Leftover, LimitsChange, LuAdopt, LuCreate, LuName, LuResize, MapRequest, Mapping, MappingId,
-    Medium, MediumName, PoolCreate, PoolName, Redirect, Severity, SocketOwner, Subject, Via,
+    AdapterId, ApiError, Chap, ChapSecrets, Client, ClientChange, ClientName, CloneCreate, Config,
+    DriveCreate, Leftover, LimitsChange, LuAdopt, LuCreate, LuName, LuResize, MapRequest, Mapping,
+    MappingId, Medium, MediumName, PoolCreate, PoolName, Redirect, Severity, Snapshot, SnapshotRef,
+    SocketOwner, Subject, Via,
 };
 use uuid::Uuid;
 
@@ -29,7 +30,7 @@ use crate::probe::Probe;
 use crate::reconcile::{Ended, Reconciler, Settled};
 use crate::socket::{self, CLIENT_SOCKET_MODE, SocketSpec};
 use crate::state::optical::{self, kind_and_name};
-use crate::state::{Mark, State, ops, pools};
+use crate::state::{Mark, State, ops, pools, snapshots};
 use crate::view::Published;
 use crate::world::{self, World};
 
@@ -46,6 +47,7 @@ pub enum Change {
     /// With the pool that it is in, if it is in one.
     LuImport(LuName, Uuid, Option<Uuid>, ImportChange),
     LuRemove(LuName),
+    Snapshot(SnapshotChange),
     Pool(PoolChange),
     Optical(OpticalChange),
     ClientCreate(Client),
@@ -67,6 +69,15 @@ pub enum ImportChange {
     End(LuCreate),
     /// It will never be an LU.
     GiveUp,
+}
+
+/// A change of snapshots and clones.
+#[derive(Debug, Clone)]
+pub enum SnapshotChange {
+    /// They were taken, all at one instant.
+    Add(Vec<(LuName, Snapshot)>),
+    Remove(SnapshotRef),
+    Clone(CloneCreate),
 }
 
 /// A change of pools.
@@ -320,6 +331,7 @@ impl Control {
                 let message = format!("LU '{name}' was removed");
                 Ok(Prepared { marks, ..Prepared::lu(next, name, "lu-removed", message) })
             }
+            Change::Snapshot(change) => self.prepare_snapshot(config, change),
             Change::Pool(change) => self.prepare_pool(config, change),
             Change::Optical(change) => self.prepare_optical(config, change),
             Change::ClientCreate(client) => {
@@ -348,6 +360,36 @@ impl Control {
                 Ok(Prepared::mapping(next, mapping, "unmapped", message))
             }
             Change::Restore(request) => prepare_restore(config, &request),
+        }
+    }
+
+    fn prepare_snapshot(
+        &self,
+        config: &Config,
+        change: SnapshotChange,
+    ) -> Result<Prepared, ApiError> {
+        match change {
+            SnapshotChange::Add(taken) => {
+                let next = snapshots::add(config, &taken)?;
+                let names: Vec<String> =
+                    taken.iter().map(|(lu, it)| format!("'{lu}@{}'", it.name)).collect();
+                let (plural, are) = if taken.len() == 1 { ("", "was") } else { ("s", "were") };
+                let message = format!("snapshot{plural} {} {are} taken", names.join(", "));
+                let lu = taken.into_iter().next().map(|(lu, _)| lu);
+                let lu = lu.ok_or_else(|| ApiError::failed("nothing was taken"))?;
+                Ok(Prepared::lu(next, lu, "snapshot-taken", message))
+            }
+            SnapshotChange::Remove(snapshot) => {
+                let next = snapshots::remove(config, &snapshot)?;
+                let message = format!("snapshot '{snapshot}' was removed");
+                Ok(Prepared::lu(next, snapshot.lu, "snapshot-removed", message))
+            }
+            SnapshotChange::Clone(request) => {
+                let next = snapshots::clone(config, &request, self.parts.world.uuid())?;
+                let message =
+                    format!("LU '{}' was made, a clone of '{}'", request.name, request.of);
+                Ok(Prepared::lu(next, request.name, "lu-cloned", message))
+            }
         }
     }
 
@@ -489,6 +531,9 @@ impl Control {
             }
             Step::SetLimits { uuid, to, .. } => {
                 engine.set_limits(*uuid, *to, self.done(&step, none));
+            }
+            Step::SetSnapshots { uuid, to, .. } => {
+                engine.set_snapshots(*uuid, to, self.done(&step, none));
             }
             Step::CloseDevice { uuid, .. } => engine.close_device(*uuid, self.done(&step, none)),
             Step::RemoveBacking { uuid, pool } => {

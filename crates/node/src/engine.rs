@@ -81,6 +81,24 @@ pub trait Engine: Send + Sync {
 
     fn set_limits(&self, uuid: Uuid, to: Limits, done: Done<()>);
 
+    /// Freezes open devices of pools all at one instant; answers with the layers that hold what
+    /// they were. Nobody lets go of these until they are wanted, or until
+    /// [`Engine::forget_snapshots`].
+    fn take_snapshots(&self, uuids: &[Uuid], done: Done<Vec<Uuid>>);
+
+    /// Layers that were frozen did not become snapshots.
+    fn forget_snapshots(&self, layers: &[(Uuid, Uuid)]);
+
+    /// These layers of an open device are wanted, with their names; all other frozen ones are let
+    /// go in the background.
+    fn set_snapshots(&self, uuid: Uuid, to: &BTreeMap<Uuid, String>, done: Done<()>);
+
+    /// An open device becomes what a snapshot of it is.
+    fn roll_back(&self, uuid: Uuid, to: Uuid, done: Done<()>);
+
+    /// What the layers of an open device hold.
+    fn layers(&self, uuid: Uuid, done: Done<BTreeMap<Uuid, Size>>);
+
     /// Closes a device or a drive when everything in flight has ended and was flushed.
     fn close_device(&self, uuid: Uuid, done: Done<()>);
 

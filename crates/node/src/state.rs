@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`ops`] | each change, from configuration to configuration, with what it refuses |
+//! | [`snapshots`] | the same for snapshots and clones |
 //! | [`pools`] | the same for pools |
 //! | [`optical`] | the same for drives and media |
 //! | [`validate`] | what must hold of every configuration, however it came about |
@@ -29,6 +30,7 @@
 pub mod ops;
 pub mod optical;
 pub mod pools;
+pub mod snapshots;
 pub mod validate;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -13,7 +13,7 @@ use model::lu::NewBacking;
 use model::status::ConnectFor;
 use model::{
     ApiError, BlockSize, Cache, ClientName, Iqn, LuName, MediumName, Nqn, PoolName, PortalAddress,
-    Size, Slot, SocketOwner, Via,
+    Size, Slot, SnapshotRef, SocketOwner, Via,
 };
 
 pub use limits::LimitArgs;
@@ -57,6 +57,11 @@ pub enum Command {
     /// Pools: disks that LUs are cut from
     #[command(subcommand)]
     Pool(Pool),
+    /// Snapshots of LUs in pools
+    #[command(subcommand)]
+    Snapshot(Snapshot),
+    /// Make an LU that begins as a snapshot of another one
+    Clone(CloneCreate),
     /// Physical volumes: the disks of this machine
     #[command(subcommand)]
     Pv(Pv),
@@ -341,6 +346,50 @@ pub struct LuResize {
     /// Let it become smaller, which cuts off what lies behind the new end
     #[arg(long)]
     pub shrink: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Snapshot {
+    /// Take snapshots; those named together hold what their LUs were at one instant
+    Create {
+        /// LU@NAME
+        #[arg(required = true, value_name = "LU@NAME")]
+        snapshots: Vec<SnapshotRef>,
+    },
+    /// List snapshots
+    Ls {
+        /// Only those of this LU
+        lu: Option<LuName>,
+    },
+    /// Remove snapshots; what only they held is let go in the background
+    Rm {
+        #[arg(required = true, value_name = "LU@NAME")]
+        snapshots: Vec<SnapshotRef>,
+    },
+    /// Make an LU what it was then; what was written since is lost
+    Rollback {
+        #[arg(value_name = "LU@NAME")]
+        snapshot: SnapshotRef,
+        /// Also under clients that are connected
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct CloneCreate {
+    #[arg(value_name = "LU@SNAPSHOT")]
+    pub snapshot: SnapshotRef,
+    /// Of the new LU
+    pub name: LuName,
+    /// What a guest reads as the disk's serial number
+    #[arg(long)]
+    pub serial: Option<String>,
+    /// May be mapped to several clients at once
+    #[arg(long)]
+    pub shareable: bool,
+    #[command(flatten)]
+    pub limits: LimitArgs,
 }
 
 #[derive(Debug, Subcommand)]

@@ -20,7 +20,7 @@ use crate::args::{self, Arguments, Command, Format};
 use crate::client::Client;
 use crate::output::{self, show};
 use crate::progress::Bar;
-use crate::{optical, pool, pv, secrets, tables};
+use crate::{optical, pool, pv, secrets, snapshot, tables};
 
 pub type Done = Result<(), ApiError>;
 
@@ -44,6 +44,8 @@ fn ask(node: &Client, command: Command, format: Format) -> Done {
         }
         Command::Lu(command) => lu(node, command, format),
         Command::Pool(command) => pool::pool(node, command, format),
+        Command::Snapshot(command) => snapshot::snapshot(node, command, format),
+        Command::Clone(arguments) => snapshot::clone(node, arguments, format),
         Command::Pv(command) => pv::pv(node, command, format),
         Command::Media(command) => optical::media(node, command, format),
         Command::Drive(command) => optical::drive(node, command, format),

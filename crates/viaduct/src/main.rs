@@ -27,6 +27,7 @@ mod progress;
 mod pv;
 mod secrets;
 mod settings;
+mod snapshot;
 mod tables;
 mod up;
 

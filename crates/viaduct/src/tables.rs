@@ -80,6 +80,11 @@ pub fn lu(view: &LuView) -> String {
         ("state", view.state.to_string()),
         ("mapped to", joined(&view.mapped_to)),
     ];
+    pairs.extend(lu.origin.as_ref().map(|origin| ("clone of", origin.to_string())));
+    if !lu.snapshots.is_empty() {
+        let names: Vec<_> = lu.snapshots.iter().map(|snapshot| &snapshot.name).collect();
+        pairs.push(("snapshots", joined(&names)));
+    }
     pairs.extend(problem(view.problem.as_ref()));
     list(&pairs)
 }

@@ -9,7 +9,7 @@ use model::{AdapterId, BlockSize, Limits, PoolPv, PvPlace, Secret, SocketOwner, 
 use proptest::prelude::*;
 
 use super::*;
-use crate::desired::{Account, ChapSpec, IscsiSpec, MediumImage, MediumSpec};
+use crate::desired::{Account, ChapSpec, IscsiSpec, MediumImage, MediumSpec, OriginSpec};
 use model::Redirect;
 
 const NOW: Duration = Duration::from_secs(100);
@@ -32,6 +32,8 @@ fn device(number: u8) -> DeviceSpec {
         shareable: false,
         backing: Backing::File,
         pool: None,
+        snapshots: BTreeMap::new(),
+        origin: None,
     }
 }
 
@@ -145,6 +147,49 @@ fn after_a_restart_no_file_is_made_again() {
         expect![[r#"
             revision 7: 1 steps
               open device lu1 (file)"#]],
+    );
+}
+
+#[test]
+fn a_clone_comes_after_its_origin_and_goes_before_it() {
+    let pools: BTreeMap<Uuid, Pool> = [(uuid(20), pool(20, true))].into();
+    let origin = DeviceSpec { snapshots: [(uuid(9), "a".to_owned())].into(), ..in_pool(2, 20) };
+    let of = Some(OriginSpec { device: uuid(2), snapshot: uuid(9) });
+    let clone = DeviceSpec { origin: of, ..in_pool(1, 20) };
+    let wanted = Desired { pools, ..desired(&[clone, origin.clone()], &[]) };
+    let mut actual = settled(&wanted);
+    let other = Desired { devices: BTreeMap::new(), ..wanted.clone() };
+    prints(
+        &plan(&other, &actual, NOW),
+        expect![[r#"
+            revision 7: 2 steps
+              close device lu1
+              close device lu2 (waits for device 00000000-0000-0000-0000-000000000001)"#]],
+    );
+    actual.devices.clear();
+    prints(
+        &plan(&wanted, &actual, NOW),
+        expect![[r#"
+            revision 7: 2 steps
+              open device lu1 (pool pool20) (waits for device 00000000-0000-0000-0000-000000000002)
+              open device lu2 (pool pool20)"#]],
+    );
+    // What has to be opened in another way takes its clones along; a snapshot closes nothing.
+    let mut actual = settled(&wanted);
+    let mut changed = wanted.clone();
+    changed.devices.insert(uuid(2), DeviceSpec { read_only: true, ..origin.clone() });
+    let steps = plan(&changed, &actual, NOW).steps;
+    let closes = steps.iter().filter(|it| matches!(it.step, Step::CloseDevice { .. })).count();
+    assert_eq!((steps.len(), closes), (4, 2));
+    settle(&changed, &mut actual);
+    changed
+        .devices
+        .insert(uuid(2), DeviceSpec { read_only: true, snapshots: BTreeMap::new(), ..origin });
+    prints(
+        &plan(&changed, &actual, NOW),
+        expect![[r#"
+            revision 7: 1 steps
+              keep 0 snapshots of device lu2"#]],
     );
 }
 
@@ -461,9 +506,24 @@ fn any_desired() -> impl Strategy<Value = Desired> {
             .collect();
         let drives: Vec<DriveSpec> =
             drives.into_iter().map(|(number, medium)| drive(number, medium)).collect();
-        let wanted = desired(&devices.into_values().collect::<Vec<_>>(), &mappings);
+        let wanted = desired(&with_clones(devices), &mappings);
         with_drives(Desired { pools, ..wanted }, &drives)
     })
+}
+
+/// Those of one pool that are written through are clones of the one before them.
+fn with_clones(devices: BTreeMap<u8, DeviceSpec>) -> Vec<DeviceSpec> {
+    let mut all: Vec<DeviceSpec> = Vec::new();
+    for device in devices.into_values() {
+        let is_clone = device.pool.is_some() && device.cache == Cache::Writethrough;
+        let of = all.iter_mut().rev().find(|other| is_clone && other.pool == device.pool);
+        let origin = of.map(|of| {
+            of.snapshots.insert(uuid(77), "a".to_owned());
+            OriginSpec { device: of.uuid, snapshot: uuid(77) }
+        });
+        all.push(DeviceSpec { origin, ..device });
+    }
+    all
 }
 
 /// What must hold whenever a step begins, whatever went before.
@@ -471,7 +531,10 @@ fn check_step(actual: &Actual, step: &Step) {
     assert!(!actual.busy.contains_key(&step.part()), "{step}: two steps on one part");
     let used: Vec<Uuid> = open_or_opening(actual).map(|mapping| mapping.device).collect();
     match step {
-        Step::CloseDevice { uuid, .. } => assert!(!used.contains(uuid), "{step}: in use"),
+        Step::CloseDevice { uuid, .. } => {
+            assert!(!used.contains(uuid), "{step}: in use");
+            assert_eq!(clones(actual, *uuid).next(), None, "{step}: a clone stands on it");
+        }
         Step::RemoveBacking { uuid, pool } => {
             assert!(actual.leftovers.contains_key(uuid), "{step}: never removed");
             check_pool(actual, step, *pool);
@@ -486,6 +549,7 @@ fn check_step(actual: &Actual, step: &Step) {
             let is_ours = matches!(device.backing, Backing::File | Backing::Pool { .. });
             assert!(!is_ours || actual.made.contains(&device.uuid), "{step}: no file");
             check_pool(actual, step, device.pool);
+            check_origin(actual, step, device);
         }
         Step::OpenMapping { mapping, .. } => {
             assert!(!actual.mappings.contains_key(&mapping.id), "{step}: open twice");
@@ -529,7 +593,8 @@ fn check_step(actual: &Actual, step: &Step) {
         Step::CloseMapping { .. }
         | Step::Resize { .. }
         | Step::SetCache { .. }
-        | Step::SetLimits { .. } => {}
+        | Step::SetLimits { .. }
+        | Step::SetSnapshots { .. } => {}
     }
 }
 
@@ -538,6 +603,14 @@ fn check_pool(actual: &Actual, step: &Step, pool: Option<Uuid>) {
     let Some(pool) = pool else { return };
     assert!(actual.pools.contains_key(&pool), "{step}: its pool is not open");
     assert!(!actual.busy.contains_key(&Part::Pool(pool)), "{step}: its pool is not at rest");
+}
+
+/// What a clone stands on is open and stays so.
+fn check_origin(actual: &Actual, step: &Step, device: &DeviceSpec) {
+    let Some(OriginSpec { device: origin, .. }) = device.origin else { return };
+    assert!(actual.devices.contains_key(&origin), "{step}: its origin is not open");
+    let is_busy = actual.busy.contains_key(&Part::Device(origin));
+    assert!(!is_busy, "{step}: its origin is not at rest");
 }
 
 /// What goes on while a plan is carried out.
@@ -586,7 +659,14 @@ fn take(actual: &mut Actual, wanted: &mut Desired, turn: Turn) {
                 actual.fail(&step, NOW);
             }
         }
-        Turn::Want(next) => {
+        Turn::Want(mut next) => {
+            // No LU is wanted whose origin is not: in the order of their numbers.
+            for uuid in next.devices.keys().copied().collect::<Vec<_>>() {
+                let of = next.devices[&uuid].origin.map_or(uuid, |origin| origin.device);
+                if !next.devices.contains_key(&of) || actual.leftovers.contains_key(&of) {
+                    next.devices.remove(&uuid);
+                }
+            }
             for (uuid, device) in &wanted.devices {
                 // An LU that is removed leaves its file; its UUID never comes back.
                 let leftover = match (&device.backing, device.pool) {

@@ -3,7 +3,7 @@
 
 use utoipa::OpenApi;
 
-use super::{adding, clients, importing, optical, pools, pvs, reservations, routes};
+use super::{adding, clients, importing, optical, pools, pvs, reservations, routes, snapshots};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -24,6 +24,11 @@ use super::{adding, clients, importing, optical, pools, pvs, reservations, route
         routes::lu_resize,
         routes::lu_limits,
         importing::lu_import,
+        snapshots::snapshot_list,
+        snapshots::snapshot_create,
+        snapshots::snapshot_remove,
+        snapshots::snapshot_rollback,
+        snapshots::clone_create,
         pools::pool_list,
         pools::pool_show,
         pools::pool_create,

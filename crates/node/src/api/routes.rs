@@ -27,7 +27,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::importing::lu_import;
 use super::pvs::pv_list;
-use super::{Api, adding, clients, must_be_absolute, optical, pools, reservations};
+use super::{Api, adding, clients, must_be_absolute, optical, pools, reservations, snapshots};
 use crate::control::{Change, Changed};
 use crate::engine::Snapshot;
 use crate::metrics;
@@ -49,6 +49,10 @@ fn common() -> Router<Api> {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/lus", get(lu_list).post(lu_create))
+        .route("/v1/snapshots", get(snapshots::snapshot_list).post(snapshots::snapshot_create))
+        .route("/v1/snapshots/{lu}/{snapshot}", delete(snapshots::snapshot_remove))
+        .route("/v1/snapshots/{lu}/{snapshot}/rollback", post(snapshots::snapshot_rollback))
+        .route("/v1/clones", post(snapshots::clone_create))
         .route("/v1/pools", get(pools::pool_list).post(pools::pool_create))
         .route("/v1/pools/{name}", get(pools::pool_show).delete(pools::pool_remove))
         .route("/v1/pvs", get(pv_list))

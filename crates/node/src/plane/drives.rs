@@ -295,5 +295,7 @@ fn as_device(drive: &DriveSpec) -> DeviceSpec {
         shareable: true,
         backing: Backing::Null,
         pool: None,
+        snapshots: BTreeMap::new(),
+        origin: None,
     }
 }

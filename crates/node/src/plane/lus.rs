@@ -1,5 +1,6 @@
 //! Where LUs live: files in the data directory, adopted images and devices, memory, nothing.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -132,6 +133,8 @@ pub(super) async fn import(
         shareable: false,
         backing: Backing::File,
         pool: None,
+        snapshots: BTreeMap::new(),
+        origin: None,
     };
     let file = path(&context.lus, import.uuid);
     let made = core.blocking(move || create(&file, size.0)).await;

@@ -301,7 +301,8 @@ impl Plane {
         let image = Image::open(core, import, directory).await?;
         let (uuid, name, size) = (import.uuid, import.name.clone(), image.lu_size(import)?);
         let size = Size(size.bytes().next_multiple_of(POOL_BLOCK_BYTES));
-        let wanted = Wanted { pool, uuid, name, size, block_size: import.block_size.bytes() };
+        let (block_size, snapshots, origin) = (import.block_size.bytes(), BTreeMap::new(), None);
+        let wanted = Wanted { pool, uuid, name, size, block_size, snapshots, origin };
         if self.0.pools.create_lu(wanted.clone()).await? == Made::WasThere {
             return Err(ApiError::failed(format!("LU {} is in its pool already", import.name)));
         }
@@ -433,6 +434,32 @@ impl Engine for Plane {
             }
             Ok(())
         });
+    }
+
+    fn take_snapshots(&self, uuids: &[Uuid], done: Done<Vec<Uuid>>) {
+        let uuids = uuids.to_vec();
+        self.run(done, async move |plane, _| plane.0.pools.take_snapshots(&uuids).await);
+    }
+
+    fn forget_snapshots(&self, layers: &[(Uuid, Uuid)]) {
+        for (lu, layer) in layers {
+            self.0.pools.forget_snapshot(&self.0.cores[0], *lu, *layer);
+        }
+    }
+
+    fn set_snapshots(&self, uuid: Uuid, to: &BTreeMap<Uuid, String>, done: Done<()>) {
+        let kept = self.0.pools.open_lu_of(uuid);
+        done.give(kept.map(|lu| lu.keep(&self.0.cores[0], to)));
+    }
+
+    fn roll_back(&self, uuid: Uuid, to: Uuid, done: Done<()>) {
+        self.run(done, async move |plane, _| {
+            plane.0.pools.roll_back(&plane.0.cores[0], uuid, to).await
+        });
+    }
+
+    fn layers(&self, uuid: Uuid, done: Done<BTreeMap<Uuid, Size>>) {
+        self.run(done, async move |plane, _| plane.0.pools.open_lu_of(uuid)?.sizes().await);
     }
 
     fn close_device(&self, uuid: Uuid, done: Done<()>) {
@@ -655,9 +682,9 @@ fn adapter_status(notices: &Notices, info: Info) -> AdapterStatus {
 
 /// What an LU is to its pool.
 fn wanted(pool: Uuid, spec: &DeviceSpec) -> Wanted {
-    let DeviceSpec { uuid, name, size, block_size, .. } = spec;
-    let (uuid, name, block_size) = (*uuid, name.clone(), block_size.bytes());
-    Wanted { pool, uuid, name, size: *size, block_size }
+    let DeviceSpec { uuid, name, size, block_size, snapshots, origin, .. } = spec.clone();
+    let block_size = block_size.bytes();
+    Wanted { pool, uuid, name, size, block_size, snapshots, origin }
 }
 
 fn not_open(uuid: Uuid) -> ApiError {

@@ -55,6 +55,8 @@ fn device(backing: Backing, size: u64) -> DeviceSpec {
         shareable: false,
         backing,
         pool: None,
+        snapshots: BTreeMap::new(),
+        origin: None,
     }
 }
 

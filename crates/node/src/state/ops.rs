@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::Mark;
 use super::optical::kind_and_name;
 use super::pools::{no_pool, user_of};
+use super::snapshots;
 use crate::probe::{Holder, Kind, Probe};
 
 /// LUs named in a message before it says "and more".
@@ -45,6 +46,8 @@ pub fn lu_create(config: &Config, request: &LuCreate, uuid: Uuid) -> Result<Conf
         read_only: false,
         limits: request.limits,
         backing: request.place()?,
+        snapshots: Vec::new(),
+        origin: None,
     };
     if let Some(pool) = lu.backing.pool() {
         config.pool(pool).ok_or_else(|| no_pool(pool))?;
@@ -99,6 +102,8 @@ pub fn lu_adopt(
         read_only: request.read_only,
         limits: request.limits,
         backing: Backing::Adopted { path: path.clone() },
+        snapshots: Vec::new(),
+        origin: None,
     };
     add_lu(config, lu)
 }
@@ -155,7 +160,7 @@ pub fn lu_name_is_free(config: &Config, name: &LuName) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn add_lu(config: &Config, lu: Lu) -> Result<Config, ApiError> {
+pub(super) fn add_lu(config: &Config, lu: Lu) -> Result<Config, ApiError> {
     lu_name_is_free(config, &lu.name)?;
     lu.validate()?;
     if let Some(other) = config.lus.iter().find(|other| other.serial == lu.serial) {
@@ -238,6 +243,7 @@ pub fn lu_remove(config: &Config, name: &LuName) -> Result<(Config, Vec<Mark>), 
         ))
         .then(format!("viaduct unmap {name} --from {client}")));
     }
+    snapshots::lu_has_none(lu)?;
     let marks = leftover(config, lu).into_iter().collect();
     let mut next = config.clone();
     next.lus.retain(|lu| lu.name != *name);

@@ -15,6 +15,7 @@ pub fn config(config: &Config) -> Result<(), ApiError> {
     limits(config)?;
     pools(config)?;
     lus(config)?;
+    super::snapshots::validate(config)?;
     clients(config)?;
     mappings(config)
 }

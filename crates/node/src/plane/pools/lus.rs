@@ -1,17 +1,20 @@
 //! LUs of pools as stores of the plane.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use block::{Device, Error};
+use cluster::OriginSpec;
 use model::{ApiError, LuName, Size};
 use rt::{Core, Remote};
 use store::{Boxed, Store};
 use uuid::Uuid;
 use volume::pool::home;
 use volume::pool::lu::{Lu, LuError, NewLu};
-use volume::pool::root::About;
+use volume::pool::root::{About, Base};
 
+use super::snapshots::Layers;
 use super::{OpenPool, Pools, ended, next};
 use crate::engine::Made;
 use crate::world::{Machine, World};
@@ -21,6 +24,7 @@ pub(in crate::plane) struct PoolStore {
     lu: Arc<Lu>,
     name: LuName,
     extent: u64,
+    pub(super) layers: Layers,
 }
 
 /// Which LU of which pool, and what it shall be.
@@ -31,9 +35,20 @@ pub(in crate::plane) struct Wanted {
     pub name: LuName,
     pub size: Size,
     pub block_size: u32,
+    pub snapshots: BTreeMap<Uuid, String>,
+    pub origin: Option<OriginSpec>,
 }
 
 impl PoolStore {
+    pub(super) fn lu(&self) -> &Arc<Lu> {
+        &self.lu
+    }
+
+    /// What so many extents take.
+    pub(super) fn size_of(&self, extents: u64) -> Size {
+        Size(extents * self.extent)
+    }
+
     pub(super) fn name(&self) -> &LuName {
         &self.name
     }
@@ -45,7 +60,7 @@ impl PoolStore {
     /// What it has written, in whole extents.
     pub(in crate::plane) async fn allocated(&self) -> Option<Size> {
         let (extents, free) = self.lu.extents().await.ok()?;
-        Some(Size(extents.saturating_sub(free) * self.extent))
+        Some(self.size_of(extents.saturating_sub(free)))
     }
 }
 
@@ -103,7 +118,10 @@ impl Pools {
                 name: name.to_string(),
                 size: wanted.size.bytes(),
                 block_size: wanted.block_size,
-                base: None,
+                base: wanted.origin.map(|origin| Base {
+                    lu: origin.device.into_bytes(),
+                    layer: origin.snapshot.into_bytes(),
+                }),
             };
             let layer = Machine.uuid().into_bytes();
             home.create_lu(NewLu { id, layer, about }).await.map(|_| Made::New).map_err(failed)
@@ -124,6 +142,10 @@ impl Pools {
             home.seat(id).map_err(|error| lu_failed(&spec, &called, "be opened", error))
         });
         let seat = seat.await?;
+        let seat = match wanted.origin {
+            Some(origin) => seat.on(self.view(&pool, &name, origin).await?),
+            None => seat,
+        };
         let (spec, called) = (pool.spec.clone(), name.clone());
         let opened = self.core(cores).call(move |core| async move {
             let lu = Lu::open(&core, seat).await;
@@ -147,8 +169,10 @@ impl Pools {
             return Err(error);
         }
         let extent = pool.spec.extent_size.bytes();
-        let store = Arc::new(PoolStore { lu, name, extent });
+        let layers = Layers::default();
+        let store = Arc::new(PoolStore { lu, name, extent, layers });
         pool.lus().insert(wanted.uuid, store.clone());
+        store.keep(self.core(cores), &wanted.snapshots);
         Ok(store)
     }
 

@@ -6,10 +6,12 @@
 //! | their disks: opening them, taking labels off | `disks` |
 //! | what is known here of a pool, against what its disks say | `epochs` |
 //! | LUs: making, opening, closing, removing one | `lus` |
+//! | their snapshots: taking them, going back, letting layers go | `snapshots` |
 
 mod disks;
 mod epochs;
 mod lus;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 

@@ -189,6 +189,8 @@ fn lu(mib: u64) -> DeviceSpec {
         shareable: false,
         backing: Backing::Pool { pool },
         pool: Some(POOL),
+        snapshots: BTreeMap::new(),
+        origin: None,
     }
 }
 

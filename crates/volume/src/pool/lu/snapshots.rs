@@ -31,6 +31,7 @@ impl Lu {
         let left = self.ask(move |service| service.roll_back(to, top)).await;
         self.forget_pages().await;
         drop(ticket);
+        self.ask(|service| service.flush()).await?;
         left
     }
 
@@ -70,8 +71,8 @@ impl Lu {
 }
 
 /// Snapshots of several LUs at one instant, each with the name of its new layer: a write that is
-/// answered before another one begins is not missing where that is. Where one fails, those that
-/// were taken are layers that nobody needs.
+/// answered before another one begins is not missing where that is. They survive loss of power.
+/// Where one fails, those that were taken are layers that nobody needs.
 pub async fn snapshot_all(lus: &[(Arc<Lu>, LayerId)]) -> Result<Vec<LayerId>, Error> {
     // Always in one order: two of these never wait for each other.
     let mut order: Vec<usize> = (0..lus.len()).collect();
@@ -96,6 +97,9 @@ pub async fn snapshot_all(lus: &[(Arc<Lu>, LayerId)]) -> Result<Vec<LayerId>, Er
         lu.forget_pages().await;
     }
     drop(held);
+    for (lu, _) in lus {
+        lu.ask(|service| service.flush()).await?;
+    }
     frozen.into_iter().collect()
 }
 

@@ -1,0 +1,247 @@
+//! Snapshots of LUs of pools: taken, gone back to, and let go in the background.
+//!
+//! A layer that is frozen and not wanted is let go: it was a snapshot that was removed, one that
+//! was never made known, or what an LU was before it went back to a snapshot. What was frozen a
+//! moment ago is pending until it is wanted, or until nobody will ever want it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use block::{Error, ErrorKind};
+use cluster::OriginSpec;
+use model::{ApiError, LuName, Size};
+use rt::{Core, Remote};
+use uuid::Uuid;
+use volume::pool::lu::{Folded, LayerAbout, View, snapshot_all};
+use volume::pool::owner::LayerId;
+
+use super::lus::PoolStore;
+use super::{OpenPool, Pools, ended};
+use crate::world::{Machine, World};
+
+/// Extents of a layer that are let go at a time; then whoever does it rests as long as it took.
+const EXTENTS_AT_A_TIME: usize = 64;
+
+/// When to look again for layers that somebody still uses.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// What is wanted of an LU's layers.
+#[derive(Default)]
+pub(super) struct Layers(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    wanted: BTreeMap<LayerId, String>,
+    /// How often each is about to become a snapshot.
+    pending: BTreeMap<LayerId, usize>,
+    is_swept: bool,
+    /// Something has changed since whoever sweeps looked.
+    is_changed: bool,
+}
+
+impl Layers {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_for(&self, layer: LayerId) {
+        *self.lock().pending.entry(layer).or_default() += 1;
+    }
+
+    fn forget(&self, layer: LayerId) {
+        let mut inner = self.lock();
+        if let Some(count) = inner.pending.get_mut(&layer) {
+            *count -= 1;
+            inner.pending.retain(|_, count| *count > 0);
+        }
+        inner.is_changed = true;
+    }
+
+    fn is_unneeded(&self, layer: &LayerAbout) -> bool {
+        let inner = self.lock();
+        let is_kept = inner.wanted.contains_key(&layer.id) || inner.pending.contains_key(&layer.id);
+        layer.frozen.is_some() && !is_kept
+    }
+}
+
+impl PoolStore {
+    /// These layers are wanted; others are let go, by a task on this core.
+    pub(in crate::plane) fn keep(self: &Arc<Self>, core: &Remote, wanted: &BTreeMap<Uuid, String>) {
+        {
+            let mut inner = self.layers.lock();
+            inner.wanted =
+                wanted.iter().map(|(id, name)| (id.into_bytes(), name.clone())).collect();
+            let wanted: BTreeSet<LayerId> = inner.wanted.keys().copied().collect();
+            inner.pending.retain(|layer, _| !wanted.contains(layer));
+        }
+        self.sweep(core);
+    }
+
+    fn sweep(self: &Arc<Self>, core: &Remote) {
+        let mut inner = self.layers.lock();
+        inner.is_changed = true;
+        if !std::mem::replace(&mut inner.is_swept, true) {
+            let me = self.clone();
+            core.send(move |core| {
+                let sweeper = core.clone();
+                core.spawn(async move { me.sweep_all(sweeper).await });
+            });
+        }
+    }
+
+    async fn sweep_all(&self, core: Core) {
+        loop {
+            self.layers.lock().is_changed = false;
+            let is_done = match self.sweep_once(&core).await {
+                Ok(is_done) => is_done,
+                // It is closed, or written no more; whoever opens it again looks again.
+                Err(error) => {
+                    tracing::debug!(%error, lu = %self.name(), "layers stay until it is opened");
+                    true
+                }
+            };
+            {
+                let mut inner = self.layers.lock();
+                if is_done && !inner.is_changed {
+                    inner.is_swept = false;
+                    return;
+                }
+            }
+            if !is_done {
+                core.sleep(LOOK_AGAIN).await;
+            }
+        }
+    }
+
+    /// Lets layers go that nobody wants; false if some are in use.
+    async fn sweep_once(&self, core: &Core) -> Result<bool, Error> {
+        let mut is_done = true;
+        for layer in self.lu().layers().await? {
+            let named = self.layers.lock().wanted.get(&layer.id).cloned();
+            if let (Some(name), Some(frozen)) = (named, &layer.frozen)
+                && frozen.name != name
+            {
+                self.lu().name_layer(layer.id, name).await?;
+            }
+            if self.layers.is_unneeded(&layer) {
+                is_done &= self.let_go(core, layer.id).await?;
+            }
+        }
+        Ok(is_done)
+    }
+
+    async fn let_go(&self, core: &Core, layer: LayerId) -> Result<bool, Error> {
+        loop {
+            let began = core.now();
+            match self.lu().fold(layer, EXTENTS_AT_A_TIME).await {
+                Ok(Folded::Gone) => return Ok(true),
+                Ok(Folded::Left(_)) => core.sleep(core.now() - began).await,
+                Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::NoSpace) => {
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The layer that is written into now.
+    async fn top(&self) -> Result<LayerId, Error> {
+        let layers = self.lu().layers().await?;
+        let top = layers.into_iter().find(|layer| layer.frozen.is_none());
+        top.map(|layer| layer.id).ok_or_else(|| ErrorKind::Offline.into())
+    }
+
+    /// What each layer holds.
+    pub(in crate::plane) async fn sizes(&self) -> Result<BTreeMap<Uuid, Size>, ApiError> {
+        let layers = self.lu().layers().await.map_err(|error| self.failed("be read", &error))?;
+        let size = |it: LayerAbout| (Uuid::from_bytes(it.id), self.size_of(it.extents));
+        Ok(layers.into_iter().map(size).collect())
+    }
+
+    fn failed(&self, what: &str, error: &Error) -> ApiError {
+        let message = format!("snapshots of LU {} cannot {what}: {error}", self.name());
+        match error.kind() {
+            ErrorKind::Busy => ApiError::not_now(message).then("run the command again"),
+            _ => ApiError::failed(message).then("viaduct event ls shows what is wrong"),
+        }
+    }
+}
+
+impl Pools {
+    /// An LU of whichever pool that is open.
+    pub(in crate::plane) fn open_lu_of(&self, uuid: Uuid) -> Result<Arc<PoolStore>, ApiError> {
+        let pools: Vec<_> = self.open_pools().values().cloned().collect();
+        let found = pools.iter().find_map(|pool| pool.lus().get(&uuid).cloned());
+        found.ok_or_else(|| {
+            ApiError::not_now("the LU is not open").then("viaduct lu ls shows what is wrong")
+        })
+    }
+
+    /// The snapshot that a clone stands on.
+    pub(super) async fn view(
+        &self,
+        pool: &OpenPool,
+        clone: &LuName,
+        origin: OriginSpec,
+    ) -> Result<Arc<View>, ApiError> {
+        let of = pool.lus().get(&origin.device).cloned();
+        let of = of.ok_or_else(|| {
+            ApiError::not_now(format!("LU {clone} is a clone of an LU that is not open"))
+        })?;
+        of.lu().view(origin.snapshot.into_bytes()).await.map_err(|error| {
+            let message = format!("LU {clone} cannot be opened on its snapshot of {}", of.name());
+            ApiError::failed(format!("{message}: {error}"))
+        })
+    }
+
+    /// Freezes LUs all at one instant, and says which layers hold what they were.
+    pub(in crate::plane) async fn take_snapshots(
+        &self,
+        uuids: &[Uuid],
+    ) -> Result<Vec<Uuid>, ApiError> {
+        let stores = uuids.iter().map(|uuid| self.open_lu_of(*uuid));
+        let stores: Vec<_> = stores.collect::<Result<_, _>>()?;
+        let mut tops = Vec::new();
+        for store in &stores {
+            tops.push(store.top().await.map_err(|error| store.failed("be taken", &error))?);
+        }
+        let pending = || stores.iter().zip(&tops);
+        pending().for_each(|(store, top)| store.layers.wait_for(*top));
+        let new = |store: &Arc<PoolStore>| (store.lu().clone(), Machine.uuid().into_bytes());
+        let lus: Vec<_> = stores.iter().map(new).collect();
+        match snapshot_all(&lus).await {
+            Ok(frozen) if frozen == tops => Ok(frozen.into_iter().map(Uuid::from_bytes).collect()),
+            taken => {
+                pending().for_each(|(store, top)| store.layers.forget(*top));
+                let store = stores.first().ok_or_else(ended)?;
+                let error = taken.err().unwrap_or_else(|| {
+                    Error::new(ErrorKind::Busy).note("another snapshot was taken meanwhile")
+                });
+                Err(store.failed("be taken", &error))
+            }
+        }
+    }
+
+    /// A layer that was frozen did not become a snapshot.
+    pub(in crate::plane) fn forget_snapshot(&self, core: &Remote, lu: Uuid, layer: Uuid) {
+        if let Ok(store) = self.open_lu_of(lu) {
+            store.layers.forget(layer.into_bytes());
+            store.sweep(core);
+        }
+    }
+
+    pub(in crate::plane) async fn roll_back(
+        &self,
+        core: &Remote,
+        lu: Uuid,
+        to: Uuid,
+    ) -> Result<(), ApiError> {
+        let store = self.open_lu_of(lu)?;
+        let top = Machine.uuid().into_bytes();
+        let back = store.lu().roll_back(to.into_bytes(), top).await;
+        back.map_err(|error| store.failed("be gone back to", &error))?;
+        store.sweep(core);
+        Ok(())
+    }
+}
