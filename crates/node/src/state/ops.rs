@@ -471,9 +471,11 @@ pub fn restore(
     Config::check_version(next.version)?;
     next.version = model::config::CONFIG_VERSION;
     next.sort();
-    for lu in &next.lus {
+    let mut gone_snapshots = Vec::new();
+    for lu in &mut next.lus {
         if let Some(old) = config.lus.iter().find(|old| old.uuid == lu.uuid) {
             check_change(old, lu)?;
+            gone_snapshots.extend(snapshots::restore(old, lu));
         }
     }
     for pool in &next.pools {
@@ -492,6 +494,7 @@ pub fn restore(
     if !request.prune {
         not_there("LUs", gone.iter().map(|lu| lu.name.as_str()))?;
         not_there("pools", gone_pools.iter().map(|pool| pool.name.as_str()))?;
+        not_there("snapshots", gone_snapshots.iter().map(String::as_str))?;
     }
     let pools = gone_pools
         .into_iter()
@@ -530,6 +533,9 @@ fn check_change(old: &Lu, new: &Lu) -> Result<(), ApiError> {
     }
     if new.block_size != old.block_size {
         return differs("block size");
+    }
+    if new.origin != old.origin {
+        return differs("origin");
     }
     if new.size < old.size {
         let message = format!(

@@ -127,6 +127,15 @@ pub fn lu_has_none(lu: &Lu) -> Result<(), ApiError> {
         .then(format!("remove them first: viaduct snapshot rm {name}@{}", first.name)))
 }
 
+/// Takes snapshots out of a document that are not there any more, and names those that it does not
+/// have.
+pub fn restore(is: &Lu, document: &mut Lu) -> Vec<String> {
+    let has = |lu: &Lu, uuid: Uuid| lu.snapshots.iter().any(|snapshot| snapshot.uuid == uuid);
+    document.snapshots.retain(|snapshot| has(is, snapshot.uuid));
+    let gone = is.snapshots.iter().filter(|snapshot| !has(document, snapshot.uuid));
+    gone.map(|snapshot| format!("{}@{}", is.name, snapshot.name)).collect()
+}
+
 /// Snapshots have names and layers of their own, and every clone has its origin in its own pool.
 pub fn validate(config: &Config) -> Result<(), ApiError> {
     for lu in &config.lus {
@@ -150,9 +159,78 @@ pub fn validate(config: &Config) -> Result<(), ApiError> {
     // A circle would have no end that could be opened.
     let above = |lu: &Lu| config.lu(&lu.origin.as_ref()?.lu);
     for lu in &config.lus {
-        if std::iter::successors(above(lu), |it| above(it)).any(|it| it.name == lu.name) {
+        let mut chain = std::iter::successors(above(lu), |it| above(it)).take(config.lus.len());
+        if chain.any(|it| it.name == lu.name) {
             return Err(ApiError::conflict(format!("LU '{}' is a clone of itself", lu.name)));
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        serde_json::from_str(
+            r#"{"version":2,"revision":3,
+                "pools":[{"name":"fast","uuid":"00000000-0000-0000-0000-0000000000f0",
+                          "pvs":[{"uuid":"00000000-0000-0000-0000-0000000000f1",
+                                  "place":{"kind":"file","size":"1GiB"}}]}],
+                "lus":[{"name":"a","uuid":"00000000-0000-0000-0000-00000000000a",
+                        "size":"1GiB","serial":"a","backing":{"kind":"pool","pool":"fast"},
+                        "snapshots":[{"name":"one","uuid":"00000000-0000-0000-0000-000000000001",
+                                      "size":"1GiB","taken":"2026-11-21T12:00:00Z"}]}]}"#,
+        )
+        .unwrap()
+    }
+
+    fn snapshot(name: &str) -> SnapshotRef {
+        name.parse().unwrap()
+    }
+
+    fn clone_of(of: &str, name: &str) -> CloneCreate {
+        let (serial, limits) = (None, model::Limits::default());
+        CloneCreate {
+            of: snapshot(of),
+            name: name.parse().unwrap(),
+            serial,
+            shareable: false,
+            limits,
+        }
+    }
+
+    #[test]
+    fn what_is_stood_upon_stays() {
+        let config = clone(&config(), &clone_of("a@one", "b"), Uuid::from_u128(11)).unwrap();
+        validate(&config).unwrap();
+        let refused = remove(&config, &snapshot("a@one")).unwrap_err();
+        assert!(refused.message.contains("has clones: b"), "{refused}");
+        let mut config = config;
+        config.lus.retain(|lu| lu.name.as_str() != "b");
+        let config = remove(&config, &snapshot("a@one")).unwrap();
+        assert!(config.lus[0].snapshots.is_empty());
+        assert!(lu_has_none(&config.lus[0]).is_ok());
+    }
+
+    #[test]
+    fn no_lu_is_a_clone_of_itself() {
+        let mut config = clone(&config(), &clone_of("a@one", "b"), Uuid::from_u128(11)).unwrap();
+        let own = config.lus[0].snapshots[0].clone();
+        config.lus[1].snapshots.push(Snapshot { uuid: Uuid::from_u128(2), ..own });
+        validate(&config).unwrap();
+        config.lus[0].origin = Some(snapshot("b@one"));
+        let refused = validate(&config).unwrap_err();
+        assert!(refused.message.contains("clone of itself"), "{refused}");
+    }
+
+    #[test]
+    fn a_document_brings_no_snapshot_back_and_says_which_it_lacks() {
+        let is = config().lus[0].clone();
+        let mut document = is.clone();
+        document.snapshots[0].uuid = Uuid::from_u128(99);
+        assert_eq!(restore(&is, &mut document), ["a@one"]);
+        assert!(document.snapshots.is_empty());
+        assert!(restore(&is, &mut is.clone()).is_empty());
+    }
 }

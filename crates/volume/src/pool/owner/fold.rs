@@ -36,6 +36,7 @@ impl Owner {
         let extents = self.layers.next_extents(layer, most);
         if extents.is_empty() {
             self.answer(ticket, Ok(()));
+            return self.given();
         }
         let count = self.site.shape.blocks_per_extent();
         self.folds.asked.insert(ticket, (extents.len(), Ok(())));
