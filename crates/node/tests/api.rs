@@ -276,7 +276,7 @@ fn every_path_of_the_document_is_served() {
             count += 1;
         }
     }
-    assert_eq!(count, 39);
+    assert_eq!(count, 50);
     assert!(node.stop());
 }
 
