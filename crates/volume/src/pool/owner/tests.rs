@@ -33,7 +33,7 @@ const BLOCKS: [u64; 14] = [
     9 * 337 * 16,
 ];
 /// The LU may use so many extents of its first slab, and of each that it is granted.
-const EXTENTS: u32 = 36;
+const EXTENTS: u32 = 30;
 const EXTENTS_GRANTED: u32 = 4;
 const SLABS_MAX: usize = 3;
 const SNAPSHOTS_MAX: usize = 2;
