@@ -64,7 +64,7 @@ fn a_full_disk_is_told_and_the_client_goes_on_when_there_is_room() -> Result<()>
     assert!(output.status != 0 && output.error_text().contains("IOERR"), "{output:?}");
     use_disk(&guest, &other, "")?;
     let client = node.cli("client show vm")?.to_string();
-    for words in ["no space left", "free space on the filesystem"] {
+    for words in ["no space left", "on the filesystem of its file"] {
         assert!(client.contains(words), "{client}");
         assert!(node.cli("event ls")?.to_string().contains(words), "{}", node.log());
     }
