@@ -107,7 +107,9 @@ fn a_guest_goes_back_and_forth_over_killed_servers() -> Result<()> {
     assert_eq!(names(&listed, "name").len(), 3, "{listed}");
     assert!(listed[0]["own"].as_u64() > Some(12 << 20), "{listed}");
 
-    // A clone is another disk of the same guest, and what is done there stays there.
+    // A clone is another disk of the same guest, which is connected again, and what is done there
+    // stays there.
+    guest.ok(&format!("dd if={sd} of=/dev/null bs=4k count=1 iflag=direct"))?;
     node.cli(&["clone", "disk@one", "copy"])?;
     map(&node, "copy")?;
     let copy = disk(&guest, 2)?;
