@@ -112,6 +112,7 @@ fn a_guest_goes_back_and_forth_over_killed_servers() -> Result<()> {
     guest.ok(&format!("dd if={sd} of=/dev/null bs=4k count=1 iflag=direct"))?;
     node.cli(&["clone", "disk@one", "copy"])?;
     map(&node, "copy")?;
+    guest.ok("for it in /sys/class/scsi_host/host*/scan; do echo '- - -' > $it; done")?;
     let copy = disk(&guest, 2)?;
     guest
         .ok(&format!("mount {copy} /clone && sed s,/mnt,/clone, /a | md5sum -c && rm /clone/a"))?;
