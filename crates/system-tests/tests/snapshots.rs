@@ -79,6 +79,52 @@ fn names(list: &Value, name: &str) -> Vec<String> {
     all.iter().filter_map(|it| it[name].as_str().map(str::to_owned)).collect()
 }
 
+/// A clone of what was frozen is another disk of the same guest, mapped while that is not
+/// connected. What is done there stays there.
+fn clone_beside(node: &mut Node, guest: &Guest) -> Result<String> {
+    node.cli(&["clone", "disk@one", "copy"])?;
+    map(node, "copy")?;
+    let copy = disk(guest, 2)?;
+    guest
+        .ok(&format!("mount {copy} /clone && sed s,/mnt,/clone, /a | md5sum -c && rm /clone/a"))?;
+    guest.ok("[ ! -e /clone/b ] && dd if=/dev/urandom of=/clone/c bs=64k count=100 && sync")?;
+    node.kill()?;
+    node.start()?;
+    guest.ok("[ -e /clone/c ] && [ ! -e /clone/a ] && umount /clone")?;
+    guest.ok(&format!("fsck.ext4 -fn {copy}"))?;
+    let (code, refused) = node.cli_fails(&["snapshot", "rm", "disk@one"])?;
+    assert!(code == 4 && refused.contains("copy"), "{refused}");
+    Ok(copy)
+}
+
+/// To one snapshot and to the other, under a guest that knows of it.
+fn go_back_and_forth(node: &Node, guest: &Guest, sd: &str) -> Result<()> {
+    let (code, refused) = node.cli_fails(&["snapshot", "rollback", "disk@one"])?;
+    assert!(code == 4 && refused.contains("vm") && refused.contains("--force"), "{refused}");
+    guest.ok("umount /mnt")?;
+    node.cli(&["snapshot", "rollback", "disk@one", "--force"])?;
+    guest.ok(&format!("mount {sd} /mnt && md5sum -c /a && [ ! -e /mnt/b ] && umount /mnt"))?;
+    node.cli(&["snapshot", "rollback", "disk@two", "--force"])?;
+    guest.ok(&format!("mount {sd} /mnt && [ -e /mnt/b ] && [ ! -e /mnt/a ] && umount /mnt"))?;
+    guest.ok(&format!("fsck.ext4 -fn {sd}")).map(drop)
+}
+
+/// What the guest has discarded is kept by snapshots only. All of them go, in any order, and their
+/// space comes back, also over a kill.
+fn remove_all(node: &mut Node, guest: &Guest, (sd, copy): (&str, &str)) -> Result<()> {
+    guest.ok(&format!("mount {sd} /mnt && fstrim /mnt && umount /mnt"))?;
+    guest.ok(&format!("echo 1 > /sys/block/$(basename {copy})/device/delete"))?;
+    node.cli(&["unmap", "copy", "--from", "vm", "--force"])?;
+    node.cli(&["lu", "rm", "copy"])?;
+    let full = allocated(node, "disk")?;
+    node.cli(&["snapshot", "rm", "disk@one", "busy@one"])?;
+    node.kill()?;
+    node.start()?;
+    node.cli(&["snapshot", "rm", "disk@two"])?;
+    until_smaller(node, "disk", full - (11 << 20))?;
+    guest.ok(&format!("fsck.ext4 -fn {sd}")).map(drop)
+}
+
 #[test]
 fn a_guest_goes_back_and_forth_over_killed_servers() -> Result<()> {
     let dir = tempfile::tempdir()?;
@@ -107,46 +153,9 @@ fn a_guest_goes_back_and_forth_over_killed_servers() -> Result<()> {
     assert_eq!(names(&listed, "name").len(), 3, "{listed}");
     assert!(listed[0]["own"].as_u64() > Some(12 << 20), "{listed}");
 
-    // A clone is another disk of the same guest, which is connected again, and what is done there
-    // stays there.
-    guest.ok(&format!("dd if={sd} of=/dev/null bs=4k count=1 iflag=direct"))?;
-    node.cli(&["clone", "disk@one", "copy"])?;
-    map(&node, "copy")?;
-    guest.ok("for it in /sys/class/scsi_host/host*/scan; do echo '- - -' > $it; done")?;
-    let copy = disk(&guest, 2)?;
-    guest
-        .ok(&format!("mount {copy} /clone && sed s,/mnt,/clone, /a | md5sum -c && rm /clone/a"))?;
-    guest.ok("[ ! -e /clone/b ] && dd if=/dev/urandom of=/clone/c bs=64k count=100 && sync")?;
-    node.kill()?;
-    node.start()?;
-    guest.ok("[ -e /clone/c ] && [ ! -e /clone/a ] && umount /clone")?;
-    guest.ok(&format!("fsck.ext4 -fn {copy}"))?;
-    let (code, refused) = node.cli_fails(&["snapshot", "rm", "disk@one"])?;
-    assert!(code == 4 && refused.contains("copy"), "{refused}");
-
-    // Back, under a guest that knows of it.
-    let (code, refused) = node.cli_fails(&["snapshot", "rollback", "disk@one"])?;
-    assert!(code == 4 && refused.contains("vm") && refused.contains("--force"), "{refused}");
-    guest.ok("umount /mnt")?;
-    node.cli(&["snapshot", "rollback", "disk@one", "--force"])?;
-    guest.ok(&format!("mount {sd} /mnt && md5sum -c /a && [ ! -e /mnt/b ] && umount /mnt"))?;
-    node.cli(&["snapshot", "rollback", "disk@two", "--force"])?;
-    guest.ok(&format!("mount {sd} /mnt && [ -e /mnt/b ] && [ ! -e /mnt/a ] && umount /mnt"))?;
-    guest.ok(&format!("fsck.ext4 -fn {sd}"))?;
-
-    // What the guest has discarded is kept by a snapshot only. All of it goes, in any order, and
-    // its space comes back, also over a kill.
-    guest.ok(&format!("mount {sd} /mnt && fstrim /mnt && umount /mnt"))?;
-    guest.ok(&format!("echo 1 > /sys/block/$(basename {copy})/device/delete"))?;
-    node.cli(&["unmap", "copy", "--from", "vm", "--force"])?;
-    node.cli(&["lu", "rm", "copy"])?;
-    let full = allocated(&node, "disk")?;
-    node.cli(&["snapshot", "rm", "disk@one", "busy@one"])?;
-    node.kill()?;
-    node.start()?;
-    node.cli(&["snapshot", "rm", "disk@two"])?;
-    until_smaller(&node, "disk", full - (11 << 20))?;
-    guest.ok(&format!("fsck.ext4 -fn {sd}"))?;
+    let copy = clone_beside(&mut node, &guest)?;
+    go_back_and_forth(&node, &guest, &sd)?;
+    remove_all(&mut node, &guest, (&sd, &copy))?;
     load.close_input()?;
     println!("{:?}", Report::parse(&load.wait(SOON)?.text())?.check()?);
     guest.quit()?;

@@ -126,6 +126,11 @@ impl Kind for Blk {
         }
     }
 
+    fn resumed(session: &Session<Self>) -> bool {
+        session.tell_config_changed();
+        true
+    }
+
     async fn leave(_: &Session<Self>, _: bool) {}
 }
 

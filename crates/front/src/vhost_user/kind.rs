@@ -42,6 +42,10 @@ pub trait Kind: Send + Sync + Sized + 'static {
     /// Runs at home beside a session, until it ends.
     fn attend(session: Weak<Session<Self>>) -> impl Future<Output = ()> + 'static;
 
+    /// A driver goes on that was here before, or elsewhere, and has not heard of what has changed
+    /// meanwhile. False: it cannot be told yet, and is when its next ring has started.
+    fn resumed(session: &Session<Self>) -> bool;
+
     /// The driver is gone, or begins anew; the rings have drained. Its guest may be the one that
     /// comes next, or is not: it has not been here yet, or has moved away.
     fn leave(session: &Session<Self>, may_come_back: bool) -> impl Future<Output = ()>;

@@ -62,10 +62,20 @@ pub struct Session<K: Kind> {
     ending: Cell<bool>,
     /// A ring was started since the driver began.
     has_run: Cell<bool>,
+    resumed: Cell<Resumed>,
     /// Dirty pages are marked: the guest moves.
     logging: Cell<bool>,
     /// `listening` or `ending` has changed.
     changed: Notify,
+}
+
+/// Whether the driver goes on where it was.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Resumed {
+    No,
+    /// It has not been told that it may have missed something.
+    Untold,
+    Told,
 }
 
 /// A queue that runs, on its core.
@@ -117,6 +127,7 @@ impl<K: Kind> Session<K> {
             listening: Cell::new(false),
             ending: Cell::new(false),
             has_run: Cell::new(false),
+            resumed: Cell::new(Resumed::No),
             logging: Cell::new(false),
             changed: Notify::new(),
         })
@@ -273,6 +284,7 @@ impl<K: Kind> Session<K> {
                 self.rings.borrow_mut().clear();
                 K::leave(self, self.may_come_back()).await;
                 self.has_run.set(false);
+                self.resumed.set(Resumed::No);
             }
             Request::SetMemTable(table) => self.set_regions(&table).await?,
             Request::AddMemReg(region, fd) => self.add_region(&region, &fd).await?,
@@ -440,6 +452,12 @@ impl<K: Kind> Session<K> {
         let placed = started.await.ok_or("its core has ended")??;
         self.rings.borrow_mut().entry(index).or_default().queue = Some(Rc::new(placed));
         self.has_run.set(true);
+        if self.resumed.get() == Resumed::No && declared.base != 0 {
+            self.resumed.set(Resumed::Untold);
+        }
+        if self.resumed.get() == Resumed::Untold && K::resumed(self) {
+            self.resumed.set(Resumed::Told);
+        }
         Ok(())
     }
 

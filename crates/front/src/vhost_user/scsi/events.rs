@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use target::virtio_scsi::{Events, Happening};
+use target::virtio_scsi::Events;
 use wire::virtio::scsi::Event;
 use zerocopy::IntoBytes;
 
@@ -16,8 +16,8 @@ pub struct EventQueue {
 }
 
 impl EventQueue {
-    pub fn post(&self, queue: &Queue<ScsiQueue>, number: u16, what: Happening) {
-        self.events.borrow_mut().post(number, what);
+    pub fn add(&self, queue: &Queue<ScsiQueue>, what: impl FnOnce(&mut Events)) {
+        what(&mut self.events.borrow_mut());
         queue.wake();
     }
 

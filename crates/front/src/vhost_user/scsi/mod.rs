@@ -35,7 +35,7 @@ use rt::sync::Reply;
 use target::lun::Listener;
 use target::lun::attention::{AttentionSet, MediumEvents};
 use target::scsi::{Nexus, Unit};
-use target::virtio_scsi::{Happening, Host, Settings, Sizes, Subscriptions};
+use target::virtio_scsi::{Events, Happening, Host, Settings, Sizes, Subscriptions};
 use wire::scsi::LogicalUnitNumber;
 use wire::virtio::scsi::{CONTROL_QUEUE, EVENT_QUEUE, FIRST_REQUEST_QUEUE, feature};
 use zerocopy::IntoBytes;
@@ -103,7 +103,7 @@ impl Adapter<Scsi> {
     pub fn plugged(&self, number: u16) -> Reply<()> {
         self.with_session(move |session| {
             session.listen_to(number);
-            session.post(number, Happening::Plugged);
+            session.tell(move |events| events.post(number, Happening::Plugged));
         })
     }
 
@@ -114,21 +114,22 @@ impl Adapter<Scsi> {
             face.listeners.remove(&number);
             face.shared.subscriptions().forget(number);
             drop(face);
-            session.post(number, Happening::Unplugged);
+            session.tell(move |events| events.post(number, Happening::Unplugged));
         })
     }
 }
 
 impl Session<Scsi> {
-    /// Tells the driver, if it has an event queue.
-    fn post(&self, number: u16, what: Happening) {
-        let Some(queue) = self.queue(EVENT_QUEUE) else { return };
+    /// Tells the driver. False: it has no event queue.
+    fn tell(&self, what: impl FnOnce(&mut Events) + Send + 'static) -> bool {
+        let Some(queue) = self.queue(EVENT_QUEUE) else { return false };
         // It is told in its turn; nobody waits for that.
         drop(queue.call(move |queue| async move {
             if let ScsiQueue::Event(events) = queue.function() {
-                events.post(&queue, number, what);
+                events.add(&queue, what);
             }
         }));
+        true
     }
 
     /// Hears of what happens at a LUN.
@@ -157,7 +158,8 @@ impl Listener for Ear {
         };
         let wanted = session.face().borrow().shared.subscriptions().wanted(self.number);
         for happening in Happening::of(unit.kind(), wanted, what, medium) {
-            session.post(self.number, happening);
+            let number = self.number;
+            session.tell(move |events| events.post(number, happening));
         }
     }
 }
@@ -200,6 +202,11 @@ impl Kind for Scsi {
         let Some(session) = session.upgrade() else { return };
         let units = session.face().borrow().nexus.units();
         units.into_iter().for_each(|(number, _)| session.listen_to(number));
+    }
+
+    /// LUNs may have come and gone: the driver looks at all of them.
+    fn resumed(session: &Session<Self>) -> bool {
+        session.tell(Events::miss)
     }
 
     /// What the driver held is given back, as at the end of a session of any transport. Linux takes
