@@ -96,6 +96,11 @@ impl Space {
         self.waiting.front().map(|(serial, _)| *serial)
     }
 
+    /// Extents that are free as soon as that is certain.
+    pub fn waiting_extents(&self) -> u64 {
+        self.waiting.len() as u64
+    }
+
     pub fn free_extents(&self) -> u64 {
         self.free
     }
@@ -193,6 +198,7 @@ mod tests {
                 }
                 prop_assert_eq!(space.waits_for(), waiting.first().map(|(serial, _)| *serial));
                 let all = u64::from(granted) * shape.extents_per_slab();
+                prop_assert_eq!(space.waiting_extents(), waiting.len() as u64);
                 let taken = (used.len() + waiting.len()) as u64;
                 prop_assert_eq!(space.free_extents(), all - taken);
             }

@@ -157,7 +157,7 @@ impl Lu {
         self.ask(|service| async move { Ok(service.about()) }).await
     }
 
-    /// Extents that it has, and those of them that are free.
+    /// Extents that it has, and those of them that hold nothing.
     pub async fn extents(&self) -> Result<(u64, u64), Error> {
         self.ask(|service| async move { Ok(service.extents()) }).await
     }

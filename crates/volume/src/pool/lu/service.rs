@@ -222,7 +222,7 @@ impl Service {
     pub(super) fn extents(&self) -> (u64, u64) {
         let mut owner = self.owner.borrow_mut();
         let space = owner.space();
-        (space.extents(), space.free_extents())
+        (space.extents(), space.free_extents() + space.waiting_extents())
     }
 
     pub(super) fn counts(&self) -> Counts {

@@ -351,6 +351,7 @@ impl Owner {
             if let Some(place) = place {
                 // Later than the record that freed it is late enough.
                 self.space.give_back(self.journal.next_serial() - 1, place);
+                self.space.sealed(self.journal.sealed());
             }
             self.fold_ended(&wish, Ok(()));
             self.leave(&wish);
@@ -701,7 +702,9 @@ impl Owner {
     fn wanted_seal(&self) -> Option<Serial> {
         let wished = self.for_seal.last_key_value().map(|(serial, _)| *serial);
         let for_space = self.space.waits_for().filter(|_| !self.for_room.is_empty());
-        let unasked = (self.unsealed.len() > UNSEALED_MAX).then(|| self.journal.sealed());
-        wished.max(for_space).max(unasked)
+        // A slab's worth that waits may be a slab that goes back to the pool.
+        let is_much = self.space.waiting_extents() >= self.site.shape.extents_per_slab();
+        let unasked = self.unsealed.len() > UNSEALED_MAX || is_much;
+        wished.max(for_space).max(unasked.then(|| self.journal.sealed()))
     }
 }
