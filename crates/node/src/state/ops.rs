@@ -20,8 +20,14 @@ use super::pools::{no_pool, user_of};
 use super::snapshots;
 use crate::probe::{Holder, Kind, Probe};
 
-/// LUs named in a message before it says "and more".
+/// Names in a message before it says "and more".
 const NAMES_SHOWN: usize = 5;
+
+/// Names for a message, however many there are.
+pub fn some_of(names: &[&str]) -> String {
+    let more = if names.len() > NAMES_SHOWN { " and more" } else { "" };
+    names[..names.len().min(NAMES_SHOWN)].join(", ") + more
+}
 
 pub fn no_lu(name: &LuName) -> ApiError {
     ApiError::not_found(format!("there is no LU '{name}'"))
@@ -510,10 +516,9 @@ fn not_there<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<(),
     if names.is_empty() {
         return Ok(());
     }
-    let more = if names.len() > NAMES_SHOWN { " and more" } else { "" };
+    let names = some_of(&names);
     Err(ApiError::conflict(format!(
-        "the document does not have the {what} {}{more}, which are here",
-        names[..names.len().min(NAMES_SHOWN)].join(", ")
+        "the document does not have the {what} {names}, which are here"
     ))
     .then("viaduct config restore --prune removes them with their data"))
 }

@@ -11,10 +11,8 @@ use uuid::Uuid;
 use volume::pool::shape::{Layout, Shape};
 
 use super::Mark;
+use super::ops::some_of;
 use crate::probe::{Kind, Probe};
-
-/// LUs named in a message before it says "and more".
-const NAMES_SHOWN: usize = 5;
 
 pub fn no_pool(name: &PoolName) -> ApiError {
     ApiError::not_found(format!("there is no pool '{name}'"))
@@ -145,9 +143,7 @@ pub fn pool_remove(config: &Config, name: &PoolName) -> Result<(Config, Vec<Mark
     let pool = config.pool(name).ok_or_else(|| no_pool(name))?;
     let lus: Vec<&str> = config.lus_in(name).map(|lu| lu.name.as_str()).collect();
     if let Some(first) = lus.first() {
-        let more = if lus.len() > NAMES_SHOWN { " and more" } else { "" };
-        let shown = lus[..lus.len().min(NAMES_SHOWN)].join(", ");
-        return Err(ApiError::conflict(format!("pool '{name}' has LUs: {shown}{more}"))
+        return Err(ApiError::conflict(format!("pool '{name}' has LUs: {}", some_of(&lus)))
             .then(format!("viaduct lu rm {first}")));
     }
     let leftover = Leftover::Pool { pool: Pool::clone(pool) };

@@ -11,10 +11,7 @@ use model::lu::serial_of;
 use model::{ApiError, Backing, CloneCreate, Config, Lu, LuName, Snapshot, SnapshotRef};
 use uuid::Uuid;
 
-use super::ops::{add_lu, no_lu};
-
-/// Names in a message before it says "and more".
-const NAMES_SHOWN: usize = 5;
+use super::ops::{add_lu, no_lu, some_of};
 
 pub fn no_snapshot(snapshot: &SnapshotRef) -> ApiError {
     let lu = &snapshot.lu;
@@ -82,12 +79,9 @@ pub fn add(config: &Config, taken: &[(LuName, Snapshot)]) -> Result<Config, ApiE
 
 pub fn remove(config: &Config, wanted: &SnapshotRef) -> Result<Config, ApiError> {
     find(config, wanted)?;
-    let clones: Vec<String> = clones_of(config, wanted).map(|lu| lu.name.to_string()).collect();
+    let clones: Vec<&str> = clones_of(config, wanted).map(|lu| lu.name.as_str()).collect();
     if let Some(first) = clones.first() {
-        let (names, more) = (clones.iter().take(NAMES_SHOWN), clones.len() > NAMES_SHOWN);
-        let names: Vec<&str> = names.map(String::as_str).collect();
-        let more = if more { " and more" } else { "" };
-        let message = format!("snapshot '{wanted}' has clones: {}{more}", names.join(", "));
+        let message = format!("snapshot '{wanted}' has clones: {}", some_of(&clones));
         return Err(ApiError::conflict(message).then(format!("viaduct lu rm {first}")));
     }
     let mut next = config.clone();

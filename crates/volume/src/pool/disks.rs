@@ -185,28 +185,28 @@ impl Disks {
         self.read_page_of(device, offset).await
     }
 
-    /// Pages, several at a time, each taken in its turn.
-    pub async fn read_pages<E: From<Error>>(
+    /// Pages, several at a time, each taken in its turn with what was said of it.
+    pub async fn read_pages<T, E: From<Error>>(
         &self,
-        all: impl IntoIterator<Item = Spot>,
-        mut take: impl FnMut(Page) -> Result<(), E>,
+        all: impl IntoIterator<Item = (T, Spot)>,
+        mut take: impl FnMut(T, Page) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut all = all.into_iter();
-        let mut under_way: VecDeque<(Answer, Buffer)> = VecDeque::new();
+        let mut under_way: VecDeque<(T, Answer, Buffer)> = VecDeque::new();
         loop {
             while under_way.len() < READS_MAX
-                && let Some(at) = all.next()
+                && let Some((which, at)) = all.next()
             {
                 let (device, offset) = self.locate(at)?;
                 let buffer = self.buffer();
                 let answer = device.ask(&Request::read(offset, buffer.sgl()));
-                under_way.push_back((answer, buffer));
+                under_way.push_back((which, answer, buffer));
             }
-            let Some((answer, buffer)) = under_way.pop_front() else { return Ok(()) };
+            let Some((which, answer, buffer)) = under_way.pop_front() else { return Ok(()) };
             answer.outcome().await?;
             let page = page_of(&buffer);
             self.give_back(buffer);
-            take(page)?;
+            take(which, page)?;
         }
     }
 

@@ -154,8 +154,9 @@ impl PoolStore {
 
     /// What each layer holds.
     pub(in crate::plane) async fn sizes(&self) -> Result<BTreeMap<Uuid, Size>, ApiError> {
-        let layers = self.lu().layers().await.map_err(|error| self.failed("be read", &error))?;
-        let size = |it: LayerAbout| (Uuid::from_bytes(it.id), self.size_of(it.extents));
+        let layers = self.lu().extents_of_layers().await;
+        let layers = layers.map_err(|error| self.failed("be read", &error))?;
+        let size = |(id, extents)| (Uuid::from_bytes(id), self.size_of(extents));
         Ok(layers.into_iter().map(size).collect())
     }
 

@@ -205,23 +205,17 @@ async fn read_owner(
     let root = head.root(site, &read_all(disks, body).await?).map_err(LuError::Root)?;
     let mut opening = Opening::new(*site, epoch, root);
     let pages = opening.pages();
-    let mut ids = pages.iter().map(|(id, _)| *id);
-    let take = |page| {
-        let id = ids.next().expect("as many as were asked for");
-        opening.load(id, &page).map_err(LuError::from)
-    };
-    disks.read_pages(pages.iter().map(|(_, at)| *at), take).await?;
+    let take = |id, page| opening.load(id, &page).map_err(LuError::from);
+    disks.read_pages(pages, take).await?;
     replay(disks, &mut opening).await?;
     let read = opening.read();
     let mut sums: HashMap<Spot, u32> = HashMap::new();
     let doubtful = read.doubtful();
-    let mut places = doubtful.iter().copied();
-    let take = |page: Page| {
-        let at = places.next().expect("as many as were asked for");
+    let take = |at, page: Page| {
         sums.insert(at, crc_fast::crc32_iscsi(page.bytes()));
         Ok::<_, Error>(())
     };
-    disks.read_pages(doubtful.iter().copied(), take).await?;
+    disks.read_pages(doubtful.into_iter().map(|at| (at, at)), take).await?;
     Ok(read.open(slabs, |at| sums[&at])?)
 }
 
@@ -245,11 +239,11 @@ async fn replay(disks: &Disks, opening: &mut Opening) -> Result<(), LuError> {
 
 async fn read_all(disks: &Disks, all: Vec<Spot>) -> Result<Vec<Page>, Error> {
     let mut pages = Vec::with_capacity(all.len());
-    let take = |page| {
+    let take = |(), page| {
         pages.push(page);
         Ok::<_, Error>(())
     };
-    disks.read_pages(all, take).await?;
+    disks.read_pages(all.into_iter().map(|at| ((), at)), take).await?;
     Ok(pages)
 }
 

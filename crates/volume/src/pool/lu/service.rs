@@ -4,10 +4,10 @@
 mod layers;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use super::counts::Counts;
 use super::handle::Handle;
 use super::snapshots::{Readers, View};
 
+pub(super) use layers::Viewed;
 pub use layers::{Folded, LayerAbout};
 
 /// Times that metadata is tried to be written before the LU stops.
@@ -53,8 +54,8 @@ pub(super) struct Service {
     /// What was ordered to be quiet while others were waited for, with pages to forget.
     quiescing: RefCell<Vec<(Ticket, Option<u64>)>>,
     is_quiescing: Cell<bool>,
-    /// Frozen layers that are read, with how many times.
-    viewed: RefCell<BTreeMap<LayerNumber, usize>>,
+    /// Frozen layers that are read, some of them no more.
+    views: RefCell<Vec<(LayerNumber, Weak<()>)>>,
     /// The layer that is about to go.
     going: Cell<Option<LayerNumber>>,
     /// Somebody is at it.
@@ -120,7 +121,7 @@ impl Service {
             last_ticket: Cell::new(0),
             quiescing: RefCell::default(),
             is_quiescing: Cell::new(false),
-            viewed: RefCell::default(),
+            views: RefCell::default(),
             going: Cell::new(None),
             is_folding: Cell::new(false),
             failed: RefCell::default(),

@@ -12,7 +12,7 @@ use super::super::map::MapPage;
 use super::super::owner::{LayerId, LayerNumber};
 use super::super::root::Base;
 use super::handle::Handle;
-use super::service::{Folded, LayerAbout};
+use super::service::{Folded, LayerAbout, Viewed};
 use super::{Alone, Lu, closed};
 
 impl Lu {
@@ -51,11 +51,15 @@ impl Lu {
         self.ask(|service| async move { Ok(service.layers()) }).await
     }
 
+    /// Extents in which each layer has blocks of its own: looks at all of the map.
+    pub async fn extents_of_layers(&self) -> Result<Vec<(LayerId, u64)>, Error> {
+        self.ask(|service| async move { Ok(service.extents_of_layers()) }).await
+    }
+
     /// A snapshot, to be read. It is not deleted before this is dropped.
     pub async fn view(self: &Arc<Self>, id: LayerId) -> Result<Arc<View>, Error> {
-        let opened = self.ask(move |service| async move { service.open_view(id) });
-        let (layer, size) = opened.await?;
-        Ok(Arc::new(View { lu: self.clone(), id, layer, size }))
+        let viewed = self.ask(move |service| async move { service.open_view(id) }).await?;
+        Ok(Arc::new(View { lu: self.clone(), id, viewed }))
     }
 
     /// Holds all writes back until what is given is dropped.
@@ -107,8 +111,7 @@ pub async fn snapshot_all(lus: &[(Arc<Lu>, LayerId)]) -> Result<Vec<LayerId>, Er
 pub struct View {
     lu: Arc<Lu>,
     id: LayerId,
-    layer: LayerNumber,
-    size: u64,
+    viewed: Viewed,
 }
 
 impl View {
@@ -118,7 +121,7 @@ impl View {
     }
 
     pub fn size(&self) -> u64 {
-        self.size
+        self.viewed.size
     }
 
     /// What a clone of it stands on.
@@ -131,20 +134,12 @@ impl View {
         &self,
         number: u64,
     ) -> impl Future<Output = Result<Vec<Arc<MapPage>>, Error>> + use<> {
-        let (layer, lu) = (Some(self.layer), self.lu.clone());
+        let (layer, lu) = (Some(self.viewed.layer), self.lu.clone());
         async move { lu.ask(move |service| service.stack(layer, number)).await }
     }
 
     pub(super) fn layer(&self) -> LayerNumber {
-        self.layer
-    }
-}
-
-impl Drop for View {
-    fn drop(&mut self) {
-        let layer = self.layer;
-        // Nobody waits for it; without an owner there is nothing to be said.
-        drop(self.lu.owner.call(move |service| async move { service.close_view(layer) }));
+        self.viewed.layer
     }
 }
 

@@ -87,21 +87,19 @@ impl Owner {
     fn record_fold(&mut self, wish: Wish, fold: Fold) -> Result<(), Wish> {
         let What::Fold { layer, .. } = wish.what else { unreachable!("asked before") };
         let (extent, Fold { into, place, .. }) = (self.layers.extent_of(wish.block), fold);
-        let Ok(serial) = self.journal.append(&Record::Folded { layer, into, extent, place }) else {
+        let record = Record::Folded { layer, into, extent, place };
+        let Ok(serial) = self.journal.append(&record) else {
             self.is_journal_full = true;
             return Err(wish);
         };
-        self.recorded.insert(serial, Begun { wish, is_carrying: false, fold: Some((into, place)) });
+        self.recorded.insert(serial, Begun { wish, is_carrying: false, fold: Some(record) });
         Ok(())
     }
 
     /// The record of a fold is written.
-    pub(super) fn folded(&mut self, begun: Begun) {
-        let Begun { wish, fold, .. } = begun;
-        let (What::Fold { layer, .. }, Some((into, place))) = (&wish.what, fold) else { return };
-        let (ticket, extent) = (wish.ticket, self.layers.extent_of(wish.block));
-        let record = Record::Folded { layer: *layer, into, extent, place };
-        let left = self.layers.apply(&record, self.about().size);
+    pub(super) fn folded(&mut self, wish: Wish, record: &Record) {
+        let ticket = wish.ticket;
+        let left = self.layers.apply(record, self.about().size);
         let page = Some(self.layers.form().locate(wish.block).0);
         self.orders.push(Order::Quiesce { ticket, page });
         self.quiescing.insert(ticket, (wish, left));

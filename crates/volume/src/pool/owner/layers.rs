@@ -158,6 +158,10 @@ impl Layers {
         self.all.iter().map(|(number, layer)| (*number, layer.id))
     }
 
+    pub fn id(&self, layer: LayerNumber) -> Option<LayerId> {
+        self.all.get(&layer).map(|layer| layer.id)
+    }
+
     pub fn number(&self, id: LayerId) -> Option<LayerNumber> {
         self.ids().find(|(_, other)| *other == id).map(|(number, _)| number)
     }

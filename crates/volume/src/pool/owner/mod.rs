@@ -159,8 +159,8 @@ struct Begun {
     wish: Wish,
     /// Data that is on its way.
     is_carrying: bool,
-    /// Into which layer it is folded, and where its blocks lie then.
-    fold: Option<(Option<LayerNumber>, Option<Place>)>,
+    /// Of a fold: its record, which says what becomes of the map.
+    fold: Option<Record>,
 }
 
 /// A change of the layers. It waits for what is under way, and everything else for it.
@@ -557,12 +557,11 @@ impl Owner {
         let written = ..self.journal.written();
         let done = self.recorded.extract_if(written, |_, begun| !begun.is_carrying);
         let done: Vec<(Serial, Begun)> = done.collect();
-        for (serial, begun) in done {
-            if begun.fold.is_some() {
-                self.folded(begun);
+        for (serial, Begun { wish, fold, .. }) in done {
+            if let Some(record) = fold {
+                self.folded(wish, &record);
                 continue;
             }
-            let wish = begun.wish;
             let Wish { ticket, block, count, what } = &wish;
             self.unsealed.extend((*block..*block + *count).map(|block| (block, serial)));
             self.answer(*ticket, Ok(()));

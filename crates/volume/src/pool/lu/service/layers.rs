@@ -20,8 +20,13 @@ pub struct LayerAbout {
     pub frozen: Option<Frozen>,
     /// Layers that stand on it.
     pub above: usize,
-    /// Extents in which it has blocks of its own.
-    pub extents: u64,
+}
+
+/// A layer that is read, as long as this is there.
+pub(in super::super) struct Viewed {
+    pub layer: LayerNumber,
+    pub size: u64,
+    _held: Arc<()>,
 }
 
 /// How far a layer is gone.
@@ -84,7 +89,7 @@ impl Service {
         if self.owner.borrow().layers().top_number() == number {
             return busy("the LU's present state is not a snapshot");
         }
-        if self.viewed.borrow().contains_key(&number) {
+        if self.is_viewed(number) {
             return busy("the snapshot is in use");
         }
         if self.owner.borrow().layers().above(number).count() > 1 {
@@ -121,31 +126,36 @@ impl Service {
     pub(in super::super) fn layers(&self) -> Vec<LayerAbout> {
         let owner = self.owner.borrow();
         let layers = owner.layers();
-        let id = |number: LayerNumber| layers.ids().find(|(it, _)| *it == number).map(|it| it.1);
         let about = |(number, own): (LayerNumber, LayerId)| LayerAbout {
             id: own,
-            below: layers.below(number).and_then(id),
+            below: layers.below(number).and_then(|below| layers.id(below)),
             frozen: layers.frozen(number).cloned(),
             above: layers.above(number).count(),
-            extents: layers.extents_of(number),
         };
         layers.ids().map(about).collect()
     }
 
-    /// Somebody reads a layer from now on; with the LU's size at its time.
-    pub(in super::super) fn open_view(&self, layer: LayerId) -> Result<(LayerNumber, u64), Error> {
-        let number = self.frozen(layer)?;
-        *self.viewed.borrow_mut().entry(number).or_default() += 1;
-        let size = self.owner.borrow().layers().frozen(number).map_or(0, |frozen| frozen.size);
-        Ok((number, size))
+    /// Extents in which each layer has blocks of its own.
+    pub(in super::super) fn extents_of_layers(&self) -> Vec<(LayerId, u64)> {
+        let owner = self.owner.borrow();
+        let layers = owner.layers();
+        layers.ids().map(|(number, id)| (id, layers.extents_of(number))).collect()
     }
 
-    pub(in super::super) fn close_view(&self, layer: LayerNumber) {
-        let mut viewed = self.viewed.borrow_mut();
-        if let Some(count) = viewed.get_mut(&layer) {
-            *count -= 1;
-            viewed.retain(|_, count| *count > 0);
-        }
+    /// Somebody reads a layer from now on; with the LU's size at its time.
+    pub(in super::super) fn open_view(&self, layer: LayerId) -> Result<Viewed, Error> {
+        let number = self.frozen(layer)?;
+        let size = self.owner.borrow().layers().frozen(number).map_or(0, |frozen| frozen.size);
+        let held = Arc::new(());
+        let mut views = self.views.borrow_mut();
+        views.retain(|(_, view)| view.strong_count() > 0);
+        views.push((number, Arc::downgrade(&held)));
+        Ok(Viewed { layer: number, size, _held: held })
+    }
+
+    fn is_viewed(&self, layer: LayerNumber) -> bool {
+        let views = self.views.borrow();
+        views.iter().any(|(number, view)| *number == layer && view.strong_count() > 0)
     }
 
     /// The pages of the map with this number, from the top, or from a layer that is looked at.
@@ -178,8 +188,7 @@ impl Service {
         if layers.number(top).is_some() {
             return Err(Error::new(ErrorKind::Invalid).note("the LU has a layer of this name"));
         }
-        let present = layers.ids().find(|(number, _)| *number == layers.top_number());
-        Ok(present.expect("there is a top").1)
+        Ok(layers.id(layers.top_number()).expect("there is a top"))
     }
 
     /// The number of a frozen layer that is not about to go.
