@@ -1,27 +1,19 @@
-//! The disks of a pool as one core sees them, and which place each slab number has on them.
-//!
-//! Maps name numbers of slabs. Where a number lies is looked up here, by every core for every
-//! request and without a lock: places are atomics in chunks that are made once and stay. A slab
-//! that is moved gets another place under the same number.
+//! The disks of a pool as one core sees them: what is read at the place of a slab, and written at
+//! all of them.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use block::{Answer, Buffer, Device, Error, ErrorKind, Request};
+use block::{Answer, Buffer, Device, Error, ErrorKind, Request, Sgl};
 use rt::{Core, CoreId, Placed};
 
 use super::journal::Spot;
 use super::page::{PAGE_BYTES, Page};
+use super::passage::Passage;
+use super::places::{Home, Locks, Places, Second};
 use super::shape::{BLOCK_BYTES, Layout};
-
-/// Numbers in one chunk of the table.
-const CHUNK_NUMBERS: usize = 4096;
-const CHUNKS_MAX: usize = 4096;
-/// Slabs of a pool: 256 TiB of the default size.
-pub const SLABS_MAX: u32 = (CHUNK_NUMBERS * CHUNKS_MAX) as u32;
 
 /// What a disk of a pool lies on: gives each core its device.
 pub trait Backing: Send + Sync {
@@ -31,46 +23,10 @@ pub trait Backing: Send + Sync {
     fn name(&self) -> &str;
 }
 
-/// A slab on a disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Home {
-    /// Which of the pool's disks.
-    pub disk: u32,
-    pub index: u32,
-}
-
-type Chunk = Box<[AtomicU64]>;
-
-/// Where the slabs are.
-pub struct Places(Box<[OnceLock<Chunk>]>);
-
-impl Default for Places {
-    fn default() -> Self {
-        Self((0..CHUNKS_MAX).map(|_| OnceLock::new()).collect())
-    }
-}
-
-impl Places {
-    pub fn get(&self, number: u32) -> Option<Home> {
-        let chunk = self.0.get(number as usize / CHUNK_NUMBERS)?.get()?;
-        // Zero is nowhere: what is kept is one more than the disk's number.
-        let word = chunk[number as usize % CHUNK_NUMBERS].load(Ordering::Acquire);
-        let disk = ((word >> 32) as u32).checked_sub(1)?;
-        Some(Home { disk, index: word as u32 })
-    }
-
-    /// Panics where a number is beyond [`SLABS_MAX`].
-    pub fn set(&self, number: u32, home: Option<Home>) {
-        let new = || (0..CHUNK_NUMBERS).map(|_| AtomicU64::new(0)).collect();
-        let chunk = self.0[number as usize / CHUNK_NUMBERS].get_or_init(new);
-        let word = home.map_or(0, |home| u64::from(home.disk + 1) << 32 | u64::from(home.index));
-        chunk[number as usize % CHUNK_NUMBERS].store(word, Ordering::Release);
-    }
-}
-
 /// What all cores share of a pool's disks.
 pub struct Shared {
     pub places: Places,
+    pub locks: Locks,
     pub layouts: Vec<Layout>,
     names: Vec<String>,
     held: Mutex<HeldDisks>,
@@ -88,7 +44,8 @@ impl Shared {
         let (backings, layouts): (Vec<Arc<dyn Backing>>, _) = disks.into_iter().unzip();
         let names = backings.iter().map(|backing| backing.name().to_owned()).collect();
         let held = Mutex::new(HeldDisks { backings, cores: BTreeMap::new() });
-        Arc::new(Self { places: Places::default(), layouts, names, held })
+        let (places, locks) = (Places::default(), Locks::default());
+        Arc::new(Self { places, locks, layouts, names, held })
     }
 
     /// The disks for this core; none when they were let go.
@@ -99,7 +56,8 @@ impl Shared {
         }
         let devices: Vec<_> = held.backings.iter().map(|backing| backing.device(core)).collect();
         let is_closed = devices.is_empty();
-        let disks = Rc::new(Disks { shared: self.clone(), devices, spare: RefCell::default() });
+        let (passage, spare) = (Rc::default(), RefCell::default());
+        let disks = Rc::new(Disks { shared: self.clone(), devices, passage, spare });
         if !is_closed {
             held.cores.insert(core.id(), Placed::new(core, disks.clone()));
         }
@@ -142,6 +100,8 @@ impl Shared {
 pub struct Disks {
     shared: Arc<Shared>,
     devices: Vec<Rc<dyn Device>>,
+    /// Who is writing where the slab was when they looked.
+    passage: Rc<Passage>,
     spare: RefCell<Vec<Buffer>>,
 }
 
@@ -168,16 +128,82 @@ const SPARE_MAX: usize = 32;
 const READS_MAX: usize = 32;
 
 impl Disks {
-    /// The device that has a block, and where it is on that.
+    /// The device to read a block from, and where it is on that.
     #[inline]
     pub fn locate(&self, at: Spot) -> Result<(&dyn Device, u64), Error> {
-        let place = self.shared.places.get(at.slab).and_then(|Home { disk, index }| {
-            let start = self.shared.layouts[disk as usize].slab(index)?;
-            Some((&**self.devices.get(disk as usize)?, start + u64::from(at.block) * BLOCK_BYTES))
-        });
-        place.ok_or_else(|| {
+        let home = self.shared.places.get(at.slab);
+        home.and_then(|home| self.find(home, at)).ok_or_else(|| {
             Error::new(ErrorKind::Medium).note(format!("slab {} is on no disk", at.slab))
         })
+    }
+
+    /// The device to write a block to, if that is only one.
+    #[inline]
+    pub fn locate_sole(&self, at: Spot) -> Option<(&dyn Device, u64)> {
+        self.find(self.shared.places.sole(at.slab)?, at)
+    }
+
+    #[inline]
+    fn find(&self, home: Home, at: Spot) -> Option<(&dyn Device, u64)> {
+        let start = self.shared.layouts[home.disk as usize].slab(home.index)?;
+        let device = self.devices.get(home.disk as usize)?;
+        Some((&**device, start + u64::from(at.block) * BLOCK_BYTES))
+    }
+
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Waits until everybody has arrived who is writing now.
+    pub async fn quiet(&self) {
+        self.passage.over().await;
+    }
+
+    /// Writes whole blocks of a slab, at all its places.
+    pub async fn write(&self, at: Spot, data: &Sgl<'_>) -> Result<(), Error> {
+        let _guard = self.passage.guard();
+        if let Some((device, offset)) = self.locate_sole(at) {
+            return device.io(&Request::write(offset, *data)).await.map(drop);
+        }
+        // A client may change its memory meanwhile, and all places shall have the same.
+        let copy = Buffer::zeroed(data.len());
+        copy.sgl().copy_from(data);
+        let (first, count) = (u64::from(at.block), data.len() as u64 / BLOCK_BYTES);
+        let _locked = self.shared.locks.lock(at.slab, first, count).await;
+        let (device, offset) = self.locate(at)?;
+        let written = device.ask(&Request::write(offset, copy.sgl()));
+        let Some((home, state)) = self.shared.places.second(at.slab) else {
+            return written.outcome().await.map(drop);
+        };
+        let too = match (state, self.find(home, at)) {
+            (Second::Broken, _) | (_, None) => Ok(()),
+            (_, Some((device, offset))) => {
+                device.ask(&Request::write(offset, copy.sgl())).outcome().await.map(drop)
+            }
+        };
+        written.outcome().await?;
+        match state {
+            Second::Whole => too,
+            // It is not needed yet, and never will be.
+            Second::Filling | Second::Broken => {
+                if too.is_err() {
+                    self.shared.places.mark(at.slab, Second::Broken);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Brings blocks of a slab from its first place to its second one. The caller has their locks.
+    pub async fn fill(&self, at: Spot, count: u64) -> Result<(), Error> {
+        let second = self.shared.places.second(at.slab);
+        let Some((to, to_offset)) = second.and_then(|(home, _)| self.find(home, at)) else {
+            return Err(Error::new(ErrorKind::Medium).note("the slab has no second place"));
+        };
+        let (from, offset) = self.locate(at)?;
+        let buffer = Buffer::zeroed((count * BLOCK_BYTES) as usize);
+        from.io(&Request::read(offset, buffer.sgl())).await?;
+        to.io(&Request::write(to_offset, buffer.sgl())).await.map(drop)
     }
 
     pub async fn read_page(&self, at: Spot) -> Result<Page, Error> {
@@ -211,8 +237,11 @@ impl Disks {
     }
 
     pub async fn write_page(&self, at: Spot, page: &Page) -> Result<(), Error> {
-        let (device, offset) = self.locate(at)?;
-        self.write_page_of(device, offset, page).await
+        let buffer = self.buffer();
+        buffer.write(0, page.bytes());
+        self.write(at, &buffer.sgl()).await?;
+        self.give_back(buffer);
+        Ok(())
     }
 
     /// A page of a disk itself.
@@ -221,7 +250,11 @@ impl Disks {
     }
 
     pub async fn write_own(&self, disk: u32, offset: u64, page: &Page) -> Result<(), Error> {
-        self.write_page_of(&*self.devices[disk as usize], offset, page).await
+        let buffer = self.buffer();
+        buffer.write(0, page.bytes());
+        self.devices[disk as usize].io(&Request::write(offset, buffer.sgl())).await?;
+        self.give_back(buffer);
+        Ok(())
     }
 
     /// What was answered before is durable.
@@ -240,19 +273,6 @@ impl Disks {
         let page = read_page_into(device, offset, &buffer).await?;
         self.give_back(buffer);
         Ok(page)
-    }
-
-    async fn write_page_of(
-        &self,
-        device: &dyn Device,
-        offset: u64,
-        page: &Page,
-    ) -> Result<(), Error> {
-        let buffer = self.buffer();
-        buffer.write(0, page.bytes());
-        device.io(&Request::write(offset, buffer.sgl())).await?;
-        self.give_back(buffer);
-        Ok(())
     }
 
     fn buffer(&self) -> Buffer {

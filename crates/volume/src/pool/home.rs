@@ -6,6 +6,7 @@
 //! owners of LUs have it as theirs, so that no owner ever has the epoch of one before.
 
 mod find;
+mod moves;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,9 +17,10 @@ use block::Error;
 use rt::Core;
 use rt::sync::Notify;
 
-use super::disks::{Backing, Disks, Home, SLABS_MAX, Shared};
+use super::disks::{Backing, Disks, Shared};
 use super::label::{End, Label, Unlabelled};
 use super::page::{Flaw, Owner, PAGE_BYTES, newest};
+use super::places::{Home, SLABS_MAX};
 use super::shape::{GRANTS_PER_PAGE, Layout, Shape, Unfit};
 use super::slabs::{self, Grant, Slab, TableHeader};
 
@@ -148,6 +150,18 @@ impl Table {
         let found = (self.hint..count).chain(0..self.hint).find(is_free)?;
         self.hint = found + 1;
         Some(found)
+    }
+
+    fn is_granted(&self, index: u32, (lu, number): ([u8; 16], u32)) -> bool {
+        let slab = self.slabs[index as usize];
+        matches!(slab, Slab::Granted(it) if (it.lu, it.number) == (lu, number))
+    }
+
+    /// Makes a slab nobody's.
+    fn free(&mut self, index: u32) {
+        let slab = &mut self.slabs[index as usize];
+        *slab = Slab::Free { generation: slab.generation() };
+        self.free += 1;
     }
 
     fn page_of(&self, page: u64) -> &[Slab] {
@@ -314,9 +328,8 @@ impl Pool {
                 let Some(number) = self.free_number() else { break };
                 let table = &mut tables[disk];
                 let index = table.take_free().expect("one is free");
-                let Slab::Free { generation } = table.slabs[index as usize] else { continue };
                 let is_first = first && changed.is_empty();
-                let generation = generation + 1;
+                let generation = table.slabs[index as usize].generation() + 1;
                 let grant = Grant { lu, number, generation, is_first };
                 let home = Home { disk: disk as u32, index };
                 self.shared.places.set(number, Some(home));
@@ -348,17 +361,13 @@ impl Pool {
         let freed = self.change(|tables| {
             let mut changed = Vec::new();
             for &number in numbers {
-                let Some(home) = self.shared.places.get(number) else { continue };
-                let table = &mut tables[home.disk as usize];
-                let slab = &mut table.slabs[home.index as usize];
-                // One that is free already could not be written before.
-                if let Slab::Granted(grant) = *slab
-                    && (grant.lu, grant.number) == (lu, number)
-                {
-                    *slab = Slab::Free { generation: grant.generation };
-                    table.free += 1;
+                for home in self.homes(number) {
+                    // One that is free already could not be written before.
+                    if tables[home.disk as usize].is_granted(home.index, (lu, number)) {
+                        tables[home.disk as usize].free(home.index);
+                    }
+                    changed.push((home, number));
                 }
-                changed.push((home, number));
             }
             changed
         });
@@ -367,6 +376,12 @@ impl Pool {
             granted.slabs.retain(|number| !numbers.contains(number));
         }
         Ok(())
+    }
+
+    /// All places of a number.
+    fn homes(&self, number: u32) -> impl Iterator<Item = Home> + use<> {
+        let second = self.shared.places.second(number).map(|(home, _)| home);
+        self.shared.places.get(number).into_iter().chain(second)
     }
 
     /// An LU has another slab.
@@ -446,43 +461,69 @@ impl Pool {
     }
 
     async fn read_tables(&self) -> Result<(), PoolError> {
-        let mut doubtful = Vec::new();
+        let mut doubtful = BTreeSet::new();
         for (disk, layout) in (0..).zip(self.shared.layouts.clone()) {
             for page in 0..layout.table_pages() {
                 let (place, turn, slabs, is_whole) = self.read_table(disk, page).await?;
                 let mut tables = self.tables.borrow_mut();
-                let table = &mut tables[disk as usize];
-                table.turns[page as usize] = (place, turn);
+                tables[disk as usize].turns[page as usize] = (place, turn);
                 if !is_whole {
-                    doubtful.push((disk, page));
+                    doubtful.insert((disk, page));
                 }
                 let start = (page * GRANTS_PER_PAGE) as u32;
                 for (index, slab) in (start..layout.slabs()).zip(slabs) {
-                    table.slabs[index as usize] = slab;
+                    tables[disk as usize].slabs[index as usize] = slab;
                     let Slab::Granted(grant) = slab else { continue };
-                    table.free -= 1;
-                    self.settle(&grant, Home { disk, index })?;
+                    tables[disk as usize].free -= 1;
+                    let home = Home { disk, index };
+                    if let Some(left) = self.settle(&mut tables, &grant, home)? {
+                        tables[left.disk as usize].free(left.index);
+                        doubtful.insert((left.disk, u64::from(left.index) / GRANTS_PER_PAGE));
+                    }
                 }
             }
         }
-        // A write was cut short, or one of two has rotted: both are good again.
+        // A write was cut short, or one of two has rotted: both are good again. Or a slab has left.
         for (disk, page) in doubtful {
             self.write_table(disk, page).await?;
         }
         Ok(())
     }
 
-    /// Takes a slab into account that a table names.
-    fn settle(&self, grant: &Grant, home: Home) -> Result<(), PoolError> {
+    /// Takes a slab into account that a table names. Of two places of one slab the one counts that
+    /// was granted later: it was whole then. The other one is what it has left.
+    fn settle(
+        &self,
+        tables: &mut [Table],
+        grant: &Grant,
+        home: Home,
+    ) -> Result<Option<Home>, PoolError> {
         let number = grant.number;
-        let other = self.shared.places.get(number);
-        if let Some(other) = other.or((number >= SLABS_MAX).then_some(home)) {
+        let contradicts = |other: Home| {
             let (disk, other) = (self.name_of(home.disk), self.name_of(other.disk));
-            return Err(PoolError::Contradiction { number, disk, other });
+            Err(PoolError::Contradiction { number, disk, other })
+        };
+        if number >= SLABS_MAX {
+            return contradicts(home);
         }
-        self.shared.places.set(number, Some(home));
-        self.list(grant);
-        Ok(())
+        let Some(other) = self.shared.places.get(number) else {
+            self.shared.places.set(number, Some(home));
+            self.list(grant);
+            return Ok(None);
+        };
+        match tables[other.disk as usize].slabs[other.index as usize] {
+            Slab::Granted(first)
+                if (first.lu, first.is_first) == (grant.lu, grant.is_first)
+                    && first.generation != grant.generation =>
+            {
+                if first.generation > grant.generation {
+                    return Ok(Some(home));
+                }
+                self.shared.places.set(number, Some(home));
+                Ok(Some(other))
+            }
+            _ => contradicts(other),
+        }
     }
 
     async fn read_table(

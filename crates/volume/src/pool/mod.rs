@@ -10,7 +10,9 @@
 //! | [`root`] | where everything of an LU is found from |
 //! | [`page`] | a page of metadata, and what it is checked for |
 //! | [`journal`] | what is written, durable and sealed of an LU's map, and what an owner left |
-//! | [`disks`] | what a core reads and writes, and where slabs are |
+//! | [`places`] | where slabs are, also on their way to somewhere else |
+//! | [`passage`] | who is on the way by what was said before |
+//! | [`disks`] | what a core reads and writes |
 //! | [`home`] | the pool itself: labels, slab tables, grants |
 //! | [`lu`] | an LU of it, as a device |
 //!
@@ -26,6 +28,8 @@ pub mod lu;
 pub mod map;
 pub mod owner;
 pub mod page;
+mod passage;
+pub mod places;
 pub mod root;
 pub mod shape;
 pub mod slabs;

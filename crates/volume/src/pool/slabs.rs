@@ -31,6 +31,21 @@ pub enum Slab {
         generation: u32,
     },
     Granted(Grant),
+    /// To be granted when everything is there that is at another place of this number. On disk it
+    /// is nobody's until then.
+    Filling {
+        generation: u32,
+    },
+}
+
+impl Slab {
+    /// Of the last grant that stands on the disk, 0 if there was none.
+    pub fn generation(self) -> u32 {
+        match self {
+            Self::Free { generation } | Self::Filling { generation } => generation,
+            Self::Granted(grant) => grant.generation,
+        }
+    }
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -99,7 +114,9 @@ fn raw(slab: &Slab) -> RawGrant {
         spare: U16::ZERO,
     };
     match *slab {
-        Slab::Free { generation } => RawGrant { generation: generation.into(), ..free },
+        Slab::Free { generation } | Slab::Filling { generation } => {
+            RawGrant { generation: generation.into(), ..free }
+        }
         Slab::Granted(Grant { lu, number, generation, is_first }) => RawGrant {
             lu,
             number: number.into(),
@@ -123,12 +140,14 @@ mod tests {
             Slab::Granted(grant),
             Slab::Granted(Grant { is_first: false, ..grant }),
         ];
-        let page = encode(header, &slabs);
+        let filling = [&slabs[..], &[Slab::Filling { generation: 2 }]].concat();
+        let page = encode(header, &filling);
         let (read, all) = decode(&page, &[1; 16], 3).unwrap();
         assert_eq!((read.turn, read.epoch), (9, 2));
         assert_eq!(all.len() as u64, GRANTS_PER_PAGE);
         assert_eq!(all[..3], slabs);
-        assert!(all[3..].iter().all(|slab| *slab == Slab::Free { generation: 0 }));
+        assert_eq!(all[3], Slab::Free { generation: 2 });
+        assert!(all[4..].iter().all(|slab| *slab == Slab::Free { generation: 0 }));
         assert_eq!(decode(&page, &[2; 16], 3), Err(Flaw::OtherOwner));
         assert_eq!(decode(&page, &[1; 16], 4), Err(Flaw::OtherNumber(3)));
     }

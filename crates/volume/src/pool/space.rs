@@ -26,13 +26,16 @@ pub struct Space {
     /// In the order of their serials.
     waiting: VecDeque<(Serial, Place)>,
     free: u64,
+    /// A slab that is kept even if nothing of it is used.
+    pinned: Option<u32>,
 }
 
 impl Space {
     pub fn new(shape: Shape) -> Self {
         let (slabs, waiting) = (BTreeMap::new(), VecDeque::new());
         let (open, idle) = (BTreeSet::new(), BTreeSet::new());
-        Self { extents: shape.extents_per_slab(), slabs, open, idle, waiting, free: 0 }
+        let extents = shape.extents_per_slab();
+        Self { extents, slabs, open, idle, waiting, free: 0, pinned: None }
     }
 
     /// The LU was granted another slab.
@@ -112,16 +115,29 @@ impl Space {
 
     /// Takes a slab away of which nothing is used, the highest one: it may go back to the pool.
     pub fn withdraw(&mut self) -> Option<u32> {
-        let slab = self.idle.pop_last()?;
+        let slab = *self.idle.iter().rfind(|slab| Some(**slab) != self.pinned)?;
+        self.idle.remove(&slab);
         self.slabs.remove(&slab);
         self.open.remove(&slab);
         self.free -= self.extents;
         Some(slab)
     }
 
-    /// Slabs of which nothing is used.
-    pub fn idle(&self) -> usize {
-        self.idle.len()
+    /// Keeps a slab, until that is taken back; false if it is not there.
+    pub fn pin(&mut self, slab: u32) -> bool {
+        let is_there = self.slabs.contains_key(&slab);
+        self.pinned = is_there.then_some(slab);
+        is_there
+    }
+
+    pub fn unpin(&mut self) {
+        self.pinned = None;
+    }
+
+    /// Whether something may be in an extent that somebody still wants.
+    pub fn is_used(&self, place: Place) -> bool {
+        let Some((word, bit)) = self.bit(place) else { return false };
+        self.slabs[&place.slab][word] & bit != 0
     }
 
     fn release(&mut self, place: Place) {
@@ -204,8 +220,14 @@ mod tests {
             }
             let taken = used.iter().chain(waiting.iter().map(|(_, place)| place));
             let busy: BTreeSet<u32> = taken.map(|place| place.slab).collect();
-            let idle: Vec<u32> = (0..granted).filter(|slab| !busy.contains(slab)).collect();
-            prop_assert_eq!(space.idle(), idle.len());
+            let mut idle: Vec<u32> = (0..granted).filter(|slab| !busy.contains(slab)).collect();
+            if let Some(last) = idle.pop() {
+                // One that is pinned stays.
+                prop_assert!(!space.pin(granted) && space.pin(last));
+                prop_assert_eq!(space.withdraw(), idle.pop());
+                space.unpin();
+                prop_assert_eq!(space.withdraw(), Some(last));
+            }
             for slab in idle.into_iter().rev() {
                 prop_assert_eq!(space.withdraw(), Some(slab));
             }

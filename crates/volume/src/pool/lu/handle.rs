@@ -19,9 +19,9 @@ use rt::handles::{Closes, Gate, HandleId, Span};
 use super::super::disks::Disks;
 use super::super::journal::Spot;
 use super::super::map::{Form, MapPage, Run, resolve};
+use super::super::passage::{Passage, Turn, UnderWay};
 use super::super::shape::BLOCK_BYTES;
 use super::Lu;
-use super::passage::{Passage, Turn, UnderWay};
 use super::service::Service;
 use super::snapshots::View;
 
@@ -222,17 +222,16 @@ impl Handle {
         }
         let pages = self.pages.borrow();
         let stack = pages.get(&page)?;
-        let at = match request.op {
+        let (device, offset) = match request.op {
             Op::Read => match self.find(stack, block, count) {
-                Run::Written { at, count: run } if run == count => at,
+                Run::Written { at, count: run } if run == count => self.disks.locate(at).ok()?,
                 Run::Zero { count: run } | Run::Absent { count: run } if run == count => {
                     return Some(Straight::Zero);
                 }
                 _ => return None,
             },
-            _ => self.sealed_at(stack, block, count)?,
+            _ => self.disks.locate_sole(self.sealed_at(stack, block, count)?)?,
         };
-        let (device, offset) = self.disks.locate(at).ok()?;
         Some(Straight::Disk(device, offset + request.offset % BLOCK_BYTES))
     }
 

@@ -10,16 +10,15 @@
 //! |---|---|
 //! | a core's device: what goes straight through | `handle` |
 //! | requests of several steps | `work` |
-//! | who is on the way by what the map said before | `passage` |
 //! | the owner's orders, carried out | `service` |
 //! | making, opening | `open` |
 //! | snapshots, and the way back to one | `snapshots`, `service::layers` |
+//! | slabs that go to another disk | `service::moves` |
 //! | what was done | `counts` |
 
 mod counts;
 mod handle;
 mod open;
-mod passage;
 mod service;
 mod snapshots;
 #[cfg(test)]
@@ -160,6 +159,12 @@ impl Lu {
     /// Extents that it has, and those of them that hold nothing.
     pub async fn extents(&self) -> Result<(u64, u64), Error> {
         self.ask(|service| async move { Ok(service.extents()) }).await
+    }
+
+    /// Brings a slab of it to another disk while it is used: to this one, or to the roomiest. After
+    /// an error it is where it was, or the pool knows better when it is opened.
+    pub async fn move_slab(&self, number: u32, to: Option<u32>) -> Result<(), Error> {
+        self.ask(move |service| service.move_slab(number, to)).await
     }
 
     /// What its owner has had done since it was opened.

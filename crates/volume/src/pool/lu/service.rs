@@ -2,6 +2,7 @@
 //! asked, from whichever core.
 
 mod layers;
+mod moves;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -60,6 +61,8 @@ pub(super) struct Service {
     going: Cell<Option<LayerNumber>>,
     /// Somebody is at it.
     is_folding: Cell<bool>,
+    /// A slab is on its way to another disk.
+    is_moving: Cell<bool>,
     /// Why nothing is written any more.
     failed: RefCell<Option<Error>>,
     has_failed: Arc<AtomicBool>,
@@ -124,6 +127,7 @@ impl Service {
             views: RefCell::default(),
             going: Cell::new(None),
             is_folding: Cell::new(false),
+            is_moving: Cell::new(false),
             failed: RefCell::default(),
             has_failed,
             stage: Cell::new(Stage::Serving),
@@ -467,8 +471,7 @@ impl Service {
             let spot = |at: Spot| Spot { block: at.block + first as u32, ..at };
             let (device, offset) = self.disks.locate(spot(from))?;
             device.io(&Request::read(offset, buffer.sgl())).await?;
-            let (device, offset) = self.disks.locate(spot(to))?;
-            device.io(&Request::write(offset, buffer.sgl())).await?;
+            self.disks.write(spot(to), &buffer.sgl()).await?;
         }
         Ok(())
     }

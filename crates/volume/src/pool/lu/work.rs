@@ -11,10 +11,10 @@ use rt::handles::{Closes, Span, Ticket};
 
 use super::super::journal::RUN_BLOCKS_MAX;
 use super::super::map::Run;
+use super::super::passage::Guard;
 use super::super::shape::BLOCK_BYTES;
 use super::closed;
 use super::handle::Handle;
-use super::passage::Guard;
 
 const BLOCK: usize = BLOCK_BYTES as usize;
 /// Records that one status request looks for.
@@ -244,9 +244,7 @@ impl Handle {
         let stack = self.stack(self.form().locate(block).0).await?;
         let guard = self.passage().guard();
         if let Some(at) = self.sealed_at(&stack, block, count) {
-            let (device, offset) = self.disks.locate(at)?;
-            device.ask(&Request::write(offset, *data)).outcome().await?;
-            return Ok(());
+            return self.disks.write(at, data).await;
         }
         drop(guard);
         // The client may change its memory while it is written; what has a sum is ours.
@@ -254,10 +252,7 @@ impl Handle {
         copy.sgl().copy_from(data);
         let sums = sums_of(&copy);
         let (ticket, at) = self.ask(move |service| service.reserve(block, sums)).await?;
-        let written = match self.disks.locate(at) {
-            Ok((device, offset)) => device.io(&Request::write(offset, copy.sgl())).await.map(drop),
-            Err(error) => Err(error),
-        };
+        let written = self.disks.write(at, &copy.sgl()).await;
         self.ask(move |service| service.written(ticket, written)).await
     }
 

@@ -524,10 +524,10 @@ impl Owner {
         // What was just granted is not too much.
         let enough = kept + 3 * ahead;
         while self.growth != Growth::Asked
-            && self.space.idle() > 0
             && self.space.free_extents() >= enough + per_slab
+            && let Some(slab) = self.space.withdraw()
         {
-            slabs.extend(self.space.withdraw());
+            slabs.push(slab);
         }
         if !slabs.is_empty() {
             self.orders.push(Order::Shrink { slabs });

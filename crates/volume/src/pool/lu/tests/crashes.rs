@@ -18,7 +18,11 @@ const TASKS_PER_CORE: u64 = 4;
 const SNAPSHOTS_MAX: usize = 3;
 /// Layers that were ever made have names of their own.
 const TOP: LayerId = [100; 16];
-const PATH: &str = "/dev/disk";
+const PATHS: [&str; 2] = ["/dev/disk", "/dev/other"];
+/// Numbers of slabs that the LU has now and then, and some that it never has.
+const SLABS: u64 = 6;
+/// At most.
+const MOVES_APART_US: u64 = 4_000;
 
 #[derive(Clone, Debug)]
 struct Past {
@@ -66,6 +70,8 @@ struct Model {
     failed: u64,
     deleted: u64,
     rolled_back: u64,
+    /// Slabs that went to the other disk.
+    moved: u64,
 }
 
 /// What a snapshot may read.
@@ -317,6 +323,18 @@ impl User {
         }
     }
 
+    /// Slabs go to and fro between the disks, until the LU is closed.
+    async fn move_slabs(mut self) {
+        loop {
+            self.core.sleep(Duration::from_micros(self.random.below(MOVES_APART_US))).await;
+            let moved = self.lu.move_slab(self.random.below(SLABS) as u32, None).await;
+            self.model.lock().unwrap().moved += u64::from(moved.is_ok());
+            if moved.is_err_and(|error| error.kind() == ErrorKind::Offline) {
+                return;
+            }
+        }
+    }
+
     async fn snapshot(&mut self) -> Result<(), Error> {
         let (top, since) = {
             let mut model = self.model.lock().unwrap();
@@ -442,9 +460,18 @@ impl Drop for User {
     }
 }
 
+/// The disks of the pool, in any order.
+async fn disks(core: &Core) -> Vec<Arc<dyn Backing>> {
+    let mut disks = Vec::new();
+    for path in PATHS.iter().rev() {
+        disks.push(backing(core, Path::new(path), true).await);
+    }
+    disks
+}
+
 /// A process that opens the pool, looks at every sector, and then uses the LU until it is killed.
 async fn live(core: Core, other: Remote, model: Shared, power: bool, seed: u64) {
-    let pool = Pool::open(&core, vec![backing(&core, Path::new(PATH), true).await]).await.unwrap();
+    let pool = Pool::open(&core, disks(&core).await).await.unwrap();
     let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
     look(&core, &lu, &model, power).await;
     start_users(&core, &lu, &model, seed);
@@ -473,9 +500,8 @@ async fn reopen(
         if random.coin() {
             pool.close().await.unwrap();
             drop(pool);
-            let found = Pool::find(&core, vec![backing(&core, Path::new(PATH), true).await]);
-            let found = found.await.unwrap();
-            assert_eq!((found.id(), found.name(), found.labels().count()), (POOL, "pool", 1));
+            let found = Pool::find(&core, disks(&core).await).await.unwrap();
+            assert_eq!((found.id(), found.name(), found.labels().count()), (POOL, "pool", 2));
             // Some writes fail.
             let Ok(opened) = found.open(0).await else { return };
             pool = opened;
@@ -502,12 +528,15 @@ async fn look(core: &Core, lu: &Arc<Lu>, model: &Shared, power: bool) {
 
 fn start_users(core: &Core, lu: &Arc<Lu>, model: &Shared, seed: u64) {
     let device = lu.device(core);
-    for task in 0..TASKS_PER_CORE {
+    for task in 0..=TASKS_PER_CORE {
         let random = Random::new(seed << 8 | task);
         model.lock().unwrap().users += 1;
         let (model, lu, device) = (model.clone(), lu.clone(), device.clone());
         let user = User { model, lu, device, core: core.clone(), random };
-        core.spawn(user.go());
+        match task {
+            TASKS_PER_CORE => core.spawn(user.move_slabs()),
+            _ => core.spawn(user.go()),
+        }
     }
 }
 
@@ -521,16 +550,21 @@ struct Tally {
     reopened: u32,
     deleted: u64,
     rolled_back: u64,
+    moved: u64,
 }
 
 fn world(seed: u64, rounds: u32, tally: &mut Tally) {
     let mut random = Random::new(seed ^ 0x0c4a_5400);
     let world = World::new(seed, Options::swarm(seed));
-    let (host, disk, model) = (world.host("host"), world.disk(DISK_BYTES), Model::new());
-    disk.attach(&host, PATH);
+    let (host, model) = (world.host("host"), Model::new());
+    let all = PATHS.map(|path| {
+        let disk = world.disk(DISK_BYTES);
+        disk.attach(&host, path);
+        disk
+    });
     let core = host.core();
     let made = world.block_on(&core, |core| async move {
-        let disks = vec![(backing(&core, Path::new(PATH), true).await, [9; 16])];
+        let disks = disks(&core).await.into_iter().zip([[8; 16], [9; 16]]).collect();
         let pool = Pool::format(&core, new_pool(), disks).await.unwrap();
         let about = about(LU_BYTES, 512);
         pool.create_lu(NewLu { id: LU, layer: BASE, about }).await.map(drop).unwrap();
@@ -538,8 +572,8 @@ fn world(seed: u64, rounds: u32, tally: &mut Tally) {
     made.unwrap();
     let mut power = false;
     for round in 0..rounds {
-        crash(&world, &host, &disk, power);
-        disk.heal();
+        crash(&world, &host, &all, power);
+        all.iter().for_each(Disk::heal);
         model.lock().unwrap().busy.clear();
         let (core, other) = (host.core(), host.core().remote());
         let (shared, seed) = (model.clone(), seed << 16 | u64::from(round) << 2);
@@ -547,7 +581,7 @@ fn world(seed: u64, rounds: u32, tally: &mut Tally) {
         lives.expect("it opens");
         if random.below(4) == 0 {
             let harm = Harm::Errno(5);
-            disk.fault(Fault { ppm: 10_000, ..Fault::always(On::Write, harm) });
+            random.pick(&all).fault(Fault { ppm: 40_000, ..Fault::always(On::Write, harm) });
         }
         let longest = if random.below(6) == 0 { 300_000 } else { 60_000 };
         world.run_for(Duration::from_micros(200 + random.below(longest)));
@@ -560,14 +594,15 @@ fn world(seed: u64, rounds: u32, tally: &mut Tally) {
     tally.reopened += model.reopened;
     tally.deleted += model.deleted;
     tally.rolled_back += model.rolled_back;
+    tally.moved += model.moved;
 }
 
-fn crash(world: &World, host: &Host, disk: &Disk, power: bool) {
+fn crash(world: &World, host: &Host, disks: &[Disk], power: bool) {
     match power {
         true => {
             host.lose_power();
             world.run_for(Duration::from_micros(1));
-            disk.lose_power();
+            disks.iter().for_each(Disk::lose_power);
         }
         false => host.kill(),
     }
@@ -583,5 +618,5 @@ fn what_is_answered_survives() {
     println!("{tally:?}");
     assert!(tally.kills > 10 && tally.losses > 10 && tally.reopened > 10);
     assert!(tally.answered > 1_000 && tally.failed > 0);
-    assert!(tally.deleted > 0 && tally.rolled_back > 0);
+    assert!(tally.deleted > 0 && tally.rolled_back > 0 && tally.moved > 10);
 }

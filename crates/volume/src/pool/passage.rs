@@ -1,8 +1,8 @@
 //! Who is on the way by what the map said when they looked.
 //!
-//! Requests that go to a place without asking the owner are counted by the turn in which they
-//! looked. Before a place is used for something else a new turn begins on every handle, and all
-//! turns before it must have ended: nobody is stopped for that, and nobody is asked twice.
+//! Requests that go to a place are counted by the turn in which they looked where it is. Before a
+//! place is used for something else a new turn begins on every handle, and all turns before it must
+//! have ended: nobody is stopped for that, and nobody is asked twice.
 //!
 //! Requests of several steps are counted as well, from their beginning to their answer, so that a
 //! handle that is closed knows when nothing of it is left.
