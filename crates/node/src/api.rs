@@ -163,6 +163,10 @@ impl Api {
         self.ask(CHANGE_WAIT, |done| self.engine.roll_back(uuid, to, done)).await
     }
 
+    pub async fn resize(&self, uuid: Uuid, to: Size) -> Result<(), ApiError> {
+        self.ask(CHANGE_WAIT, |done| self.engine.resize(uuid, to, done)).await
+    }
+
     pub async fn layers(&self, uuid: Uuid) -> Result<BTreeMap<Uuid, Size>, ApiError> {
         self.ask(SNAPSHOT_WAIT, |done| self.engine.layers(uuid, done)).await
     }

@@ -134,10 +134,20 @@ fn a_guest_uses_a_disk_of_a_pool() -> Result<()> {
     let size = "$(blockdev --getsize64 /dev/vda)";
     guest.ok(&format!("while [ {size} != {} ]; do usleep 10000; done", 5_u64 << 30))?;
     guest.ok("dd if=/dev/vda of=/dev/null bs=1M skip=5110 count=10 iflag=direct")?;
+    // What is written stays, and the guest is told of the rest.
+    let (code, said) = node.cli_fails(&["lu", "resize", "disk", "--size", "1G"])?;
+    assert!(code == 4 && said.contains("it is written up to"), "{code}: {said}");
+    guest.ok("dd if=/dev/urandom of=/dev/vda bs=1M seek=5000 count=1 oflag=direct")?;
+    let shrink = ["lu", "resize", "disk", "--size", "4608M"];
+    let (code, said) = node.cli_fails(&shrink)?;
+    assert!(code == 4 && said.contains("lu resize disk --size 5001MiB"), "{code}: {said}");
+    guest.ok(&format!("blkdiscard -o $((5000 * {})) -l {} /dev/vda", 1 << 20, 1 << 20))?;
+    node.cli(&shrink)?;
+    guest.ok(&format!("while [ {size} != {} ]; do usleep 10000; done", 4608_u64 << 20))?;
     guest.quit()?;
     assert!(node.stop()?.success());
     node.start()?;
-    assert_eq!(node.cli(&["lu", "show", "disk"])?["size"], 5_u64 << 30);
+    assert_eq!(node.cli(&["lu", "show", "disk"])?["size"], 4608_u64 << 20);
     assert!(node.stop()?.success());
     Ok(())
 }

@@ -19,11 +19,12 @@ use model::limits::{BODY_BYTES_MAX, EVENTS_PER_PAGE_MAX, WAIT_SECONDS_MAX};
 use model::status::{LuView, MappingView, NodeStatus, Problem};
 use model::{
     ApiError, Backing, ClientName, Config, LimitsChange, LuAdopt, LuCreate, LuName, LuResize,
-    MapRequest, Mapping, Subject, Via,
+    MapRequest, Mapping, Size, Subject, Via,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
 
 use super::importing::lu_import;
 use super::pvs::pv_list;
@@ -31,7 +32,7 @@ use super::{Api, adding, clients, must_be_absolute, optical, pools, reservations
 use crate::control::{Change, Changed};
 use crate::engine::Snapshot;
 use crate::metrics;
-use crate::state::ops::no_lu;
+use crate::state::ops::{self, no_lu};
 use crate::state::optical::kind_and_name;
 
 /// Everything, for callers that may do everything.
@@ -305,8 +306,33 @@ pub async fn lu_resize(
         }
         _ => None,
     };
-    let changed = api.change(Change::LuResize(name, request, probe)).await?;
+    let changed = match (&lu.backing, request.size) {
+        (Backing::Pool { .. }, Some(size)) if size < lu.size => {
+            ops::lu_resize(&published.config, &name, &request, None)?;
+            let (api, uuid) = (api.clone(), lu.uuid);
+            // A task of its own: who hangs up half-way must not leave one size here and another
+            // there.
+            let shrunk = tokio::spawn(async move { shrink(&api, (name, uuid), size).await });
+            shrunk.await.unwrap_or_else(|_| Err(ApiError::failed("it was given up")))?
+        }
+        _ => api.change(Change::LuResize(name, request, probe)).await?,
+    };
     changed_lu(&api, changed).await
+}
+
+/// In a pool an LU becomes smaller before that is wanted of it: only there it is known whether it
+/// may. If the node ends in between it gets the size again that it had.
+async fn shrink(api: &Api, (name, uuid): (LuName, Uuid), to: Size) -> Result<Changed, ApiError> {
+    api.resize(uuid, to).await?;
+    let request = LuResize { size: Some(to), shrink: false };
+    let changed = api.change(Change::LuResize(name.clone(), request, None)).await;
+    if changed.is_err() {
+        let wanted = api.published().config.lu(&name).map(|lu| lu.size);
+        if let Some(size) = wanted.filter(|size| *size > to) {
+            api.resize(uuid, size).await?;
+        }
+    }
+    changed
 }
 
 /// Limits what an LU is given, also while it is in use.

@@ -147,6 +147,7 @@ pub async fn snapshot_rollback(
     let (uuid, layer) = {
         let published = api.published();
         let (lu, snapshot) = find(&published.config, &wanted)?;
+        refuse_larger(&wanted, lu, snapshot)?;
         (lu.uuid, snapshot.uuid)
     };
     if !force {
@@ -162,6 +163,17 @@ pub async fn snapshot_rollback(
         next: None,
     });
     Ok(Json(lu_view(&api, &wanted.lu).await?))
+}
+
+/// Part of what it was would lie behind the end of the LU.
+fn refuse_larger(wanted: &SnapshotRef, lu: &Lu, snapshot: &Snapshot) -> Result<(), ApiError> {
+    let (name, is, was) = (&lu.name, lu.size, snapshot.size);
+    if was <= is {
+        return Ok(());
+    }
+    let message = format!("LU '{name}' has {is}, and had {was} when '{wanted}' was taken");
+    Err(ApiError::conflict(message)
+        .then(format!("make it as large again first: viaduct lu resize {name} --size {was}")))
 }
 
 /// A disk that becomes another one under a running client is a broken filesystem.

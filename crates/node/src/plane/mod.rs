@@ -414,6 +414,10 @@ impl Engine for Plane {
     fn resize(&self, uuid: Uuid, to: Size, done: Done<()>) {
         self.run(done, move |plane, core| async move {
             let lu = plane.lu(uuid).ok_or_else(|| not_open(uuid))?;
+            if let Some(pooled) = lu.pooled.clone() {
+                // A task of its own: it must not stop half-way when nobody waits any more.
+                return core.spawn_task(async move { pooled.resize_to(to).await }).await;
+            }
             lu.store.clone().resize(&core, to.0).await.map_err(|error| {
                 ApiError::failed(format!("LU {} cannot be resized: {error}", lu.spec.name))
             })

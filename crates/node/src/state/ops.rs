@@ -202,14 +202,9 @@ pub fn lu_resize(
                 .then(format!("viaduct lu resize {name} --size {}", Size(lu.size.bytes() * 2))));
         }
     };
-    if size < lu.size && lu.backing.pool().is_some() {
-        return Err(ApiError::usage(format!(
-            "LU '{name}' is in a pool, where no LU can become smaller; it has {}",
-            lu.size
-        ))
-        .then("discard what is not used, in the guest: that gives the space back"));
-    }
-    if size < lu.size && !request.shrink {
+    // In a pool nothing is cut off that is written.
+    let cuts_off = size < lu.size && lu.backing.pool().is_none();
+    if cuts_off && !request.shrink {
         return Err(ApiError::conflict(format!(
             "{size} is less than the {} that LU '{name}' has; what lies behind it would be lost",
             lu.size

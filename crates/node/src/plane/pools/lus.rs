@@ -4,20 +4,23 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use block::{Device, Error};
+use block::{Device, Error, ErrorKind};
 use cluster::OriginSpec;
 use model::{ApiError, LuName, Size};
 use rt::{Core, Remote};
 use store::{Boxed, Store};
 use uuid::Uuid;
 use volume::pool::home;
-use volume::pool::lu::{Lu, LuError, NewLu};
+use volume::pool::lu::{Lu, LuError, NewLu, Unresized};
 use volume::pool::root::{About, Base};
 
 use super::snapshots::Layers;
 use super::{OpenPool, Pools, ended, next};
 use crate::engine::Made;
 use crate::world::{Machine, World};
+
+/// To what an LU can be resized is said in whole ones of these.
+const SHRINK_TO: u64 = 1 << 20;
 
 /// An LU of a pool that is open.
 pub(in crate::plane) struct PoolStore {
@@ -57,6 +60,12 @@ impl PoolStore {
         self.lu.close().await;
     }
 
+    /// Gives it another size, or says what is in the way.
+    pub(in crate::plane) async fn resize_to(&self, to: Size) -> Result<(), ApiError> {
+        let is = Size(self.lu.size());
+        self.lu.resize(to.bytes()).await.map_err(|error| unresized(&self.name, (is, to), &error))
+    }
+
     /// What it has written, in whole extents.
     pub(in crate::plane) async fn allocated(&self) -> Option<Size> {
         let (extents, free) = self.lu.extents().await.ok()?;
@@ -75,13 +84,29 @@ impl Store for PoolStore {
 
     fn resize<'a>(self: Arc<Self>, core: &'a Core, size: u64) -> Boxed<'a, Result<(), Error>> {
         // A task of its own: it must not stop half-way when nobody waits any more.
-        Box::pin(core.spawn_task(async move { grow(&self.lu, size).await }))
+        Box::pin(core.spawn_task(async move {
+            self.lu.resize(size).await.map_err(|unresized| match unresized {
+                Unresized::Failed(error) => error,
+                written => Error::new(ErrorKind::Busy).note(written.to_string()),
+            })
+        }))
     }
 }
 
-async fn grow(lu: &Arc<Lu>, size: u64) -> Result<(), Error> {
-    let about = lu.about().await?;
-    lu.describe(About { size, ..about }).await
+/// Why an LU does not get this size, and what can be done.
+fn unresized(name: &LuName, (is, to): (Size, Size), error: &Unresized) -> ApiError {
+    let end = match error {
+        Unresized::Written(end) => Size(end.next_multiple_of(SHRINK_TO)),
+        Unresized::Failed(error) => {
+            return ApiError::failed(format!("LU {name} cannot be resized to {to}: {error}"));
+        }
+    };
+    let first = "discard what is not used there first, in the guest: fstrim or blkdiscard";
+    let message = format!("LU {name} cannot be resized to {to}: it is written up to {end}");
+    ApiError::conflict(message).then(match end < is {
+        true => format!("{first}; viaduct lu resize {name} --size {end} needs nothing"),
+        false => first.to_owned(),
+    })
 }
 
 impl Pools {
@@ -129,7 +154,8 @@ impl Pools {
         .await
     }
 
-    /// Opens an LU, on the core whose turn it is. One that was to grow when the node ended grows.
+    /// Opens an LU, on the core whose turn it is. One that was to have another
+    /// size when the node ended gets it.
     pub(in crate::plane) async fn open_lu(
         &self,
         cores: &[Remote],
@@ -153,20 +179,12 @@ impl Pools {
         });
         let lu = opened.await.unwrap_or_else(|| Err(ended()))?;
         let is = Size(lu.size());
-        let grown = match wanted.size {
-            size if size < is => Err(ApiError::failed(format!(
-                "LU {name} has {is} in its pool, and shall have {size}: an LU of a pool does not \
-                 become smaller"
-            ))
-            .then(format!("viaduct lu resize {name} --size {is}"))),
-            size if size > is => grow(&lu, size.bytes()).await.map_err(|error| {
-                ApiError::failed(format!("LU {name} cannot grow to {size}: {error}"))
-            }),
-            _ => Ok(()),
-        };
-        if let Err(error) = grown {
+        let to = wanted.size;
+        if to != is
+            && let Err(error) = lu.resize(to.bytes()).await
+        {
             lu.close().await;
-            return Err(error);
+            return Err(unresized(&name, (is, to), &error));
         }
         let extent = pool.spec.extent_size.bytes();
         let layers = Layers::default();

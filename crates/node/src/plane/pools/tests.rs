@@ -223,8 +223,16 @@ fn a_pool_and_its_lus_come_and_go() {
     assert_eq!(bench.block(1099 << 20, None), Ok(9));
     assert_eq!(bench.block(1199 << 20, None), Ok(0));
     bench.close_lu(&lu(1200)).unwrap();
-    let error = bench.open_lu(&lu(1100)).unwrap_err();
-    assert!(error.message.contains("has 1200MiB in its pool, and shall have 1100MiB"), "{error}");
+    bench.open_lu(&lu(1110)).unwrap();
+    let error = bench.ask(|plane, done| plane.resize(LU, Size::mib(1000), done)).unwrap_err();
+    assert!(error.message.contains("to 1000MiB: it is written up to 1100MiB"), "{error}");
+    assert!(error.next.unwrap().contains("viaduct lu resize web1 --size 1100MiB"));
+    bench.ask(|plane, done| plane.resize(LU, Size::mib(1100), done)).unwrap();
+    assert!(bench.block(1100 << 20, None).is_err());
+    bench.close_lu(&lu(1100)).unwrap();
+    let error = bench.open_lu(&lu(1099)).unwrap_err();
+    assert!(error.message.contains("to 1099MiB: it is written up to 1100MiB"), "{error}");
+    assert!(!error.next.unwrap().contains("--size"));
 
     bench.ask(|plane, done| plane.remove_backing(LU, Some(POOL), done)).unwrap();
     bench.ask(|plane, done| plane.remove_backing(LU, Some(POOL), done)).unwrap();

@@ -12,6 +12,7 @@
 //! | requests of several steps | `work` |
 //! | the owner's orders, carried out | `service` |
 //! | making, opening | `open` |
+//! | another size | `resize` |
 //! | snapshots, and the way back to one | `snapshots`, `service::layers` |
 //! | slabs that go to another disk | `service::moves` |
 //! | what was done | `counts` |
@@ -19,6 +20,7 @@
 mod counts;
 mod handle;
 mod open;
+mod resize;
 mod service;
 mod snapshots;
 #[cfg(test)]
@@ -42,6 +44,7 @@ use snapshots::Readers;
 
 pub use counts::Counts;
 pub use open::{LuError, NewLu, Seat};
+pub use resize::Unresized;
 pub use service::{Folded, LayerAbout};
 pub use snapshots::{View, snapshot_all};
 
@@ -84,6 +87,8 @@ impl Lu {
         let id = HandleId::fresh();
         let handle = Handle::new(self.clone(), core, (id, view));
         self.ledger.join(Member::new(core, id, &handle), &handle);
+        // Whoever resized it before this one joined has not told it.
+        handle.look();
         // Whoever closed it before this one joined has not told it.
         if self.is_closed.load(Ordering::Acquire) {
             handle.refuse();
@@ -126,29 +131,6 @@ impl Lu {
                 | OpSet::STATUS,
             ..Geometry::plain(self.size(), self.block_size)
         }
-    }
-
-    /// Grows the LU, or says something else about it.
-    pub async fn describe(self: &Arc<Self>, about: About) -> Result<(), Error> {
-        let _alone = self.alone()?;
-        let (old, size) = (self.size(), about.size);
-        if size < old {
-            let note = "an LU of a pool does not become smaller";
-            return Err(Error::new(ErrorKind::Unsupported).note(note));
-        }
-        if !size.is_multiple_of(BLOCK_BYTES) {
-            let note = format!("{size} bytes are not a multiple of {BLOCK_BYTES}");
-            return Err(Error::new(ErrorKind::Invalid).note(note));
-        }
-        if self.block_size != about.block_size {
-            let note = "an LU keeps its block size";
-            return Err(Error::new(ErrorKind::Unsupported).note(note));
-        }
-        self.ask(move |service| service.describe(about)).await?;
-        self.size.store(size, Ordering::Release);
-        let look = |handle: Rc<Handle>| async move { handle.look() };
-        each(self.ledger.members(), look).await;
-        Ok(())
     }
 
     /// What it is called, and how large it is.

@@ -5,7 +5,7 @@ mod layers;
 mod moves;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -20,6 +20,7 @@ use rt::{Core, Placed};
 use super::super::disks::Disks;
 use super::super::home::{Pool, PoolError, Tenure};
 use super::super::journal::Spot;
+use super::super::map::Form;
 use super::super::owner::{LayerNumber, Order, Owner, Refusal, Ticket};
 use super::super::page::Page;
 use super::super::root::About;
@@ -222,6 +223,28 @@ impl Service {
 
     pub(super) fn about(&self) -> About {
         self.owner.borrow().about().clone()
+    }
+
+    pub(super) fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    pub(super) fn core(&self) -> &Core {
+        &self.core
+    }
+
+    pub(super) fn form(&self) -> Form {
+        self.owner.borrow().layers().form()
+    }
+
+    /// What the lowest layer stands on.
+    pub(super) fn base(&self) -> Option<&Arc<View>> {
+        self.base.as_ref()
+    }
+
+    /// See [`Layers::pages_from`](super::super::owner::Layers::pages_from).
+    pub(super) fn own_pages_from(&self, view: Option<LayerNumber>, first: u64) -> BTreeSet<u64> {
+        self.owner.borrow().layers().pages_from(view, first)
     }
 
     pub(super) fn extents(&self) -> (u64, u64) {

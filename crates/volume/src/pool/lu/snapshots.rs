@@ -1,6 +1,7 @@
 //! Snapshots of an LU: taken under load, read as devices, gone back to, deleted, and stood upon by
 //! clones.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -136,6 +137,15 @@ impl View {
     ) -> impl Future<Output = Result<Vec<Arc<MapPage>>, Error>> + use<> {
         let (layer, lu) = (Some(self.viewed.layer), self.lu.clone());
         async move { lu.ask(move |service| service.stack(layer, number)).await }
+    }
+
+    /// Numbers of pages of its map, from this one on.
+    pub(super) fn pages_from(
+        &self,
+        first: u64,
+    ) -> impl Future<Output = Result<BTreeSet<u64>, Error>> + use<> {
+        let (layer, lu) = (Some(self.layer()), self.lu.clone());
+        async move { lu.ask(move |service| service.pages_from(layer, first)).await }
     }
 
     pub(super) fn layer(&self) -> LayerNumber {

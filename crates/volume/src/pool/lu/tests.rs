@@ -4,6 +4,7 @@
 mod cost;
 mod crashes;
 mod families;
+mod resizes;
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};

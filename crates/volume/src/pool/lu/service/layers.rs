@@ -56,6 +56,7 @@ impl Service {
     ) -> Result<LayerId, Error> {
         let left = self.check_new(top)?;
         let to = self.frozen(to)?;
+        self.check_size(to)?;
         let ticket = self.ticket()?;
         self.tell(|owner| owner.roll_back(ticket, to, top));
         self.done(ticket).await?;
@@ -189,6 +190,17 @@ impl Service {
             return Err(Error::new(ErrorKind::Invalid).note("the LU has a layer of this name"));
         }
         Ok(layers.id(layers.top_number()).expect("there is a top"))
+    }
+
+    /// What is behind the end of an LU reads zero, and so it must after going back.
+    fn check_size(&self, to: LayerNumber) -> Result<(), Error> {
+        let owner = self.owner.borrow();
+        let (is, was) = (owner.about().size, owner.layers().frozen(to).map_or(0, |it| it.size));
+        if was <= is {
+            return Ok(());
+        }
+        let note = format!("the LU had {was} bytes then and has {is}; make it larger first");
+        Err(Error::new(ErrorKind::Invalid).note(note))
     }
 
     /// The number of a frozen layer that is not about to go.
