@@ -24,28 +24,28 @@ pub trait Backing: Send + Sync {
 }
 
 /// What all cores share of a pool's disks.
+#[derive(Default)]
 pub struct Shared {
     pub places: Places,
     pub locks: Locks,
-    pub layouts: Vec<Layout>,
-    names: Vec<String>,
     held: Mutex<HeldDisks>,
 }
 
 /// What keeps the disks, until they are let go.
+#[derive(Default)]
 struct HeldDisks {
-    backings: Vec<Arc<dyn Backing>>,
+    /// By their numbers, of which none is used again.
+    disks: Vec<Option<(Arc<dyn Backing>, Layout)>>,
     /// Each core's.
     cores: BTreeMap<CoreId, Placed<Disks>>,
+    is_closed: bool,
 }
 
 impl Shared {
     pub fn new(disks: Vec<(Arc<dyn Backing>, Layout)>) -> Arc<Self> {
-        let (backings, layouts): (Vec<Arc<dyn Backing>>, _) = disks.into_iter().unzip();
-        let names = backings.iter().map(|backing| backing.name().to_owned()).collect();
-        let held = Mutex::new(HeldDisks { backings, cores: BTreeMap::new() });
-        let (places, locks) = (Places::default(), Locks::default());
-        Arc::new(Self { places, locks, layouts, names, held })
+        let disks = disks.into_iter().map(Some).collect();
+        let held = Mutex::new(HeldDisks { disks, ..HeldDisks::default() });
+        Arc::new(Self { held, ..Self::default() })
     }
 
     /// The disks for this core; none when they were let go.
@@ -54,14 +54,52 @@ impl Shared {
         if let Some(disks) = held.cores.get(&core.id()).and_then(|placed| placed.here(core)) {
             return disks;
         }
-        let devices: Vec<_> = held.backings.iter().map(|backing| backing.device(core)).collect();
-        let is_closed = devices.is_empty();
+        let mounted = |disk: &Option<(Arc<dyn Backing>, Layout)>| {
+            disk.as_ref().map(|(backing, layout)| (backing.device(core), *layout))
+        };
+        let mounted = RefCell::new(held.disks.iter().map(mounted).collect());
         let (passage, spare) = (Rc::default(), RefCell::default());
-        let disks = Rc::new(Disks { shared: self.clone(), devices, passage, spare });
-        if !is_closed {
+        let (core_of, shared) = (core.clone(), self.clone());
+        let disks = Rc::new(Disks { core: core_of, shared, mounted, passage, spare });
+        if !held.is_closed {
             held.cores.insert(core.id(), Placed::new(core, disks.clone()));
         }
         disks
+    }
+
+    /// Another disk, known to every core when this returns; with its number.
+    pub async fn add(&self, backing: Arc<dyn Backing>, layout: Layout) -> u32 {
+        let number = {
+            let mut held = self.lock();
+            held.disks.push(Some((backing.clone(), layout)));
+            held.disks.len() - 1
+        };
+        self.on_all(move |disks| disks.mount(number, &backing, layout)).await;
+        number as u32
+    }
+
+    /// Lets go of a disk where no slab has a place any more.
+    pub async fn remove(&self, disk: u32) {
+        self.lock().disks[disk as usize] = None;
+        self.on_all(move |disks| disks.mounted.borrow_mut()[disk as usize] = None).await;
+    }
+
+    async fn on_all(&self, f: impl Fn(&Disks) + Clone + Send + 'static) {
+        let told: Vec<_> = {
+            let held = self.lock();
+            let tell = |placed: &Placed<Disks>| {
+                let f = f.clone();
+                placed.call(move |disks| {
+                    f(&disks);
+                    std::future::ready(())
+                })
+            };
+            held.cores.values().map(tell).collect()
+        };
+        for reply in told {
+            // None: the core has ended.
+            let _ = reply.await;
+        }
     }
 
     /// Lets go of the disks, when no LU uses them any more. They are closed when every core has
@@ -69,7 +107,8 @@ impl Shared {
     pub async fn close(&self) {
         let cores = {
             let mut held = self.lock();
-            held.backings.clear();
+            held.disks.clear();
+            held.is_closed = true;
             std::mem::take(&mut held.cores)
         };
         let gone: Vec<_> = cores
@@ -87,19 +126,20 @@ impl Shared {
         }
     }
 
-    pub fn name(&self, disk: u32) -> &str {
-        &self.names[disk as usize]
-    }
-
     fn lock(&self) -> MutexGuard<'_, HeldDisks> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// A disk on a core, and where things are on it.
+type Mounted = (Rc<dyn Device>, Layout);
+
 /// The disks of a pool, on one core.
 pub struct Disks {
+    core: Core,
     shared: Arc<Shared>,
-    devices: Vec<Rc<dyn Device>>,
+    /// By their numbers.
+    mounted: RefCell<Vec<Option<Mounted>>>,
     /// Who is writing where the slab was when they looked.
     passage: Rc<Passage>,
     spare: RefCell<Vec<Buffer>>,
@@ -130,7 +170,7 @@ const READS_MAX: usize = 32;
 impl Disks {
     /// The device to read a block from, and where it is on that.
     #[inline]
-    pub fn locate(&self, at: Spot) -> Result<(&dyn Device, u64), Error> {
+    pub fn locate(&self, at: Spot) -> Result<(Rc<dyn Device>, u64), Error> {
         let home = self.shared.places.get(at.slab);
         home.and_then(|home| self.find(home, at)).ok_or_else(|| {
             Error::new(ErrorKind::Medium).note(format!("slab {} is on no disk", at.slab))
@@ -139,15 +179,32 @@ impl Disks {
 
     /// The device to write a block to, if that is only one.
     #[inline]
-    pub fn locate_sole(&self, at: Spot) -> Option<(&dyn Device, u64)> {
+    pub fn locate_sole(&self, at: Spot) -> Option<(Rc<dyn Device>, u64)> {
         self.find(self.shared.places.sole(at.slab)?, at)
     }
 
     #[inline]
-    fn find(&self, home: Home, at: Spot) -> Option<(&dyn Device, u64)> {
-        let start = self.shared.layouts[home.disk as usize].slab(home.index)?;
-        let device = self.devices.get(home.disk as usize)?;
-        Some((&**device, start + u64::from(at.block) * BLOCK_BYTES))
+    fn find(&self, home: Home, at: Spot) -> Option<(Rc<dyn Device>, u64)> {
+        let mounted = self.mounted.borrow();
+        let (device, layout) = mounted.get(home.disk as usize)?.as_ref()?;
+        let start = layout.slab(home.index)?;
+        Some((device.clone(), start + u64::from(at.block) * BLOCK_BYTES))
+    }
+
+    fn mount(&self, number: usize, backing: &Arc<dyn Backing>, layout: Layout) {
+        let mut mounted = self.mounted.borrow_mut();
+        // A core that has just come knows it.
+        if mounted.len() == number {
+            mounted.push(Some((backing.device(&self.core), layout)));
+        }
+    }
+
+    /// A disk itself.
+    fn own(&self, disk: u32) -> Result<Rc<dyn Device>, Error> {
+        let mounted = self.mounted.borrow();
+        let found = mounted.get(disk as usize).and_then(Option::as_ref);
+        let gone = || Error::new(ErrorKind::Offline).note("the disk was removed");
+        found.map(|(device, _)| device.clone()).ok_or_else(gone)
     }
 
     pub fn shared(&self) -> &Shared {
@@ -208,7 +265,7 @@ impl Disks {
 
     pub async fn read_page(&self, at: Spot) -> Result<Page, Error> {
         let (device, offset) = self.locate(at)?;
-        self.read_page_of(device, offset).await
+        self.read_page_of(&*device, offset).await
     }
 
     /// Pages, several at a time, each taken in its turn with what was said of it.
@@ -246,13 +303,13 @@ impl Disks {
 
     /// A page of a disk itself.
     pub async fn read_own(&self, disk: u32, offset: u64) -> Result<Page, Error> {
-        self.read_page_of(&*self.devices[disk as usize], offset).await
+        self.read_page_of(&*self.own(disk)?, offset).await
     }
 
     pub async fn write_own(&self, disk: u32, offset: u64, page: &Page) -> Result<(), Error> {
         let buffer = self.buffer();
         buffer.write(0, page.bytes());
-        self.devices[disk as usize].io(&Request::write(offset, buffer.sgl())).await?;
+        self.own(disk)?.io(&Request::write(offset, buffer.sgl())).await?;
         self.give_back(buffer);
         Ok(())
     }
@@ -260,7 +317,10 @@ impl Disks {
     /// What was answered before is durable.
     pub async fn sync(&self) -> Result<(), Error> {
         let flush = Request::flush();
-        let asked: Vec<_> = self.devices.iter().map(|device| device.ask(&flush)).collect();
+        let asked: Vec<_> = {
+            let mounted = self.mounted.borrow();
+            mounted.iter().flatten().map(|(device, _)| device.ask(&flush)).collect()
+        };
         let mut synced = Ok(());
         for answer in asked {
             synced = synced.and(answer.outcome().await.map(drop));

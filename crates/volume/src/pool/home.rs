@@ -6,7 +6,9 @@
 //! owners of LUs have it as theirs, so that no owner ever has the epoch of one before.
 
 mod find;
+mod members;
 mod moves;
+mod table;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +25,7 @@ use super::page::{Flaw, Owner, PAGE_BYTES, newest};
 use super::places::{Home, SLABS_MAX};
 use super::shape::{GRANTS_PER_PAGE, Layout, Shape, Unfit};
 use super::slabs::{self, Grant, Slab, TableHeader};
+use table::{Standing, Table};
 
 pub use find::Found;
 
@@ -66,6 +69,8 @@ pub enum PoolError {
     Table { disk: String, page: u64, flaw: Flaw },
     #[error("slab {number} is on {disk} and on {other}")]
     Contradiction { number: u32, disk: String, other: String },
+    #[error("{disk} has slabs of LUs, or is the pool's last disk")]
+    InUse { disk: String },
     #[error("the pool has no free slab")]
     Full,
     #[error("LU {0:02x?} is not in this pool")]
@@ -102,16 +107,6 @@ struct Owned {
     by: Weak<()>,
 }
 
-struct Table {
-    label: Label,
-    slabs: Vec<Slab>,
-    /// Of each page: the place that counts, and its turn. Never written: no turn.
-    turns: Vec<(usize, u64)>,
-    free: u32,
-    /// Where to look for the next free one.
-    hint: u32,
-}
-
 pub struct Pool {
     core: Core,
     pub shared: Arc<Shared>,
@@ -120,7 +115,7 @@ pub struct Pool {
     id: Owner,
     name: String,
     shape: Shape,
-    epoch: u64,
+    epoch: Cell<u64>,
     tables: RefCell<Vec<Table>>,
     lus: RefCell<BTreeMap<[u8; 16], Granted>>,
     /// Where to look for the next number that is not in use: one that is has a place.
@@ -135,41 +130,6 @@ pub struct Pool {
 
 /// Called on the pool's core; it must not wait for anything.
 type Watcher = Rc<dyn Fn(&Pool)>;
-
-impl Table {
-    fn new(label: Label, layout: &Layout) -> Self {
-        let slabs = vec![Slab::Free { generation: 0 }; layout.slabs() as usize];
-        let turns = vec![(1, 0); layout.table_pages() as usize];
-        Self { label, free: layout.slabs(), slabs, turns, hint: 0 }
-    }
-
-    /// The lowest free slab behind the hint, or from the start.
-    fn take_free(&mut self) -> Option<u32> {
-        let is_free = |index: &u32| matches!(self.slabs[*index as usize], Slab::Free { .. });
-        let count = self.slabs.len() as u32;
-        let found = (self.hint..count).chain(0..self.hint).find(is_free)?;
-        self.hint = found + 1;
-        Some(found)
-    }
-
-    fn is_granted(&self, index: u32, (lu, number): ([u8; 16], u32)) -> bool {
-        let slab = self.slabs[index as usize];
-        matches!(slab, Slab::Granted(it) if (it.lu, it.number) == (lu, number))
-    }
-
-    /// Makes a slab nobody's.
-    fn free(&mut self, index: u32) {
-        let slab = &mut self.slabs[index as usize];
-        *slab = Slab::Free { generation: slab.generation() };
-        self.free += 1;
-    }
-
-    fn page_of(&self, page: u64) -> &[Slab] {
-        let start = (page * GRANTS_PER_PAGE) as usize;
-        let end = (start + GRANTS_PER_PAGE as usize).min(self.slabs.len());
-        &self.slabs[start..end]
-    }
-}
 
 impl Pool {
     /// Makes a pool of disks that nobody else uses, each with its UUID. What is on them is gone.
@@ -187,27 +147,37 @@ impl Pool {
                 .map_err(|error| PoolError::Unfit { disk: backing.name().to_owned(), error })?;
             let (pool, pool_name) = (id, name.clone());
             let label = Label { pool, pool_name, pv, members, group: 0, shape, size, epoch: 0 };
-            tables.push(Table::new(label, &layout));
+            tables.push(Table::new(backing.name(), label, layout));
             all.push((backing, layout));
         }
         let pool = Self::new(core, (id, name, shape), Shared::new(all), tables, 1);
-        // Nothing of a pool that was here before is left to be found.
-        let blank = super::page::Page::of_bytes(&[0; PAGE_BYTES]);
-        for disk in 0..pool.shared.layouts.len() as u32 {
-            for at in pool.shared.layouts[disk as usize].labels() {
-                pool.write(disk, at, &blank).await?;
-            }
-        }
-        pool.sync().await?;
-        for disk in 0..pool.shared.layouts.len() as u32 {
-            for page in 0..pool.shared.layouts[disk as usize].table_pages() {
-                pool.write_table(disk, page).await?;
-                pool.write_table(disk, page).await?;
-            }
-        }
-        pool.sync().await?;
-        pool.write_labels().await?;
+        let disks: Vec<u32> = pool.members();
+        pool.blank(&disks).await?;
+        pool.write_labels(&disks).await?;
         Ok(pool)
+    }
+
+    /// Writes empty tables, and blanks where labels will be: nothing of a pool that was here before
+    /// is left to be found.
+    async fn blank(&self, disks: &[u32]) -> Result<(), PoolError> {
+        self.unlabel(disks).await?;
+        for &disk in disks {
+            for page in 0..self.layout(disk).table_pages() {
+                self.write_table(disk, page).await?;
+                self.write_table(disk, page).await?;
+            }
+        }
+        self.sync().await
+    }
+
+    async fn unlabel(&self, disks: &[u32]) -> Result<(), PoolError> {
+        let blank = super::page::Page::of_bytes(&[0; PAGE_BYTES]);
+        for &disk in disks {
+            for at in self.layout(disk).labels() {
+                self.write(disk, at, &blank).await?;
+            }
+        }
+        self.sync().await
     }
 
     fn new(
@@ -225,7 +195,7 @@ impl Pool {
             id,
             name,
             shape,
-            epoch,
+            epoch: Cell::new(epoch),
             tables: RefCell::new(tables),
             lus: RefCell::default(),
             next_number: Cell::new(0),
@@ -244,9 +214,9 @@ impl Pool {
         &self.name
     }
 
-    /// Higher than that of any time before that it was open.
+    /// Higher than that of any time before that it was open, and than before its disks changed.
     pub fn epoch(&self) -> u64 {
-        self.epoch
+        self.epoch.get()
     }
 
     pub fn shape(&self) -> Shape {
@@ -262,7 +232,7 @@ impl Pool {
         }
         let (held, is_again) = (Arc::new(()), owned.times > 0);
         *owned = Owned { times: owned.times + 1, by: Arc::downgrade(&held) };
-        let epoch = (self.epoch << OPENINGS_BITS) + owned.times;
+        let epoch = (self.epoch.get() << OPENINGS_BITS) + owned.times;
         Ok(Tenure { epoch, is_again, _held: held })
     }
 
@@ -288,14 +258,15 @@ impl Pool {
     pub fn slabs(&self) -> (u64, u64) {
         let tables = self.tables.borrow();
         let all = tables.iter().map(|table| table.slabs.len() as u64).sum();
-        (all, tables.iter().map(|table| u64::from(table.free)).sum())
+        (all, tables.iter().map(|table| u64::from(table.room())).sum())
     }
 
     /// Of each disk: its UUID, its slabs, and those of them that are free.
     pub fn disk_slabs(&self) -> Vec<([u8; 16], u64, u64)> {
         let tables = self.tables.borrow();
-        let of = |table: &Table| (table.label.pv, table.slabs.len() as u64, u64::from(table.free));
-        tables.iter().map(of).collect()
+        let of = |table: &Table| (table.label.pv, table.slabs.len() as u64, table.room().into());
+        let members = tables.iter().filter(|table| table.standing != Standing::Gone);
+        members.map(of).collect()
     }
 
     /// From now on this is told whenever slabs were granted or taken back.
@@ -323,25 +294,21 @@ impl Pool {
         let granted = self.change(|tables| {
             let mut changed = Vec::new();
             for _ in 0..count {
-                let roomiest = (0..tables.len()).max_by_key(|disk| tables[*disk].free);
-                let Some(disk) = roomiest.filter(|disk| tables[*disk].free > 0) else { break };
+                let roomiest = (0..tables.len()).max_by_key(|disk| tables[*disk].room());
+                let Some(disk) = roomiest.filter(|disk| tables[*disk].room() > 0) else { break };
                 let Some(number) = self.free_number() else { break };
-                let table = &mut tables[disk];
-                let index = table.take_free().expect("one is free");
                 let is_first = first && changed.is_empty();
-                let generation = table.slabs[index as usize].generation() + 1;
-                let grant = Grant { lu, number, generation, is_first };
-                let home = Home { disk: disk as u32, index };
+                let grant = |generation| Grant { lu, number, generation: generation + 1, is_first };
+                let index = tables[disk].take(|generation| Slab::Granted(grant(generation)));
+                let home = Home { disk: disk as u32, index: index.expect("one is free") };
                 self.shared.places.set(number, Some(home));
-                changed.push((home, grant));
-                table.slabs[index as usize] = Slab::Granted(grant);
-                table.free -= 1;
+                changed.push((home, (number, is_first)));
             }
             changed
         });
         let granted = granted.await?;
-        granted.iter().for_each(|grant| self.list(grant));
-        let slabs: Vec<u32> = granted.iter().map(|grant| grant.number).collect();
+        granted.iter().for_each(|(number, is_first)| self.list(lu, *number, *is_first));
+        let slabs: Vec<u32> = granted.iter().map(|(number, _)| *number).collect();
         if slabs.is_empty() { Err(PoolError::Full) } else { Ok(slabs) }
     }
 
@@ -385,12 +352,12 @@ impl Pool {
     }
 
     /// An LU has another slab.
-    fn list(&self, grant: &Grant) {
+    fn list(&self, lu: [u8; 16], number: u32, is_first: bool) {
         let mut lus = self.lus.borrow_mut();
-        let lu = lus.entry(grant.lu).or_default();
-        lu.slabs.push(grant.number);
-        if grant.is_first {
-            lu.first = Some(grant.number);
+        let lu = lus.entry(lu).or_default();
+        lu.slabs.push(number);
+        if is_first {
+            lu.first = Some(number);
         }
     }
 
@@ -412,12 +379,16 @@ impl Pool {
         let _disks = self.disks()?;
         let changed = f(&mut self.tables.borrow_mut());
         let written = self.write_changed(changed.iter().map(|(home, _)| *home)).await;
+        self.tell_watcher();
+        written?;
+        Ok(changed.into_iter().map(|(_, said)| said).collect())
+    }
+
+    fn tell_watcher(&self) {
         let watcher = self.watcher.borrow().clone();
         if let Some(watcher) = watcher {
             watcher(self);
         }
-        written?;
-        Ok(changed.into_iter().map(|(_, said)| said).collect())
     }
 
     /// Waits until nobody changes the tables; nobody else does until this is dropped.
@@ -449,9 +420,9 @@ impl Pool {
             let tables = self.tables.borrow();
             let table = &tables[disk as usize];
             let (place, turn) = table.turns[page as usize];
-            let (pool, epoch) = (self.id, self.epoch);
+            let (pool, epoch) = (self.id, self.epoch.get());
             let header = TableHeader { pool, page, turn: turn + 1, epoch };
-            let at = self.shared.layouts[disk as usize].table_places(page)[1 - place];
+            let at = table.layout.table_places(page)[1 - place];
             (slabs::encode(header, table.page_of(page)), at)
         };
         self.write(disk, at, &image).await?;
@@ -462,7 +433,8 @@ impl Pool {
 
     async fn read_tables(&self) -> Result<(), PoolError> {
         let mut doubtful = BTreeSet::new();
-        for (disk, layout) in (0..).zip(self.shared.layouts.clone()) {
+        for disk in self.members() {
+            let layout = self.layout(disk);
             for page in 0..layout.table_pages() {
                 let (place, turn, slabs, is_whole) = self.read_table(disk, page).await?;
                 let mut tables = self.tables.borrow_mut();
@@ -472,9 +444,8 @@ impl Pool {
                 }
                 let start = (page * GRANTS_PER_PAGE) as u32;
                 for (index, slab) in (start..layout.slabs()).zip(slabs) {
-                    tables[disk as usize].slabs[index as usize] = slab;
+                    tables[disk as usize].load(index, slab);
                     let Slab::Granted(grant) = slab else { continue };
-                    tables[disk as usize].free -= 1;
                     let home = Home { disk, index };
                     if let Some(left) = self.settle(&mut tables, &grant, home)? {
                         tables[left.disk as usize].free(left.index);
@@ -499,16 +470,16 @@ impl Pool {
         home: Home,
     ) -> Result<Option<Home>, PoolError> {
         let number = grant.number;
-        let contradicts = |other: Home| {
-            let (disk, other) = (self.name_of(home.disk), self.name_of(other.disk));
-            Err(PoolError::Contradiction { number, disk, other })
+        let contradicts = |tables: &[Table], other: Home| {
+            let name = |home: Home| tables[home.disk as usize].name.clone();
+            Err(PoolError::Contradiction { number, disk: name(home), other: name(other) })
         };
         if number >= SLABS_MAX {
-            return contradicts(home);
+            return contradicts(tables, home);
         }
         let Some(other) = self.shared.places.get(number) else {
             self.shared.places.set(number, Some(home));
-            self.list(grant);
+            self.list(grant.lu, number, grant.is_first);
             return Ok(None);
         };
         match tables[other.disk as usize].slabs[other.index as usize] {
@@ -522,7 +493,7 @@ impl Pool {
                 self.shared.places.set(number, Some(home));
                 Ok(Some(other))
             }
-            _ => contradicts(other),
+            _ => contradicts(tables, other),
         }
     }
 
@@ -531,7 +502,7 @@ impl Pool {
         disk: u32,
         page: u64,
     ) -> Result<(usize, u64, Vec<Slab>, bool), PoolError> {
-        let places = self.shared.layouts[disk as usize].table_places(page);
+        let places = self.layout(disk).table_places(page);
         let mut read = Vec::new();
         for at in places {
             let image =
@@ -546,12 +517,15 @@ impl Pool {
         Ok((place, header.turn, slabs, is_whole))
     }
 
-    /// Writes every label with the pool's epoch, the one at the end of each disk first.
-    async fn write_labels(&self) -> Result<(), PoolError> {
+    /// Writes labels with the pool's epoch, the one at the end of each disk first.
+    async fn write_labels(&self, disks: &[u32]) -> Result<(), PoolError> {
         for end in [End::Back, End::Front] {
-            for disk in 0..self.shared.layouts.len() as u32 {
-                let label = Label { epoch: self.epoch, ..self.label(disk) };
-                let at = self.shared.layouts[disk as usize].labels()[end as usize];
+            for &disk in disks {
+                let (label, at) = {
+                    let table = &self.tables.borrow()[disk as usize];
+                    let label = Label { epoch: self.epoch.get(), ..table.label.clone() };
+                    (label, table.layout.labels()[end as usize])
+                };
                 self.write(disk, at, &label.encode(end)).await?;
             }
             self.sync().await?;
@@ -559,8 +533,15 @@ impl Pool {
         Ok(())
     }
 
-    fn label(&self, disk: u32) -> Label {
-        self.tables.borrow()[disk as usize].label.clone()
+    fn layout(&self, disk: u32) -> Layout {
+        self.tables.borrow()[disk as usize].layout
+    }
+
+    /// The numbers of its disks.
+    fn members(&self) -> Vec<u32> {
+        let tables = self.tables.borrow();
+        let is_member = |disk: &u32| tables[*disk as usize].standing != Standing::Gone;
+        (0..tables.len() as u32).filter(is_member).collect()
     }
 
     async fn write(&self, disk: u32, at: u64, page: &super::page::Page) -> Result<(), PoolError> {
@@ -581,6 +562,6 @@ impl Pool {
     }
 
     fn name_of(&self, disk: u32) -> String {
-        self.shared.name(disk).to_owned()
+        self.tables.borrow()[disk as usize].name.clone()
     }
 }

@@ -18,7 +18,7 @@ pub struct Label {
     pub pool: Owner,
     pub pool_name: String,
     pub pv: [u8; 16],
-    /// How many disks the pool has.
+    /// How many disks the pool has. Zero: this one has left it.
     pub members: u16,
     /// The failure group that it is in.
     pub group: u16,
@@ -62,6 +62,11 @@ struct RawLabel {
 }
 
 impl Label {
+    /// It was a disk of the pool, and is none any more.
+    pub fn has_left(&self) -> bool {
+        self.members == 0
+    }
+
     pub fn encode(&self, end: End) -> Page {
         let mut name = [0; POOL_NAME_BYTES_MAX];
         name[..self.pool_name.len()].copy_from_slice(self.pool_name.as_bytes());

@@ -252,6 +252,7 @@ fn next(spec: &Pool, error: &PoolError) -> String {
         PoolError::Twice { .. } => "take the copy away, and keep the disk itself".to_owned(),
         PoolError::Shrunk { .. } => "give the disk the size back that it had".to_owned(),
         PoolError::Unfit { .. } => "choose another disk".to_owned(),
+        PoolError::InUse { .. } => format!("viaduct pool show {name} lists disks and LUs"),
         PoolError::Full => "remove LUs that are not needed: viaduct lu rm".to_owned(),
         PoolError::Table { .. } | PoolError::Contradiction { .. } => {
             "the disk has lost what was written; restore it, or the pool from a backup".to_owned()

@@ -10,7 +10,8 @@ use super::super::disks::{Backing, Shared, read_page};
 use super::super::label::{End, Label, Unlabelled};
 use super::super::page::{Flaw, Owner, PAGE_BYTES};
 use super::super::shape::{Layout, Shape};
-use super::{Pool, PoolError, Table};
+use super::table::Table;
+use super::{Pool, PoolError};
 
 /// The disks of one pool, all of them, as their labels say.
 pub struct Found {
@@ -50,7 +51,7 @@ impl Found {
         let Self { core, disks, newest } = self;
         let (mut all, mut tables) = (Vec::new(), Vec::new());
         for (backing, label, layout) in disks {
-            tables.push(Table::new(label, &layout));
+            tables.push(Table::new(backing.name(), label, layout));
             all.push((backing, layout));
         }
         let epoch = newest.epoch.max(known_epoch) + 1;
@@ -59,7 +60,8 @@ impl Found {
         // What a process that was killed has written may be read here and yet be lost later.
         pool.sync().await?;
         pool.read_tables().await?;
-        pool.write_labels().await?;
+        pool.count_members();
+        pool.write_labels(&pool.members()).await?;
         Ok(pool)
     }
 }
@@ -77,11 +79,15 @@ impl Pool {
             labels.push((backing, label));
         }
         labels.sort_by_key(|(_, label)| label.pv);
-        let newest = labels.iter().map(|(_, label)| label).max_by_key(|label| label.epoch);
+        let members = labels.iter().map(|(_, label)| label).filter(|label| !label.has_left());
+        let newest = members.max_by_key(|label| label.epoch);
         let Some(newest) = newest.cloned() else {
             return Err(PoolError::Missing { wanted: 1, found: 0 });
         };
-        if labels.len() != usize::from(newest.members) {
+        // One that has left is not missed by those that do not know it yet.
+        let found = labels.len();
+        labels.retain(|(_, label)| !label.has_left());
+        if ![found, labels.len()].contains(&usize::from(newest.members)) {
             return Err(PoolError::Missing { wanted: newest.members, found: labels.len() });
         }
         let mut disks = Vec::new();

@@ -22,14 +22,11 @@ impl Pool {
         let from = self.grant_at(lu, number)?.0;
         let mut tables = self.tables.borrow_mut();
         let disks = (0..tables.len() as u32).filter(|disk| to.is_none_or(|to| to == *disk));
-        let room = |disk: &u32| tables[*disk as usize].free;
+        let room = |disk: &u32| tables[*disk as usize].room();
         let disk = disks.filter(|disk| *disk != from.disk && room(disk) > 0).max_by_key(room);
         let disk = disk.ok_or(PoolError::Full)?;
-        let table = &mut tables[disk as usize];
-        let index = table.take_free().expect("one is free");
-        let generation = table.slabs[index as usize].generation();
-        table.slabs[index as usize] = Slab::Filling { generation };
-        table.free -= 1;
+        let index = tables[disk as usize].take(|generation| Slab::Filling { generation });
+        let index = index.expect("one is free");
         self.shared.places.add(number, Home { disk, index });
         Ok(())
     }

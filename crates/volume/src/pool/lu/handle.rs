@@ -77,9 +77,9 @@ impl Flights {
 }
 
 /// Where a request goes that needs no more than one look.
-enum Straight<'a> {
+enum Straight {
     Zero,
-    Disk(&'a dyn Device, u64),
+    Disk(Rc<dyn Device>, u64),
 }
 
 impl Handle {
@@ -213,7 +213,7 @@ impl Handle {
     }
 
     #[inline]
-    fn straight(&self, request: &Request<'_>) -> Option<Straight<'_>> {
+    fn straight(&self, request: &Request<'_>) -> Option<Straight> {
         let block = request.offset / BLOCK_BYTES;
         let count = (request.offset + request.len).div_ceil(BLOCK_BYTES) - block;
         let (page, _, within) = self.form.locate(block);
@@ -365,7 +365,7 @@ impl Device for PoolDevice {
         }
         match handle.straight(request) {
             Some(Straight::Disk(device, offset)) => {
-                handle.pass(device, &Request { offset, ..*request }, asked)
+                handle.pass(&*device, &Request { offset, ..*request }, asked)
             }
             Some(Straight::Zero) => {
                 request.data.fill_zero();

@@ -5,6 +5,7 @@ mod cost;
 mod crashes;
 mod families;
 mod resizes;
+mod members;
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
