@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use block::Buffer;
 use model::ApiError;
-use proto::nbd::{self, Chunk, Negotiation, Piece};
+use proto::nbd::{self, Chunk, Negotiation, Piece, Told};
 use rt::Core;
 use rt::net::{Address, Stream};
 use rt::os::child::{Child, Confined, Ended, find_program};
@@ -143,28 +143,28 @@ impl Opened {
         let length = buffer.len() as u32;
         self.stream.send_bytes(&nbd::read(offset, length)).await?;
         // What no chunk tells of would be what was in the buffer before.
-        let mut missing = buffer.len();
+        let mut told = Told::default();
         loop {
             let chunk = Chunk::of(&self.receive().await?, offset)?;
             match chunk.kind {
                 ReplyKind::OFFSET_DATA if chunk.length >= 8 => {
                     let head = self.receive::<8>().await?;
                     let piece = nbd::piece(&chunk, &head, (offset, length))?;
+                    told.add(&piece)?;
                     let Piece::Data { at, length } = piece else { continue };
                     self.stream.recv_exact(&buffer.sgl().slice(at, length)).await?;
-                    missing = missing.saturating_sub(length);
                 }
                 ReplyKind::NONE if chunk.length == 0 => {}
                 _ => {
                     let payload = self.receive_payload(&chunk).await?;
                     let piece = nbd::piece(&chunk, &payload, (offset, length))?;
+                    told.add(&piece)?;
                     let Piece::Zeroes { at, length } = piece else { continue };
                     buffer.sgl().slice(at, length).fill_zero();
-                    missing = missing.saturating_sub(length);
                 }
             }
             if chunk.is_last {
-                return if missing == 0 { Ok(()) } else { Err(Broken::Short) };
+                return if told.is_all(buffer.len()) { Ok(()) } else { Err(Broken::Short) };
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The messages of a client in their order, and what must hold of the answers.
 
+use std::collections::BTreeMap;
+
 use wire::nbd::{
     BASE_ALLOCATION, Command, ExportInfo, Extent, FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, Hello,
     INFO_EXPORT, INIT_MAGIC, OPTION_MAGIC, OPTION_REPLY_MAGIC, OptionHeader, OptionKind,
@@ -213,6 +215,42 @@ pub fn piece(chunk: &Chunk, payload: &[u8], asked: (u64, u32)) -> Result<Piece, 
         ReplyKind::OFFSET_DATA => Piece::Data { at, length },
         _ => Piece::Zeroes { at, length },
     })
+}
+
+/// What pieces have told of a READ: each byte must be told once (NBD protocol, structured replies).
+/// Counting them would take a byte that was told twice for one that never was.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// First bytes and ends; none touches another.
+    runs: BTreeMap<usize, usize>,
+}
+
+impl Told {
+    pub fn add(&mut self, piece: &Piece) -> Result<(), Error> {
+        let (Piece::Data { at, length } | Piece::Zeroes { at, length }) = *piece;
+        let (mut start, mut end) = (at, at + length);
+        let before = self.runs.range(..=at).next_back().map(|(start, end)| (*start, *end));
+        let behind = self.runs.range(at..).next().map(|(start, end)| (*start, *end));
+        let overlaps = before.is_some_and(|(_, before)| before > start)
+            || behind.is_some_and(|(behind, _)| behind < end);
+        if overlaps || length == 0 {
+            return Err(Error::Unexpected("data that were told twice, or none"));
+        }
+        if let Some((first, _)) = before.filter(|(_, before)| *before == start) {
+            start = first;
+        }
+        if let Some((first, last)) = behind.filter(|(behind, _)| *behind == end) {
+            self.runs.remove(&first);
+            end = last;
+        }
+        self.runs.insert(start, end);
+        Ok(())
+    }
+
+    /// Whether so many bytes have been told, from the first on.
+    pub fn is_all(&self, length: usize) -> bool {
+        self.runs.get(&0) == Some(&length) || length == 0
+    }
 }
 
 /// The extents of a BLOCK_STATUS: length, and whether it is all zero.

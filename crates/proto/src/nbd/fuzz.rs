@@ -173,6 +173,7 @@ fn read_some(script: &mut Script<'_>, reached: &mut Reached) -> Result<(), Error
         ReplyKind::BLOCK_STATUS,
         ReplyKind(1 << 15 | 1),
     ];
+    let mut told = Told::default();
     while !script.0.is_empty() {
         let chunk = Chunk::of(&script.chunk(ASKED.0, &KINDS), ASKED.0)?;
         let is_data = chunk.kind == ReplyKind::OFFSET_DATA && chunk.length >= 8;
@@ -190,8 +191,9 @@ fn read_some(script: &mut Script<'_>, reached: &mut Reached) -> Result<(), Error
             return Err(Chunk::error(&payload));
         }
         if chunk.kind != ReplyKind::NONE || chunk.length != 0 {
-            let (Piece::Data { at, length } | Piece::Zeroes { at, length }) =
-                piece(&chunk, &payload, ASKED)?;
+            let piece = piece(&chunk, &payload, ASKED)?;
+            told.add(&piece)?;
+            let (Piece::Data { at, length } | Piece::Zeroes { at, length }) = piece;
             assert!(at.checked_add(length).is_some_and(|end| end <= ASKED.1 as usize));
             reached.pieces += 1;
         }

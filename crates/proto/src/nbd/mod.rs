@@ -13,4 +13,4 @@ pub mod fuzz;
 mod tests;
 
 pub use client::{CHUNK_BYTES, Chunk, Error, HELLO_BYTES, Negotiation, OPTION_REPLY_BYTES, Piece};
-pub use client::{PAYLOAD_MAX, disconnect, extents, piece, read, status};
+pub use client::{PAYLOAD_MAX, Told, disconnect, extents, piece, read, status};

@@ -107,6 +107,32 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn each_byte_is_told_once(pieces: Vec<(u8, u8, bool)>) {
+        let mut told = Told::default();
+        let mut bytes = [false; 16];
+        for (at, length, is_data) in pieces {
+            let (at, length) = (usize::from(at % 16), usize::from(length % 5));
+            let piece = match is_data {
+                true => Piece::Data { at, length },
+                false => Piece::Zeroes { at, length },
+            };
+            let Some(part) = bytes.get_mut(at..at + length) else { continue };
+            let is_new = length > 0 && part.iter().all(|it| !*it);
+            prop_assert_eq!(told.add(&piece).is_ok(), is_new);
+            if is_new {
+                part.fill(true);
+            }
+            for length in 0..=bytes.len() {
+                let alone = bytes[..length].iter().all(|it| *it);
+                let rest = bytes[length..].first() != Some(&true);
+                prop_assert_eq!(told.is_all(length), length == 0 || alone && rest);
+            }
+        }
+    }
+}
+
 #[test]
 fn every_seed_leads_where_it_should() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/nbd_client");
