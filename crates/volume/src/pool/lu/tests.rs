@@ -4,8 +4,8 @@
 mod cost;
 mod crashes;
 mod families;
-mod resizes;
 mod members;
+mod resizes;
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
