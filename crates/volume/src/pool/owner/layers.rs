@@ -141,8 +141,8 @@ impl Layers {
         chain.iter().filter_map(page).collect()
     }
 
-    /// Numbers of the pages from this one on that are looked into by who looks from the top, or from
-    /// this layer.
+    /// Numbers of the pages from this one on that are looked into by who looks from the top, or
+    /// from this layer.
     pub fn pages_from(&self, layer: Option<LayerNumber>, first: u64) -> BTreeSet<u64> {
         let chain = self.chain_from(layer.unwrap_or(self.top));
         let pages = |layer: LayerNumber| self.layer(layer).pages.range(first..);
