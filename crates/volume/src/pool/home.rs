@@ -6,6 +6,7 @@
 //! owners of LUs have it as theirs, so that no owner ever has the epoch of one before.
 
 mod find;
+mod look;
 mod members;
 mod moves;
 mod table;
@@ -21,13 +22,14 @@ use rt::sync::Notify;
 
 use super::disks::{Backing, Disks, Shared};
 use super::label::{End, Label, Unlabelled};
-use super::page::{Flaw, Owner, PAGE_BYTES, newest};
+use super::page::{Flaw, Header, Owner, PAGE_BYTES, newest};
 use super::places::{Home, SLABS_MAX};
 use super::shape::{GRANTS_PER_PAGE, Layout, Shape, Unfit};
 use super::slabs::{self, Grant, Slab, TableHeader};
 use table::{Standing, Table};
 
-pub use find::Found;
+pub use find::{Found, read_ends};
+pub use look::TableFlaw;
 
 /// An LU may be opened so often while its pool is.
 const OPENINGS_BITS: u32 = 32;
@@ -105,6 +107,13 @@ pub struct Tenure {
 struct Owned {
     times: u64,
     by: Weak<()>,
+}
+
+/// What one place of a page of a table says.
+type ReadPage = Result<(Header, Vec<Slab>), Flaw>;
+
+fn newest_of(read: &[ReadPage]) -> Result<usize, Flaw> {
+    newest([0, 1].map(|place| read[place].as_ref().map(|it| it.0).map_err(|flaw| *flaw)))
 }
 
 pub struct Pool {
@@ -437,18 +446,13 @@ impl Pool {
             let layout = self.layout(disk);
             for page in 0..layout.table_pages() {
                 let (place, turn, slabs, is_whole) = self.read_table(disk, page).await?;
-                let mut tables = self.tables.borrow_mut();
-                tables[disk as usize].turns[page as usize] = (place, turn);
+                self.tables.borrow_mut()[disk as usize].turns[page as usize] = (place, turn);
                 if !is_whole {
                     doubtful.insert((disk, page));
                 }
                 let start = (page * GRANTS_PER_PAGE) as u32;
                 for (index, slab) in (start..layout.slabs()).zip(slabs) {
-                    tables[disk as usize].load(index, slab);
-                    let Slab::Granted(grant) = slab else { continue };
-                    let home = Home { disk, index };
-                    if let Some(left) = self.settle(&mut tables, &grant, home)? {
-                        tables[left.disk as usize].free(left.index);
+                    if let Some(left) = self.take_slab(Home { disk, index }, slab)? {
                         doubtful.insert((left.disk, u64::from(left.index) / GRANTS_PER_PAGE));
                     }
                 }
@@ -459,6 +463,18 @@ impl Pool {
             self.write_table(disk, page).await?;
         }
         Ok(())
+    }
+
+    /// Takes what a table says of a slab. Gives a place that a slab has left.
+    fn take_slab(&self, home: Home, slab: Slab) -> Result<Option<Home>, PoolError> {
+        let mut tables = self.tables.borrow_mut();
+        tables[home.disk as usize].load(home.index, slab);
+        let Slab::Granted(grant) = slab else { return Ok(None) };
+        let left = self.settle(&mut tables, &grant, home)?;
+        if let Some(left) = left {
+            tables[left.disk as usize].free(left.index);
+        }
+        Ok(left)
     }
 
     /// Takes a slab into account that a table names. Of two places of one slab the one counts that
@@ -502,6 +518,16 @@ impl Pool {
         disk: u32,
         page: u64,
     ) -> Result<(usize, u64, Vec<Slab>, bool), PoolError> {
+        let mut read = self.read_places(disk, page).await?;
+        let flaw = |flaw| PoolError::Table { disk: self.name_of(disk), page, flaw };
+        let place = newest_of(&read).map_err(flaw)?;
+        let is_whole = matches!(&read[..], [Ok((_, one)), Ok((_, other))] if one == other);
+        let (header, slabs) = read.swap_remove(place).map_err(flaw)?;
+        Ok((place, header.turn, slabs, is_whole))
+    }
+
+    /// What stands at both places of a page of a table.
+    async fn read_places(&self, disk: u32, page: u64) -> Result<Vec<ReadPage>, PoolError> {
         let places = self.layout(disk).table_places(page);
         let mut read = Vec::new();
         for at in places {
@@ -509,12 +535,7 @@ impl Pool {
                 self.disks()?.read_own(disk, at).await.map_err(|error| self.of(disk, error))?;
             read.push(slabs::decode(&image, &self.id, page));
         }
-        let heads = [0, 1].map(|place| read[place].as_ref().map(|it| it.0).map_err(|flaw| *flaw));
-        let flaw = |flaw| PoolError::Table { disk: self.name_of(disk), page, flaw };
-        let place = newest(heads).map_err(flaw)?;
-        let is_whole = matches!(&read[..], [Ok((_, one)), Ok((_, other))] if one == other);
-        let (header, slabs) = read.swap_remove(place).map_err(flaw)?;
-        Ok((place, header.turn, slabs, is_whole))
+        Ok(read)
     }
 
     /// Writes labels with the pool's epoch, the one at the end of each disk first.

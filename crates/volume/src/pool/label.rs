@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::page::{Flaw, Header, Kind, Owner, Page};
 use super::shape::{Shape, Unshapely};
 
-const KIND: Kind = Kind(*b"VDlb");
+pub(super) const KIND: Kind = Kind(*b"VDlb");
 
 /// Longest name of a pool, in bytes.
 pub const POOL_NAME_BYTES_MAX: usize = 64;

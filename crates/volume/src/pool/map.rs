@@ -22,7 +22,7 @@ use super::journal::Spot;
 use super::page::{Flaw, Header, Kind, Owner, PAYLOAD_BYTES, Page};
 use super::shape::Shape;
 
-const KIND: Kind = Kind(*b"VDmp");
+pub(super) const KIND: Kind = Kind(*b"VDmp");
 
 const PLACE_BYTES: usize = 8;
 const WORD_BITS: u64 = 64;
@@ -81,6 +81,11 @@ impl Form {
 
     pub fn extents(&self) -> u64 {
         self.extents as u64
+    }
+
+    /// Blocks of an extent.
+    pub fn blocks(&self) -> u64 {
+        self.blocks
     }
 
     /// The page that a block is in, the extent in that, and the block in that.

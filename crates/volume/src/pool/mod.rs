@@ -15,13 +15,17 @@
 //! | [`disks`] | what a core reads and writes |
 //! | [`home`] | the pool itself: labels, slab tables, grants |
 //! | [`lu`] | an LU of it, as a device |
+//! | [`check`] | whether all of that is right, from the disks alone |
+//! | [`inspect`] | what lies where, in words |
 //!
-//! Only the last three do I/O.
+//! Only the last five do I/O.
 
+pub mod check;
 #[cfg(test)]
 mod crash;
 pub mod disks;
 pub mod home;
+pub mod inspect;
 pub mod journal;
 pub mod label;
 pub mod lu;

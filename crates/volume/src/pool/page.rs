@@ -126,22 +126,42 @@ impl Page {
         self.header(kind)?.check_number(number)
     }
 
-    fn header(&self, kind: Kind) -> Result<Header, Flaw> {
+    /// What it says of itself, and its form, true or not.
+    pub fn says(&self) -> (Header, u16) {
         let (raw, _) = RawHeader::read_from_prefix(&self.0[..]).expect("shorter than a page");
+        let (kind, owner, number) = (Kind(raw.kind), raw.owner, raw.number.get());
+        let (turn, epoch) = (raw.turn.get(), raw.epoch.get());
+        (Header { kind, owner, number, turn, epoch }, raw.form.get())
+    }
+
+    /// Whether it was this page once and is not whole: a crash has cut it off, or it has rotted.
+    pub fn was(&self, kind: Kind, owner: &Owner, number: u64) -> bool {
+        let (header, _) = self.says();
+        // Any of them may be what is not whole.
+        let alike = [header.kind == kind, header.owner == *owner, header.number == number];
+        !self.is_whole() && alike.into_iter().filter(|is_so| *is_so).count() >= 2
+    }
+
+    /// Whether it has its checksum.
+    pub fn is_whole(&self) -> bool {
+        self.0[SUM] == sum_of(&self.0).to_le_bytes()
+    }
+
+    fn header(&self, kind: Kind) -> Result<Header, Flaw> {
+        let (header, form) = self.says();
         if self.0.iter().all(|&byte| byte == 0) {
             return Err(Flaw::Blank);
         }
-        if raw.sum.get() != sum_of(&self.0) {
+        if !self.is_whole() {
             return Err(Flaw::Rotten);
         }
-        if raw.kind != kind.0 {
+        if header.kind != kind {
             return Err(Flaw::OtherKind);
         }
-        if raw.form.get() > FORM {
-            return Err(Flaw::Newer(raw.form.get()));
+        if form > FORM {
+            return Err(Flaw::Newer(form));
         }
-        let (number, turn, epoch) = (raw.number.get(), raw.turn.get(), raw.epoch.get());
-        Ok(Header { kind, owner: raw.owner, number, turn, epoch })
+        Ok(header)
     }
 }
 

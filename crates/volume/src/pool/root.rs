@@ -16,14 +16,15 @@ use std::collections::BTreeMap;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::inspect::uuid;
 use super::journal::{LayerNumber, Spot, Start};
 use super::map::Place;
 use super::owner::{Chunk, Chunks, LayerId};
 use super::page::{Flaw, Header, Kind, Owner, PAYLOAD_BYTES, Page};
 use super::shape::Shape;
 
-const HEAD: Kind = Kind(*b"VDrh");
-const BODY: Kind = Kind(*b"VDrb");
+pub(super) const HEAD: Kind = Kind(*b"VDrh");
+pub(super) const BODY: Kind = Kind(*b"VDrb");
 
 /// Longest name of an LU, in bytes.
 pub const LU_NAME_BYTES_MAX: usize = 64;
@@ -177,6 +178,11 @@ impl Site {
         let which = super::page::newest(checked)?;
         Head::decode(which, checked[which]?, heads[which].payload()).ok_or(Flaw::Rotten)
     }
+
+    /// Of two heads the one that was one and is not whole.
+    pub fn torn(&self, heads: [&Page; 2]) -> Option<usize> {
+        (0..2).find(|which| heads[*which].was(HEAD, &self.lu, *which as u64))
+    }
 }
 
 impl Root {
@@ -324,6 +330,31 @@ impl Head {
 
     pub fn about(&self) -> &About {
         &self.root.about
+    }
+
+    /// What a head says by itself, in words.
+    pub fn fields(header: Header, page: &Page) -> Vec<(&'static str, String)> {
+        let which = (header.number % 2) as usize;
+        let Some(head) = Self::decode(which, header, page.payload()) else { return Vec::new() };
+        let Root { about, start, top, beyond, .. } = head.root;
+        let base = about.base.map_or("nothing".to_owned(), |Base { lu, layer }| {
+            format!("layer {} of LU {}", uuid(layer), uuid(lu))
+        });
+        let Start { page, epoch, next, sealed } = start;
+        vec![
+            ("name", about.name),
+            ("size", about.size.to_string()),
+            ("block size", about.block_size.to_string()),
+            ("stands on", base),
+            ("journal from page", format!("{page} of epoch {epoch}")),
+            ("next serial", next.to_string()),
+            ("sealed before", sealed.to_string()),
+            ("pages of the body", head.pages.to_string()),
+            ("extents of the ring", head.ring.to_string()),
+            ("layers", head.layers.to_string()),
+            ("top layer", top.to_string()),
+            ("extents beyond", format!("{:?}", beyond.map(|places| places.len()))),
+        ]
     }
 
     /// Where the pages of its body are. `None`: it names fewer extents than they need.

@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::page::{Flaw, Header, Kind, Owner, Page};
 use super::shape::GRANTS_PER_PAGE;
 
-const KIND: Kind = Kind(*b"VDst");
+pub(super) const KIND: Kind = Kind(*b"VDst");
 
 /// A slab that belongs to an LU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

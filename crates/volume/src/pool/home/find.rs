@@ -48,6 +48,17 @@ impl Found {
     /// Opens it, with an epoch higher than any that its disks or the caller know of. Nobody else
     /// has it open.
     pub async fn open(self, known_epoch: u64) -> Result<Rc<Pool>, PoolError> {
+        let pool = self.unopened(known_epoch);
+        // What a process that was killed has written may be read here and yet be lost later.
+        pool.sync().await?;
+        pool.read_tables().await?;
+        pool.count_members();
+        pool.write_labels(&pool.members()).await?;
+        Ok(pool)
+    }
+
+    /// The same before anything of it was read or written.
+    pub(super) fn unopened(self, known_epoch: u64) -> Rc<Pool> {
         let Self { core, disks, newest } = self;
         let (mut all, mut tables) = (Vec::new(), Vec::new());
         for (backing, label, layout) in disks {
@@ -56,13 +67,7 @@ impl Found {
         }
         let epoch = newest.epoch.max(known_epoch) + 1;
         let what = (newest.pool, newest.pool_name, newest.shape);
-        let pool = Pool::new(&core, what, Shared::new(all), tables, epoch);
-        // What a process that was killed has written may be read here and yet be lost later.
-        pool.sync().await?;
-        pool.read_tables().await?;
-        pool.count_members();
-        pool.write_labels(&pool.members()).await?;
-        Ok(pool)
+        Pool::new(&core, what, Shared::new(all), tables, epoch)
     }
 }
 
@@ -116,17 +121,23 @@ impl Pool {
 
 /// The label of a disk: the newer of those at its two ends.
 async fn read_label(core: &Core, backing: &Arc<dyn Backing>) -> Result<Label, PoolError> {
-    let device = backing.device(core);
-    let of = |error| PoolError::Disk { disk: backing.name().to_owned(), error };
-    let size = device.geometry().size;
-    let last = (size / PAGE_BYTES as u64).saturating_sub(1) * PAGE_BYTES as u64;
-    let mut found: Vec<Result<Label, Unlabelled>> = Vec::new();
-    for (end, at) in [(End::Front, 0), (End::Back, last)] {
-        let page = read_page(&*device, at).await.map_err(of)?;
-        found.push(Label::decode(&page, end));
-    }
+    let found = read_ends(core, backing).await?;
     let newest = found.iter().flatten().max_by_key(|label| label.epoch).cloned();
     let why = || found.iter().find_map(|label| label.clone().err());
     let why = || why().unwrap_or(Unlabelled::Flaw(Flaw::Blank));
     newest.ok_or_else(|| PoolError::Unlabelled { disk: backing.name().to_owned(), error: why() })
+}
+
+/// What stands where the two labels of a disk are, the one at its front first.
+pub async fn read_ends(
+    core: &Core,
+    backing: &Arc<dyn Backing>,
+) -> Result<[Result<Label, Unlabelled>; 2], PoolError> {
+    let device = backing.device(core);
+    let of = |error| PoolError::Disk { disk: backing.name().to_owned(), error };
+    let size = device.geometry().size;
+    let last = (size / PAGE_BYTES as u64).saturating_sub(1) * PAGE_BYTES as u64;
+    let front = read_page(&*device, 0).await.map_err(of)?;
+    let back = read_page(&*device, last).await.map_err(of)?;
+    Ok([Label::decode(&front, End::Front), Label::decode(&back, End::Back)])
 }

@@ -43,7 +43,7 @@ pub use replay::{Accepted, Behind, Replay, Replayed};
 use super::page::{Header, Kind, Owner, Page};
 use record::Filling;
 
-const KIND: Kind = Kind(*b"VDjl");
+pub(super) const KIND: Kind = Kind(*b"VDjl");
 
 /// The first record of an LU.
 const FIRST: Serial = 1;
@@ -144,6 +144,12 @@ pub enum Lack {
     Sync,
     /// [`Journal::want_mark`].
     Mark,
+}
+
+/// What a page says, whose ever it is: the serial of the first record, the mark, the records.
+pub fn said(page: &Page) -> Option<(Serial, Serial, Vec<Record>)> {
+    let record::Carried { first, mark, records } = record::carried(page.payload())?;
+    Some((first, mark, records))
 }
 
 impl Journal {

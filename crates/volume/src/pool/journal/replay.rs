@@ -109,6 +109,11 @@ impl Replay {
         }
     }
 
+    /// Whether the page behind the end was one of this journal and is not whole.
+    pub fn is_torn(&self, page: &Page) -> bool {
+        page.was(KIND, &self.owner, self.next_page)
+    }
+
     /// There is no more.
     pub fn end(self) -> Replayed {
         let Self { epoch, next_page, next, mark, pages, records, .. } = self;
@@ -117,6 +122,10 @@ impl Replay {
 }
 
 impl Replayed {
+    pub fn records(&self) -> usize {
+        self.records.len()
+    }
+
     /// Places whose data must be looked at: of records that are not sealed, each block with the
     /// sum that it should have.
     pub fn doubtful(&self) -> impl Iterator<Item = Spot> + '_ {

@@ -24,7 +24,7 @@ mod resize;
 mod service;
 mod snapshots;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod work;
 
 use std::rc::Rc;
@@ -43,6 +43,7 @@ use service::Service;
 use snapshots::Readers;
 
 pub use counts::Counts;
+pub(super) use open::{Left, Whence, read_heads, read_left, read_root};
 pub use open::{LuError, NewLu, Seat};
 pub use resize::Unresized;
 pub use service::{Folded, LayerAbout};

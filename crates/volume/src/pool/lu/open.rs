@@ -11,7 +11,7 @@ use rt::{Core, Placed};
 
 use super::super::disks::{Disks, Shared};
 use super::super::home::{Granted, Pool, PoolError, Tenure};
-use super::super::journal::Spot;
+use super::super::journal::{RING_PAGES_MIN, Spot};
 use super::super::map::Place;
 use super::super::owner::{LOOK_BEHIND_PAGES, LayerId, Opening, Owner, Unopened};
 use super::super::page::{Flaw, Page};
@@ -145,7 +145,8 @@ impl Lu {
             // The pool has synced what owners before it have left, and nobody what this one has.
             disks.sync().await?;
         }
-        let owner = read_owner(&disks, &site, tenure.epoch, &slabs).await?;
+        let whence = Whence { site, epoch: tenure.epoch, slabs: &slabs };
+        let Left { owner, .. } = read_left(&disks, whence, Err).await?;
         let About { size, block_size, base: wanted, .. } = *owner.about();
         if let Some(wanted) = wanted.filter(|it| base.as_ref().map(|base| base.is()) != Some(*it)) {
             return Err(LuError::Base(wanted));
@@ -193,22 +194,43 @@ async fn write_root(disks: &Disks, site: &Site, root: &Root, epoch: u64) -> Resu
     disks.sync().await
 }
 
-/// Reads what the owner before has left. Everything was synced since it ended.
-async fn read_owner(
+/// Where everything of an LU is to be found.
+pub struct Whence<'a> {
+    pub site: Site,
+    /// Higher than that of any owner before.
+    pub epoch: u64,
+    pub slabs: &'a [u32],
+}
+
+/// What an owner before has left, and what it took to find that.
+pub struct Left {
+    pub owner: Owner,
+    pub map_pages: usize,
+    pub records: usize,
+    /// A page of the journal that ends it and is not whole.
+    pub torn: Option<u64>,
+}
+
+/// Reads what the owner before has left. Everything was synced since it ended. `flawed` hears of
+/// what is wrong, and may go on without it: then what is given is only fit to be looked at.
+pub async fn read_left(
     disks: &Disks,
-    site: &Site,
-    epoch: u64,
-    slabs: &[u32],
-) -> Result<Owner, LuError> {
-    let head = read_head(disks, site).await?;
-    let body = head.body(site).ok_or(LuError::Root(Flaw::Rotten))?;
-    let root = head.root(site, &read_all(disks, body).await?).map_err(LuError::Root)?;
-    let mut opening = Opening::new(*site, epoch, root);
+    whence: Whence<'_>,
+    mut flawed: impl FnMut(Unopened) -> Result<(), Unopened>,
+) -> Result<Left, LuError> {
+    let Whence { site, epoch, slabs } = whence;
+    let root = read_root(disks, &site).await?;
+    let mut opening = Opening::new(site, epoch, root);
     let pages = opening.pages();
-    let take = |id, page| opening.load(id, &page).map_err(LuError::from);
+    let map_pages = pages.len();
+    let take = |id, page| match opening.load(id, &page) {
+        Err(why) => flawed(why).map_err(LuError::from),
+        Ok(()) => Ok(()),
+    };
     disks.read_pages(pages, take).await?;
-    replay(disks, &mut opening).await?;
+    let torn = replay(disks, &mut opening, &mut flawed).await?;
     let read = opening.read();
+    let records = read.records();
     let mut sums: HashMap<Spot, u32> = HashMap::new();
     let doubtful = read.doubtful();
     let take = |at, page: Page| {
@@ -216,11 +238,16 @@ async fn read_owner(
         Ok::<_, Error>(())
     };
     disks.read_pages(doubtful.into_iter().map(|at| (at, at)), take).await?;
-    Ok(read.open(slabs, |at| sums[&at])?)
+    let owner = read.open(slabs, |at| sums[&at], flawed)?;
+    Ok(Left { owner, map_pages, records, torn })
 }
 
 /// Replays the journal, and looks at what is behind its end.
-async fn replay(disks: &Disks, opening: &mut Opening) -> Result<(), LuError> {
+async fn replay(
+    disks: &Disks,
+    opening: &mut Opening,
+    flawed: &mut impl FnMut(Unopened) -> Result<(), Unopened>,
+) -> Result<Option<u64>, LuError> {
     let mut ahead = AHEAD_PAGES_MIN;
     loop {
         let spots: Vec<Spot> = (0..ahead).map(|pages| opening.behind(pages)).collect();
@@ -228,10 +255,10 @@ async fn replay(disks: &Disks, opening: &mut Opening) -> Result<(), LuError> {
         let taken = pages.iter().take_while(|page| opening.replay(page)).count();
         let rest = &pages[taken..];
         if rest.len() as u64 >= LOOK_BEHIND_PAGES {
-            for (behind, page) in (0..LOOK_BEHIND_PAGES).zip(rest) {
-                opening.check_behind(behind, page)?;
-            }
-            return Ok(());
+            let mut behind = (0..LOOK_BEHIND_PAGES).zip(rest);
+            let found = behind.try_for_each(|(behind, page)| opening.check_behind(behind, page));
+            found.or_else(flawed)?;
+            return Ok(opening.torn(&rest[0]));
         }
         ahead = AHEAD_PAGES_MAX;
     }
@@ -247,7 +274,22 @@ async fn read_all(disks: &Disks, all: Vec<Spot>) -> Result<Vec<Page>, Error> {
     Ok(pages)
 }
 
+/// What the root says that counts.
+pub async fn read_root(disks: &Disks, site: &Site) -> Result<Root, LuError> {
+    let head = read_head(disks, site).await?;
+    let body = head.body(site).ok_or(LuError::Root(Flaw::Rotten))?;
+    let root = head.root(site, &read_all(disks, body).await?).map_err(LuError::Root)?;
+    // Under good checksums: somebody else's idea of this form.
+    let is_sound = root.ring_pages(site) >= RING_PAGES_MIN;
+    is_sound.then_some(root).ok_or(LuError::Root(Flaw::Rotten))
+}
+
 async fn read_head(disks: &Disks, site: &Site) -> Result<Head, LuError> {
-    let heads = read_all(disks, site.heads().to_vec()).await?;
+    let heads = read_heads(disks, site).await?;
     site.newest([&heads[0], &heads[1]]).map_err(LuError::Root)
+}
+
+/// What stands where the two heads are.
+pub async fn read_heads(disks: &Disks, site: &Site) -> Result<Vec<Page>, Error> {
+    read_all(disks, site.heads().to_vec()).await
 }

@@ -3,7 +3,7 @@
 
 mod cost;
 mod crashes;
-mod families;
+pub(in crate::pool) mod families;
 mod members;
 mod resizes;
 
@@ -92,7 +92,7 @@ pub(super) async fn backing(core: &Core, path: &Path, direct: bool) -> Arc<dyn B
     Arc::new(OnFile { handle, name, size })
 }
 
-pub(super) fn new_pool() -> NewPool {
+pub(in crate::pool) fn new_pool() -> NewPool {
     let shape = Shape::new(4 << 20, 64 << 10).unwrap();
     NewPool { id: POOL, name: "pool".to_owned(), shape }
 }

@@ -44,8 +44,8 @@ pub struct Read {
 /// Why an LU cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unopened {
-    #[error("a page of its map cannot be read: {0}")]
-    Map(#[from] Flaw),
+    #[error("page {} of the map of its layer {} cannot be read: {flaw}", .id.1, .id.0)]
+    Map { id: PageId, flaw: Flaw },
     #[error("its map names slab {}, extent {}, twice or without having it", .0.slab, .0.extent)]
     Place(Place),
     #[error("its journal is full; it has to be made longer")]
@@ -54,6 +54,8 @@ pub enum Unopened {
     Rotten(u64),
     #[error("its root is older than its journal: the newest root cannot be read")]
     Outdated,
+    #[error("its journal is of a later time than the labels of its pool: a disk is an old copy")]
+    Epoch,
 }
 
 impl Opening {
@@ -78,7 +80,8 @@ impl Opening {
     }
 
     pub fn load(&mut self, id: PageId, page: &Page) -> Result<(), Unopened> {
-        Ok(self.layers.load(id, page, self.root.turn)?)
+        let loaded = self.layers.load(id, page, self.root.turn);
+        loaded.map_err(|flaw| Unopened::Map { id, flaw })
     }
 
     /// Where the page of the journal is that is to be read next, until [`Opening::replay`] says
@@ -107,6 +110,12 @@ impl Opening {
         }
     }
 
+    /// The number of the page behind the end of the journal, if that looks like one of it that a
+    /// crash has cut off, or that has rotted: nobody can tell.
+    pub fn torn(&self, page: &Page) -> Option<u64> {
+        self.replay.is_torn(page).then(|| self.replay.wants())
+    }
+
     pub fn read(self) -> Read {
         let Self { site, epoch, root, layers, replay } = self;
         Read { site, epoch, root, layers, replayed: replay.end() }
@@ -119,9 +128,23 @@ impl Read {
         self.replayed.doubtful().collect()
     }
 
-    /// The LU, with these slabs. `sum_of` gives the sum of a doubtful block's data.
-    pub fn open(self, slabs: &[u32], sum_of: impl Fn(Spot) -> u32) -> Result<Owner, Unopened> {
+    /// Records of the journal that were found.
+    pub fn records(&self) -> usize {
+        self.replayed.records()
+    }
+
+    /// The LU, with these slabs. `sum_of` gives the sum of a doubtful block's data. Who only wants
+    /// to look may go on where an extent is named twice.
+    pub fn open(
+        self,
+        slabs: &[u32],
+        sum_of: impl Fn(Spot) -> u32,
+        contradicts: impl FnMut(Unopened) -> Result<(), Unopened>,
+    ) -> Result<Owner, Unopened> {
         let Self { site, epoch, root, mut layers, replayed } = self;
+        if epoch <= replayed.epoch {
+            return Err(Unopened::Epoch);
+        }
         let (accepted, refused) = replayed.settle(sum_of);
         let ring = root.ring_pages(&site);
         let journal = Journal::resume((site.lu, epoch, ring), &replayed, &refused)?;
@@ -135,7 +158,7 @@ impl Read {
         freed.extend(doubtful.into_iter().map(|place| (last, place)));
         let own = [&root.ring[..], &root.beyond[0], &root.beyond[1], &[site.place()]].concat();
         let places = [layers.places(), own].concat();
-        let space = space(site.shape, slabs, places, freed)?;
+        let space = space(site.shape, slabs, (places, freed), contradicts)?;
         let root = Root { layers: Vec::new(), ..root };
         let rooted = Rooted { root, described: Vec::new(), describing: Vec::new() };
         Ok(Owner {
@@ -221,13 +244,15 @@ fn take_over(
 fn space(
     shape: super::super::shape::Shape,
     slabs: &[u32],
-    used: Vec<Place>,
-    freed: Vec<(Serial, Place)>,
+    (used, freed): (Vec<Place>, Vec<(Serial, Place)>),
+    mut contradicts: impl FnMut(Unopened) -> Result<(), Unopened>,
 ) -> Result<Space, Unopened> {
     let mut space = Space::new(shape);
     slabs.iter().for_each(|slab| space.grant(*slab));
-    if let Some(place) = used.into_iter().find(|place| !space.claim(*place)) {
-        return Err(Unopened::Place(place));
+    for place in used {
+        if !space.claim(place) {
+            contradicts(Unopened::Place(place))?;
+        }
     }
     for (serial, place) in freed {
         // One that is used again is not free at all.

@@ -748,10 +748,11 @@ fn open(disk: &mut Disk, epoch: u64, slabs: &[u32]) -> Result<Owner, Unopened> {
 
 fn open_held(held: &Held, epoch: u64, slabs: &[u32]) -> Result<Owner, Unopened> {
     let heads = site().heads().map(|spot| held.page(spot));
-    let head = site().newest([&heads[0], &heads[1]])?;
+    let of_root = |flaw| Unopened::Map { id: (0, 0), flaw };
+    let head = site().newest([&heads[0], &heads[1]]).map_err(of_root)?;
     let body = head.body(&site()).ok_or(Unopened::Outdated)?;
     let body: Vec<Page> = body.into_iter().map(|spot| held.page(spot)).collect();
-    let mut opening = Opening::new(site(), epoch, head.root(&site(), &body)?);
+    let mut opening = Opening::new(site(), epoch, head.root(&site(), &body).map_err(of_root)?);
     for (id, at) in opening.pages() {
         opening.load(id, &held.page(at))?;
     }
@@ -760,7 +761,7 @@ fn open_held(held: &Held, epoch: u64, slabs: &[u32]) -> Result<Owner, Unopened> 
         opening.check_behind(pages, &held.page(opening.behind(pages)))?;
     }
     let sum = |spot: Spot| held.0.get(&spot).map_or(0, Cell::sum);
-    opening.read().open(slabs, sum)
+    opening.read().open(slabs, sum, Err)
 }
 
 fn run(seed: u64, steps: usize) -> (World, usize) {

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 
 use rt::sim::{Fault, Harm, On, Random};
 
+use super::super::super::check::check;
 use super::*;
 
 const SECTOR: u64 = 512;
@@ -471,7 +472,10 @@ async fn disks(core: &Core) -> Vec<Arc<dyn Backing>> {
 
 /// A process that opens the pool, looks at every sector, and then uses the LU until it is killed.
 async fn live(core: Core, other: Remote, model: Shared, power: bool, seed: u64) {
-    let pool = Pool::open(&core, disks(&core).await).await.unwrap();
+    let disks = disks(&core).await;
+    let report = check(&core, disks.clone(), |_| ()).await;
+    assert!(!report.is_damaged(), "{report:?}");
+    let pool = Pool::open(&core, disks).await.unwrap();
     let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
     look(&core, &lu, &model, power).await;
     start_users(&core, &lu, &model, seed);
@@ -612,7 +616,7 @@ fn crash(world: &World, host: &Host, disks: &[Disk], power: bool) {
 #[test]
 fn what_is_answered_survives() {
     let mut tally = Tally::default();
-    for seed in 0..4 * super::super::super::crash::loops() {
+    for seed in 0..12 * super::super::super::crash::loops() {
         world(seed, 12, &mut tally);
     }
     println!("{tally:?}");

@@ -6,32 +6,34 @@ use std::collections::BTreeMap;
 use block::Buffer;
 use rt::sim::Random;
 
+use super::super::super::check::check;
 use super::*;
 
 const LU_BYTES: u64 = 64 << 20;
 /// Blocks that are used: of one extent, of the next, of another page of the map.
-const BLOCKS: [u64; 12] = [0, 1, 2, 3, 16, 17, 30, 31, 5_400, 5_401, 5_402, 12_000];
+pub(in crate::pool) const BLOCKS: [u64; 12] =
+    [0, 1, 2, 3, 16, 17, 30, 31, 5_400, 5_401, 5_402, 12_000];
 const LUS_MAX: usize = 5;
 const SNAPSHOTS_MAX: usize = 4;
 const PATH: &str = "/dev/disk";
 
-type Content = BTreeMap<u64, u64>;
+pub(in crate::pool) type Content = BTreeMap<u64, u64>;
 
-struct Member {
-    id: [u8; 16],
-    lu: Arc<Lu>,
+pub(in crate::pool) struct Member {
+    pub id: [u8; 16],
+    pub lu: Arc<Lu>,
     device: Rc<dyn Device>,
-    content: Content,
-    snapshots: Vec<(LayerId, Content)>,
+    pub content: Content,
+    pub snapshots: Vec<(LayerId, Content)>,
     /// Whose snapshot it is a clone of.
-    base: Option<([u8; 16], LayerId)>,
+    pub base: Option<([u8; 16], LayerId)>,
 }
 
-struct Family {
+pub(in crate::pool) struct Family {
     core: Core,
-    pool: Rc<Pool>,
+    pub pool: Rc<Pool>,
     random: Random,
-    members: Vec<Member>,
+    pub members: Vec<Member>,
     names: u64,
     folded: usize,
     busy: usize,
@@ -50,18 +52,31 @@ fn block_of(block: u64, value: u64) -> Buffer {
 async fn read(device: &Rc<dyn Device>) -> Content {
     let mut content = Content::new();
     for block in BLOCKS {
-        let buffer = Buffer::from_bytes(&[0xee; BLOCK_BYTES as usize]);
-        device.io(&Request::read(block * BLOCK_BYTES, buffer.sgl())).await.unwrap();
-        let bytes = buffer.to_vec();
-        let word = u64::from_le_bytes(bytes[..8].try_into().unwrap());
-        assert!(bytes.chunks(8).all(|it| it == word.to_le_bytes()), "block {block} is not whole");
-        assert!(word == 0 || word & 0xf_ffff == block, "block {block} holds {word:x}");
-        content.insert(block, word >> 20);
+        content.insert(block, read_block(device, block).await.unwrap());
     }
     content
 }
 
+/// What was written there.
+pub(in crate::pool) async fn read_block(device: &Rc<dyn Device>, block: u64) -> Result<u64, Error> {
+    let buffer = Buffer::from_bytes(&[0xee; BLOCK_BYTES as usize]);
+    device.io(&Request::read(block * BLOCK_BYTES, buffer.sgl())).await?;
+    let bytes = buffer.to_vec();
+    let word = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+    assert!(bytes.chunks(8).all(|it| it == word.to_le_bytes()), "block {block} is not whole");
+    assert!(word == 0 || word & 0xf_ffff == block, "block {block} holds {word:x}");
+    Ok(word >> 20)
+}
+
 impl Family {
+    /// With one LU in it.
+    pub async fn begin(core: &Core, pool: Rc<Pool>, seed: u64) -> Self {
+        let (core, random, members) = (core.clone(), Random::new(seed), Vec::new());
+        let mut family = Self { core, pool, random, members, names: 1, folded: 0, busy: 0 };
+        family.make(None).await;
+        family
+    }
+
     fn name(&mut self) -> [u8; 16] {
         self.names += 1;
         let mut name = [9; 16];
@@ -119,6 +134,11 @@ impl Family {
         let request = Request::plain(Op::Discard, block * BLOCK_BYTES, count * BLOCK_BYTES);
         member.device.io(&request).await.unwrap();
         member.content.range_mut(block..block + count).for_each(|(_, value)| *value = 0);
+    }
+
+    async fn flush(&mut self) {
+        let at = self.any();
+        self.members[at].device.io(&Request::flush()).await.unwrap();
     }
 
     async fn snapshot(&mut self) {
@@ -189,12 +209,17 @@ impl Family {
         }
     }
 
-    /// Everything is closed, power fails, everything is opened again.
-    async fn reopen(&mut self, disk: &Disk) {
+    /// Closes every LU, those that stand on others first.
+    pub async fn close(&self) {
         for Member { device, lu, .. } in self.members.iter().rev() {
             device.io(&Request::flush()).await.unwrap();
             lu.close().await;
         }
+    }
+
+    /// Everything is closed, power fails, everything is opened again.
+    async fn reopen(&mut self, disk: &Disk) {
+        self.close().await;
         let members = std::mem::take(&mut self.members);
         let known: Vec<_> =
             members.into_iter().map(|it| ((it.id, it.base), (it.content, it.snapshots))).collect();
@@ -202,6 +227,8 @@ impl Family {
         self.pool.close().await.unwrap();
         disk.lose_power();
         let disks = vec![backing(&self.core, Path::new(PATH), true).await];
+        let report = check(&self.core, disks.clone(), |_| ()).await;
+        assert!(!report.is_damaged(), "{report:?}");
         self.pool = Pool::open(&self.core, disks).await.unwrap();
         for (who, what) in known {
             let about = self.pool.describe_lu(who.0).await.unwrap();
@@ -229,13 +256,21 @@ impl Family {
 
     async fn step(&mut self, disk: &Disk) {
         match self.random.below(40) {
+            33 => self.reopen(disk).await,
+            _ => self.work().await,
+        }
+    }
+
+    /// Something that anybody may do.
+    pub async fn work(&mut self) {
+        match self.random.below(39) {
             0..14 => self.write().await,
             14..20 => self.discard().await,
             20..24 => self.snapshot().await,
             24 => self.clone_one().await,
             25..27 => self.roll_back().await,
             27..33 => self.delete().await,
-            33 => self.reopen(disk).await,
+            33..36 => self.flush().await,
             _ => self.check().await,
         }
     }
@@ -251,9 +286,7 @@ fn whatever_is_done_to_one_of_a_family_is_not_seen_by_the_others() {
         let done = world.block_on(&host.core(), |core| async move {
             let disks = vec![(backing(&core, Path::new(PATH), true).await, [9; 16])];
             let pool = Pool::format(&core, new_pool(), disks).await.unwrap();
-            let (random, members) = (Random::new(seed), Vec::new());
-            let mut family = Family { core, pool, random, members, names: 1, folded: 0, busy: 0 };
-            family.make(None).await;
+            let mut family = Family::begin(&core, pool, seed).await;
             for _ in 0..400 {
                 family.step(&disk).await;
             }
