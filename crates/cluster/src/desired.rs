@@ -25,6 +25,8 @@ pub struct DeviceSpec {
     pub removable: bool,
     pub shareable: bool,
     pub backing: Backing,
+    /// It has the space of its pool at once that it can ever need.
+    pub thick: bool,
     /// The pool that it is in.
     pub pool: Option<Uuid>,
     /// The layers of its pool that are snapshots of it, with their names.
@@ -148,6 +150,7 @@ impl DeviceSpec {
             removable: lu.removable,
             shareable: lu.shareable,
             backing: lu.backing.clone(),
+            thick: lu.thick,
             pool: config.pool_of(lu).map(|pool| pool.uuid),
             snapshots: (lu.snapshots.iter())
                 .map(|snapshot| (snapshot.uuid, snapshot.name.to_string()))

@@ -36,21 +36,54 @@ pub struct LuImport {
     /// The pool that it is cut from; a file of the data directory when absent.
     #[serde(default)]
     pub pool: Option<PoolName>,
+    /// Grant it all of its space at once.
+    #[serde(default)]
+    pub thick: bool,
 }
 
 impl LuImport {
     /// This LU, to be made of an image instead of empty.
     pub fn of(create: LuCreate, path: String, size: Option<Size>) -> LuImport {
         let LuCreate {
-            name, block_size, serial, shareable, cache, removable, limits, pool, ..
+            name,
+            block_size,
+            serial,
+            shareable,
+            cache,
+            removable,
+            limits,
+            pool,
+            thick,
+            ..
         } = create;
-        LuImport { name, path, size, block_size, serial, shareable, cache, removable, limits, pool }
+        LuImport {
+            name,
+            path,
+            size,
+            block_size,
+            serial,
+            shareable,
+            cache,
+            removable,
+            limits,
+            pool,
+            thick,
+        }
     }
 
     /// The LU that is made, now that its size is known.
     pub fn create(self, size: Size) -> LuCreate {
         let LuImport {
-            name, block_size, serial, shareable, cache, removable, limits, pool, ..
+            name,
+            block_size,
+            serial,
+            shareable,
+            cache,
+            removable,
+            limits,
+            pool,
+            thick,
+            ..
         } = self;
         LuCreate {
             name,
@@ -63,6 +96,7 @@ impl LuImport {
             limits,
             backing: None,
             pool,
+            thick,
         }
     }
 }

@@ -44,6 +44,9 @@ pub struct Lu {
     #[serde(default, skip_serializing_if = "Limits::is_none")]
     pub limits: Limits,
     pub backing: Backing,
+    /// It has the space of its pool at once that it can ever need.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub thick: bool,
     /// Frozen states of it, in the order in which they were taken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub snapshots: Vec<Snapshot>,
@@ -216,6 +219,9 @@ pub struct LuCreate {
     /// The pool that it is cut from.
     #[serde(default)]
     pub pool: Option<PoolName>,
+    /// Grant it all of its space at once.
+    #[serde(default)]
+    pub thick: bool,
 }
 
 impl LuCreate {
@@ -306,6 +312,9 @@ impl Lu {
                 Size(max)
             ));
         }
+        if self.thick && self.backing.pool().is_none() {
+            return usage(format!("LU '{name}' is in no pool; only an LU in a pool can be thick"));
+        }
         if let Err(why) = check_serial(&self.serial) {
             return usage(format!("the serial of LU '{name}' {why}"));
         }
@@ -360,6 +369,7 @@ mod tests {
             read_only: false,
             limits: Limits::default(),
             backing: Backing::File,
+            thick: false,
             snapshots: Vec::new(),
             origin: None,
         }

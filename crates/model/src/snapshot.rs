@@ -98,6 +98,9 @@ pub struct CloneCreate {
     pub shareable: bool,
     #[serde(default)]
     pub limits: Limits,
+    /// Grant it all of its space at once.
+    #[serde(default)]
+    pub thick: bool,
 }
 
 /// A snapshot with what it holds.

@@ -254,6 +254,9 @@ pub struct LuCreate {
     /// Cut it from this pool
     #[arg(long, conflicts_with = "backing")]
     pub pool: Option<PoolName>,
+    /// Grant it all of its space at once, so that no write ever fails for want of some
+    #[arg(long, conflicts_with = "backing")]
+    pub thick: bool,
     /// Where the blocks are, without a pool [default: file]
     #[arg(long, value_enum)]
     pub backing: Option<BackingKind>,
@@ -388,6 +391,9 @@ pub struct CloneCreate {
     /// May be mapped to several clients at once
     #[arg(long)]
     pub shareable: bool,
+    /// Grant it all of its space at once
+    #[arg(long)]
+    pub thick: bool,
     #[command(flatten)]
     pub limits: LimitArgs,
 }

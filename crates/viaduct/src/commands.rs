@@ -124,7 +124,7 @@ fn lu(node: &Client, command: args::Lu, format: Format) -> Done {
 }
 
 fn lu_create(node: &Client, arguments: args::LuCreate, format: Format) -> Done {
-    let args::LuCreate { name, size, from, look, limits, pool, backing } = arguments;
+    let args::LuCreate { name, size, from, look, limits, pool, thick, backing } = arguments;
     let args::Look { block_size, serial, shareable, removable, cache } = look;
     let request = LuCreate {
         name,
@@ -137,6 +137,7 @@ fn lu_create(node: &Client, arguments: args::LuCreate, format: Format) -> Done {
         limits: limits.limits(),
         backing: backing.map(Into::into),
         pool,
+        thick,
     };
     let view: LuView = match (from, size) {
         (Some(path), size) => lu_import(node, &LuImport::of(request, absolute(&path)?, size))?,

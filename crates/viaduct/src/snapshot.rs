@@ -44,9 +44,9 @@ pub fn snapshot(node: &Client, command: args::Snapshot, format: Format) -> Done 
 }
 
 pub fn clone(node: &Client, arguments: args::CloneCreate, format: Format) -> Done {
-    let args::CloneCreate { snapshot, name, serial, shareable, limits } = arguments;
+    let args::CloneCreate { snapshot, name, serial, shareable, thick, limits } = arguments;
     let limits = limits.limits();
-    let request = CloneCreate { of: snapshot, name, serial, shareable, limits };
+    let request = CloneCreate { of: snapshot, name, serial, shareable, limits, thick };
     let view: LuView = node.post("/v1/clones", &request)?;
     show(format, &view, |view| {
         format!("LU {}: {}, a clone of {}\n", view.lu.name, rounded(view.lu.size), request.of)

@@ -35,7 +35,11 @@ pub fn lus(lus: &[LuView]) -> String {
         [
             view.lu.name.to_string(),
             view.lu.size.to_string(),
-            view.lu.backing.kind().to_owned(),
+            if view.lu.thick {
+                "pool, thick".to_owned()
+            } else {
+                view.lu.backing.kind().to_owned()
+            },
             view.state.to_string(),
             or_none(view.allocated.map(rounded)),
             joined(&view.mapped_to),
@@ -80,6 +84,7 @@ pub fn lu(view: &LuView) -> String {
         ("state", view.state.to_string()),
         ("mapped to", joined(&view.mapped_to)),
     ];
+    pairs.extend(lu.thick.then(|| ("thick", yes(true))));
     pairs.extend(lu.origin.as_ref().map(|origin| ("clone of", origin.to_string())));
     if !lu.snapshots.is_empty() {
         let names: Vec<_> = lu.snapshots.iter().map(|snapshot| &snapshot.name).collect();

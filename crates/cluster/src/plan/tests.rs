@@ -33,6 +33,7 @@ fn device(number: u8) -> DeviceSpec {
         backing: Backing::File,
         pool: None,
         snapshots: BTreeMap::new(),
+        thick: false,
         origin: None,
     }
 }

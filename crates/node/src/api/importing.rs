@@ -44,6 +44,11 @@ pub async fn lu_import(
 ) -> Result<Response, Refusal> {
     must_be_absolute(&request.path)?;
     request.limits.validate()?;
+    if request.thick && request.pool.is_none() {
+        return Err(ApiError::usage("only an LU in a pool can be thick")
+            .then("name the pool")
+            .into());
+    }
     let pool = {
         let config = &api.published().config;
         lu_name_is_free(config, &request.name)?;
@@ -118,6 +123,7 @@ async fn begin(
         size: request.size,
         block_size: request.block_size,
         pool,
+        thick: request.thick,
         data: api.info.data.clone(),
     };
     // An import that nobody waits for any more has ended all the same.

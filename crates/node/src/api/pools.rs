@@ -5,7 +5,9 @@ use std::path::{Path as FilePath, PathBuf};
 use axum::Json;
 use axum::extract::{Path, State};
 use model::image::ImageUse;
-use model::{ApiError, PoolCreate, PoolName, PoolView};
+use model::{ApiError, Config, LuName, PoolCreate, PoolName, PoolView, Size};
+use volume::pool::lu::thick_bytes;
+use volume::pool::shape::Shape;
 
 use super::routes::{Answer, Body, Removed, named, removed};
 use super::{Api, must_be_absolute, on_thread};
@@ -74,6 +76,30 @@ fn look(api: &Api, paths: &[String]) -> Result<Vec<Found>, ApiError> {
         Ok(Found { view: view.ok_or_else(lost)?, probe })
     };
     probes.into_iter().map(found).collect()
+}
+
+/// Refuses a thick LU that is to be, if its pool has not what it needs.
+pub(super) async fn has_room(api: &Api, next: &Config, name: &LuName) -> Result<(), ApiError> {
+    let Some(lu) = next.lu(name) else { return Ok(()) };
+    let snapshot = api.snapshot().await?;
+    // Where nothing is known of the pool, it tells when it is there.
+    let pool = next.pool_of(lu).and_then(|pool| Some((pool, snapshot.pools.get(&pool.uuid)?)));
+    let Some((pool, status)) = pool else { return Ok(()) };
+    let shape = Shape::new(pool.slab_size.bytes(), pool.extent_size.bytes())
+        .map_err(|error| ApiError::failed(format!("pool '{}': {error}", pool.name)))?;
+    let free = status.disks.values().map(|(_, free)| free.bytes()).sum();
+    let wanted = thick_bytes(shape, lu.size.bytes());
+    if wanted <= free {
+        return Ok(());
+    }
+    let (wanted, free, missing) = (Size(wanted), Size(free), Size(wanted - free));
+    let message = format!(
+        "LU '{name}' needs {wanted} to be thick, and pool '{}' has {free}: {missing} are missing",
+        pool.name
+    );
+    Err(ApiError::conflict(message).then(
+        "choose a smaller size, remove LUs or snapshots of the pool, or make it without --thick",
+    ))
 }
 
 /// Removes a pool without LUs; its disks are free then. Refused while LUs are in it.

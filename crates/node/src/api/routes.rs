@@ -266,6 +266,10 @@ async fn changed_lu(api: &Api, changed: Changed) -> Answer<LuView> {
 #[utoipa::path(post, path = "/v1/lus", tag = "lu", request_body = LuCreate, responses(
     (status = 200, body = LuView), (status = "default", body = ApiError)))]
 pub async fn lu_create(State(api): State<Api>, Body(request): Body<LuCreate>) -> Answer<LuView> {
+    if request.thick {
+        let next = ops::lu_create(&api.published().config, &request, Uuid::nil())?;
+        pools::has_room(&api, &next, &request.name).await?;
+    }
     let changed = api.change(Change::LuCreate(request)).await?;
     changed_lu(&api, changed).await
 }
@@ -307,28 +311,35 @@ pub async fn lu_resize(
         _ => None,
     };
     let changed = match (&lu.backing, request.size) {
-        (Backing::Pool { .. }, Some(size)) if size < lu.size => {
+        (Backing::Pool { .. }, Some(size)) if size < lu.size || lu.thick => {
             ops::lu_resize(&published.config, &name, &request, None)?;
             let (api, uuid) = (api.clone(), lu.uuid);
             // A task of its own: who hangs up half-way must not leave one size here and another
             // there.
-            let shrunk = tokio::spawn(async move { shrink(&api, (name, uuid), size).await });
-            shrunk.await.unwrap_or_else(|_| Err(ApiError::failed("it was given up")))?
+            let resized = async move { resize_first(&api, (name, uuid), size).await };
+            tokio::spawn(resized)
+                .await
+                .unwrap_or_else(|_| Err(ApiError::failed("it was given up")))?
         }
         _ => api.change(Change::LuResize(name, request, probe)).await?,
     };
     changed_lu(&api, changed).await
 }
 
-/// In a pool an LU becomes smaller before that is wanted of it: only there it is known whether it
-/// may. If the node ends in between it gets the size again that it had.
-async fn shrink(api: &Api, (name, uuid): (LuName, Uuid), to: Size) -> Result<Changed, ApiError> {
+/// An LU that becomes smaller in its pool, or larger and is thick, does so before that is wanted of
+/// it: only there it is known whether it may. If the node ends in between it gets the size again
+/// that it had.
+async fn resize_first(
+    api: &Api,
+    (name, uuid): (LuName, Uuid),
+    to: Size,
+) -> Result<Changed, ApiError> {
     api.resize(uuid, to).await?;
     let request = LuResize { size: Some(to), shrink: false };
     let changed = api.change(Change::LuResize(name.clone(), request, None)).await;
     if changed.is_err() {
         let wanted = api.published().config.lu(&name).map(|lu| lu.size);
-        if let Some(size) = wanted.filter(|size| *size > to) {
+        if let Some(size) = wanted.filter(|size| *size != to) {
             api.resize(uuid, size).await?;
         }
     }

@@ -13,8 +13,8 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::Api;
 use super::routes::{Answer, Body, Parameters, Removed, lu_view, named, removed};
+use super::{Api, pools};
 use crate::control::{Change, SnapshotChange};
 use crate::engine::Report;
 use crate::state::ops::no_lu;
@@ -201,6 +201,10 @@ pub async fn clone_create(
 ) -> Answer<model::status::LuView> {
     request.limits.validate()?;
     let name = request.name.clone();
+    if request.thick {
+        let next = crate::state::snapshots::clone(&api.published().config, &request, Uuid::nil())?;
+        pools::has_room(&api, &next, &name).await?;
+    }
     api.change(Change::Snapshot(SnapshotChange::Clone(request))).await?;
     Ok(Json(lu_view(&api, &name).await?))
 }

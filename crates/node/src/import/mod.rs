@@ -47,6 +47,8 @@ pub struct Import {
     pub block_size: BlockSize,
     /// The pool that the LU shall be in.
     pub pool: Option<Uuid>,
+    /// Grant it all of its space at once.
+    pub thick: bool,
     /// The node's own: no image lies here.
     pub data: PathBuf,
 }

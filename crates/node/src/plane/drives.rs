@@ -296,6 +296,7 @@ fn as_device(drive: &DriveSpec) -> DeviceSpec {
         backing: Backing::Null,
         pool: None,
         snapshots: BTreeMap::new(),
+        thick: false,
         origin: None,
     }
 }

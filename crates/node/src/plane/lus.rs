@@ -134,6 +134,7 @@ pub(super) async fn import(
         backing: Backing::File,
         pool: None,
         snapshots: BTreeMap::new(),
+        thick: false,
         origin: None,
     };
     let file = path(&context.lus, import.uuid);

@@ -301,8 +301,9 @@ impl Plane {
         let image = Image::open(core, import, directory).await?;
         let (uuid, name, size) = (import.uuid, import.name.clone(), image.lu_size(import)?);
         let size = Size(size.bytes().next_multiple_of(POOL_BLOCK_BYTES));
-        let (block_size, snapshots, origin) = (import.block_size.bytes(), BTreeMap::new(), None);
-        let wanted = Wanted { pool, uuid, name, size, block_size, snapshots, origin };
+        let (block_size, thick) = (import.block_size.bytes(), import.thick);
+        let (snapshots, origin) = (BTreeMap::new(), None);
+        let wanted = Wanted { pool, uuid, name, size, block_size, thick, snapshots, origin };
         if self.0.pools.create_lu(wanted.clone()).await? == Made::WasThere {
             return Err(ApiError::failed(format!("LU {} is in its pool already", import.name)));
         }
@@ -686,9 +687,9 @@ fn adapter_status(notices: &Notices, info: Info) -> AdapterStatus {
 
 /// What an LU is to its pool.
 fn wanted(pool: Uuid, spec: &DeviceSpec) -> Wanted {
-    let DeviceSpec { uuid, name, size, block_size, snapshots, origin, .. } = spec.clone();
+    let DeviceSpec { uuid, name, size, block_size, thick, snapshots, origin, .. } = spec.clone();
     let block_size = block_size.bytes();
-    Wanted { pool, uuid, name, size, block_size, snapshots, origin }
+    Wanted { pool, uuid, name, size, block_size, thick, snapshots, origin }
 }
 
 fn not_open(uuid: Uuid) -> ApiError {

@@ -56,6 +56,7 @@ fn device(backing: Backing, size: u64) -> DeviceSpec {
         backing,
         pool: None,
         snapshots: BTreeMap::new(),
+        thick: false,
         origin: None,
     }
 }

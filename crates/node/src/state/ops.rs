@@ -52,6 +52,7 @@ pub fn lu_create(config: &Config, request: &LuCreate, uuid: Uuid) -> Result<Conf
         read_only: false,
         limits: request.limits,
         backing: request.place()?,
+        thick: request.thick,
         snapshots: Vec::new(),
         origin: None,
     };
@@ -109,6 +110,7 @@ pub fn lu_adopt(
         limits: request.limits,
         backing: Backing::Adopted { path: path.clone() },
         snapshots: Vec::new(),
+        thick: false,
         origin: None,
     };
     add_lu(config, lu)
@@ -536,6 +538,9 @@ fn check_change(old: &Lu, new: &Lu) -> Result<(), ApiError> {
     }
     if new.origin != old.origin {
         return differs("origin");
+    }
+    if new.thick != old.thick {
+        return differs("provisioning");
     }
     if new.size < old.size {
         let message = format!(

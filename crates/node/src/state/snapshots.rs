@@ -101,6 +101,7 @@ pub fn clone(config: &Config, request: &CloneCreate, uuid: Uuid) -> Result<Confi
         serial: request.serial.clone().unwrap_or_else(|| serial_of(uuid)),
         shareable: request.shareable,
         limits: request.limits,
+        thick: request.thick,
         snapshots: Vec::new(),
         origin: Some(request.of.clone()),
         ..lu.clone()
@@ -191,6 +192,7 @@ mod tests {
             serial,
             shareable: false,
             limits,
+            thick: false,
         }
     }
 

@@ -41,6 +41,8 @@ pub struct About {
     pub name: String,
     pub size: u64,
     pub block_size: u32,
+    /// It has the space at once that it can ever need.
+    pub thick: bool,
     /// What its lowest layer stands on, if it is a clone.
     pub base: Option<Base>,
 }
@@ -100,6 +102,11 @@ pub struct Head {
     layers: u16,
 }
 
+/// Bytes that a layer takes in a body, with a name of so many bytes, and so many pages and chunks.
+pub fn body_bytes(name: u64, pages: u64, chunks: u64) -> u64 {
+    LAYER_BYTES + name + chunks * CHUNK_BYTES + pages * size_of::<U16>() as u64
+}
+
 /// Whose root, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Site {
@@ -116,7 +123,8 @@ struct RawHead {
     start_next: U64,
     start_sealed: U64,
     start_epoch: U64,
-    block_size: U32,
+    block_size: U16,
+    flags: U16,
     pages: U32,
     ring: U32,
     layers: U16,
@@ -136,10 +144,17 @@ struct RawPlace {
     extent: U32,
 }
 
+/// The LU is thick. Others are not known here.
+const THICK: u16 = 1;
+
 /// Layers are counted from 1.
 const NO_LAYER: LayerNumber = 0;
 
 const PLACE_BYTES: usize = size_of::<RawPlace>();
+/// Of a layer without its name: ID, number, what it stands on, size, length of the name, chunks.
+const LAYER_BYTES: u64 = 16 + 4 + 4 + 8 + 2 + 4;
+/// Of a chunk without its pages: number, place, how many pages.
+const CHUNK_BYTES: u64 = 8 + PLACE_BYTES as u64 + 2;
 /// Extents that a head can name.
 const BEYOND_MAX: usize = (PAYLOAD_BYTES - size_of::<RawHead>()) / PLACE_BYTES;
 
@@ -259,7 +274,8 @@ impl Root {
             start_next: self.start.next.into(),
             start_sealed: self.start.sealed.into(),
             start_epoch: self.start.epoch.into(),
-            block_size: self.about.block_size.into(),
+            block_size: (self.about.block_size as u16).into(),
+            flags: (u16::from(self.about.thick) * THICK).into(),
             pages: pages.into(),
             ring: (self.ring.len() as u32).into(),
             layers: (self.layers.len() as u16).into(),
@@ -314,7 +330,12 @@ impl Head {
         }
         let base = Base { lu: raw.base_lu, layer: raw.base_layer };
         let base = (base.lu != [0; 16]).then_some(base);
-        let about = About { name, size: raw.size.get(), block_size: raw.block_size.get(), base };
+        let flags = raw.flags.get();
+        if flags & !THICK != 0 {
+            return None;
+        }
+        let (size, block_size) = (raw.size.get(), raw.block_size.get().into());
+        let about = About { name, size, block_size, thick: flags & THICK != 0, base };
         let start = Start {
             page: raw.start_page.get(),
             epoch: raw.start_epoch.get(),
@@ -474,6 +495,7 @@ mod tests {
                     name: "dïsk".to_owned(),
                     size: turn / 3,
                     block_size: 512,
+                    thick: turn % 3 == 0,
                     base: (turn % 2 == 0)
                         .then_some(Base { lu: [turn as u8 | 1; 16], layer: [3; 16] }),
                 },

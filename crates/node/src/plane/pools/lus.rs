@@ -19,6 +19,10 @@ use super::{OpenPool, Pools, ended, next};
 use crate::engine::Made;
 use crate::world::{Machine, World};
 
+/// What can be done for an LU that is thick.
+pub(super) const MAKE_ROOM: &str =
+    "remove LUs or snapshots of the pool; viaduct pool ls shows what is free";
+
 /// To what an LU can be resized is said in whole ones of these.
 const SHRINK_TO: u64 = 1 << 20;
 
@@ -38,6 +42,8 @@ pub(in crate::plane) struct Wanted {
     pub name: LuName,
     pub size: Size,
     pub block_size: u32,
+    /// When it is made; later its pool says so.
+    pub thick: bool,
     pub snapshots: BTreeMap<Uuid, String>,
     pub origin: Option<OriginSpec>,
 }
@@ -97,6 +103,10 @@ impl Store for PoolStore {
 fn unresized(name: &LuName, (is, to): (Size, Size), error: &Unresized) -> ApiError {
     let end = match error {
         Unresized::Written(end) => Size(end.next_multiple_of(SHRINK_TO)),
+        Unresized::Failed(error) if error.kind() == ErrorKind::NoSpace => {
+            return ApiError::conflict(format!("LU {name} cannot be resized to {to}: {error}"))
+                .then(MAKE_ROOM);
+        }
         Unresized::Failed(error) => {
             return ApiError::failed(format!("LU {name} cannot be resized to {to}: {error}"));
         }
@@ -143,6 +153,7 @@ impl Pools {
                 name: name.to_string(),
                 size: wanted.size.bytes(),
                 block_size: wanted.block_size,
+                thick: wanted.thick,
                 base: wanted.origin.map(|origin| Base {
                     lu: origin.device.into_bytes(),
                     layer: origin.snapshot.into_bytes(),
@@ -229,6 +240,7 @@ async fn tell_of_room(pool: &OpenPool) {
 fn lu_failed(spec: &model::Pool, name: &LuName, what: &str, error: LuError) -> ApiError {
     let next = match &error {
         LuError::Pool(error) => next(spec, error),
+        LuError::Short(_) => MAKE_ROOM.to_owned(),
         LuError::Unopened(_)
         | LuError::Root(_)
         | LuError::Disk(_)

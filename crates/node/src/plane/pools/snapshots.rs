@@ -16,7 +16,7 @@ use uuid::Uuid;
 use volume::pool::lu::{Folded, LayerAbout, View, snapshot_all};
 use volume::pool::owner::LayerId;
 
-use super::lus::PoolStore;
+use super::lus::{MAKE_ROOM, PoolStore};
 use super::{OpenPool, Pools, ended};
 use crate::world::{Machine, World};
 
@@ -163,6 +163,7 @@ impl PoolStore {
     fn failed(&self, what: &str, error: &Error) -> ApiError {
         let message = format!("snapshots of LU {} cannot {what}: {error}", self.name());
         match error.kind() {
+            ErrorKind::NoSpace => ApiError::conflict(message).then(MAKE_ROOM),
             ErrorKind::Busy => ApiError::not_now(message).then("run the command again"),
             _ => ApiError::failed(message).then("viaduct event ls shows what is wrong"),
         }

@@ -190,6 +190,7 @@ fn lu(mib: u64) -> DeviceSpec {
         backing: Backing::Pool { pool },
         pool: Some(POOL),
         snapshots: BTreeMap::new(),
+        thick: false,
         origin: None,
     }
 }
@@ -401,4 +402,23 @@ fn a_full_pool_is_told_and_has_room_again() {
     bench.close_lu(&disk).unwrap();
     bench.ask(|plane, done| plane.remove_backing(LU, Some(POOL), done)).unwrap();
     assert_eq!(bench.told(), [(Severity::Info, "pool 'fast' has 192MiB free again".to_owned())]);
+}
+
+#[test]
+fn a_thick_lu_that_does_not_fit_is_refused_in_words() {
+    let bench = Bench::new();
+    bench.make(&bench.pool(), true).unwrap();
+    bench.open(&bench.pool()).unwrap();
+    let thick = |mib| DeviceSpec { thick: true, ..lu(mib) };
+    let error = bench.create(&thick(1024)).unwrap_err();
+    assert!(error.message.contains("and the pool has 192MiB"), "{error}");
+    assert_eq!(bench.status(), (192, 192), "nothing is left of it");
+    assert_eq!(bench.create(&thick(100)), Ok(Made::New));
+    assert_eq!(bench.status(), (192, 88));
+    bench.open_lu(&thick(100)).unwrap();
+    bench.block(0, Some(1)).unwrap();
+    let error = bench.ask(|plane, done| plane.resize(LU, Size::mib(300), done)).unwrap_err();
+    assert!(error.message.contains("are missing"), "{error}");
+    let taken = bench.ask(|plane, done| plane.take_snapshots(&[LU], done));
+    assert_eq!(taken.map(|layers| layers.len()), Ok(1));
 }

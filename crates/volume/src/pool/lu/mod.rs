@@ -15,6 +15,7 @@
 //! | another size | `resize` |
 //! | snapshots, and the way back to one | `snapshots`, `service::layers` |
 //! | slabs that go to another disk | `service::moves` |
+//! | space for those that have all at once | `thick` |
 //! | what was done | `counts` |
 
 mod counts;
@@ -25,6 +26,7 @@ mod service;
 mod snapshots;
 #[cfg(test)]
 pub(super) mod tests;
+mod thick;
 mod work;
 
 use std::rc::Rc;
@@ -44,10 +46,11 @@ use snapshots::Readers;
 
 pub use counts::Counts;
 pub(super) use open::{Left, Whence, read_heads, read_left, read_root};
-pub use open::{LuError, NewLu, Seat};
+pub use open::{LuError, NewLu, Seat, thick_bytes};
 pub use resize::Unresized;
 pub use service::{Folded, LayerAbout};
 pub use snapshots::{View, snapshot_all};
+pub use thick::{Short, Ungranted};
 
 /// Longest exclusive step.
 const EXCLUSIVE_MAX: u32 = 1 << 20;

@@ -13,13 +13,14 @@ use super::super::disks::{Disks, Shared};
 use super::super::home::{Granted, Pool, PoolError, Tenure};
 use super::super::journal::{RING_PAGES_MIN, Spot};
 use super::super::map::Place;
-use super::super::owner::{LOOK_BEHIND_PAGES, LayerId, Opening, Owner, Unopened};
+use super::super::owner::{LOOK_BEHIND_PAGES, LayerId, Opening, Owner, Unopened, extents_of_new};
 use super::super::page::{Flaw, Page};
 use super::super::root::{About, Base, Head, Root, Site};
-use super::super::shape::BLOCK_BYTES;
+use super::super::shape::{BLOCK_BYTES, Shape};
 use super::Lu;
 use super::service::{Parts, Service};
 use super::snapshots::{Readers, View};
+use super::thick::{Short, Ungranted};
 
 /// The journal of an LU is one part in so many of its size.
 const RING_PARTS: u64 = 1 << 14;
@@ -53,6 +54,8 @@ pub enum LuError {
     Disk(Error),
     #[error("{0} bytes are not a multiple of 4096")]
     Size(u64),
+    #[error(transparent)]
+    Short(#[from] Short),
     #[error("it is a clone of a snapshot of LU {lu:02x?}, and is opened with that", lu = .0.lu)]
     Base(Base),
 }
@@ -90,16 +93,25 @@ impl Pool {
         let shape = self.shape();
         let tenure = self.tenure(id)?;
         let (extents, epoch) = (shape.extents_per_slab(), tenure.epoch);
-        let bytes = (about.size / RING_PARTS).clamp(RING_BYTES_MIN, RING_BYTES_MAX);
-        let ring = bytes.div_ceil(shape.extent_bytes());
+        let ring = ring_extents(shape, about.size);
         // The root has an extent too, and something shall be left for data.
-        let wanted = (ring + 2).div_ceil(extents);
-        let slabs = self.grant(id, wanted, true).await?;
-        if (slabs.len() as u64) < wanted {
-            drop(tenure);
-            self.revoke(id).await?;
-            return Err(PoolError::Full.into());
-        }
+        let wanted = match about.thick {
+            true => extents_of_new(shape, about.size, ring),
+            false => ring + 2,
+        };
+        let slabs = match self.grant_all(id, wanted.div_ceil(extents), true).await {
+            Ok(slabs) => slabs,
+            Err(error) => {
+                let is_thick = about.thick;
+                drop(tenure);
+                self.revoke(id).await?;
+                return Err(match error {
+                    Ungranted::Short(short) if is_thick => short.into(),
+                    Ungranted::Short(_) => PoolError::Full.into(),
+                    Ungranted::Pool(error) => error.into(),
+                });
+            }
+        };
         let places = slabs.iter().flat_map(|&slab| {
             (0..extents).map(move |extent| Place { slab, extent: extent as u32 })
         });
@@ -134,6 +146,18 @@ impl Pool {
         let site = Site { lu: id, shape: self.shape(), first_slab };
         Ok(read_head(&*self.disks()?, &site).await?.about().clone())
     }
+}
+
+/// Extents of the journal of an LU that is made with this size.
+fn ring_extents(shape: Shape, size: u64) -> u64 {
+    let bytes = (size / RING_PARTS).clamp(RING_BYTES_MIN, RING_BYTES_MAX);
+    bytes.div_ceil(shape.extent_bytes())
+}
+
+/// Bytes that an LU of this size is granted when it is made thick.
+pub fn thick_bytes(shape: Shape, size: u64) -> u64 {
+    let extents = extents_of_new(shape, size, ring_extents(shape, size));
+    extents.div_ceil(shape.extents_per_slab()) * shape.slab_bytes()
 }
 
 impl Lu {

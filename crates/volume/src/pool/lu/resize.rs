@@ -18,7 +18,7 @@ use block::{Error, ErrorKind};
 use rt::handles::{Span, Ticket, each};
 
 use super::super::map::{Run, resolve};
-use super::super::owner::LayerNumber;
+use super::super::owner::{LayerNumber, Room};
 use super::super::root::About;
 use super::super::shape::BLOCK_BYTES;
 use super::Lu;
@@ -48,6 +48,7 @@ impl Lu {
         }
         let old = self.size();
         if size >= old {
+            self.make_room(Room::Size(size)).await?;
             self.keep_size(size).await?;
             self.tell_size(size).await;
             return Ok(());

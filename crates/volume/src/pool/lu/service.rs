@@ -4,7 +4,7 @@
 mod layers;
 mod moves;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -216,7 +216,8 @@ impl Service {
 
     pub(super) async fn describe(self: Rc<Self>, about: About) -> Result<(), Error> {
         let ticket = self.ticket()?;
-        let about = About { base: self.about().base, ..about };
+        let About { base, thick, .. } = self.about();
+        let about = About { base, thick, ..about };
         self.tell(|owner| owner.describe(ticket, about));
         self.done(ticket).await
     }
@@ -231,6 +232,18 @@ impl Service {
 
     pub(super) fn core(&self) -> &Core {
         &self.core
+    }
+
+    pub(super) fn lu(&self) -> [u8; 16] {
+        self.lu
+    }
+
+    pub(super) fn pool(&self) -> &Placed<Pool> {
+        &self.pool
+    }
+
+    pub(super) fn owner(&self) -> Ref<'_, Owner> {
+        self.owner.borrow()
     }
 
     pub(super) fn form(&self) -> Form {
@@ -359,7 +372,7 @@ impl Service {
     }
 
     /// Tells the owner something, and does what it orders then.
-    fn tell(self: &Rc<Self>, f: impl FnOnce(&mut Owner) -> Vec<Order>) {
+    pub(super) fn tell(self: &Rc<Self>, f: impl FnOnce(&mut Owner) -> Vec<Order>) {
         let orders = f(&mut self.owner.borrow_mut());
         if self.failed.borrow().is_none() && self.stage.get() != Stage::Closed {
             orders.into_iter().for_each(|order| self.carry_out(order));

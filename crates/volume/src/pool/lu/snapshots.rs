@@ -10,7 +10,7 @@ use rt::Core;
 use rt::handles::{Ledger, Member, Span, Ticket, each};
 
 use super::super::map::MapPage;
-use super::super::owner::{LayerId, LayerNumber};
+use super::super::owner::{LayerId, LayerNumber, Room};
 use super::super::root::Base;
 use super::handle::Handle;
 use super::service::{Folded, LayerAbout, Viewed};
@@ -85,6 +85,15 @@ pub async fn snapshot_all(lus: &[(Arc<Lu>, LayerId)]) -> Result<Vec<LayerId>, Er
     let (mut alone, mut held): (Vec<Alone<'_>>, Vec<_>) = (Vec::new(), Vec::new());
     for index in &order {
         alone.push(lus[*index].0.alone()?);
+    }
+    // While others still write: it may take a while.
+    for (lu, _) in lus {
+        if let Err(error) = lu.make_room(Room::Layer).await {
+            for (lu, _) in lus {
+                lu.unmake_room().await?;
+            }
+            return Err(error);
+        }
     }
     for index in order {
         held.push(lus[index].0.hold().await);

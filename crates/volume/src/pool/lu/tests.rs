@@ -6,6 +6,7 @@ mod crashes;
 pub(in crate::pool) mod families;
 mod members;
 mod resizes;
+mod thicks;
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
@@ -98,7 +99,7 @@ pub(in crate::pool) fn new_pool() -> NewPool {
 }
 
 pub(super) fn about(size: u64, block_size: u32) -> About {
-    About { name: "disk".to_owned(), size, block_size, base: None }
+    About { name: "disk".to_owned(), size, block_size, thick: false, base: None }
 }
 
 struct PoolBench {

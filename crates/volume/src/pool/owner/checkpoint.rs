@@ -66,6 +66,7 @@ impl Owner {
 
     /// Says what the LU is from now on. Answered when that is durable.
     pub fn describe(&mut self, ticket: Ticket, about: About) -> Vec<Order> {
+        self.may_have_surplus |= about.size < self.about().size;
         self.rooted.root.about = about;
         self.rooted.described.push(ticket);
         self.given()
@@ -143,6 +144,7 @@ impl Owner {
             }
             Checkpoint::RootWritten { start, left, syncs } if ended > syncs => {
                 self.journal.let_go(start);
+                self.may_have_surplus |= !left.is_empty();
                 left.into_iter().for_each(|place| self.space.untake(place));
                 self.is_journal_full = false;
                 let told = std::mem::take(&mut self.rooted.describing);

@@ -84,6 +84,15 @@ pub(super) struct Fold {
     pub from: Option<Place>,
 }
 
+/// How large a layer's map is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct MapSize {
+    pub pages: u64,
+    /// Chunks that have a place, and those that will want one.
+    pub placed: u64,
+    pub owed: u64,
+}
+
 impl Layer {
     fn new(root: RootLayer) -> Self {
         let RootLayer { id, below, frozen, chunks, .. } = root;
@@ -193,6 +202,18 @@ impl Layers {
         self.all
             .get(&layer)
             .map_or(0, |layer| layer.pages.values().map(placed).sum::<usize>() as u64)
+    }
+
+    /// What there is of a layer's map.
+    pub(super) fn map_of(&self, number: LayerNumber) -> MapSize {
+        let layer = self.layer(number);
+        let owed = self.owed.iter().filter(|(layer, _)| *layer == number).count() as u64;
+        MapSize { pages: layer.pages.len() as u64, placed: layer.chunks.len() as u64, owed }
+    }
+
+    /// Chunks of the top layer's map with a lower number that have their place.
+    pub(super) fn chunks_before(&self, end: u64) -> u64 {
+        self.layer(self.top).chunks.range(..end).count() as u64
     }
 
     /// What a layer stands on.

@@ -15,7 +15,8 @@
 //! the place is used for something else ([`Order::Quiesce`]).
 //!
 //! Not here: reading what an owner before has left (`open`), making the journal short again
-//! (`checkpoint`), making layers fewer (`fold`).
+//! (`checkpoint`), making layers fewer (`fold`),
+//! having all space at once (`thick`).
 
 mod checkpoint;
 mod fold;
@@ -24,6 +25,7 @@ mod layers;
 mod open;
 #[cfg(test)]
 mod tests;
+mod thick;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::mem::take;
@@ -31,6 +33,7 @@ use std::mem::take;
 pub use super::journal::LayerNumber;
 pub use layers::{Chunk, Chunks, LayerId, Layers, PageId};
 pub use open::{LOOK_BEHIND_PAGES, Opening, Read, Unopened};
+pub use thick::{Room, extents_of_new};
 
 use super::journal::{Full, Journal, Lack, Record, Serial, Spot, Sync, Write};
 use super::map::{Place, State};
@@ -232,6 +235,8 @@ pub struct Owner {
     pace: u64,
     /// Somebody waits for them.
     is_behind: bool,
+    /// A thick LU may have more than it needs.
+    may_have_surplus: bool,
     site: Site,
     rooted: Rooted,
     checkpoint: Checkpoint,
@@ -514,6 +519,9 @@ impl Owner {
 
     /// Asks for more space in time, and gives back what is far more than enough.
     fn size_up(&mut self) {
+        if self.about().thick {
+            return self.give_surplus_back();
+        }
         let per_slab = self.site.shape.extents_per_slab();
         let kept = RESERVED_EXTENTS + self.layers.owed();
         let ahead = self.growth_slabs() * per_slab / 2;

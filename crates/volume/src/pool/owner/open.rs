@@ -187,6 +187,7 @@ impl Read {
             growth: Growth::Possible,
             pace: 1,
             is_behind: false,
+            may_have_surplus: true,
             site,
             rooted,
             checkpoint: Checkpoint::None,

@@ -202,7 +202,7 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let name = "disk".to_owned();
-        let about = About { name, size: 0, block_size: 512, base: None };
+        let about = About { name, size: 0, block_size: 512, thick: false, base: None };
         let ring = vec![Place { slab: SLAB, extent: 1 }];
         let (body, head) = Opening::root_of_new(about, ring, BASE, 1).encode(&site(), 1);
         let pages = body.into_iter().chain([head]);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use block::{Error, ErrorKind};
 
 use super::super::super::map::MapPage;
-use super::super::super::owner::{LayerId, LayerNumber};
+use super::super::super::owner::{LayerId, LayerNumber, Room};
 use super::super::super::root::{Frozen, LAYERS_MAX, SNAPSHOT_NAME_BYTES_MAX};
 use super::Service;
 
@@ -40,6 +40,7 @@ pub enum Folded {
 impl Service {
     /// Freezes the top layer, and says which that is.
     pub(in super::super) async fn snapshot(self: Rc<Self>, top: LayerId) -> Result<LayerId, Error> {
+        self.clone().make_room(Room::Layer).await?;
         let frozen = self.check_new(top)?;
         let ticket = self.ticket()?;
         self.tell(|owner| owner.snapshot(ticket, top));
@@ -54,6 +55,7 @@ impl Service {
         to: LayerId,
         top: LayerId,
     ) -> Result<LayerId, Error> {
+        self.clone().make_room(Room::Layer).await?;
         let left = self.check_new(top)?;
         let to = self.frozen(to)?;
         self.check_size(to)?;
