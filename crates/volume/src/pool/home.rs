@@ -75,6 +75,8 @@ pub enum PoolError {
     InUse { disk: String },
     #[error("the pool has no free slab")]
     Full,
+    #[error("slab {0} has two places until the pool is opened again")]
+    TwoPlaces(u32),
     #[error("LU {0:02x?} is not in this pool")]
     NoLu([u8; 16]),
     #[error("LU {0:02x?} is open: close it first")]

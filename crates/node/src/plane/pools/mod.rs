@@ -257,7 +257,7 @@ fn next(spec: &Pool, error: &PoolError) -> String {
         PoolError::Table { .. } | PoolError::Contradiction { .. } => {
             "the disk has lost what was written; restore it, or the pool from a backup".to_owned()
         }
-        PoolError::NoLu(_) | PoolError::Open(_) | PoolError::Closed => {
+        PoolError::TwoPlaces(_) | PoolError::NoLu(_) | PoolError::Open(_) | PoolError::Closed => {
             "it is tried again by itself".to_owned()
         }
     }

@@ -20,6 +20,10 @@ impl Pool {
     ) -> Result<(), PoolError> {
         let _changing = self.changing().await;
         let from = self.grant_at(lu, number)?.0;
+        // The grant of its new place may be on the disk, or not: it is written at both.
+        if self.shared.places.second(number).is_some() {
+            return Err(PoolError::TwoPlaces(number));
+        }
         let mut tables = self.tables.borrow_mut();
         let disks = (0..tables.len() as u32).filter(|disk| to.is_none_or(|to| to == *disk));
         let room = |disk: &u32| tables[*disk as usize].room();
