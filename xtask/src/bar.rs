@@ -27,7 +27,7 @@ enum What {
     Loom,
 }
 
-const BARS: [Bar; 11] = [
+const BARS: [Bar; 12] = [
     Bar {
         name: "kills",
         shows: "a killed server loses nothing, QEMU 10.0.2 goes on within 1 s",
@@ -77,6 +77,11 @@ const BARS: [Bar; 11] = [
         name: "pool-kills",
         shows: "LUs of a pool lose nothing when the server is killed at any moment",
         what: What::System("killed_servers_lose_nothing_in_a_pool", 1000),
+    },
+    Bar {
+        name: "pool-flips",
+        shows: "250 flipped bits each in the metadata of a pool: the right data or an error",
+        what: What::Models("viaduct-volume", "pool::check", 40),
     },
     Bar {
         name: "loom",

@@ -31,6 +31,7 @@
 //! Rules that span objects (is this slot free?) are in `node::state`.
 
 pub mod chap;
+pub mod check;
 pub mod client;
 pub mod config;
 pub mod drive;

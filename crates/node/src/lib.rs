@@ -30,6 +30,7 @@
 //! | [`datadir`] | layout, lock and format of the data directory |
 //! | [`socket`], [`owner`], [`tcp`] | sockets for clients, users and groups, addresses |
 //! | [`probe`], [`world`] | images, clock and files |
+//! | [`offline`] | the disks of a pool that no node has open |
 //! | [`run`] | a node from start to stop |
 //!
 //! tokio runs in `api` only, on a thread of its own. The control thread takes one message at a time
@@ -44,6 +45,7 @@ pub mod events;
 pub mod import;
 pub mod library;
 pub mod metrics;
+pub mod offline;
 pub mod owner;
 pub mod plane;
 pub mod probe;

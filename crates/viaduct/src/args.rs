@@ -15,6 +15,7 @@ use model::{
     ApiError, BlockSize, Cache, ClientName, Iqn, LuName, MediumName, Nqn, PoolName, PortalAddress,
     Size, Slot, SnapshotRef, SocketOwner, Via,
 };
+use uuid::Uuid;
 
 pub use limits::LimitArgs;
 
@@ -408,6 +409,30 @@ pub enum Pool {
     Show { name: PoolName },
     /// Remove a pool that has no LUs
     Rm { name: PoolName },
+    /// Check what lies on the disks of a pool that no node has open
+    Check(PoolCheck),
+    /// Show what lies on a disk of a pool that no node has open
+    Inspect(PoolInspect),
+}
+
+#[derive(Debug, Args)]
+pub struct PoolCheck {
+    /// Every disk or file of the pool
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct PoolInspect {
+    /// A disk or file of the pool; with --lu all of them
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// The page that this byte is in, instead of label and slab table
+    #[arg(long, value_name = "OFFSET", conflicts_with = "lu")]
+    pub at: Option<u64>,
+    /// Where everything of this LU is: root, journal, pages of maps
+    #[arg(long, value_name = "UUID")]
+    pub lu: Option<Uuid>,
 }
 
 #[derive(Debug, Args)]

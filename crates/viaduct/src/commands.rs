@@ -20,7 +20,7 @@ use crate::args::{self, Arguments, Command, Format};
 use crate::client::Client;
 use crate::output::{self, show};
 use crate::progress::Bar;
-use crate::{optical, pool, pv, secrets, snapshot, tables};
+use crate::{check, optical, pool, pv, secrets, snapshot, tables};
 
 pub type Done = Result<(), ApiError>;
 
@@ -29,6 +29,8 @@ pub fn run(command: Command, data: Option<PathBuf>, format: Format) -> Done {
     match command {
         Command::Completions { shell } => completions(shell),
         Command::Man { directory } => man(directory.as_deref()),
+        Command::Pool(args::Pool::Check(arguments)) => check::check(arguments, format),
+        Command::Pool(args::Pool::Inspect(arguments)) => check::inspect(arguments, format),
         command => {
             let node = Client::new(data_directory(data)?)?;
             ask(&node, command, format)

@@ -9,6 +9,7 @@
 //! | [`client`] | requests over the Unix socket |
 //! | [`commands`] | each verb: request, answer, output |
 //! | [`optical`] | the verbs of media and drives |
+//! | [`check`] | what is done with the disks of a pool without a node |
 //! | [`secrets`] | secrets out of files and from the keyboard |
 //! | [`output`], [`tables`] | table, JSON and YAML; which columns |
 //!
@@ -16,6 +17,7 @@
 //! standard error, names the thing, and says what to do next.
 
 mod args;
+mod check;
 mod client;
 mod commands;
 mod log;

@@ -1,7 +1,7 @@
 //! The verbs of pools, and how they are shown.
 
 use model::pool::PoolDisk;
-use model::{PoolCreate, PoolView};
+use model::{ApiError, PoolCreate, PoolView};
 use node::api::routes::Removed;
 
 use crate::args;
@@ -25,6 +25,9 @@ pub fn pool(node: &Client, command: args::Pool, format: Format) -> Done {
         args::Pool::Rm { name } => {
             let removed: Removed = node.delete(&format!("/v1/pools/{name}"))?;
             show(format, &removed, |_| format!("pool {name} removed\n"))
+        }
+        args::Pool::Check(_) | args::Pool::Inspect(_) => {
+            Err(ApiError::failed("this command asks no node"))
         }
     }
 }

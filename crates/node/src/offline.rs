@@ -1,0 +1,173 @@
+//! Looking at the disks of a pool without a node: they are opened for reading only, under the locks
+//! that a node opens them with, so that nobody changes them meanwhile.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use block::Device;
+use model::ApiError;
+use model::check::{
+    CheckCounts, CheckFinding, CheckSeverity, Inspected, InspectedField, PoolCheck,
+};
+use model::medium::Progress;
+use rt::{Config, Core};
+use store::file::{OpenError, Options};
+use store::{FileStore, Store};
+use uuid::Uuid;
+use volume::pool::check::{self, Counts, Finding, Of, Report, Severity};
+use volume::pool::disks::Backing;
+use volume::pool::inspect::{self, Section};
+
+use crate::world;
+
+/// A disk that is looked at.
+struct Disk {
+    store: Arc<FileStore>,
+    name: String,
+}
+
+impl Backing for Disk {
+    fn device(&self, core: &Core) -> Rc<dyn Device> {
+        self.store.clone().device(core)
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// Checks the pool that these disks are. `told` hears how far it is, in bytes that LUs have.
+pub fn check(paths: Vec<PathBuf>, mut told: impl FnMut(Progress)) -> Result<PoolCheck, ApiError> {
+    let (tell, hear) = mpsc::channel();
+    let checking = move |core: Core| async move {
+        let disks = open(&core, &paths).await?;
+        let slab = |of: check::Progress| {
+            // Who asked may have given up.
+            let _ = tell.send(Progress { bytes: of.bytes, of: of.of });
+        };
+        Ok(check::check(&core, disks, slab).await)
+    };
+    let report = on_a_core(checking, || {
+        while let Ok(progress) = hear.recv() {
+            told(progress);
+        }
+    })?;
+    Ok(shown(report))
+}
+
+/// What is to be looked at.
+#[derive(Debug, Clone, Copy)]
+pub enum Sight {
+    /// The labels and the slab table of one disk.
+    Disk,
+    /// The page of one disk that this byte is in.
+    At(u64),
+    /// Where everything of an LU is.
+    Lu(Uuid),
+}
+
+/// Shows what lies on the disks of a pool.
+pub fn inspect(paths: Vec<PathBuf>, sight: Sight) -> Result<Vec<Inspected>, ApiError> {
+    let looking = move |core: Core| async move {
+        let disks = open(&core, &paths).await?;
+        let seen = match (sight, &disks[..]) {
+            (Sight::Lu(id), _) => inspect::lu(&core, disks, id.into_bytes()).await,
+            (Sight::Disk, [disk]) => inspect::disk(&core, disk).await,
+            (Sight::At(offset), [disk]) => {
+                inspect::at(&core, disk, offset).await.map(|section| vec![section])
+            }
+            (Sight::Disk | Sight::At(_), _) => {
+                return Err(ApiError::usage("one disk is looked at at a time")
+                    .then("name one, or an LU that all of them have: --lu UUID"));
+            }
+        };
+        seen.map_err(|error| ApiError::failed(error.to_string()))
+    };
+    let seen = on_a_core(looking, || ())?;
+    Ok(seen.into_iter().map(section).collect())
+}
+
+fn section(Section { title, fields }: Section) -> Inspected {
+    let field = |(name, value)| InspectedField { name, value };
+    Inspected { title, fields: fields.into_iter().map(field).collect() }
+}
+
+/// Does something on a core of its own, and meanwhile something here.
+fn on_a_core<T, F>(
+    work: impl FnOnce(Core) -> F + Send + 'static,
+    meanwhile: impl FnOnce(),
+) -> Result<T, ApiError>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, ApiError>> + 'static,
+{
+    let core = rt::os::start(Config::new("offline"));
+    let core = core.map_err(|error| ApiError::failed(format!("cannot start: {error}")))?;
+    let reply = core.call(work);
+    meanwhile();
+    let done = reply.wait();
+    core.send(Core::stop);
+    done.unwrap_or_else(|| Err(ApiError::failed("the work was given up")))
+}
+
+async fn open(core: &Core, paths: &[PathBuf]) -> Result<Vec<Arc<dyn Backing>>, ApiError> {
+    let mut disks: Vec<Arc<dyn Backing>> = Vec::new();
+    for path in paths {
+        disks.push(open_one(core, path).await?);
+    }
+    Ok(disks)
+}
+
+async fn open_one(core: &Core, path: &Path) -> Result<Arc<dyn Backing>, ApiError> {
+    let name = path.display().to_string();
+    let path = world::canonical(path)
+        .map_err(|error| ApiError::not_found(format!("cannot look at {name}: {error}")))?;
+    // As a node that only reads; no node has this number but by chance.
+    let node = rt::os::random() as u32;
+    let options = Options { read_only: true, node, ..Options::default() };
+    match FileStore::open(core, &path, options, || ()).await {
+        Ok(store) => Ok(Arc::new(Disk { store, name })),
+        Err(OpenError::Served { .. }) => {
+            let message = format!("a node has {name} open");
+            Err(ApiError::not_now(message)
+                .then("stop that node: a pool is checked while it is closed"))
+        }
+        Err(error) => Err(ApiError::failed(error.to_string())),
+    }
+}
+
+fn shown(report: Report) -> PoolCheck {
+    let damaged = report.is_damaged();
+    let Report { pool, counts, findings } = report;
+    let (uuid, name) = pool.unzip();
+    let Counts { disks, slabs, slabs_granted, lus, layers, map_pages, extents_used, records } =
+        counts;
+    let journal_records = records;
+    let counts = CheckCounts {
+        disks,
+        slabs,
+        slabs_granted,
+        lus,
+        layers,
+        map_pages,
+        extents_used,
+        journal_records,
+    };
+    let findings = findings.into_iter().map(finding).collect();
+    PoolCheck { name, uuid: uuid.map(Uuid::from_bytes), damaged, counts, findings }
+}
+
+fn finding(Finding { severity, of, what }: Finding) -> CheckFinding {
+    let severity = match severity {
+        Severity::Mended => CheckSeverity::Mended,
+        Severity::Damaged => CheckSeverity::Damaged,
+    };
+    let (disk, lu, lu_name) = match of {
+        Of::Pool => (None, None, None),
+        Of::Disk(disk) => (Some(disk), None, None),
+        Of::Lu { id, name } => (None, Some(Uuid::from_bytes(id)), name),
+    };
+    CheckFinding { severity, disk, lu, lu_name, what }
+}
