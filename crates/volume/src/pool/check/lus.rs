@@ -119,7 +119,9 @@ fn frozen(owner: &Owner) -> Vec<LayerId> {
 
 /// What is wrong with a head while the other one counts; where none does, the root cannot be read.
 fn check_heads(heads: &[Page], site: &Site) -> Option<(Severity, String)> {
-    let which = site.torn([&heads[0], &heads[1]])?;
+    let heads = [&heads[0], &heads[1]];
+    site.newest(heads).ok()?;
+    let which = site.torn(heads)?;
     let what = format!(
         "head {which} of its root is not whole; the other one is, and what came since that was \
          written is in the journal"
