@@ -258,7 +258,7 @@ fn pool_iops(
         let new = NewPool { id: [1; 16], name: "bench".to_owned(), shape: Shape::default() };
         let pool = Pool::format(&core, new, vec![(backing, [2; 16])]).await?;
         let name = "lu".to_owned();
-        let about = About { name, size: LU_BYTES, block_size: 512, base: None };
+        let about = About { name, size: LU_BYTES, block_size: 512, base: None, thick: false };
         // Another LU each time: what an earlier one has left in the file is not its.
         let id = (u128::from(core.random()) << 64 | u128::from(core.random())).to_le_bytes();
         let seat = pool.create_lu(NewLu { id, layer: [3; 16], about }).await?;
