@@ -362,3 +362,42 @@ fn a_full_pool_is_told_and_its_lus_go_on() -> Result<()> {
     guest.ok("dd if=/dev/zero of=/dev/vda bs=64k seek=8000 count=10 oflag=direct conv=notrunc")?;
     Ok(())
 }
+
+/// What `pool check` says without a node, and how it ends.
+fn check(disks: &[String]) -> Result<(Option<i32>, Value, String)> {
+    let mut command = Command::new(binary()?);
+    let output = command.args(["pool", "check", "-o", "json"]).args(disks).output()?;
+    let said = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    Ok((output.status.code(), said, String::from_utf8_lossy(&output.stderr).into_owned()))
+}
+
+#[test]
+fn a_pool_is_checked_from_its_disks_alone() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut node, disks) = node_with_pool(dir.path(), 200)?;
+    create(&node, "disk", "1G")?;
+    let (code, _, error) = check(&disks)?;
+    assert!(code == Some(5) && error.contains("a node has"), "{code:?} {error}");
+    assert!(node.stop()?.success());
+
+    let before = [fs::read(&disks[0])?, fs::read(&disks[1])?];
+    let (code, said, error) = check(&disks)?;
+    assert!(code == Some(0) && said["findings"] == serde_json::json!([]), "{said} {error}");
+    assert_eq!(said["counts"]["lus"], 1);
+    assert!(before == [fs::read(&disks[0])?, fs::read(&disks[1])?], "nothing is written");
+
+    // Every page of a body of a root: an LU has one, and nothing stands in for it.
+    for (disk, bytes) in disks.iter().zip(&before) {
+        let pages = (0..bytes.len()).step_by(4096);
+        let file = File::options().write(true).open(disk)?;
+        for at in pages.filter(|at| bytes[*at..].starts_with(b"VDrb")) {
+            file.write_all_at(&[bytes[at + 100] ^ 1], at as u64 + 100)?;
+        }
+    }
+    let (code, said, error) = check(&disks)?;
+    assert!(code == Some(1) && said["damaged"] == true, "{said} {error}");
+    let lu = said["findings"][0]["lu"].as_str().context(|| format!("{said}"))?;
+    assert!(said["findings"][0]["what"].as_str().is_some_and(|what| what.contains("checksum")));
+    assert_eq!(lu.len(), 36);
+    Ok(())
+}
