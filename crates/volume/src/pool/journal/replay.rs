@@ -23,6 +23,8 @@ pub struct Replay {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behind {
     Nothing,
+    /// A page of this journal, which knows of nothing that was not found. Others may be behind it.
+    Page,
     /// A page of this journal which knows of records that were durable and were not found.
     More,
     /// A page of a time for which there is another checkpoint.
@@ -101,7 +103,7 @@ impl Replay {
         match page.check(KIND, &self.owner, number) {
             Ok(header) if header.epoch >= self.epoch => match carried(page.payload()) {
                 Some(carried) if carried.mark > self.next => Behind::More,
-                _ => Behind::Nothing,
+                _ => Behind::Page,
             },
             // From a later round of the ring.
             Err(Flaw::OtherNumber(found)) if found > number => Behind::Later,

@@ -279,12 +279,36 @@ async fn replay(
         let taken = pages.iter().take_while(|page| opening.replay(page)).count();
         let rest = &pages[taken..];
         if rest.len() as u64 >= LOOK_BEHIND_PAGES {
-            let mut behind = (0..LOOK_BEHIND_PAGES).zip(rest);
-            let found = behind.try_for_each(|(behind, page)| opening.check_behind(behind, page));
-            found.or_else(flawed)?;
-            return Ok(opening.torn(&rest[0]));
+            let torn = opening.torn(&rest[0]);
+            look_behind(disks, opening, rest.to_vec(), flawed).await?;
+            return Ok(torn);
         }
         ahead = AHEAD_PAGES_MAX;
+    }
+}
+
+/// Looks at the pages behind the end, of which the first ones were read, as far as there are any.
+async fn look_behind(
+    disks: &Disks,
+    opening: &Opening,
+    mut pages: Vec<Page>,
+    flawed: &mut impl FnMut(Unopened) -> Result<(), Unopened>,
+) -> Result<(), LuError> {
+    let (mut behind, mut others) = (0, 0);
+    loop {
+        for page in pages {
+            match opening.check_behind(behind, &page) {
+                Ok(is_page) => others = if is_page { 0 } else { others + 1 },
+                // One such page says it all.
+                Err(why) => return Ok(flawed(why)?),
+            }
+            if others == LOOK_BEHIND_PAGES {
+                return Ok(());
+            }
+            behind += 1;
+        }
+        let spots = (behind..behind + AHEAD_PAGES_MAX).map(|pages| opening.behind(pages));
+        pages = read_all(disks, spots.collect()).await?;
     }
 }
 

@@ -19,7 +19,8 @@ use super::gate::Gates;
 use super::layers::{LayerId, Layers, PageId};
 use super::{Growth, Owner};
 
-/// Pages behind the end of the journal that are looked at, to tell whether it is the end.
+/// Pages that are none of the journal, one behind the other, before it is taken for ended: what was
+/// lost may be known to have been durable only by a page far behind it.
 pub const LOOK_BEHIND_PAGES: u64 = 8;
 
 /// An LU that is being opened.
@@ -100,11 +101,13 @@ impl Opening {
         self.replay.push(page)
     }
 
-    /// Looks at the page that was found there: no crash leaves one that knows of more.
-    pub fn check_behind(&self, pages: u64, page: &Page) -> Result<(), Unopened> {
+    /// Looks at the page that was found there: no crash leaves one that knows of more. True: it is
+    /// one of the journal, so that those behind it have to be looked at too.
+    pub fn check_behind(&self, pages: u64, page: &Page) -> Result<bool, Unopened> {
         use super::super::journal::Behind;
         match self.replay.behind(pages, page) {
-            Behind::Nothing => Ok(()),
+            Behind::Nothing => Ok(false),
+            Behind::Page => Ok(true),
             Behind::More => Err(Unopened::Rotten(self.replay.wants())),
             Behind::Later => Err(Unopened::Outdated),
         }

@@ -757,8 +757,11 @@ fn open_held(held: &Held, epoch: u64, slabs: &[u32]) -> Result<Owner, Unopened> 
         opening.load(id, &held.page(at))?;
     }
     while opening.replay(&held.page(opening.journal_page())) {}
-    for pages in 0..LOOK_BEHIND_PAGES {
-        opening.check_behind(pages, &held.page(opening.behind(pages)))?;
+    let (mut pages, mut others) = (0, 0);
+    while others < LOOK_BEHIND_PAGES {
+        let is_page = opening.check_behind(pages, &held.page(opening.behind(pages)))?;
+        others = if is_page { 0 } else { others + 1 };
+        pages += 1;
     }
     let sum = |spot: Spot| held.0.get(&spot).map_or(0, Cell::sum);
     opening.read().open(slabs, sum, Err)
