@@ -11,6 +11,7 @@ use system_tests::{Context, Node, Result};
 
 const CLIENT: &str = "iqn.2026-11.org.viaduct.test:load";
 const STRETCH: Duration = Duration::from_secs(4);
+const STRETCHES_MAX: usize = 5;
 /// How far from its limit a full queue may be.
 const TOLERANCE: f64 = 0.03;
 /// Until a change is in force for what already waits, and a queue is full again.
@@ -53,9 +54,19 @@ fn rate(node: &Node, name: &str) -> Result<f64> {
     Ok((after - before) / (end - begin).as_secs_f64())
 }
 
-fn is_near(what: f64, wanted: f64) {
-    let off = (what / wanted - 1.0).abs();
-    assert!(off <= TOLERANCE, "{what:.1} a second, and the limit is {wanted}");
+/// No stretch is given more than the limit, and one of several is given all of it: a machine that
+/// has no time for server or client for longer than the burst keeps from them what is theirs.
+fn is_given(node: &Node, name: &str, limit: f64) -> Result<()> {
+    let mut rates = Vec::new();
+    for _ in 0..STRETCHES_MAX {
+        let rate = rate(node, name)?;
+        rates.push(rate.round());
+        assert!(rate <= limit * (1.0 + TOLERANCE), "{rates:?} a second, and the limit is {limit}");
+        if rate >= limit * (1.0 - TOLERANCE) {
+            return Ok(());
+        }
+    }
+    panic!("{rates:?} a second, and the limit is {limit}");
 }
 
 #[test]
@@ -72,13 +83,13 @@ fn a_loaded_lu_is_given_its_limit_and_others_are_not_held() -> Result<()> {
     let load = Load::start(&tree, &url, 32)?;
     let requests = "viaduct_lu_requests_total{lu=\"disk\",op=\"read\"}";
     let bytes = "viaduct_lu_bytes_total{lu=\"disk\",op=\"read\"}";
-    is_near(rate(&node, requests)?, 500.0);
+    is_given(&node, requests, 500.0)?;
 
     // While it is in use, and requests wait.
     node.cli(&["lu", "set", "disk", "--iops", "3000"])?;
-    is_near(rate(&node, requests)?, 3000.0);
+    is_given(&node, requests, 3000.0)?;
     node.cli(&["lu", "set", "disk", "--iops", "off", "--bandwidth", "5M"])?;
-    is_near(rate(&node, bytes)?, 5.0 * 1024.0 * 1024.0);
+    is_given(&node, bytes, 5.0 * 1024.0 * 1024.0)?;
     let shown = node.command(&["lu", "show", "disk"])?.output()?;
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(shown.contains("5MiB/s, burst 50 ms"), "{shown}");
