@@ -31,6 +31,7 @@
 //! | [`socket`], [`owner`], [`tcp`] | sockets for clients, users and groups, addresses |
 //! | [`probe`], [`world`] | images, clock and files |
 //! | [`offline`] | the disks of a pool that no node has open |
+//! | `pool_disk` | one of these, or of a pool that is served |
 //! | [`run`] | a node from start to stop |
 //!
 //! tokio runs in `api` only, on a thread of its own. The control thread takes one message at a time
@@ -48,6 +49,7 @@ pub mod metrics;
 pub mod offline;
 pub mod owner;
 pub mod plane;
+mod pool_disk;
 pub mod probe;
 pub mod pv;
 pub mod reconcile;

@@ -2,41 +2,24 @@
 //! that a node opens them with, so that nobody changes them meanwhile.
 
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use block::Device;
 use model::ApiError;
 use model::check::{
     CheckCounts, CheckFinding, CheckSeverity, Inspected, InspectedField, PoolCheck,
 };
 use model::medium::Progress;
 use rt::{Config, Core};
+use store::FileStore;
 use store::file::{OpenError, Options};
-use store::{FileStore, Store};
 use uuid::Uuid;
 use volume::pool::check::{self, Counts, Finding, Of, Report, Severity};
 use volume::pool::disks::Backing;
 use volume::pool::inspect::{self, Section};
 
+use crate::pool_disk::PoolDisk;
 use crate::world;
-
-/// A disk that is looked at.
-struct Disk {
-    store: Arc<FileStore>,
-    name: String,
-}
-
-impl Backing for Disk {
-    fn device(&self, core: &Core) -> Rc<dyn Device> {
-        self.store.clone().device(core)
-    }
-
-    fn name(&self) -> &str {
-        &self.name
-    }
-}
 
 /// Checks the pool that these disks are. `told` hears how far it is, in bytes that LUs have.
 pub fn check(paths: Vec<PathBuf>, mut told: impl FnMut(Progress)) -> Result<PoolCheck, ApiError> {
@@ -128,7 +111,7 @@ async fn open_one(core: &Core, path: &Path) -> Result<Arc<dyn Backing>, ApiError
     let node = rt::os::random() as u32;
     let options = Options { read_only: true, node, ..Options::default() };
     match FileStore::open(core, &path, options, || ()).await {
-        Ok(store) => Ok(Arc::new(Disk { store, name })),
+        Ok(store) => Ok(Arc::new(PoolDisk { store, name })),
         Err(OpenError::Served { .. }) => {
             let message = format!("a node has {name} open");
             Err(ApiError::not_now(message)

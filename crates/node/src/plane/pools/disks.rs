@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use block::{Buffer, Device, Request};
@@ -17,22 +16,7 @@ use volume::pool::page::{PAGE_BYTES, Page};
 use super::super::lus;
 use crate::datadir::pool_file;
 use crate::engine::{Context, Report};
-
-/// A disk of a pool.
-struct Disk {
-    store: Arc<FileStore>,
-    path: String,
-}
-
-impl Backing for Disk {
-    fn device(&self, core: &Core) -> Rc<dyn Device> {
-        self.store.clone().device(core)
-    }
-
-    fn name(&self) -> &str {
-        &self.path
-    }
-}
+use crate::pool_disk::PoolDisk;
 
 fn path_of(context: &Context, pv: &PoolPv) -> PathBuf {
     match &pv.place {
@@ -71,7 +55,7 @@ pub(super) async fn open(
             ApiError::failed(message)
                 .then("bring the disk back, or end who uses it; the pool is tried again by itself")
         })?;
-        disks.push(Arc::new(Disk { store, path: path.display().to_string() }));
+        disks.push(Arc::new(PoolDisk { store, name: path.display().to_string() }));
     }
     Ok(disks)
 }

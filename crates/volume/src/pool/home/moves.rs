@@ -7,6 +7,7 @@
 
 use super::super::places::Home;
 use super::super::slabs::{Grant, Slab};
+use super::table::Table;
 use super::{Pool, PoolError};
 
 impl Pool {
@@ -19,7 +20,7 @@ impl Pool {
         to: Option<u32>,
     ) -> Result<(), PoolError> {
         let _changing = self.changing().await;
-        let from = self.grant_at(lu, number)?.0;
+        let from = self.grant_at(&self.tables.borrow(), lu, number)?.0;
         // The grant of its new place may be on the disk, or not: it is written at both.
         if self.shared.places.second(number).is_some() {
             return Err(PoolError::TwoPlaces(number));
@@ -39,7 +40,7 @@ impl Pool {
     pub async fn commit_move(&self, lu: [u8; 16], number: u32) -> Result<(), PoolError> {
         let granted = self.change(|tables| {
             let (Ok((_, old)), Some((to, _))) =
-                (self.grant_at_of(tables, lu, number), self.shared.places.second(number))
+                (self.grant_at(tables, lu, number), self.shared.places.second(number))
             else {
                 return Vec::new();
             };
@@ -74,13 +75,9 @@ impl Pool {
     }
 
     /// Where a slab of an LU is read, and its grant there.
-    fn grant_at(&self, lu: [u8; 16], number: u32) -> Result<(Home, Grant), PoolError> {
-        self.grant_at_of(&self.tables.borrow(), lu, number)
-    }
-
-    fn grant_at_of(
+    fn grant_at(
         &self,
-        tables: &[super::Table],
+        tables: &[Table],
         lu: [u8; 16],
         number: u32,
     ) -> Result<(Home, Grant), PoolError> {
