@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use model::{AdapterId, Leftover, MappingId, Pool};
+use model::{AdapterId, Leftover, MappingId, Pool, PoolPv, PvStanding};
 use uuid::Uuid;
 
 use crate::desired::{DeviceSpec, DriveSpec, MappingSpec};
@@ -17,6 +17,8 @@ pub enum Part {
     /// A device and the file under it, or a drive.
     Device(Uuid),
     Pool(Uuid),
+    /// A disk of a pool.
+    Pv(Uuid),
     Mapping(MappingId),
     /// The door of an adapter that has LUNs of its own.
     Adapter(AdapterId),
@@ -27,6 +29,7 @@ impl fmt::Display for Part {
         match self {
             Part::Device(uuid) => write!(f, "device {uuid}"),
             Part::Pool(uuid) => write!(f, "pool {uuid}"),
+            Part::Pv(uuid) => write!(f, "disk {uuid}"),
             Part::Mapping(id) => write!(f, "mapping {id}"),
             Part::Adapter(id) => write!(f, "adapter {id}"),
         }
@@ -43,6 +46,7 @@ pub struct Actual {
     /// LUs, media and pools that were removed, and what is still to be deleted of them. Kept
     /// durably: what no record names is never deleted.
     pub leftovers: BTreeMap<Uuid, Leftover>,
+    /// With the standings that their disks have. One that is withdrawn has left.
     pub pools: BTreeMap<Uuid, Pool>,
     pub devices: BTreeMap<Uuid, DeviceSpec>,
     pub drives: BTreeMap<Uuid, DriveSpec>,
@@ -58,6 +62,10 @@ pub struct Actual {
 impl Actual {
     /// Marks a step as under way.
     pub fn begin(&mut self, step: &Step) {
+        if let Step::LeavePv { pool, pv, .. } = step {
+            // Nothing is granted there from now on, also if this fails.
+            self.stand(*pool, pv, PvStanding::Leaving { slabs: 0 });
+        }
         self.busy.insert(step.part(), step.clone());
     }
 
@@ -103,19 +111,15 @@ impl Actual {
                 self.made.remove(uuid);
                 self.leftovers.remove(uuid);
             }
-            Step::MakePool { pool, .. } => {
-                self.made.insert(pool.uuid);
-            }
-            Step::OpenPool { pool } => {
-                self.pools.insert(pool.uuid, pool.clone());
-            }
-            Step::ClosePool { uuid, .. } => {
-                self.pools.remove(uuid);
-            }
-            Step::RemovePool { pool } => {
-                self.made.remove(&pool.uuid);
-                self.leftovers.remove(&pool.uuid);
-            }
+            Step::MakePool { .. }
+            | Step::OpenPool { .. }
+            | Step::SetPool { .. }
+            | Step::ClosePool { .. }
+            | Step::RemovePool { .. }
+            | Step::JoinPv { .. }
+            | Step::LeavePv { .. }
+            | Step::KeepPv { .. }
+            | Step::ForgetPv { .. } => self.apply_to_pool(step),
             Step::OpenMapping { mapping, .. } => {
                 self.mappings.insert(mapping.id.clone(), mapping.clone());
             }
@@ -128,6 +132,47 @@ impl Actual {
             Step::Listen { id, .. } => {
                 self.listening.insert(id.clone());
             }
+        }
+    }
+
+    fn apply_to_pool(&mut self, step: &Step) {
+        match step {
+            Step::MakePool { pool, .. } => {
+                self.made.insert(pool.uuid);
+            }
+            Step::OpenPool { pool } => {
+                self.pools.insert(pool.uuid, pool.clone());
+                for pv in pool.pvs.iter().filter(|pv| !pv.standing.is_certain()) {
+                    self.stand(pool.uuid, pv, PvStanding::Joining);
+                }
+            }
+            Step::JoinPv { pool, pv, .. } | Step::KeepPv { pool, pv, .. } => {
+                self.stand(*pool, pv, PvStanding::Member);
+            }
+            Step::LeavePv { pool, pv, .. } => self.stand(*pool, pv, PvStanding::Withdrawn),
+            Step::ForgetPv { pv, .. } => {
+                self.made.remove(&pv.uuid);
+                self.leftovers.remove(&pv.uuid);
+            }
+            Step::SetPool { uuid, to, .. } => {
+                if let Some(pool) = self.pools.get_mut(uuid) {
+                    pool.settings = *to;
+                }
+            }
+            Step::ClosePool { uuid, .. } => {
+                self.pools.remove(uuid);
+            }
+            Step::RemovePool { pool } => {
+                self.made.remove(&pool.uuid);
+                self.leftovers.remove(&pool.uuid);
+            }
+            _ => {}
+        }
+    }
+
+    fn stand(&mut self, pool: Uuid, pv: &PoolPv, standing: PvStanding) {
+        if let Some(pool) = self.pools.get_mut(&pool) {
+            pool.stand(pv, standing);
         }
     }
 

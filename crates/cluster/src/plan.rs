@@ -12,7 +12,8 @@
 //!
 //! ```text
 //!   close mapping → close device → remove backing → close pool → remove pool
-//!   make pool → open pool → create backing
+//!   make pool → open pool → join disk → empty disk
+//!               open pool → create backing
 //!     → open device → resize, set cache, set limits → open mapping → listen
 //!       open drive → exchange medium ──────────────────────┘
 //! ```
@@ -22,8 +23,8 @@ use std::fmt;
 use std::time::Duration;
 
 use model::{
-    AdapterId, Backing, Cache, Leftover, Limits, LuName, MappingId, Pool, PoolName, Size,
-    SocketOwner, Via,
+    AdapterId, Backing, Cache, Leftover, Limits, LuName, MappingId, Pool, PoolName, PoolPv,
+    PoolSettings, PvStanding, Size, SocketOwner, Via,
 };
 use uuid::Uuid;
 
@@ -62,6 +63,35 @@ pub enum Step {
     },
     OpenPool {
         pool: Pool,
+    },
+    SetPool {
+        uuid: Uuid,
+        name: PoolName,
+        to: PoolSettings,
+    },
+    /// A disk becomes one of an open pool. It is labelled if that was asked for just now.
+    JoinPv {
+        pool: Uuid,
+        name: PoolName,
+        pv: PoolPv,
+        is_new: bool,
+    },
+    /// Brings what is on a disk to the others of its pool, and then takes it out.
+    LeavePv {
+        pool: Uuid,
+        name: PoolName,
+        pv: PoolPv,
+    },
+    /// A disk that was to leave stays.
+    KeepPv {
+        pool: Uuid,
+        name: PoolName,
+        pv: PoolPv,
+    },
+    /// Takes the label off a disk that has left its pool.
+    ForgetPv {
+        pool: Uuid,
+        pv: PoolPv,
     },
     CreateBacking {
         device: DeviceSpec,
@@ -162,7 +192,9 @@ pub fn plan(desired: &Desired, actual: &Actual, now: Duration) -> Plan {
     planner.remove_backings();
     planner.close_pools();
     planner.remove_pools();
+    planner.forget_pvs();
     planner.open_pools();
+    planner.change_pools();
     planner.open_devices();
     planner.open_drives();
     planner.open_mappings();
@@ -215,7 +247,7 @@ impl Planner<'_> {
                 Leftover::File => None,
                 // Of a pool that goes, nothing has to be given back.
                 Leftover::Lu { pool } => self.desired.pools.contains_key(pool).then_some(*pool),
-                Leftover::Pool { .. } => continue,
+                Leftover::Pool { .. } | Leftover::Pv { .. } => continue,
             };
             // Never, whatever the notes say, the file of an LU that is wanted.
             if self.desired.devices.contains_key(uuid) {
@@ -253,11 +285,29 @@ impl Planner<'_> {
         }
     }
 
+    fn forget_pvs(&mut self) {
+        let actual = self.actual;
+        for (uuid, leftover) in &actual.leftovers {
+            let Leftover::Pv { pool, pv } = leftover else { continue };
+            let is_its = |pool: &Pool| pool.standing(*uuid).is_some();
+            if self.desired.pools.values().any(is_its) {
+                continue;
+            }
+            let is_busy = actual.busy.contains_key(&Part::Pool(*pool));
+            let wait = is_busy.then_some(Wait::Earlier(Part::Pool(*pool)));
+            self.push(Step::ForgetPv { pool: *pool, pv: pv.clone() }, wait);
+        }
+    }
+
     fn open_pools(&mut self) {
         let (desired, actual) = (self.desired, self.actual);
         for (uuid, pool) in &desired.pools {
             let closes = self.pool_closes(*uuid);
-            if actual.pools.contains_key(uuid) && !closes {
+            if let Some(open) = actual.pools.get(uuid).filter(|_| !closes) {
+                if open.settings != pool.settings {
+                    let (uuid, name, to) = (*uuid, pool.name.clone(), pool.settings);
+                    self.push(Step::SetPool { uuid, name, to }, None);
+                }
                 continue;
             }
             let earlier = Wait::Earlier(Part::Pool(*uuid));
@@ -269,6 +319,42 @@ impl Planner<'_> {
             }
             let wait = closes.or(is_unmade.then_some(earlier));
             self.push(Step::OpenPool { pool: pool.clone() }, wait);
+        }
+    }
+
+    /// Disks of open pools that join, leave, or stay after all. Room that is to come comes first.
+    fn change_pools(&mut self) {
+        let (desired, actual) = (self.desired, self.actual);
+        for (uuid, pool) in &desired.pools {
+            let Some(open) = actual.pools.get(uuid).filter(|_| !self.pool_closes(*uuid)) else {
+                continue;
+            };
+            let (name, wait) = (&pool.name, self.wait_for_pool(*uuid));
+            let is_joining = |pv: &&PoolPv| {
+                let is_in = open.standing(pv.uuid) == Some(PvStanding::Member);
+                pv.standing == PvStanding::Joining && !is_in
+            };
+            let joining = pool.pvs.iter().find(is_joining);
+            let joining = joining.map(|pv| Wait::Earlier(Part::Pv(pv.uuid)));
+            for pv in &pool.pvs {
+                let is = open.standing(pv.uuid);
+                let (uuid, name, pv) = (*uuid, name.clone(), pv.clone());
+                let has_left = is == Some(PvStanding::Withdrawn);
+                match pv.standing {
+                    PvStanding::Joining if is_joining(&&pv) => {
+                        let is_new = desired.new_pools.contains(&pv.uuid);
+                        self.push(Step::JoinPv { pool: uuid, name, pv, is_new }, wait.clone());
+                    }
+                    PvStanding::Leaving { .. } | PvStanding::Withdrawn if !has_left => {
+                        let wait = wait.clone().or(joining.clone());
+                        self.push(Step::LeavePv { pool: uuid, name, pv }, wait);
+                    }
+                    PvStanding::Member if is.is_some_and(|it| it.is_going()) && !has_left => {
+                        self.push(Step::KeepPv { pool: uuid, name, pv }, None);
+                    }
+                    _ => {}
+                }
+            }
         }
     }
 
@@ -419,7 +505,12 @@ impl Planner<'_> {
     /// Whether an open pool is to be closed: for good, or to be opened in another way.
     fn pool_closes(&self, uuid: Uuid) -> bool {
         let open = self.actual.pools.get(&uuid);
-        open.is_some_and(|open| self.desired.pools.get(&uuid) != Some(open))
+        let is_alike = |open: &Pool, wanted: &Pool| {
+            let (pvs, settings) = (wanted.pvs.clone(), wanted.settings);
+            Pool { pvs, settings, ..open.clone() } == *wanted
+        };
+        let wanted = self.desired.pools.get(&uuid);
+        open.is_some_and(|open| wanted.is_none_or(|wanted| !is_alike(open, wanted)))
     }
 
     fn push(&mut self, step: Step, wait: Option<Wait>) {
@@ -491,7 +582,11 @@ impl Step {
                 Part::Device(device.uuid)
             }
             Step::OpenDrive { drive } | Step::Exchange { drive } => Part::Device(drive.uuid),
-            Step::ClosePool { uuid, .. } => Part::Pool(*uuid),
+            Step::ClosePool { uuid, .. } | Step::SetPool { uuid, .. } => Part::Pool(*uuid),
+            Step::KeepPv { pool, .. } => Part::Pool(*pool),
+            Step::JoinPv { pv, .. } | Step::LeavePv { pv, .. } | Step::ForgetPv { pv, .. } => {
+                Part::Pv(pv.uuid)
+            }
             Step::MakePool { pool, .. } | Step::OpenPool { pool } | Step::RemovePool { pool } => {
                 Part::Pool(pool.uuid)
             }
@@ -513,6 +608,11 @@ impl fmt::Display for Step {
             Step::MakePool { pool, is_new: true } => write!(f, "make pool {}", pool.name),
             Step::MakePool { pool, .. } => write!(f, "find pool {}", pool.name),
             Step::OpenPool { pool } => write!(f, "open pool {}", pool.name),
+            Step::JoinPv { name, pv, .. } => write!(f, "add disk {pv} to pool {name}"),
+            Step::LeavePv { name, pv, .. } => write!(f, "take disk {pv} out of pool {name}"),
+            Step::KeepPv { name, pv, .. } => write!(f, "keep disk {pv} in pool {name}"),
+            Step::ForgetPv { pv, .. } => write!(f, "take the label off disk {pv}"),
+            Step::SetPool { name, .. } => write!(f, "change the settings of pool {name}"),
             Step::CreateBacking { device: DeviceSpec { name, size, pool: Some(_), .. } } => {
                 write!(f, "make {name} in its pool ({size})")
             }

@@ -14,7 +14,7 @@ use crate::error::ApiError;
 use crate::lu::Lu;
 use crate::mapping::Mapping;
 use crate::name::{ClientName, LuName, MediumName, PoolName};
-use crate::pool::Pool;
+use crate::pool::{DEFAULT_POOL, Pool};
 
 /// The version of the document that this program writes. Version 1 has no pools.
 pub const CONFIG_VERSION: u32 = 2;
@@ -88,6 +88,11 @@ impl Config {
 
     pub fn pool(&self, name: &PoolName) -> Option<&Pool> {
         self.pools.iter().find(|pool| pool.name == *name)
+    }
+
+    /// The pool of LUs that name neither a pool nor a backing.
+    pub fn default_pool(&self) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.name.as_str() == DEFAULT_POOL)
     }
 
     pub fn lus_in<'a>(&'a self, pool: &'a PoolName) -> impl Iterator<Item = &'a Lu> {

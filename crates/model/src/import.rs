@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::error::ApiError;
-use crate::lu::{BlockSize, Cache, LuCreate};
+use crate::lu::{Backing, BlockSize, Cache, LuCreate, NewBacking};
 use crate::medium::Progress;
 use crate::name::{LuName, PoolName};
 use crate::qos::Limits;
@@ -33,7 +33,10 @@ pub struct LuImport {
     pub removable: bool,
     #[serde(default)]
     pub limits: Limits,
-    /// The pool that it is cut from; a file of the data directory when absent.
+    /// Only a file; when neither this nor a pool is named, as for an empty LU.
+    #[serde(default)]
+    pub backing: Option<NewBacking>,
+    /// The pool that it is cut from.
     #[serde(default)]
     pub pool: Option<PoolName>,
     /// Grant it all of its space at once.
@@ -52,9 +55,10 @@ impl LuImport {
             cache,
             removable,
             limits,
+            backing,
             pool,
             thick,
-            ..
+            size: _,
         } = create;
         LuImport {
             name,
@@ -66,9 +70,29 @@ impl LuImport {
             cache,
             removable,
             limits,
+            backing,
             pool,
             thick,
         }
+    }
+
+    /// Settles where the LU shall be; `default` is the pool of those that do not say. Answers with
+    /// its pool, if it is in one.
+    pub fn settle(&mut self, default: Option<&PoolName>) -> Result<Option<PoolName>, ApiError> {
+        let place = self.clone().create(Size::ZERO).place(default)?;
+        self.pool = place.pool().cloned();
+        match place {
+            Backing::Pool { .. } => self.backing = None,
+            Backing::File => self.backing = Some(NewBacking::File),
+            other => {
+                let message = format!("LU '{}' cannot be made of an image in {other}", self.name);
+                return Err(ApiError::usage(message).then("name a pool, or --backing file"));
+            }
+        }
+        if self.thick && self.pool.is_none() {
+            return Err(ApiError::usage("only an LU in a pool can be thick").then("name the pool"));
+        }
+        Ok(self.pool.clone())
     }
 
     /// The LU that is made, now that its size is known.
@@ -81,9 +105,11 @@ impl LuImport {
             cache,
             removable,
             limits,
+            backing,
             pool,
             thick,
-            ..
+            path: _,
+            size: _,
         } = self;
         LuCreate {
             name,
@@ -94,7 +120,7 @@ impl LuImport {
             cache,
             removable,
             limits,
-            backing: None,
+            backing,
             pool,
             thick,
         }

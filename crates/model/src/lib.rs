@@ -8,6 +8,7 @@
 //! | [`size`] | [`Size`]: `10G`, `10GiB`, `512` |
 //! | [`lu`] | [`Lu`] and what creates, adopts and resizes one |
 //! | [`pool`] | [`Pool`]: disks that LUs are cut from |
+//! | [`pool_settings`] | [`PoolSettings`]: what of it can be changed at any time |
 //! | [`medium`] | [`Medium`]: a disc image in the library |
 //! | [`drive`] | [`Drive`]: a virtual drive for them |
 //! | [`client`] | [`Client`] |
@@ -45,6 +46,7 @@ pub mod mapping;
 pub mod medium;
 pub mod name;
 pub mod pool;
+pub mod pool_settings;
 pub mod pv;
 pub mod qos;
 pub mod redirect;
@@ -66,8 +68,11 @@ pub use import::{ImportTold, LuImport};
 pub use lu::{Backing, BlockSize, Cache, Lu, LuAdopt, LuCreate, LuResize};
 pub use mapping::{AdapterId, MapRequest, Mapping, MappingId, Slot, Via};
 pub use medium::{Medium, MediumAdd, MediumView};
-pub use name::{ClientName, Iqn, LuName, MediumName, Nqn, PoolName, SnapshotName};
-pub use pool::{Leftover, Pool, PoolCreate, PoolPv, PoolView, PvPlace};
+pub use name::{ClientName, GroupName, Iqn, LuName, MediumName, Nqn, PoolName, SnapshotName};
+pub use pool::{
+    Leftover, Pool, PoolCreate, PoolPv, PoolView, PvAdd, PvAt, PvGroup, PvPlace, PvStanding,
+};
+pub use pool_settings::{PoolSettings, PoolSettingsChange};
 pub use pv::PvView;
 pub use qos::{Limits, LimitsChange};
 pub use redirect::{PortalAddress, Redirect};

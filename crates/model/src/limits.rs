@@ -93,5 +93,8 @@ pub const EXTENT_SIZE_MAX: u64 = 4 << 20;
 pub const EXTENT_SIZE_DEFAULT: u64 = 256 << 10;
 pub const EXTENTS_PER_SLAB_MIN: u64 = 4;
 
+/// Failure groups of a pool: copies of everything that is in it.
+pub const GROUPS_MAX: usize = 3;
+
 /// What a map of a pool speaks of: an LU of a pool is a whole number of them.
 pub const POOL_BLOCK_BYTES: u64 = 4096;

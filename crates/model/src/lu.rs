@@ -213,7 +213,8 @@ pub struct LuCreate {
     pub removable: bool,
     #[serde(default)]
     pub limits: Limits,
-    /// A sparse file when neither this nor a pool is named.
+    /// When neither this nor a pool is named: pool `default` where there is one, otherwise a
+    /// sparse file.
     #[serde(default)]
     pub backing: Option<NewBacking>,
     /// The pool that it is cut from.
@@ -225,11 +226,14 @@ pub struct LuCreate {
 }
 
 impl LuCreate {
-    /// Where the LU shall be.
-    pub fn place(&self) -> Result<Backing, ApiError> {
+    /// Where the LU shall be; `default` is the pool of those that do not say.
+    pub fn place(&self, default: Option<&PoolName>) -> Result<Backing, ApiError> {
         match (&self.pool, self.backing) {
             (Some(pool), None) => Ok(Backing::Pool { pool: pool.clone() }),
-            (None, backing) => Ok(backing.unwrap_or_default().into()),
+            (None, Some(backing)) => Ok(backing.into()),
+            (None, None) => {
+                Ok(default.map_or(Backing::File, |pool| Backing::Pool { pool: pool.clone() }))
+            }
             (Some(pool), Some(backing)) => Err(ApiError::usage(format!(
                 "LU '{}' cannot be in pool '{pool}' and in {} too",
                 self.name,
@@ -414,11 +418,14 @@ mod tests {
         assert!(serde_json::from_str::<BlockSize>("1024").is_err());
         let short = r#"{"name":"a","size":"1GiB"}"#;
         let create: LuCreate = serde_json::from_str(short).unwrap();
-        assert_eq!((create.size, create.place()), (Size::gib(1), Ok(Backing::File)));
+        assert_eq!((create.size, create.place(None)), (Size::gib(1), Ok(Backing::File)));
         let pool: PoolName = "fast".parse().unwrap();
         let pooled = LuCreate { pool: Some(pool.clone()), ..create.clone() };
-        assert_eq!(pooled.place(), Ok(Backing::Pool { pool: pool.clone() }));
+        let in_pool = Ok(Backing::Pool { pool: pool.clone() });
+        assert_eq!((pooled.place(None), create.place(Some(&pool))), (in_pool.clone(), in_pool));
+        let file = LuCreate { backing: Some(NewBacking::File), ..create.clone() };
+        assert_eq!(file.place(Some(&pool)), Ok(Backing::File));
         let both = LuCreate { backing: Some(NewBacking::Memory), ..pooled };
-        assert!(both.place().unwrap_err().message.contains("in pool 'fast' and in memory too"));
+        assert!(both.place(None).unwrap_err().message.contains("in pool 'fast' and in memory too"));
     }
 }

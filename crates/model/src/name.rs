@@ -101,6 +101,15 @@ name_type!(
 );
 
 name_type!(
+    /// The name of a failure group of a pool.
+    GroupName,
+    std::convert::identity::<String>,
+    |name| check_plain(name, "failure group", "letters, digits, '.', '_' and '-'", |c| {
+        c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
+    })
+);
+
+name_type!(
     /// The name of a snapshot: unique among those of its LU.
     SnapshotName,
     std::convert::identity::<String>,

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | here | [`Api`]: what a handler may ask for, and how long it waits |
 //! | [`routes`], [`clients`], [`pools`], [`snapshots`], [`optical`], [`adding`], [`importing`], [`pvs`], [`reservations`] | the routes and their handlers |
+//! | [`promises`] | what is told when more of a pool is promised than it should |
 //! | [`document`] | the OpenAPI document, generated from the handlers |
 //! | [`listen`] | the Unix socket, TCP, and the thread that serves both |
 //!
@@ -18,6 +19,7 @@ pub mod importing;
 pub mod listen;
 pub mod optical;
 pub mod pools;
+pub mod promises;
 pub mod pvs;
 pub mod reservations;
 pub mod routes;
@@ -38,6 +40,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use uuid::Uuid;
 
 use self::importing::Imports;
+use self::promises::Promises;
 use crate::control::{Change, Changed, Message};
 use crate::engine::{Done, Engine, Motion, Report, Snapshot};
 use crate::events::Events;
@@ -88,6 +91,7 @@ pub struct Api {
     pub closing: Closing,
     pub looker: Looker,
     pub imports: Imports,
+    pub promises: Promises,
 }
 
 /// Says that the API is about to end. Clones are the same.
@@ -115,6 +119,13 @@ impl Closing {
 impl Api {
     /// Makes a change and waits until it is in effect.
     pub async fn change(&self, change: Change) -> Result<Changed, ApiError> {
+        let changed = self.make(change).await;
+        // Also what is not in effect is promised.
+        self.promises.look(self).await;
+        changed
+    }
+
+    async fn make(&self, change: Change) -> Result<Changed, ApiError> {
         let (answer, waits) = oneshot::channel();
         let reply = Box::new(move |result| {
             // A caller who hung up does not want to know.

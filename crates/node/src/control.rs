@@ -17,8 +17,8 @@ use model::status::Phase;
 use model::{
     AdapterId, ApiError, Chap, ChapSecrets, Client, ClientChange, ClientName, CloneCreate, Config,
     DriveCreate, Leftover, LimitsChange, LuAdopt, LuCreate, LuName, LuResize, MapRequest, Mapping,
-    MappingId, Medium, MediumName, PoolCreate, PoolName, Redirect, Severity, Snapshot, SnapshotRef,
-    SocketOwner, Subject, Via,
+    MappingId, Medium, MediumName, PoolCreate, PoolName, PoolPv, PoolSettingsChange, PvAdd,
+    PvStanding, Redirect, Severity, Snapshot, SnapshotRef, SocketOwner, Subject, Via,
 };
 use uuid::Uuid;
 
@@ -30,7 +30,7 @@ use crate::probe::Probe;
 use crate::reconcile::{Ended, Reconciler, Settled};
 use crate::socket::{self, CLIENT_SOCKET_MODE, SocketSpec};
 use crate::state::optical::{self, kind_and_name};
-use crate::state::{Mark, State, ops, pools, snapshots};
+use crate::state::{Mark, State, ops, pool_pvs, pools, snapshots};
 use crate::view::Published;
 use crate::world::{self, World};
 
@@ -85,7 +85,11 @@ pub enum SnapshotChange {
 pub enum PoolChange {
     /// With what was found on its disks.
     Create(PoolCreate, Vec<pools::Found>),
+    Set(PoolName, PoolSettingsChange),
     Remove(PoolName),
+    /// With what was found on its disks, and what is known of them if one leaves.
+    AddPvs(PoolName, PvAdd, Vec<pools::Found>, Option<pool_pvs::Load>),
+    RemovePv(PoolName, String, pool_pvs::Wish),
 }
 
 /// A change of media and drives.
@@ -282,10 +286,7 @@ impl Control {
             Some(Library::Add(medium)) => self.parts.state.add_medium(medium.clone())?,
             Some(Library::Remove(medium)) => self.parts.state.remove_medium(medium)?,
         }
-        let state = &self.parts.state;
-        self.config = Arc::new(state.config().clone());
-        self.reconciler.want(desired(state, &self.parts.cluster), state.leftovers());
-        self.copy_config();
+        self.take_config();
         let changed = Changed { revision: self.config.revision, ..prepared.changed };
         let mut parts = self.parts_of(&prepared.subject, &changed, &before);
         if let Some(Library::Remove(medium)) = &prepared.library {
@@ -402,10 +403,37 @@ impl Control {
                 let name = request.name;
                 Ok(Prepared { marks, ..Prepared::pool(next, name, "pool-created", message) })
             }
+            PoolChange::Set(name, change) => {
+                let next = pools::pool_set(config, &name, change)?;
+                let message = format!("pool '{name}' has other settings");
+                Ok(Prepared::pool(next, name, "pool-changed", message))
+            }
             PoolChange::Remove(name) => {
                 let (next, marks) = pools::pool_remove(config, &name)?;
                 let message = format!("pool '{name}' was removed");
                 Ok(Prepared { marks, ..Prepared::pool(next, name, "pool-removed", message) })
+            }
+            PoolChange::AddPvs(name, request, found, load) => {
+                let uuid = || self.parts.world.uuid();
+                let found = (&found[..], load);
+                let (next, marks) = pool_pvs::add(config, &name, &request, found, uuid)?;
+                let message = match request.replaces {
+                    Some(old) => format!("disk {old} of pool '{name}' is being replaced"),
+                    None => format!("disks are being added to pool '{name}'"),
+                };
+                Ok(Prepared { marks, ..Prepared::pool(next, name, "pool-disk-added", message) })
+            }
+            PoolChange::RemovePv(name, which, wish) => {
+                let next = pool_pvs::remove(config, &name, &which, wish)?;
+                let (kind, message) = match wish {
+                    pool_pvs::Wish::Leave(_) => {
+                        ("pool-disk-leaves", format!("disk {which} is leaving pool '{name}'"))
+                    }
+                    pool_pvs::Wish::Stay => {
+                        ("pool-disk-stays", format!("disk {which} stays in pool '{name}'"))
+                    }
+                };
+                Ok(Prepared::pool(next, name, kind, message))
             }
         }
     }
@@ -487,7 +515,13 @@ impl Control {
             }
             (Subject::Pool(name), _) => {
                 let pool = self.config.pool(name).or_else(|| before.pool(name));
-                pool.map(|pool| Part::Pool(pool.uuid)).into_iter().collect()
+                let is_new = |pv: &&PoolPv| {
+                    let before = before.pool(name).and_then(|pool| pool.standing(pv.uuid));
+                    pv.standing == PvStanding::Joining && before.is_none()
+                };
+                let joining = pool.into_iter().flat_map(|pool| pool.pvs.iter().filter(is_new));
+                let joining = joining.map(|pv| Part::Pv(pv.uuid));
+                pool.map(|pool| Part::Pool(pool.uuid)).into_iter().chain(joining).collect()
             }
             // What is in a drive may become readable.
             (Subject::Medium(name), _) => {
@@ -543,8 +577,15 @@ impl Control {
                 engine.make_pool(pool, *is_new, self.done(&step, Some));
             }
             Step::OpenPool { pool } => engine.open_pool(pool, self.done(&step, none)),
+            Step::SetPool { uuid, to, .. } => engine.set_pool(*uuid, *to, self.done(&step, none)),
             Step::ClosePool { uuid, .. } => engine.close_pool(*uuid, self.done(&step, none)),
             Step::RemovePool { pool } => engine.remove_pool(pool, self.done(&step, none)),
+            Step::JoinPv { pool, pv, is_new, .. } => {
+                engine.join_pv(*pool, pv, *is_new, self.done(&step, none));
+            }
+            Step::LeavePv { pool, pv, .. } => engine.leave_pv(*pool, pv, self.done(&step, none)),
+            Step::KeepPv { pool, pv, .. } => engine.keep_pv(*pool, pv, self.done(&step, none)),
+            Step::ForgetPv { pool, pv } => engine.forget_pv(*pool, pv, self.done(&step, none)),
             Step::CloseMapping { id, .. } => engine.close_mapping(id, self.done(&step, none)),
             Step::OpenMapping { mapping, .. } => {
                 let done = self.done(&step, none);
@@ -605,11 +646,14 @@ impl Control {
             self.was_there(step);
         }
         let mut result = result.map(drop);
-        if let (Some(mark), Ok(())) = (mark_of(step), &result) {
-            result = self.parts.state.mark(mark);
+        if result.is_ok() {
+            result = self.keep(step);
         }
         let error = result.clone().err();
         let ended = self.reconciler.ended(step, result, self.now());
+        if pool_pvs::was_to_end(&self.config, step) {
+            return;
+        }
         tracing::debug!(%step, ?ended, "step ended");
         let (severity, kind, message, next) = match (ended, error) {
             (Ended::Failed, Some(error)) => {
@@ -623,6 +667,30 @@ impl Control {
         };
         let subject = self.subject_of(&step.part());
         self.report(Report { severity, subject, kind, message, next });
+    }
+
+    /// Keeps durably what a step has done.
+    fn keep(&mut self, step: &Step) -> Result<(), ApiError> {
+        if let Some(mark) = mark_of(step) {
+            self.parts.state.mark(mark)?;
+        }
+        let Some((next, marks, event)) = pool_pvs::ended(&self.config, step) else {
+            return Ok(());
+        };
+        self.parts.state.commit(next, &marks)?;
+        self.take_config();
+        let (severity, (kind, message)) = (Severity::Info, event);
+        let (subject, next) = (self.subject_of(&step.part()), None);
+        self.report(Report { severity, subject, kind, message, next });
+        Ok(())
+    }
+
+    /// The configuration is another one.
+    fn take_config(&mut self) {
+        let state = &self.parts.state;
+        self.config = Arc::new(state.config().clone());
+        self.reconciler.want(desired(state, &self.parts.cluster), state.leftovers());
+        self.copy_config();
     }
 
     /// Something that was to be made is there already, and is kept.
@@ -647,6 +715,10 @@ impl Control {
         match part {
             Part::Pool(uuid) => {
                 let pool = self.config.pools.iter().find(|pool| pool.uuid == *uuid);
+                pool.map_or(Subject::Node, |pool| Subject::Pool(pool.name.clone()))
+            }
+            Part::Pv(uuid) => {
+                let pool = self.config.pools.iter().find(|it| it.standing(*uuid).is_some());
                 pool.map_or(Subject::Node, |pool| Subject::Pool(pool.name.clone()))
             }
             Part::Mapping(id) => Subject::Adapter(id.adapter.clone()),
@@ -693,6 +765,12 @@ impl Control {
             steps_pending: self.reconciler.steps_pending() as u64,
             failures: self.reconciler.failures().clone(),
             pools: self.reconciler.actual().pools.keys().copied().collect(),
+            left: (self.reconciler.actual().leftovers.values())
+                .filter_map(|left| match left {
+                    Leftover::Pv { pool, pv } => Some((*pool, pv.clone())),
+                    _ => None,
+                })
+                .collect(),
             devices: self.reconciler.actual().open().collect::<BTreeSet<Uuid>>(),
             mappings: self
                 .reconciler
@@ -896,6 +974,7 @@ fn mark_of(step: &Step) -> Option<Mark> {
         Step::RemoveBacking { uuid, .. } => Some(Mark::Gone(*uuid)),
         Step::MakePool { pool, .. } => Some(Mark::Made(pool.uuid)),
         Step::RemovePool { pool } => Some(Mark::Gone(pool.uuid)),
+        Step::ForgetPv { pv, .. } => Some(Mark::Gone(pv.uuid)),
         _ => None,
     }
 }

@@ -17,11 +17,13 @@ use std::sync::Arc;
 
 use cluster::{DeviceSpec, DriveSpec, MappingSpec};
 use model::image::ImageUse;
+pub use model::pool::Removal;
 use model::reservation::Reservations;
 use model::stats::DeviceStats;
 use model::status::{AdapterState, IscsiSession, Session};
 use model::{
-    AdapterId, ApiError, Cache, ImportTold, Limits, MappingId, Pool, Severity, Size, Subject,
+    AdapterId, ApiError, Cache, ImportTold, Limits, MappingId, Pool, PoolPv, PoolSettings,
+    Severity, Size, Subject,
 };
 use uuid::Uuid;
 
@@ -40,12 +42,29 @@ pub trait Engine: Send + Sync {
     /// known of it.
     fn open_pool(&self, pool: &Pool, done: Done<()>);
 
+    /// Changes the settings of an open pool.
+    fn set_pool(&self, uuid: Uuid, to: PoolSettings, done: Done<()>);
+
     /// Closes a pool in which nothing is open.
     fn close_pool(&self, uuid: Uuid, done: Done<()>);
 
     /// Takes the labels of a pool off its disks, and deletes those that are files of ours. Disks
     /// that are not there any more, or have become something else, are left alone.
     fn remove_pool(&self, pool: &Pool, done: Done<()>);
+
+    /// A disk becomes one of an open pool, and those who wait for room hear of it. What is on it is
+    /// lost if it is new; otherwise it must be one of the pool already.
+    fn join_pv(&self, pool: Uuid, pv: &PoolPv, is_new: bool, done: Done<()>);
+
+    /// Brings what is on a disk of an open pool to the others, and takes it out. It answers when
+    /// that is done, also if it has to wait for room, or when the disk is to be kept.
+    fn leave_pv(&self, pool: Uuid, pv: &PoolPv, done: Done<()>);
+
+    /// A disk that is leaving stays, unless it has left.
+    fn keep_pv(&self, pool: Uuid, pv: &PoolPv, done: Done<()>);
+
+    /// Takes the label off a disk that has left a pool, and deletes it if it is a file of ours.
+    fn forget_pv(&self, pool: Uuid, pv: &PoolPv, done: Done<()>);
 
     /// Makes the file of an LU in the data directory, sparse, of the device's size, or its place in
     /// its pool. What is there already is kept, whatever it holds.
@@ -200,8 +219,21 @@ pub struct Snapshot {
 /// An open pool.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PoolStatus {
-    /// What LUs can be given of each of its disks, and what of that is free.
-    pub disks: BTreeMap<Uuid, (Size, Size)>,
+    pub disks: BTreeMap<Uuid, PvUse>,
+    /// Why disks that are to leave do not get empty.
+    pub waits: BTreeMap<Uuid, Trouble>,
+    /// Snapshots of its LUs that were removed, and are not gone yet.
+    pub removals: Vec<Removal>,
+}
+
+/// A disk of an open pool, in whole slabs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PvUse {
+    pub size: Size,
+    /// What LUs can be given of it: nothing when it leaves.
+    pub free: Size,
+    /// What LUs have of it.
+    pub used: Size,
 }
 
 /// An open device.

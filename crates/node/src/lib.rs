@@ -21,6 +21,7 @@
 //! | [`library`] | media: how a file becomes one, what is on it |
 //! | [`pv`] | the disks of the machine, and what is on them |
 //! | [`records`] | what is kept of each LU's reservations and modes, and of each pool's epoch |
+//! | [`default_pool`] | the pool that a fresh data directory gets |
 //! | [`room`] | how much room a pool has left |
 //! | [`events`] | the bounded log of what happened |
 //! | [`view`] | what is wanted joined with what is |
@@ -41,6 +42,7 @@ pub mod api;
 pub mod connect;
 pub mod control;
 pub mod datadir;
+pub mod default_pool;
 pub mod engine;
 pub mod events;
 pub mod import;
@@ -62,6 +64,7 @@ pub mod tcp;
 pub mod view;
 pub mod world;
 
+pub use default_pool::DefaultPool;
 pub use engine::Engine;
 pub use plane::Plane;
 pub use run::{Node, Options};

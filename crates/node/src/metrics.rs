@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 
+use model::pool::PoolAlert;
 use model::stats::{DeviceStats, OpStats, latency_bound_ns};
 use model::{PoolView, Size};
 
@@ -38,6 +39,9 @@ const LATENCY: Family = (
     "histogram",
     "Time from taking a request off its ring to its answer, by kind.",
 );
+
+const ALERT: Family =
+    ("viaduct_pool_alert", "gauge", "Whether its space is low, critical, full or overcommitted.");
 
 /// The same of a pool; nothing while it is not open.
 type OfPool = (Family, fn(&PoolView) -> Option<Size>);
@@ -120,6 +124,18 @@ fn pools(text: &mut String, picture: &Picture<'_>) {
             }
         }
     }
+    alerts(text, &views);
+}
+
+/// One line for each alert that there can be, so that a rule finds those that are not up too.
+fn alerts(text: &mut String, views: &[PoolView]) {
+    family(text, ALERT);
+    for view in views {
+        for kind in PoolAlert::ALL {
+            let (name, pool, is_up) = (ALERT.0, &view.pool.name, view.alerts.contains(&kind));
+            let _ = writeln!(text, "{name}{{pool=\"{pool}\",kind=\"{kind}\"}} {}", u8::from(is_up));
+        }
+    }
 }
 
 fn family(text: &mut String, (name, kind, help): (&str, &str, &str)) {
@@ -151,7 +167,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::engine::{PoolStatus, Snapshot};
+    use crate::engine::{PoolStatus, PvUse, Snapshot};
 
     fn rendered() -> String {
         let mut read = OpStats::new(OpKind::Read);
@@ -169,15 +185,18 @@ mod tests {
         let (mut published, mut snapshot) = (Published::default(), Snapshot::default());
         let config: model::Config = serde_json::from_value(serde_json::json!({
             "version": 2,
-            "pools": [{"name": "fast", "uuid": Uuid::nil(), "pvs": []}],
+            "pools": [{"name": "fast", "uuid": Uuid::nil(), "pvs": [
+                {"uuid": Uuid::max(), "place": {"kind": "path", "path": "/dev/sdb"}},
+            ]}],
             "lus": [{"name": "web1", "uuid": Uuid::max(), "size": "1GiB", "serial": "a",
                      "backing": {"kind": "pool", "pool": "fast"}}],
         }))
         .unwrap();
         published.config = config.into();
         published.pools.insert(Uuid::nil());
-        let disks = [(Uuid::max(), (Size(4096), Size(512)))].into();
-        snapshot.pools.insert(Uuid::nil(), PoolStatus { disks });
+        let disk = PvUse { size: Size(4096), free: Size(512), used: Size(3584) };
+        let disks = [(Uuid::max(), disk)].into();
+        snapshot.pools.insert(Uuid::nil(), PoolStatus { disks, ..PoolStatus::default() });
         let path = Path::new("/");
         let picture = Picture {
             published: &published,
@@ -197,6 +216,8 @@ mod tests {
         has("viaduct_pool_bytes{pool=\"fast\"} 4096");
         has("viaduct_pool_free_bytes{pool=\"fast\"} 512");
         has("viaduct_pool_virtual_bytes{pool=\"fast\"} 1073741824");
+        has("viaduct_pool_alert{pool=\"fast\",kind=\"low\"} 1");
+        has("viaduct_pool_alert{pool=\"fast\",kind=\"overcommitted\"} 0");
         has("viaduct_lu_requests_inflight{lu=\"web1\"} 2");
         has("viaduct_lu_held_total{lu=\"web1\"} 3");
         has("viaduct_lu_held_seconds_total{lu=\"web1\"} 1.5");

@@ -117,6 +117,13 @@ async fn open_one(core: &Core, path: &Path) -> Result<Arc<dyn Backing>, ApiError
             Err(ApiError::not_now(message)
                 .then("stop that node: a pool is checked while it is closed"))
         }
+        // What a store advises is for a disk of an LU.
+        Err(OpenError::Size { size, .. }) => {
+            let message =
+                format!("{name} is no disk of a pool: it has {size} bytes, no whole pages");
+            Err(ApiError::usage(message)
+                .then("viaduct pool show NAME lists the disks of a pool, while its node runs"))
+        }
         Err(error) => Err(ApiError::failed(error.to_string())),
     }
 }

@@ -131,9 +131,10 @@ impl Reconciler {
         failure.map_or(Settled::NotYet, |failure| Settled::Failed(failure.error.clone()))
     }
 
-    /// Whether everything that can be done now is done.
+    /// Whether everything that can be done now is done, but for what may take hours.
     pub fn is_quiet(&self) -> bool {
-        self.actual.busy.is_empty() && self.plan.ready().next().is_none()
+        let is_long = |step: &Step| matches!(step, Step::LeavePv { .. });
+        self.actual.busy.values().all(is_long) && self.plan.ready().all(is_long)
     }
 
     pub fn steps_pending(&self) -> usize {

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `/lu/UUID/state` | the LU's reservations and modes |
 //! | `/pool/UUID/epoch` | the epoch that the pool was last opened with |
+//! | `/pool/UUID/copies` | which copies of its LUs have missed something |
 //!
 //! A value may be written once more for an LU that was just removed, by a session that ends. It is
 //! swept away at the next start.
@@ -19,13 +20,15 @@ use uuid::Uuid;
 use crate::state::unavailable;
 
 /// Before the UUID in a key, and behind it.
-const KEYS: [(&str, &str); 2] = [("/lu/", "/state"), ("/pool/", "/epoch")];
+const KEYS: [(&str, &str); 3] = [("/lu/", "/state"), ("/pool/", "/epoch"), ("/pool/", "/copies")];
 
 /// What a value is kept of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Record {
     Lu(Uuid),
     Pool(Uuid),
+    /// The copies in a pool.
+    Copies(Uuid),
 }
 
 /// Where the plane keeps what must not be forgotten. Every call may block.
@@ -75,6 +78,7 @@ fn key(of: Record) -> String {
     let ((before, behind), uuid) = match of {
         Record::Lu(uuid) => (KEYS[0], uuid),
         Record::Pool(uuid) => (KEYS[1], uuid),
+        Record::Copies(uuid) => (KEYS[2], uuid),
     };
     format!("{before}{uuid}{behind}")
 }

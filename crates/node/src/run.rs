@@ -15,9 +15,11 @@ use rt::{FileHandle, OpenOptions, Spin};
 
 use crate::api::importing::Imports;
 use crate::api::listen::{Listeners, Serving};
+use crate::api::promises::Promises;
 use crate::api::{Api, Closing, Info};
 use crate::control::{Control, Message, Parts};
 use crate::datadir::{DataDir, PRIVATE_FILE};
+use crate::default_pool::{self, DefaultPool};
 use crate::engine::{Context, Done, Engine, Report, Reporter};
 use crate::events::Events;
 use crate::library;
@@ -41,6 +43,8 @@ pub struct Options {
     pub iscsi: Vec<SocketAddr>,
     /// The CPUs for the data plane; all when empty.
     pub cores: Vec<usize>,
+    /// The pool that a fresh data directory gets.
+    pub default_pool: DefaultPool,
 }
 
 /// What a running node tells whoever started it.
@@ -84,7 +88,7 @@ impl Node {
     ) -> Result<Node, ApiError> {
         let directory = DataDir::open(&options.data, world.as_ref())?;
         let kv = open_kv(&directory.kv(), &world)?;
-        let state = State::load(Arc::clone(&kv), directory.id())?;
+        let mut state = State::load(Arc::clone(&kv), directory.id())?;
         let records = KvRecords::new(Arc::clone(&kv));
         tidy(&state, &records, &directory)?;
         let events = Events::open(kv, directory.id())?;
@@ -97,7 +101,7 @@ impl Node {
         let report = reporter(&sender);
         let (node, lus, pools) = (directory.id(), directory.lus(), directory.pools());
         let media = directory.media();
-        let Options { cores, iscsi, .. } = options;
+        let Options { cores, iscsi, default_pool, .. } = options;
         let (records, boot) = (Arc::new(records), world::boot_id());
         let engine =
             engine(Context { node, lus, pools, media, cores, iscsi, report, records, boot })?;
@@ -112,9 +116,11 @@ impl Node {
             news: Arc::default(),
             looker: crate::pv::Looker::default(),
             imports: Imports::default(),
+            promises: Promises::default(),
             closing: Closing::default(),
         };
         announce(&events, world.as_ref(), &directory, http);
+        begin(&mut state, default_pool, &directory, (world.as_ref(), &events));
         let control = Control::new(Parts {
             world,
             engine: Arc::clone(&engine),
@@ -236,6 +242,18 @@ fn tidy(state: &State, records: &KvRecords, directory: &DataDir) -> Result<(), A
         ApiError::failed(format!("cannot tidy {}: {error}", directory.lus().display()))
     })?;
     library::tidy(&directory.media(), &known)
+}
+
+/// Decides what a fresh data directory begins with, and tells of it.
+fn begin(
+    state: &mut State,
+    pool: DefaultPool,
+    directory: &DataDir,
+    (world, events): (&dyn World, &Events),
+) {
+    if let Some(report) = default_pool::begin(state, pool, directory, world) {
+        events.record(world.wall(), report);
+    }
 }
 
 /// What does not change while the node runs.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`ops`] | each change, from configuration to configuration, with what it refuses |
 //! | [`snapshots`] | the same for snapshots and clones |
-//! | [`pools`] | the same for pools |
+//! | [`pools`], [`pool_pvs`] | the same for pools, and for the disks that they have |
 //! | [`optical`] | the same for drives and media |
 //! | [`validate`] | what must hold of every configuration, however it came about |
 //! | here | how a configuration is kept: one key per object, changed by compare-and-set |
@@ -18,10 +18,11 @@
 //! | `/config/G/mapping/CLIENT/SLOT/LUN` | the object |
 //! | `/config/G/secret/CLIENT` | the client's CHAP secrets, which are in no other value |
 //! | `/node/ID/made/UUID` | the LU or the pool was made on this node |
-//! | `/node/ID/making/UUID` | the pool was asked for on this node, and is not made yet |
+//! | `/node/ID/making/UUID` | the pool was asked for on this node, or the disk for a pool, and is not made yet |
 //! | `/node/ID/importing/UUID` | an image is being copied into an LU to be; what will be left of it |
-//! | `/node/ID/leftover/UUID` | the LU, medium or pool was removed; what is left: nothing said is a file |
+//! | `/node/ID/leftover/UUID` | the LU, medium, pool or disk of a pool was removed; what is left: nothing said is a file |
 //! | `/node/ID/medium/NAME` | a medium of the node's library |
+//! | `/node/ID/fresh` | the data directory was made just now; whether it gets a pool is open |
 //!
 //! Every change compares the head and writes it again, so two writers cannot both win. A change
 //! that is too large for one transaction writes the next generation beside the old one and switches
@@ -29,6 +30,7 @@
 
 pub mod ops;
 pub mod optical;
+pub mod pool_pvs;
 pub mod pools;
 pub mod snapshots;
 pub mod validate;
@@ -77,6 +79,7 @@ pub struct State {
     making: BTreeSet<Uuid>,
     leftovers: BTreeMap<Uuid, Leftover>,
     media: Arc<Media>,
+    is_fresh: bool,
 }
 
 /// A note about something made that goes into `kv` together with a change or by itself.
@@ -92,12 +95,14 @@ pub enum Mark {
     Leftover(Uuid, Leftover),
     /// It is deleted.
     Gone(Uuid),
+    /// What a fresh data directory begins with is decided.
+    Begun,
 }
 
 impl State {
     /// Reads the state, or begins an empty one.
     pub fn load(kv: Arc<dyn Kv>, node: Uuid) -> Result<State, ApiError> {
-        let (head, mut config) = read_config(kv.as_ref())?;
+        let (head, mut config) = read_config(kv.as_ref(), &fresh_key(node))?;
         let secrets = Arc::new(std::mem::take(&mut config.secrets));
         let uuids = |kind: &str| read_uuids(kv.as_ref(), &format!("/node/{node}/{kind}/"));
         let noted = |kind: &str| read_leftovers(kv.as_ref(), &format!("/node/{node}/{kind}/"));
@@ -106,7 +111,9 @@ impl State {
         let media: Vec<Medium> = decode_all(&entries.map_err(unavailable)?)?;
         let media = Arc::new(media.into_iter().map(|it| (it.name.clone(), it)).collect());
         let importing = noted("importing")?;
-        let mut state = State { kv, node, head, config, secrets, made, making, leftovers, media };
+        let is_fresh = kv.get(&fresh_key(node)).map_err(unavailable)?.is_some();
+        let mut state =
+            State { kv, node, head, config, secrets, made, making, leftovers, media, is_fresh };
         // Who copied is gone, and what is there is half an LU.
         for (uuid, leftover) in importing {
             state.mark(Mark::Abandoned(uuid, leftover))?;
@@ -137,6 +144,11 @@ impl State {
 
     pub fn media(&self) -> &Arc<Media> {
         &self.media
+    }
+
+    /// Whether what a fresh data directory begins with is still to be decided.
+    pub fn is_fresh(&self) -> bool {
+        self.is_fresh
     }
 
     /// A medium becomes known. The configuration stays what it was.
@@ -296,6 +308,7 @@ impl State {
                     let txn = txn.delete(key("made", uuid)).delete(key("making", uuid));
                     txn.delete(key("leftover", uuid))
                 }
+                Mark::Begun => txn.delete(fresh_key(self.node)),
             })
         })
     }
@@ -319,6 +332,7 @@ impl State {
                     self.making.remove(uuid);
                     self.leftovers.remove(uuid);
                 }
+                Mark::Begun => self.is_fresh = false,
             }
         }
     }
@@ -338,11 +352,16 @@ pub fn unavailable(error: kv::Error) -> ApiError {
     }
 }
 
-fn read_config(kv: &dyn Kv) -> Result<(Head, Config), ApiError> {
+fn fresh_key(node: Uuid) -> String {
+    format!("/node/{node}/fresh")
+}
+
+fn read_config(kv: &dyn Kv, fresh: &str) -> Result<(Head, Config), ApiError> {
     for _ in 0..READ_ATTEMPTS_MAX {
         let Some(entry) = kv.get(HEAD).map_err(unavailable)? else {
             let head = Head { version: CONFIG_VERSION, generation: 1 };
             let transaction = Transaction::new().absent(HEAD).put(HEAD, encode(&head)?);
+            let transaction = transaction.put(fresh, "");
             kv.transact(&transaction).map_err(unavailable)?;
             continue;
         };

@@ -6,21 +6,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cluster::Part;
-use model::pool::PoolDisk;
+use model::pool::{Evacuation, MemberState, PoolAlert, PoolDisk};
 use model::status::{
     AdapterState, ClientView, IscsiView, LuState, LuView, MappingView, Phase, Problem,
 };
 use model::target::target_name;
 use model::{
     Backing, Client, Config, Drive, DriveView, Lu, Mapping, MappingId, MediumName, Pool, PoolPv,
-    PoolView, PvPlace, Secrets, Size, Subject, Tray, Via,
+    PoolView, PvPlace, PvStanding, Secrets, Size, Subject, Tray, Via,
 };
 use uuid::Uuid;
 
 use crate::datadir::{lu_file, pool_file};
-use crate::engine::{AdapterStatus, Health, PoolStatus, Snapshot, Trouble};
+use crate::engine::{AdapterStatus, Health, PoolStatus, PvUse, Snapshot, Trouble};
 use crate::reconcile::Failure;
-use crate::room::Room;
+use crate::room::{self, Room};
 use crate::socket;
 use crate::state::Media;
 use crate::state::optical::no_medium;
@@ -35,6 +35,8 @@ pub struct Published {
     pub steps_pending: u64,
     pub failures: BTreeMap<Part, Failure>,
     pub pools: BTreeSet<Uuid>,
+    /// Disks that have left pools, and have their labels still.
+    pub left: Vec<(Uuid, PoolPv)>,
     pub devices: BTreeSet<Uuid>,
     pub mappings: BTreeSet<MappingId>,
     /// Only for who asks for them by name.
@@ -52,6 +54,7 @@ impl Default for Published {
             steps_pending: 0,
             failures: BTreeMap::new(),
             pools: BTreeSet::new(),
+            left: Vec::new(),
             devices: BTreeSet::new(),
             mappings: BTreeSet::new(),
             secrets: Arc::default(),
@@ -112,35 +115,74 @@ impl Picture<'_> {
             (false, Some(_)) => LuState::Failed,
             (false, None) => LuState::Pending,
         };
-        let disks = || status.iter().flat_map(|status| status.disks.values());
-        let sum = |of: fn(&(Size, Size)) -> Size| {
-            status.map(|_| Size(disks().map(|disk| of(disk).bytes()).sum()))
+        // Each failure group has one copy: the pool has what the smallest of them has.
+        let groups: BTreeSet<u16> = pool.pvs.iter().map(|pv| pv.group.number).collect();
+        let of_group = |group: u16, of: fn(&PvUse) -> u64| -> Option<u64> {
+            let own = pool.pvs.iter().filter(|pv| pv.group.number == group);
+            let here = own.filter_map(|pv| status?.disks.get(&pv.uuid)).map(of);
+            here.reduce(|sum, one| sum + one)
         };
-        let (size, free) = (sum(|(size, _)| *size), sum(|(_, free)| *free));
+        let sum = |of: fn(&PvUse) -> u64| {
+            let least = groups.iter().filter_map(|group| of_group(*group, of)).min();
+            status.map(|_| Size(least.unwrap_or_default()))
+        };
+        let (free, granted) = (sum(|disk| disk.free.bytes()), sum(|disk| disk.used.bytes()));
+        // What is free on a disk that leaves is nobody's.
+        let size = sum(|disk| disk.free.bytes() + disk.used.bytes());
         let lus = || self.config().lus_in(&pool.name);
+        let left = self.published.left.iter().filter(|(of, _)| *of == pool.uuid).map(|(_, pv)| pv);
         let promised = Size(lus().map(|lu| lu.size.bytes()).sum());
-        let full = problem(failure, None, || Subject::Pool(pool.name.clone()));
-        PoolView {
+        let view = PoolView {
             pool: pool.clone(),
             state,
             size,
             free,
-            granted: size.zip(free).map(|(size, free)| Size(size.bytes() - free.bytes())),
+            granted,
             promised,
             overcommit: size.map(|size| ratio(promised, size)),
             lus: lus().map(|lu| lu.name.clone()).collect(),
-            disks: pool.pvs.iter().map(|pv| self.pool_disk(pv, status)).collect(),
-            problem: full.or_else(|| shortage(pool, size?, free?)),
-        }
+            disks: pool.pvs.iter().chain(left).map(|pv| self.pool_disk(pool, pv, status)).collect(),
+            alerts: Vec::new(),
+            removals: status.map(|status| status.removals.clone()).unwrap_or_default(),
+            problem: problem(failure, None, || Subject::Pool(pool.name.clone())),
+        };
+        let Space { alerts, problems } = Space::of(&view);
+        let problem = view.problem.clone().or_else(|| problems.into_iter().next());
+        PoolView { alerts, problem, ..view }
     }
 
-    fn pool_disk(&self, pv: &PoolPv, status: Option<&PoolStatus>) -> PoolDisk {
+    /// A pool can have too little in more than one way.
+    fn pool_problems(&self, pool: &Pool) -> Vec<Problem> {
+        let view = self.pool(pool);
+        let more = Space::of(&view).problems;
+        let more = more.into_iter().filter(|problem| Some(problem) != view.problem.as_ref());
+        view.problem.iter().cloned().chain(more).collect()
+    }
+
+    fn pool_disk(&self, pool: &Pool, pv: &PoolPv, status: Option<&PoolStatus>) -> PoolDisk {
+        let slab = pool.slab_size.bytes();
         let path = match &pv.place {
             PvPlace::Path { path } => path.clone(),
             PvPlace::File { .. } => pool_file(self.pools, pv.uuid).to_string_lossy().into_owned(),
         };
-        let (size, free) = status.and_then(|status| status.disks.get(&pv.uuid)).copied().unzip();
-        PoolDisk { uuid: pv.uuid, path, size, free }
+        let found = status.and_then(|status| status.disks.get(&pv.uuid));
+        let (size, free) = found.map(|disk| (disk.size, disk.free)).unzip();
+        let failure = self.published.failures.get(&Part::Pv(pv.uuid));
+        let waits = status.and_then(|status| status.waits.get(&pv.uuid));
+        PoolDisk {
+            uuid: pv.uuid,
+            path,
+            size,
+            free,
+            state: match pv.standing {
+                PvStanding::Member => MemberState::Member,
+                PvStanding::Joining => MemberState::Joining,
+                PvStanding::Leaving { .. } | PvStanding::Withdrawn => MemberState::Leaving,
+            },
+            group: pv.group.name.clone(),
+            evacuation: found.and_then(|disk| evacuation(pv.standing, disk.used, slab)),
+            problem: problem(failure, waits, || Subject::Pool(pool.name.clone())),
+        }
     }
 
     pub fn drive(&self, drive: &Drive) -> DriveView {
@@ -231,11 +273,13 @@ impl Picture<'_> {
 
     /// Everything that is not as it should be.
     pub fn problems(&self) -> Vec<Problem> {
-        let pools = self.config().pools.iter().filter_map(|pool| self.pool(pool).problem);
+        let pools = self.config().pools.iter().flat_map(|pool| self.pool_problems(pool));
         let lus = self.config().lus.iter().filter_map(|lu| self.lu(lu).problem);
         let drives = self.config().drives.iter().filter_map(|drive| self.drive(drive).problem);
         let mappings = self.config().mappings.iter();
+        let disks = self.config().pools.iter().flat_map(|pool| self.pool(pool).disks);
         pools
+            .chain(disks.filter_map(|disk| disk.problem))
             .chain(lus)
             .chain(drives)
             .chain(mappings.filter_map(|mapping| self.mapping(mapping).problem))
@@ -263,10 +307,47 @@ fn ratio(promised: Size, size: Size) -> f64 {
     (promised.bytes() as f64 / size.bytes().max(1) as f64 * 100.0).round() / 100.0
 }
 
-/// What is said of a pool that has little left.
-fn shortage(pool: &Pool, size: Size, free: Size) -> Option<Problem> {
-    let Trouble { message, next } = Room::of(size, free).trouble(&pool.name, free)?;
-    Some(Problem { subject: Subject::Pool(pool.name.clone()), message, next })
+/// How far a disk is that is leaving, with so much on it still.
+fn evacuation(standing: PvStanding, used: Size, slab: u64) -> Option<Evacuation> {
+    let PvStanding::Leaving { slabs } = standing else { return None };
+    let slabs_left = used.bytes() / slab.max(1);
+    // More may have come between the wish and the moment from which nothing was granted there.
+    let slabs = slabs.max(slabs_left);
+    let done = slabs - slabs_left;
+    Some(Evacuation {
+        slabs,
+        slabs_left,
+        bytes: Size(slabs.saturating_mul(slab)),
+        bytes_left: used,
+        percent: (done * 100).checked_div(slabs).map_or(100, |percent| percent as u8),
+    })
+}
+
+/// What an operator should know of the space of a pool.
+#[derive(Default)]
+struct Space {
+    alerts: Vec<PoolAlert>,
+    problems: Vec<Problem>,
+}
+
+impl Space {
+    fn of(view: &PoolView) -> Space {
+        let Some((size, free)) = view.size.zip(view.free) else { return Space::default() };
+        let (name, settings) = (&view.pool.name, view.pool.settings);
+        let room = Room::of(size, free, settings);
+        let short = room.trouble(name, free, settings);
+        let promised = room::overcommitted(name, (view.promised, size), settings);
+        let is_too_much = promised.as_ref().map(|_| PoolAlert::Overcommitted);
+        let problem = |Trouble { message, next }| Problem {
+            subject: Subject::Pool(name.clone()),
+            message,
+            next,
+        };
+        Space {
+            alerts: room.alert().into_iter().chain(is_too_much).collect(),
+            problems: short.into_iter().chain(promised).map(problem).collect(),
+        }
+    }
 }
 
 fn problem(

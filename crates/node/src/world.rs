@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 pub use rt::os::machine::{
-    JoinHandle, TcpListener, UnixListener, access_of, bind_tcp, bind_unix, canonical, give_owner,
-    link_target, make_directory, names_in, new_name, own_uid, process_id, read_text,
+    JoinHandle, TcpListener, UnixListener, access_of, bind_tcp, bind_unix, canonical, free_bytes,
+    give_owner, link_target, make_directory, names_in, new_name, own_uid, process_id, read_text,
     remove_directory, remove_file, rename, replace_file, set_mode, sleep,
 };
 pub use rt::os::thread::spawn;

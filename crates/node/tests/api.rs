@@ -16,7 +16,7 @@ use node::engine::{AdapterStatus, Engine};
 use node::engine::{DeviceStatus, Health, Trouble};
 use node::run::Told;
 use node::world::Machine;
-use node::{Node, Options};
+use node::{DefaultPool, Node, Options};
 use serde_json::{Value, json};
 
 /// Long enough for a loaded machine; nothing here waits that long when all is well.
@@ -32,7 +32,8 @@ fn start(data: &Path, http: bool) -> (Node, Recorder) {
 fn try_start(data: &Path, http: bool, engine: Recorder) -> Result<Node, model::ApiError> {
     let http = http.then(|| SocketAddr::from(([127, 0, 0, 1], 0)));
     let (data, iscsi) = (data.to_path_buf(), Vec::new());
-    let options = Options { data, http, iscsi, cores: Vec::new() };
+    let (cores, default_pool) = (Vec::new(), DefaultPool::Off);
+    let options = Options { data, http, iscsi, cores, default_pool };
     let engine: Arc<dyn Engine> = Arc::new(engine);
     Node::start(options, Arc::new(Machine), |_| Ok(engine))
 }
@@ -276,7 +277,7 @@ fn every_path_of_the_document_is_served() {
             count += 1;
         }
     }
-    assert_eq!(count, 50);
+    assert_eq!(count, 53);
     assert!(node.stop());
 }
 

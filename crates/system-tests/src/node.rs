@@ -22,8 +22,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const NOTIFICATION_BYTES_MAX: usize = 4096;
 const LOG_TAIL_LINES: usize = 40;
 
-/// Doors that a node opens on fixed ports; tests open only those they need.
-const DOORS: [&str; 2] = ["--http", "--iscsi"];
+/// Doors that a node opens on fixed ports, and the pool that it makes by itself; tests have only
+/// those that they need.
+const OFF: [&str; 3] = ["--http", "--iscsi", "--default-pool"];
 
 /// The binary under test: `$VIADUCT_BIN`, or the release build of this workspace.
 pub fn binary() -> Result<PathBuf> {
@@ -47,7 +48,7 @@ pub struct NodeBuilder {
 }
 
 impl NodeBuilder {
-    /// More arguments of `up`; a door named here (`--http ADDRESS`) is not switched off.
+    /// More arguments of `up`; what is named here (`--http ADDRESS`) is not switched off.
     pub fn arguments(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         self
@@ -102,9 +103,9 @@ impl Node {
         let log = File::options().create(true).append(true).open(self.log())?;
         let mut command = Command::new(binary()?);
         command.arg("up").arg("--data").arg(&self.builder.data);
-        for door in DOORS {
-            if !self.builder.arguments.iter().any(|argument| argument == door) {
-                command.args([door, "off"]);
+        for option in OFF {
+            if !self.builder.arguments.iter().any(|argument| argument == option) {
+                command.args([option, "off"]);
             }
         }
         command.args(&self.builder.arguments);

@@ -83,7 +83,7 @@ impl<'a> NodeInGuest<'a> {
 
 /// How a node is started on a data directory.
 pub fn command_line(data: &str) -> String {
-    format!("viaduct up --data {data} --http off --iscsi off")
+    format!("viaduct up --data {data} --http off --iscsi off --default-pool off")
 }
 
 /// What the client found on a disk, if it found nothing wrong.

@@ -74,6 +74,14 @@ fn a_guest_logs_in_uses_a_disk_and_comes_back() -> Result<()> {
     guest.ok(&format!("echo 1 > /sys/block/{name}/device/rescan"))?;
     assert_eq!(guest.ok(&format!("blockdev --getsize64 {disk}"))?, (96 << 20).to_string());
     guest.ok(&format!("umount /mnt && fsck.ext4 -fn {disk}"))?;
+    // Smaller again: the next command is told, and the kernel says what of.
+    guest.ok("dmesg -c > /dev/null")?;
+    node.cli(&["lu", "resize", "disk", "--size", "80M", "--shrink"])?;
+    guest.ok(&format!("dd if={disk} of=/dev/null bs=64k count=1 iflag=direct"))?;
+    let said = guest.ok("dmesg")?;
+    assert!(said.to_lowercase().contains("capacity data has changed"), "{said}");
+    guest.ok(&format!("echo 1 > /sys/block/{name}/device/rescan"))?;
+    assert_eq!(guest.ok(&format!("blockdev --getsize64 {disk}"))?, (80 << 20).to_string());
     initiator.admin(&format!("-m node -T {target} --logout"))?;
     initiator.admin(&format!("-m node -T {target} --login"))?;
     let disk = format!("/dev/{}", initiator.disk(&target, 0)?);

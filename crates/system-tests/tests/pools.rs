@@ -342,7 +342,7 @@ fn disks_with_data_are_left_alone() -> Result<()> {
 #[test]
 fn a_full_pool_is_told_and_its_lus_go_on() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let (node, _disks) = node_with_pool(dir.path(), 40)?;
+    let (node, disks) = node_with_pool(dir.path(), 40)?;
     create(&node, "disk", "1G")?;
     node.cli(&["client", "create", "vm"])?;
     node.cli(&["map", "disk", "--to", "vm", "--via", "vhost-user-blk"])?;
@@ -360,6 +360,72 @@ fn a_full_pool_is_told_and_its_lus_go_on() -> Result<()> {
     // What is given back is used again.
     guest.ok("blkdiscard -o 0 -l 33554432 /dev/vda")?;
     guest.ok("dd if=/dev/zero of=/dev/vda bs=64k seek=8000 count=10 oflag=direct conv=notrunc")?;
+
+    // Another disk is room for those who had none.
+    assert_ne!(guest.run(fill)?.status, 0);
+    let more = "dd if=/dev/zero of=/dev/vda bs=64k seek=12000 count=300 oflag=direct conv=notrunc";
+    assert_ne!(guest.run(more)?.status, 0);
+    let (code, said) = node.cli_fails(&["pool", "rm-pv", "fast", &disks[0]])?;
+    assert!(code == 4 && said.contains("are missing"), "{code}: {said}");
+    node.cli(&["pool", "add-pv", "fast", "--pv", &disk(dir.path(), "three", 100)?])?;
+    guest.ok(more)?;
+    Ok(())
+}
+
+/// Its disks, by their paths.
+fn disks_of(node: &Node) -> Result<Vec<String>> {
+    let shown = pool(node)?;
+    let disks = shown["disks"].as_array().context(|| format!("{shown}"))?;
+    Ok(disks.iter().filter_map(|disk| Some(disk["path"].as_str()?.to_owned())).collect())
+}
+
+#[test]
+fn disks_are_exchanged_under_a_guest_while_the_node_is_killed() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut node, [one, two]) = node_with_pool(dir.path(), 400)?;
+    create(&node, "disk", "512M")?;
+    node.cli(&["client", "create", "vm"])?;
+    node.cli(&["map", "disk", "--to", "vm", "--via", "vhost-user-blk"])?;
+    let guest = Guest::builder()
+        .disk(VhostBlk::new(&node.socket("vm", 2)).queues(2))
+        .image(GuestImage::new().with_host_program("verify", &own_program("verify")?))
+        .boot()?;
+    guest.ok("dd if=/dev/zero of=/dev/vda bs=1M count=200 oflag=direct")?;
+    let load = guest.start("verify load /dev/vda --fresh --threads 8")?;
+    load.wait_for_text("started", SOON)?;
+    let [three, four] = [disk(dir.path(), "three", 200)?, disk(dir.path(), "four", 400)?];
+    node.cli(&["pool", "add-pv", "fast", "--pv", &three])?;
+    let (mut random, mut kills, mut in_the_midst) = (0_u32, 0, 0);
+    let [mut old, mut new] = [one, four];
+    node.cli(&["pool", "replace-pv", "fast", &old, &new, "--no-wait"])?;
+    while kills < 6 {
+        if !disks_of(&node)?.contains(&old) {
+            (old, new) = (new, old);
+            node.cli(&["pool", "replace-pv", "fast", &old, &new, "--no-wait"])?;
+        }
+        let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        random = random.wrapping_mul(1_664_525).wrapping_add(since.subsec_nanos());
+        thread::sleep(Duration::from_millis(u64::from(random >> 16) % 100));
+        node.kill()?;
+        node.start()?;
+        kills += 1;
+        in_the_midst += u32::from(disks_of(&node)?.contains(&old));
+    }
+    until("the old disk has left", || Ok(!disks_of(&node)?.contains(&old)))?;
+    println!("{kills} kills, {in_the_midst} of them in the midst");
+    assert!(in_the_midst > 0);
+    thread::sleep(Duration::from_millis(300));
+    load.close_input()?;
+    println!("{:?}", Report::parse(&load.wait(SOON)?.text())?.check()?);
+    guest.quit()?;
+    let shown = pool(&node)?;
+    let members = shown["disks"].as_array().context(|| format!("{shown}"))?;
+    assert!(members.iter().all(|disk| disk["state"] == "member"), "{shown}");
+    // It has no label, and is anybody's.
+    node.cli(&["pool", "create", "other", "--pv", &old])?;
+    assert!(node.stop()?.success());
+    let (code, said, error) = check(&[two, three, new])?;
+    assert!(code == Some(0) && said["findings"] == serde_json::json!([]), "{said} {error}");
     Ok(())
 }
 
@@ -399,5 +465,52 @@ fn a_pool_is_checked_from_its_disks_alone() -> Result<()> {
     let lu = said["findings"][0]["lu"].as_str().context(|| format!("{said}"))?;
     assert!(said["findings"][0]["what"].as_str().is_some_and(|what| what.contains("checksum")));
     assert_eq!(lu.len(), 36);
+    Ok(())
+}
+
+#[test]
+fn a_guest_does_not_notice_that_a_copy_is_gone() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut node = Node::on(&dir.path().join("node")).start()?;
+    let disks = [disk(dir.path(), "one", 300)?, disk(dir.path(), "two", 300)?];
+    let at = [format!("{}@left", disks[0]), format!("{}@right", disks[1])];
+    let shape = ["--slab-size", "4M", "--extent-size", "64K"];
+    node.cli(&[&["pool", "create", "fast", "--pv", &at[0], "--pv", &at[1]][..], &shape].concat())?;
+    create(&node, "disk", "4G")?;
+    node.cli(&["client", "create", "vm"])?;
+    node.cli(&["map", "disk", "--to", "vm", "--via", "vhost-user-blk"])?;
+    let verifier = GuestImage::new().with_host_program("verify", &own_program("verify")?);
+    let guest =
+        Guest::builder().disk(VhostBlk::new(&node.socket("vm", 2))).image(verifier).boot()?;
+    let load = guest.start("verify load /dev/vda --fresh --threads 8")?;
+    load.wait_for_text("started", SOON)?;
+    let told = |node: &Node, what: &str| -> Result<usize> {
+        let events = node.cli(&["event", "ls"])?;
+        Ok(events
+            .as_array()
+            .map_or(0, |all| all.iter().filter(|event| event.to_string().contains(what)).count()))
+    };
+    // Each of them has to do without the other, one after the other.
+    for path in &disks {
+        let away = format!("{path}.away");
+        thread::sleep(Duration::from_millis(500));
+        node.kill()?;
+        fs::rename(path, &away)?;
+        node.start()?;
+        until("it is said", || Ok(told(&node, "is used without one of its disks")? > 0))?;
+        thread::sleep(Duration::from_millis(1500));
+        node.kill()?;
+        fs::rename(&away, path)?;
+        node.start()?;
+        until("the copy has everything again", || {
+            Ok(told(&node, "all copies of LU disk have everything again")? > 0)
+        })?;
+    }
+    load.close_input()?;
+    println!("{:?}", Report::parse(&load.wait(SOON)?.text())?.check()?);
+    guest.quit()?;
+    assert!(node.stop()?.success());
+    let (code, report, said) = check(&disks)?;
+    assert!(code == Some(0), "{report} {said}");
     Ok(())
 }

@@ -96,6 +96,10 @@ fn a_guest_uses_scsi_disks() -> Result<()> {
     node.cli(&["lu", "resize", "disk", "--size", "96M"])?;
     until(&guest, &format!("[ $(blockdev --getsize64 {sd}) = {} ]", 96 << 20))?;
     guest.ok(&format!("dd if={sd} of=/dev/null bs=1M skip=90 count=6 iflag=direct"))?;
+    // And so is that it has become smaller.
+    node.cli(&["lu", "resize", "disk", "--size", "80M", "--shrink"])?;
+    until(&guest, &format!("[ $(blockdev --getsize64 {sd}) = {} ]", 80 << 20))?;
+    guest.ok(&format!("dd if={sd} of=/dev/null bs=1M skip=79 count=1 iflag=direct"))?;
     let shown = node.cli(&["client", "show", "vm"])?.to_string();
     assert!(shown.contains("hotplug"), "{shown}");
     guest.quit()?;

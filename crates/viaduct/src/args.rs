@@ -2,6 +2,7 @@
 //! shell completions and man pages are made from it.
 
 mod limits;
+mod settings;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -13,11 +14,13 @@ use model::lu::NewBacking;
 use model::status::ConnectFor;
 use model::{
     ApiError, BlockSize, Cache, ClientName, Iqn, LuName, MediumName, Nqn, PoolName, PortalAddress,
-    Size, Slot, SnapshotRef, SocketOwner, Via,
+    PvAt, Size, Slot, SnapshotRef, SocketOwner, Via,
 };
+use node::DefaultPool;
 use uuid::Uuid;
 
 pub use limits::LimitArgs;
+pub use settings::SettingArgs;
 
 /// Longest time that a core may look for work before it sleeps.
 const POLL_MICROSECONDS_MAX: i64 = 1000;
@@ -119,6 +122,11 @@ pub struct Up {
     #[arg(long, value_name = "LIST", default_value = "")]
     pub cores: Cores,
 
+    /// Size of the sparse file that pool `default` is made of when the data directory is new, auto
+    /// (nine tenths of what its file system has free) or off
+    #[arg(long, value_name = "SIZE|auto|off", default_value = "auto")]
+    pub default_pool: PoolAtFirst,
+
     /// Look for work so long before sleeping, in microseconds; 0 to sleep at once
     #[arg(long, value_name = "N", default_value_t = 50,
           value_parser = clap::value_parser!(u32).range(0..=POLL_MICROSECONDS_MAX))]
@@ -156,6 +164,25 @@ impl FromStr for Door {
         text.parse().map(|address| Door(Some(address))).map_err(|_| {
             format!("'{text}' is no address; write ADDRESS:PORT, PORT (on 127.0.0.1) or off")
         })
+    }
+}
+
+/// The pool of a new data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolAtFirst(pub DefaultPool);
+
+impl FromStr for PoolAtFirst {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<PoolAtFirst, String> {
+        match text {
+            "auto" => Ok(PoolAtFirst(DefaultPool::Fitting)),
+            "off" => Ok(PoolAtFirst(DefaultPool::Off)),
+            size => match size.parse() {
+                Ok(size) => Ok(PoolAtFirst(DefaultPool::Of(size))),
+                Err(error) => Err(format!("{error}, auto or off")),
+            },
+        }
     }
 }
 
@@ -246,19 +273,19 @@ pub struct LuCreate {
     #[arg(long, required_unless_present = "from")]
     pub size: Option<Size>,
     /// Begin as a copy of this image: raw, qcow2, VMDK or VHDX
-    #[arg(long, value_name = "FILE", conflicts_with = "backing")]
+    #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
     #[command(flatten)]
     pub look: Look,
     #[command(flatten)]
     pub limits: LimitArgs,
-    /// Cut it from this pool
+    /// Cut it from this pool [default: pool default, where there is one]
     #[arg(long, conflicts_with = "backing")]
     pub pool: Option<PoolName>,
     /// Grant it all of its space at once, so that no write ever fails for want of some
     #[arg(long, conflicts_with = "backing")]
     pub thick: bool,
-    /// Where the blocks are, without a pool [default: file]
+    /// Where the blocks are, in no pool [default: file, where there is no pool default]
     #[arg(long, value_enum)]
     pub backing: Option<BackingKind>,
 }
@@ -369,6 +396,9 @@ pub enum Snapshot {
     Rm {
         #[arg(required = true, value_name = "LU@NAME")]
         snapshots: Vec<SnapshotRef>,
+        /// Until all of it is let go
+        #[arg(long)]
+        wait: bool,
     },
     /// Make an LU what it was then; what was written since is lost
     Rollback {
@@ -407,8 +437,16 @@ pub enum Pool {
     Ls,
     /// Show one pool
     Show { name: PoolName },
+    /// Change when you are told of a pool, also while it is in use
+    Set(PoolSet),
     /// Remove a pool that has no LUs
     Rm { name: PoolName },
+    /// Add disks to a pool, also while it is used
+    AddPv(PoolAddPv),
+    /// Take a disk out of a pool, also while it is used: what is on it goes to the others first
+    RmPv(PoolRmPv),
+    /// Bring what is on a disk of a pool to another one, and take it out
+    ReplacePv(PoolReplacePv),
     /// Check what lies on the disks of a pool that no node has open
     Check(PoolCheck),
     /// Show what lies on a disk of a pool that no node has open
@@ -438,9 +476,14 @@ pub struct PoolInspect {
 #[derive(Debug, Args)]
 pub struct PoolCreate {
     pub name: PoolName,
-    /// A disk or a file that is there; may be given several times
-    #[arg(long, value_name = "PATH", required_unless_present = "size", conflicts_with = "size")]
-    pub pv: Vec<PathBuf>,
+    /// A disk or a file that is there, and its failure group; may be given several times
+    #[arg(
+        long,
+        value_name = "PATH[@GROUP]",
+        required_unless_present = "size",
+        conflicts_with = "size"
+    )]
+    pub pv: Vec<PvAt>,
     /// A sparse file of this size in the data directory
     #[arg(long)]
     pub size: Option<Size>,
@@ -453,6 +496,67 @@ pub struct PoolCreate {
     /// Take disks that hold data, which is lost
     #[arg(long)]
     pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PoolSet {
+    pub name: PoolName,
+    #[command(flatten)]
+    pub settings: SettingArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct PoolAddPv {
+    pub name: PoolName,
+    /// A disk or a file that is there, and its failure group; may be given several times. One that
+    /// is leaving the pool stays
+    #[arg(
+        long,
+        value_name = "PATH[@GROUP]",
+        required_unless_present = "size",
+        conflicts_with = "size"
+    )]
+    pub pv: Vec<PvAt>,
+    /// A sparse file of this size in the data directory
+    #[arg(long)]
+    pub size: Option<Size>,
+    /// Take disks that hold data, which is lost
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PoolRmPv {
+    pub name: PoolName,
+    /// The disk, by path or UUID
+    #[arg(value_name = "PV")]
+    pub pv: String,
+    /// It stays after all
+    #[arg(long)]
+    pub cancel: bool,
+    /// Return at once; viaduct pool show tells how far it is
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PoolReplacePv {
+    pub name: PoolName,
+    /// The disk that leaves, by path or UUID
+    #[arg(value_name = "OLD")]
+    pub old: String,
+    /// A disk or a file that is there, and its failure group
+    #[arg(value_name = "NEW[@GROUP]", required_unless_present = "size", conflicts_with = "size")]
+    pub new: Option<PvAt>,
+    /// A sparse file of this size in the data directory, instead of NEW
+    #[arg(long)]
+    pub size: Option<Size>,
+    /// Take a disk that holds data, which is lost
+    #[arg(long)]
+    pub force: bool,
+    /// Return when NEW is there; viaduct pool show tells how far OLD is
+    #[arg(long)]
+    pub no_wait: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -804,6 +908,10 @@ mod tests {
         };
         assert_eq!((list(&["off"]), list(&["::1", "3261"])), (Ok(0), Ok(2)));
         assert!(list(&["off", "3261"]).is_err());
+        let pool = |text: &str| text.parse::<PoolAtFirst>().map(|it| it.0);
+        assert_eq!(pool("off"), Ok(DefaultPool::Off));
+        assert_eq!(pool("2G"), Ok(DefaultPool::Of(Size::gib(2))));
+        assert!(pool("some").unwrap_err().ends_with("auto or off"));
         let cores = |text: &str| text.parse::<Cores>();
         assert_eq!(cores("0,2-4,3"), Ok(Cores(vec![0, 2, 3, 4])));
         assert_eq!(cores(""), Ok(Cores(vec![])));

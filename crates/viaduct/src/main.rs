@@ -27,6 +27,7 @@ mod output;
 mod pool;
 mod progress;
 mod pv;
+mod removal;
 mod secrets;
 mod settings;
 mod snapshot;

@@ -1,15 +1,25 @@
-//! The verbs of pools, and how they are shown.
+//! The verbs of pools and of their disks, and how they are shown.
 
-use model::pool::PoolDisk;
-use model::{ApiError, PoolCreate, PoolView};
+use std::path::Path;
+use std::time::Duration;
+
+use model::medium::Progress;
+use model::pool::{Evacuation, MemberState, PoolAlert, PoolDisk, Removal};
+use model::{ApiError, PoolCreate, PoolSettings, PoolView, PvAdd, PvAt, Size};
 use node::api::routes::Removed;
+use uuid::Uuid;
 
 use crate::args;
 use crate::args::Format;
 use crate::client::Client;
 use crate::commands::{Done, absolute};
 use crate::output::{list, show, table};
+use crate::progress::Bar;
+use crate::pv::encoded;
 use crate::tables::{joined, or_none, problem, rounded};
+
+/// When to look again how far a disk is.
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
 
 pub fn pool(node: &Client, command: args::Pool, format: Format) -> Done {
     match command {
@@ -22,10 +32,22 @@ pub fn pool(node: &Client, command: args::Pool, format: Format) -> Done {
             let view: PoolView = node.get(&format!("/v1/pools/{name}"))?;
             show(format, &view, pool_list)
         }
+        args::Pool::Set(args::PoolSet { name, settings }) => {
+            if settings.is_empty() {
+                return Err(ApiError::usage(format!("say what pool '{name}' shall be given"))
+                    .then(format!("viaduct pool set {name} --warn 85 --critical 95")));
+            }
+            let path = format!("/v1/pools/{name}/settings");
+            let view: PoolView = node.patch(&path, &settings.change())?;
+            show(format, &view, |view| list(&setting_pairs(view.pool.settings)))
+        }
         args::Pool::Rm { name } => {
             let removed: Removed = node.delete(&format!("/v1/pools/{name}"))?;
             show(format, &removed, |_| format!("pool {name} removed\n"))
         }
+        args::Pool::AddPv(arguments) => add_pv(node, arguments, format),
+        args::Pool::RmPv(arguments) => rm_pv(node, arguments, format),
+        args::Pool::ReplacePv(arguments) => replace_pv(node, arguments, format),
         args::Pool::Check(_) | args::Pool::Inspect(_) => {
             Err(ApiError::failed("this command asks no node"))
         }
@@ -34,13 +56,96 @@ pub fn pool(node: &Client, command: args::Pool, format: Format) -> Done {
 
 fn create(node: &Client, arguments: args::PoolCreate, format: Format) -> Done {
     let args::PoolCreate { name, pv, size, slab_size, extent_size, force } = arguments;
-    let pvs = pv.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
+    let pvs = pv.into_iter().map(absolute_at).collect::<Result<_, _>>()?;
     let request = PoolCreate { name, pvs, size, slab_size, extent_size, force };
     let view: PoolView = node.post("/v1/pools", &request)?;
     show(format, &view, |view| {
         let size = or_none(view.size.map(rounded));
         format!("pool {}: {size}, {}\n", view.pool.name, view.state)
     })
+}
+
+fn add_pv(node: &Client, arguments: args::PoolAddPv, format: Format) -> Done {
+    let args::PoolAddPv { name, pv, size, force } = arguments;
+    let pvs = pv.into_iter().map(absolute_at).collect::<Result<_, _>>()?;
+    let request = PvAdd { pvs, size, force, replaces: None };
+    let view: PoolView = node.post(&format!("/v1/pools/{name}/pvs"), &request)?;
+    show(format, &view, pool_done)
+}
+
+fn rm_pv(node: &Client, arguments: args::PoolRmPv, format: Format) -> Done {
+    let args::PoolRmPv { name, pv, cancel, no_wait } = arguments;
+    let pv = named(&pv)?;
+    let path = format!("/v1/pools/{name}/pvs?pv={}&cancel={cancel}", encoded(&pv));
+    let view: PoolView = node.delete(&path)?;
+    leaves(node, (view, &pv), cancel || no_wait, format)
+}
+
+fn replace_pv(node: &Client, arguments: args::PoolReplacePv, format: Format) -> Done {
+    let args::PoolReplacePv { name, old, new, size, force, no_wait } = arguments;
+    let old = named(&old)?;
+    let pvs = new.into_iter().map(absolute_at).collect::<Result<_, _>>()?;
+    let request = PvAdd { pvs, size, force, replaces: Some(old.clone()) };
+    let view: PoolView = node.post(&format!("/v1/pools/{name}/pvs"), &request)?;
+    leaves(node, (view, &old), no_wait, format)
+}
+
+/// Shows how far a disk is that leaves, until it has left.
+fn leaves(
+    node: &Client,
+    (mut view, disk): (PoolView, &str),
+    is_enough: bool,
+    format: Format,
+) -> Done {
+    let (name, bar, mut told) = (view.pool.name.clone(), Bar::new()?, None);
+    let is_it = |it: &&PoolDisk| it.path == disk || it.uuid.to_string() == disk;
+    while let Some(found) = view.disks.iter().find(is_it).filter(|_| !is_enough) {
+        if found.state == MemberState::Member {
+            return Err(ApiError::conflict(format!("disk {disk} stays in pool '{name}'")));
+        }
+        if let Some(Evacuation { bytes, bytes_left, .. }) = found.evacuation {
+            let moved = bytes.bytes() - bytes_left.bytes();
+            bar.draw("moving", Progress { bytes: moved, of: bytes.bytes() });
+        }
+        // Once for each reason: the bar is drawn over what it says.
+        if told != found.problem {
+            told.clone_from(&found.problem);
+            if let Some(problem) = &told {
+                let next = problem.next.as_ref().map(|next| format!("\n  next: {next}"));
+                bar.say(&format!("{}{}", problem.message, next.unwrap_or_default()));
+            }
+        }
+        std::thread::sleep(LOOK_AGAIN);
+        view = node.get(&format!("/v1/pools/{name}"))?;
+    }
+    bar.finish();
+    show(format, &view, pool_done)
+}
+
+fn pool_done(view: &PoolView) -> String {
+    let PoolView { pool, size, free, .. } = view;
+    let [size, free] = [size, free].map(|it| or_none(it.map(rounded)));
+    let is_leaving = |disk: &&PoolDisk| disk.state == MemberState::Leaving;
+    let leaving: Vec<&str> =
+        view.disks.iter().filter(is_leaving).map(|disk| disk.path.as_str()).collect();
+    let leaving = match leaving[..] {
+        [] => String::new(),
+        _ => format!("; leaving: {}", leaving.join(", ")),
+    };
+    format!("pool {}: {size}, {free} free, {} disks{leaving}\n", pool.name, view.disks.len())
+}
+
+/// A disk by its UUID, or by an absolute path.
+fn named(disk: &str) -> Result<String, ApiError> {
+    match Uuid::parse_str(disk) {
+        Ok(uuid) => Ok(uuid.to_string()),
+        Err(_) => absolute(Path::new(disk)),
+    }
+}
+
+/// The same with an absolute path.
+fn absolute_at(PvAt { path, group }: PvAt) -> Result<PvAt, ApiError> {
+    Ok(PvAt { path: absolute(Path::new(&path))?, group })
 }
 
 fn pools_table(views: &[PoolView]) -> String {
@@ -52,11 +157,12 @@ fn pools_table(views: &[PoolView]) -> String {
             rounded(view.promised),
             or_none(view.overcommit.map(|ratio| format!("{ratio:.2}"))),
             view.state.to_string(),
+            alerts(view),
             view.lus.len().to_string(),
             view.disks.len().to_string(),
         ]
     };
-    let heading = ["NAME", "SIZE", "FREE", "VIRTUAL", "RATIO", "STATE", "LUS", "DISKS"];
+    let heading = ["NAME", "SIZE", "FREE", "VIRTUAL", "RATIO", "STATE", "ALERTS", "LUS", "DISKS"];
     table(heading, &views.iter().map(row).collect::<Vec<_>>())
 }
 
@@ -73,22 +179,77 @@ fn pool_list(view: &PoolView) -> String {
         ("slab size", pool.slab_size.to_string()),
         ("extent size", pool.extent_size.to_string()),
         ("state", view.state.to_string()),
+        ("alerts", alerts(view)),
         ("LUs", joined(&view.lus)),
     ];
+    pairs.extend(setting_pairs(pool.settings));
     pairs.extend(problem(view.problem.as_ref()));
-    let mut text = list(&pairs);
-    for disk in &view.disks {
-        text.push('\n');
-        text.push_str(&list(&disk_pairs(disk)));
+    let disks = view.disks.iter().map(|disk| list(&disk_pairs(disk)));
+    let removals = view.removals.iter().map(|removal| list(&removal_pairs(removal)));
+    std::iter::once(list(&pairs)).chain(disks).chain(removals).collect::<Vec<_>>().join("\n")
+}
+
+fn alerts(view: &PoolView) -> String {
+    match &view.alerts[..] {
+        [] => "-".to_owned(),
+        alerts => alerts.iter().map(PoolAlert::to_string).collect::<Vec<_>>().join(", "),
     }
-    text
+}
+
+fn setting_pairs(settings: PoolSettings) -> Vec<(&'static str, String)> {
+    let PoolSettings { warn_percent, critical_percent, overcommit_percent, removal_rate } =
+        settings;
+    let used = |percent: u8| match percent {
+        0 => "never".to_owned(),
+        percent => format!("{percent} % used"),
+    };
+    let promised = match overcommit_percent {
+        0 => "never".to_owned(),
+        percent => format!("{}.{:02} times its size", percent / 100, percent % 100),
+    };
+    let rate = match removal_rate {
+        Size::ZERO => "any".to_owned(),
+        rate => format!("{rate} a second"),
+    };
+    vec![
+        ("low at", used(warn_percent)),
+        ("critical at", used(critical_percent)),
+        ("overcommitted above", promised),
+        ("removal rate", rate),
+    ]
+}
+
+/// A snapshot that was removed, and what of it is left.
+fn removal_pairs(removal: &Removal) -> Vec<(&'static str, String)> {
+    let Removal { lu, snapshot, size, left, waits } = removal;
+    let what = match snapshot {
+        Some(snapshot) => format!("{lu}@{snapshot}"),
+        None => format!("{lu}, before it went back to a snapshot"),
+    };
+    let state = if *waits { "waits until nothing uses it" } else { "is let go" };
+    vec![
+        ("removed", what),
+        ("size", or_none(size.map(rounded))),
+        ("left", or_none(left.map(rounded))),
+        ("state", state.to_owned()),
+    ]
 }
 
 fn disk_pairs(disk: &PoolDisk) -> Vec<(&'static str, String)> {
-    vec![
+    let state = match disk.evacuation {
+        Some(Evacuation { slabs_left, percent, .. }) => {
+            format!("{}, {percent} %, {slabs_left} slabs left", disk.state)
+        }
+        None => disk.state.to_string(),
+    };
+    let mut pairs = vec![
         ("disk", disk.path.clone()),
         ("uuid", disk.uuid.to_string()),
         ("size", or_none(disk.size.map(rounded))),
         ("free", or_none(disk.free.map(rounded))),
-    ]
+        ("state", state),
+    ];
+    pairs.extend(disk.group.as_ref().map(|group| ("group", group.to_string())));
+    pairs.extend(problem(disk.problem.as_ref()));
+    pairs
 }

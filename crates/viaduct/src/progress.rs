@@ -27,6 +27,11 @@ impl Bar {
         bar.set_position(bytes);
     }
 
+    /// Prints a line above it.
+    pub fn say(&self, line: &str) {
+        self.0.suspend(|| eprintln!("{line}"));
+    }
+
     pub fn finish(self) {
         self.0.finish_and_clear();
     }

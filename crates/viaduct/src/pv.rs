@@ -29,7 +29,7 @@ pub fn pv(node: &Client, command: args::Pv, format: Format) -> Done {
 }
 
 /// A path as a value in a query.
-fn encoded(path: &str) -> String {
+pub fn encoded(path: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
     let one = |byte: u8| match is_plain(byte) {
         true => char::from(byte).to_string(),

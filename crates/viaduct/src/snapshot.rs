@@ -10,6 +10,7 @@ use crate::args::Format;
 use crate::client::Client;
 use crate::commands::Done;
 use crate::output::{show, table};
+use crate::removal;
 use crate::tables::{joined, or_none, rounded};
 
 pub fn snapshot(node: &Client, command: args::Snapshot, format: Format) -> Done {
@@ -29,9 +30,12 @@ pub fn snapshot(node: &Client, command: args::Snapshot, format: Format) -> Done 
             let views: Vec<SnapshotView> = node.get(&format!("/v1/snapshots{of}"))?;
             show(format, &views, |views| snapshots_table(views))
         }
-        args::Snapshot::Rm { snapshots } => {
+        args::Snapshot::Rm { snapshots, wait } => {
             let remove = |snapshot: &SnapshotRef| node.delete(&path(snapshot));
             let removed: Vec<Removed> = snapshots.iter().map(remove).collect::<Result<_, _>>()?;
+            if wait {
+                removal::wait_for(node, &snapshots)?;
+            }
             let line = |snapshot: &SnapshotRef| format!("snapshot {snapshot} removed\n");
             show(format, &removed, |_| snapshots.iter().map(line).collect())
         }

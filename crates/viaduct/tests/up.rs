@@ -146,6 +146,45 @@ fn a_second_node_on_the_directory_is_refused_and_one_beside_it_is_not() {
     assert_eq!(output.status.code(), Some(2));
 }
 
+/// A new directory begins with a pool, one that was used before does not, and what a node made by
+/// itself is no obstacle for a document.
+#[test]
+fn a_fresh_node_has_a_pool_by_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let [first, second, bare] = ["first", "second", "bare"].map(|it| directory.path().join(it));
+    let up = Up::start(&first, &["--http", "off", "--default-pool", "2G"], None);
+    assert_eq!(up.done("lu create web --size 20G"), "LU web: 20GiB, pool, online\n");
+    assert_eq!(up.done("lu create old --size 1G --backing file"), "LU old: 1GiB, file, online\n");
+    assert!(up.done("event ls").contains("pool 'default' was made, a sparse file of 2GiB"));
+    let pool: serde_json::Value =
+        serde_json::from_str(&up.done("pool show default -o json")).unwrap();
+    assert_eq!((&pool["lus"], &pool["state"]), (&"[\"web\"]".parse().unwrap(), &"online".into()));
+    let saved = directory.path().join("saved.json").display().to_string();
+    up.done(&format!("config save {saved}"));
+    drop(up);
+    let up = Up::start(&first, &["--http", "off", "--default-pool", "4G"], None);
+    assert_eq!(up.done("lu ls").matches("online").count(), 2);
+    drop(up);
+
+    // Its disk and its file come with the document, as after the loss of the node's store.
+    let up = Up::start(&second, &["--http", "off", "--default-pool", "2G"], None);
+    for kind in ["pools", "lus"] {
+        for entry in std::fs::read_dir(first.join(kind)).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::rename(entry.path(), second.join(kind).join(entry.file_name())).unwrap();
+        }
+    }
+    up.done(&format!("config restore {saved}"));
+    let again: serde_json::Value =
+        serde_json::from_str(&up.done("pool show default -o json")).unwrap();
+    assert_eq!((&again["uuid"], &again["state"]), (&pool["uuid"], &"online".into()));
+    assert_eq!(up.done("lu ls").matches("online").count(), 2);
+    assert_eq!(std::fs::read_dir(second.join("pools")).unwrap().count(), 1);
+
+    let up = Up::start(&bare, &["--http", "off", "--default-pool", "off"], None);
+    assert_eq!(up.done("lu create web --size 20G"), "LU web: 20GiB, file, online\n");
+}
+
 /// A file gives a list of addresses, each of which must be free.
 #[test]
 fn a_file_gives_several_addresses_for_iscsi() {

@@ -5,7 +5,10 @@
 use std::collections::BTreeMap;
 
 use expect_test::{Expect, expect};
-use model::{AdapterId, BlockSize, Limits, PoolPv, PvPlace, Secret, SocketOwner, Via};
+use model::{
+    AdapterId, BlockSize, Limits, PoolPv, PoolSettings, PvGroup, PvPlace, PvStanding, Secret,
+    SocketOwner, Via,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -93,8 +96,35 @@ fn pool(number: u8, is_fine: bool) -> Pool {
         uuid: uuid(number),
         slab_size: Size::mib(16),
         extent_size: Size::mib(if is_fine { 1 } else { 2 }),
-        pvs: vec![PoolPv { uuid: uuid(number + 100), place: PvPlace::File { size } }],
+        settings: PoolSettings::default(),
+        pvs: vec![PoolPv {
+            uuid: uuid(number + 100),
+            place: PvPlace::File { size },
+            group: PvGroup::default(),
+            standing: PvStanding::Member,
+        }],
     }
+}
+
+fn disk(number: u8, standing: PvStanding) -> PoolPv {
+    let place = PvPlace::Path { path: format!("/dev/{number}") };
+    PoolPv { uuid: uuid(number), place, group: PvGroup::default(), standing }
+}
+
+fn standing(kind: u8) -> Option<PvStanding> {
+    match kind {
+        0 => Some(PvStanding::Member),
+        1 => Some(PvStanding::Joining),
+        2 => Some(PvStanding::Leaving { slabs: 7 }),
+        3 => Some(PvStanding::Withdrawn),
+        _ => None,
+    }
+}
+
+/// What the disks of a pool are when nothing is left to be done.
+fn settled_pvs(pool: &Pool, of: &Pool) -> Vec<(Uuid, Option<bool>)> {
+    let is_in = |pv: &PoolPv| Some((pv.uuid, pool.standing(pv.uuid)?.is_going()));
+    of.pvs.iter().map(|pv| (pv.uuid, is_in(pv).map(|(_, is_going)| !is_going))).collect()
 }
 
 fn in_pool(number: u8, of: u8) -> DeviceSpec {
@@ -124,6 +154,60 @@ fn settle(desired: &Desired, actual: &mut Actual) {
 
 fn prints(plan: &Plan, expected: Expect) {
     expected.assert_eq(&plan.to_string());
+}
+
+#[test]
+fn a_disk_leaves_when_the_one_that_replaces_it_is_there() {
+    let mut pool = pool(20, true);
+    pool.pvs[0].standing = PvStanding::Leaving { slabs: 7 };
+    let new = disk(50, PvStanding::Joining);
+    let open = Pool { pvs: vec![disk(120, PvStanding::Member)], ..pool.clone() };
+    pool.pvs.push(new.clone());
+    let wanted =
+        Desired { pools: [(uuid(20), pool.clone())].into(), ..desired(&[in_pool(1, 20)], &[]) };
+    let mut actual = Actual { pools: [(uuid(20), open)].into(), ..Actual::default() };
+    actual.made.extend([uuid(20), uuid(1)]);
+    let steps = |wanted: &Desired, actual: &Actual| plan(wanted, actual, NOW);
+    prints(
+        &steps(&wanted, &actual),
+        expect![[r#"
+        revision 7: 3 steps
+          take disk 00000000-0000-0000-0000-000000000078.img out of pool pool20 (waits for disk 00000000-0000-0000-0000-000000000032)
+          add disk /dev/50 to pool pool20
+          open device lu1 (pool pool20)"#]],
+    );
+    let join = steps(&wanted, &actual).ready().next().cloned().unwrap();
+    actual.begin(&join);
+    actual.apply(&join);
+    let leave = steps(&wanted, &actual).ready().next().cloned().unwrap();
+    prints(
+        &steps(&wanted, &actual),
+        expect![[r#"
+        revision 7: 2 steps
+          take disk 00000000-0000-0000-0000-000000000078.img out of pool pool20
+          open device lu1 (pool pool20)"#]],
+    );
+    actual.begin(&leave);
+    // It is to stay: that is told at once, and the step ends.
+    let mut stays = wanted.clone();
+    stays.pools.get_mut(&uuid(20)).unwrap().pvs[0].standing = PvStanding::Member;
+    prints(
+        &steps(&stays, &actual),
+        expect![[r#"
+        revision 7: 2 steps
+          keep disk 00000000-0000-0000-0000-000000000078.img in pool pool20
+          open device lu1 (pool pool20)"#]],
+    );
+    actual.apply(&leave);
+    assert!(steps(&wanted, &actual).steps.iter().all(|it| it.step.part() == Part::Device(uuid(1))));
+    let left = Leftover::Pv { pool: uuid(20), pv: pool.pvs[0].clone() };
+    actual.leftovers.insert(uuid(120), left);
+    prints(
+        &steps(&Desired::default(), &Actual { leftovers: actual.leftovers, ..Actual::default() }),
+        expect![[r#"
+            revision 0: 1 steps
+              take the label off disk 00000000-0000-0000-0000-000000000078.img"#]],
+    );
 }
 
 #[test]
@@ -265,6 +349,27 @@ fn a_change_of_size_cache_and_limits_closes_nothing() {
               set the cache of device lu1 to writethrough (waits for device 00000000-0000-0000-0000-000000000001)
               set the limits of device lu1 (waits for device 00000000-0000-0000-0000-000000000001)"#]],
     );
+}
+
+#[test]
+fn a_change_of_settings_leaves_a_pool_open() {
+    let pools = |settings| {
+        let pool = Pool { settings, ..pool(20, true) };
+        Desired { pools: [(uuid(20), pool)].into(), ..desired(&[in_pool(1, 20)], &[]) }
+    };
+    let mut actual = settled(&pools(PoolSettings::default()));
+    let settings = PoolSettings { warn_percent: 50, ..PoolSettings::default() };
+    let wanted = pools(settings);
+    let planned = plan(&wanted, &actual, NOW);
+    prints(
+        &planned,
+        expect![[r#"
+        revision 7: 1 steps
+          change the settings of pool pool20"#]],
+    );
+    actual.apply(&planned.steps[0].step);
+    assert_eq!(actual.pools[&uuid(20)].settings, settings);
+    assert!(plan(&wanted, &actual, NOW).is_empty());
 }
 
 #[test]
@@ -456,7 +561,8 @@ fn any_desired() -> impl Strategy<Value = Desired> {
     let devices =
         prop::collection::btree_map(0u8..5, (1u64..3, any::<bool>(), any::<bool>(), 0u8..6), 0..5);
     // Those that are there; one is of two sorts.
-    let pools = prop::collection::btree_map(20u8..23, any::<bool>(), 0..4);
+    let disks = [0u8..5, 0u8..5];
+    let pools = prop::collection::btree_map(20u8..23, (any::<bool>(), disks), 0..4);
     let mappings = prop::collection::btree_map(
         (0u8..3, 2u16..4, 0u16..3),
         (prop_oneof![0u8..5, 10u8..13], any::<bool>(), any::<bool>()),
@@ -488,7 +594,13 @@ fn any_desired() -> impl Strategy<Value = Desired> {
             })
             .filter(|(_, it)| it.pool.is_none_or(|pool| pools.keys().any(|of| uuid(*of) == pool)))
             .collect();
-        let pools = pools.into_iter().map(|(number, is_fine)| pool(number, is_fine));
+        let pools = pools.into_iter().map(|(number, (is_fine, standings))| {
+            let mut pool = pool(number, is_fine);
+            for (at, kind) in (1..).zip(standings) {
+                pool.pvs.extend(standing(kind).map(|it| disk(number + 100 + 10 * at, it)));
+            }
+            pool
+        });
         let pools = pools.map(|pool| (pool.uuid, pool)).collect();
         let mappings: Vec<MappingSpec> = mappings
             .into_iter()
@@ -579,9 +691,26 @@ fn check_step(actual: &Actual, step: &Step) {
         Step::ClosePool { uuid, .. } => {
             assert_eq!(users_of_pool(actual, *uuid).next(), None, "{step}: in use");
         }
+        Step::CloseMapping { .. }
+        | Step::Resize { .. }
+        | Step::SetCache { .. }
+        | Step::SetLimits { .. }
+        | Step::SetSnapshots { .. } => {}
+        _ => check_step_on_pool(actual, step),
+    }
+}
+
+fn check_step_on_pool(actual: &Actual, step: &Step) {
+    match step {
         Step::MakePool { pool, .. } => {
             assert!(!actual.made.contains(&pool.uuid), "{step}: made before");
             assert!(!actual.pools.contains_key(&pool.uuid), "{step}: open");
+        }
+        Step::ForgetPv { pv, .. } => {
+            assert!(actual.leftovers.contains_key(&pv.uuid), "{step}: it has not left");
+        }
+        Step::JoinPv { pool, .. } | Step::LeavePv { pool, .. } | Step::KeepPv { pool, .. } => {
+            check_pool(actual, step, Some(*pool));
         }
         Step::OpenPool { pool } => {
             assert!(actual.made.contains(&pool.uuid), "{step}: never made");
@@ -591,11 +720,7 @@ fn check_step(actual: &Actual, step: &Step) {
             assert!(actual.leftovers.contains_key(&pool.uuid), "{step}: never removed");
             assert!(!actual.pools.contains_key(&pool.uuid), "{step}: open");
         }
-        Step::CloseMapping { .. }
-        | Step::Resize { .. }
-        | Step::SetCache { .. }
-        | Step::SetLimits { .. }
-        | Step::SetSnapshots { .. } => {}
+        _ => panic!("{step}: not of a pool"),
     }
 }
 
@@ -723,7 +848,20 @@ proptest! {
         let last = plan(&wanted, &actual, NOW);
         prop_assert_eq!(last.to_string(), "revision 7: 0 steps");
         actual.prune(&last);
-        prop_assert_eq!(&actual.pools, &wanted.pools);
+        prop_assert_eq!(actual.pools.len(), wanted.pools.len());
+        for (uuid, wanted) in &wanted.pools {
+            let open = &actual.pools[uuid];
+            prop_assert_eq!(open.extent_size, wanted.extent_size);
+            // One that had left when it was to stay is asked to join again by whoever plans next.
+            let came_too_late = |pv: &PoolPv| {
+                let is = open.standing(pv.uuid);
+                let has_left = is.is_none_or(|is| is == PvStanding::Withdrawn);
+                has_left && pv.standing == PvStanding::Member
+            };
+            let mut wanted = wanted.clone();
+            wanted.pvs.retain(|pv| !came_too_late(pv));
+            prop_assert_eq!(settled_pvs(open, &wanted), settled_pvs(&wanted, &wanted));
+        }
         prop_assert_eq!(&actual.devices, &wanted.devices);
         prop_assert_eq!(&actual.drives, &wanted.drives);
         prop_assert_eq!(&actual.mappings, &wanted.mappings);

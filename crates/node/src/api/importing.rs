@@ -40,20 +40,16 @@ impl Default for Imports {
     (status = "default", body = ApiError)))]
 pub async fn lu_import(
     State(api): State<Api>,
-    Body(request): Body<LuImport>,
+    Body(mut request): Body<LuImport>,
 ) -> Result<Response, Refusal> {
     must_be_absolute(&request.path)?;
     request.limits.validate()?;
-    if request.thick && request.pool.is_none() {
-        return Err(ApiError::usage("only an LU in a pool can be thick")
-            .then("name the pool")
-            .into());
-    }
     let pool = {
         let config = &api.published().config;
         lu_name_is_free(config, &request.name)?;
-        let known = |name| config.pool(name).ok_or_else(|| no_pool(name));
-        request.pool.as_ref().map(known).transpose()?.map(|pool| pool.uuid)
+        let known = |name| config.pool(&name).ok_or_else(|| no_pool(&name));
+        let named = request.settle(config.default_pool().map(|pool| &pool.name))?;
+        named.map(known).transpose()?.map(|pool| pool.uuid)
     };
     let place = api.imports.0.clone().try_acquire_owned().map_err(|_| {
         ApiError::not_now(format!("{IMPORTS_MAX} imports are under way"))

@@ -5,14 +5,19 @@ use std::path::{Path as FilePath, PathBuf};
 use axum::Json;
 use axum::extract::{Path, State};
 use model::image::ImageUse;
-use model::{ApiError, Config, LuName, PoolCreate, PoolName, PoolView, Size};
+use model::{
+    ApiError, Config, LuName, PoolCreate, PoolName, PoolSettingsChange, PoolView, PvAdd, Size,
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
 use volume::pool::lu::thick_bytes;
 use volume::pool::shape::Shape;
 
-use super::routes::{Answer, Body, Removed, named, removed};
+use super::routes::{Answer, Body, Parameters, Removed, named, removed};
 use super::{Api, must_be_absolute, on_thread};
 use crate::control::{Change, PoolChange};
 use crate::probe;
+use crate::state::pool_pvs::{Load, Wish};
 use crate::state::pools::{Found, no_pool};
 
 /// All pools.
@@ -46,12 +51,89 @@ pub async fn pool_create(
     State(api): State<Api>,
     Body(request): Body<PoolCreate>,
 ) -> Answer<PoolView> {
-    request.pvs.iter().try_for_each(|path| must_be_absolute(path))?;
-    let (looking, paths) = (api.clone(), request.pvs.clone());
+    let paths: Vec<String> = request.pvs.iter().map(|it| it.path.clone()).collect();
+    paths.iter().try_for_each(|path| must_be_absolute(path))?;
+    let looking = api.clone();
     let found = on_thread("viaduct-pvs", move || look(&looking, &paths)).await?;
     let name = request.name.clone();
     api.change(Change::Pool(PoolChange::Create(request, found))).await?;
     view(&api, &name).await
+}
+
+/// Adds disks to a pool that may be in use; with `replaces`, what is on that one goes to the
+/// others, and then it leaves. Answers when they are there. Refused like `pool create`.
+#[utoipa::path(post, path = "/v1/pools/{name}/pvs", tag = "pool", params(("name" = String, Path)),
+    request_body = PvAdd,
+    responses((status = 200, body = PoolView), (status = "default", body = ApiError)))]
+pub async fn pool_pv_add(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    Body(request): Body<PvAdd>,
+) -> Answer<PoolView> {
+    let name: PoolName = named(&name)?;
+    let paths: Vec<String> = request.pvs.iter().map(|it| it.path.clone()).collect();
+    paths.iter().try_for_each(|path| must_be_absolute(path))?;
+    let looking = api.clone();
+    let found = on_thread("viaduct-pvs", move || look(&looking, &paths)).await?;
+    let load = match &request.replaces {
+        Some(old) => load(&api, &name, old).await?,
+        None => None,
+    };
+    api.change(Change::Pool(PoolChange::AddPvs(name.clone(), request, found, load))).await?;
+    view(&api, &name).await
+}
+
+/// Which disk is to leave a pool.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct PvQuery {
+    /// Its path, or its UUID.
+    pv: String,
+    /// It stays after all.
+    #[serde(default)]
+    cancel: bool,
+}
+
+/// Lets a disk leave a pool that may be in use: what is on it goes to the others, and then it is
+/// free. Answers at once; the pool's view tells how far it is. Refused if the others have no room.
+#[utoipa::path(delete, path = "/v1/pools/{name}/pvs", tag = "pool",
+    params(("name" = String, Path), PvQuery),
+    responses((status = 200, body = PoolView), (status = "default", body = ApiError)))]
+pub async fn pool_pv_remove(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    Parameters(query): Parameters<PvQuery>,
+) -> Answer<PoolView> {
+    let name: PoolName = named(&name)?;
+    let wish = match query.cancel {
+        true => Wish::Stay,
+        false => Wish::Leave(load(&api, &name, &query.pv).await?),
+    };
+    api.change(Change::Pool(PoolChange::RemovePv(name.clone(), query.pv, wish))).await?;
+    view(&api, &name).await
+}
+
+/// What is on a disk that is to leave, and what room the others have; nothing while the pool is not
+/// open.
+async fn load(api: &Api, name: &PoolName, which: &str) -> Result<Option<Load>, ApiError> {
+    let published = api.published();
+    let pool = published.config.pool(name).ok_or_else(|| no_pool(name))?;
+    let snapshot = api.snapshot().await?;
+    let (Some(status), Some(leaving)) = (snapshot.pools.get(&pool.uuid), pool.find_pv(which))
+    else {
+        return Ok(None);
+    };
+    let slabs = |size: Size| size.bytes() / pool.slab_size.bytes().max(1);
+    let mut load = Load::default();
+    for pv in pool.pvs.iter().filter(|pv| pv.group == leaving.group) {
+        let Some(disk) = status.disks.get(&pv.uuid) else { continue };
+        match pv.standing.is_going() {
+            _ if pv.uuid == leaving.uuid => load.used = slabs(disk.used),
+            true => load.used_by_others += slabs(disk.used),
+            false => load.free += slabs(disk.free),
+        }
+    }
+    Ok(Some(load))
 }
 
 /// Looks at disks and files that are to be in a pool.
@@ -87,7 +169,7 @@ pub(super) async fn has_room(api: &Api, next: &Config, name: &LuName) -> Result<
     let Some((pool, status)) = pool else { return Ok(()) };
     let shape = Shape::new(pool.slab_size.bytes(), pool.extent_size.bytes())
         .map_err(|error| ApiError::failed(format!("pool '{}': {error}", pool.name)))?;
-    let free = status.disks.values().map(|(_, free)| free.bytes()).sum();
+    let free = status.disks.values().map(|disk| disk.free.bytes()).sum();
     let wanted = thick_bytes(shape, lu.size.bytes());
     if wanted <= free {
         return Ok(());
@@ -100,6 +182,20 @@ pub(super) async fn has_room(api: &Api, next: &Config, name: &LuName) -> Result<
     Err(ApiError::conflict(message).then(
         "choose a smaller size, remove LUs or snapshots of the pool, or make it without --thick",
     ))
+}
+
+/// Changes when an operator is told of a pool, also while it is in use.
+#[utoipa::path(patch, path = "/v1/pools/{name}/settings", tag = "pool",
+    params(("name" = String, Path)), request_body = PoolSettingsChange,
+    responses((status = 200, body = PoolView), (status = "default", body = ApiError)))]
+pub async fn pool_set(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    Body(change): Body<PoolSettingsChange>,
+) -> Answer<PoolView> {
+    let name = named(&name)?;
+    api.change(Change::Pool(PoolChange::Set(PoolName::clone(&name), change))).await?;
+    view(&api, &name).await
 }
 
 /// Removes a pool without LUs; its disks are free then. Refused while LUs are in it.

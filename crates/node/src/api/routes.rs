@@ -56,6 +56,8 @@ fn common() -> Router<Api> {
         .route("/v1/clones", post(snapshots::clone_create))
         .route("/v1/pools", get(pools::pool_list).post(pools::pool_create))
         .route("/v1/pools/{name}", get(pools::pool_show).delete(pools::pool_remove))
+        .route("/v1/pools/{name}/pvs", post(pools::pool_pv_add).delete(pools::pool_pv_remove))
+        .route("/v1/pools/{name}/settings", patch(pools::pool_set))
         .route("/v1/pvs", get(pv_list))
         .route("/v1/imports", post(lu_import))
         .route("/v1/lus/{name}/limits", patch(lu_limits))

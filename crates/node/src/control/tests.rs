@@ -232,6 +232,69 @@ fn a_pool_from_its_making_to_its_end() {
 }
 
 #[test]
+fn a_disk_of_a_pool_from_its_joining_to_its_end() {
+    let mut bench = Bench::new();
+    bench.change(create_pool()).unwrap();
+    bench.logged(expect![[r#"
+        make pool fast
+        open pool fast"#]]);
+    let file = |pool: &Config| pool.pools[0].pvs.last().unwrap().clone();
+    let add = || {
+        let request = PvAdd { size: Some(model::Size::gib(1)), ..PvAdd::default() };
+        Change::Pool(PoolChange::AddPvs("fast".parse().unwrap(), request, Vec::new(), None))
+    };
+    // It dies before the disk is there, and does it then.
+    bench.engine.hold("add disk");
+    bench.ask(add());
+    bench.logged(expect!["add disk 00000000-0000-0003-0000-000000000000.img to pool fast"]);
+    let mut bench = bench.restart();
+    bench.logged(expect![[r#"
+        open pool fast
+        add disk 00000000-0000-0003-0000-000000000000.img to pool fast"#]]);
+    let new = file(bench.control.parts.state.config());
+    assert!(new.standing.is_member());
+    assert!(bench.control.parts.state.making().is_empty());
+
+    let load = pool_pvs::Load { used: 1, used_by_others: 0, free: 9 };
+    let remove = |wish| {
+        let (name, which) = ("fast".parse().unwrap(), new.uuid.to_string());
+        Change::Pool(PoolChange::RemovePv(name, which, wish))
+    };
+    bench.engine.hold("take disk");
+    bench.change(remove(pool_pvs::Wish::Leave(Some(load)))).unwrap();
+    // Who starts does not wait until a disk is empty.
+    let engine = Recorder::new();
+    engine.hold("take disk");
+    let mut bench = Bench::on(bench.disk, bench.kv, engine);
+    assert_eq!(bench.published().phase, Phase::Running);
+    bench.logged(expect![[r#"
+        open pool fast
+        take disk 00000000-0000-0003-0000-000000000000.img out of pool fast"#]]);
+    bench.change(remove(pool_pvs::Wish::Stay)).unwrap();
+    bench.logged(expect!["keep disk 00000000-0000-0003-0000-000000000000.img in pool fast"]);
+    // It had left all the same, and joins again.
+    bench.engine.release();
+    bench.settle();
+    bench.logged(expect!["add disk 00000000-0000-0003-0000-000000000000.img to pool fast"]);
+    assert!(file(bench.control.parts.state.config()).standing.is_member());
+
+    bench.engine.hold("take the label off");
+    bench.change(remove(pool_pvs::Wish::Leave(Some(load)))).unwrap();
+    bench.logged(expect![[r#"
+        take disk 00000000-0000-0003-0000-000000000000.img out of pool fast
+        take the label off disk 00000000-0000-0003-0000-000000000000.img"#]]);
+    assert_eq!(bench.published().left.len(), 1);
+    let bench = bench.restart();
+    bench.logged(expect![[r#"
+        take the label off disk 00000000-0000-0003-0000-000000000000.img
+        open pool fast"#]]);
+    assert!(bench.published().left.is_empty());
+    assert_eq!(bench.control.parts.state.config().pools[0].pvs.len(), 1);
+    assert!(bench.control.parts.state.leftovers().is_empty());
+    assert!(bench.events().is_empty());
+}
+
+#[test]
 fn what_is_in_a_pool_waits_for_it_and_says_why() {
     let mut bench = Bench::new();
     bench.change(create_pool()).unwrap();

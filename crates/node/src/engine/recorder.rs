@@ -13,12 +13,15 @@ use model::medium::Progress;
 use model::reservation::Reservations;
 use model::stats::{DeviceStats, OpKind, OpStats};
 use model::status::AdapterState;
-use model::{AdapterId, ApiError, Cache, ImportTold, Limits, LuName, MappingId, Pool, Size};
+use model::{
+    AdapterId, ApiError, Cache, ImportTold, Limits, LuName, MappingId, Pool, PoolName, PoolPv,
+    PoolSettings, Size,
+};
 use uuid::Uuid;
 
 use super::{
-    AdapterStatus, DeviceStatus, Done, DriveStatus, Engine, Made, Motion, PoolStatus, Snapshot,
-    Tell,
+    AdapterStatus, DeviceStatus, Done, DriveStatus, Engine, Made, Motion, PoolStatus, PvUse,
+    Snapshot, Tell,
 };
 use crate::import::Import;
 use crate::probe::{Probe, probe};
@@ -129,6 +132,11 @@ impl Recorder {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn pool_name(&self, uuid: Uuid) -> PoolName {
+        let notes = self.lock();
+        notes.actual.pools.get(&uuid).expect("the plan opens it before").name.clone()
+    }
+
     fn step<T: Send + 'static>(
         &self,
         step: Step,
@@ -163,6 +171,11 @@ impl Notes {
     }
 }
 
+/// A disk that is half full.
+fn half() -> PvUse {
+    PvUse { size: Size::gib(2), free: Size::gib(1), used: Size::gib(1) }
+}
+
 impl Engine for Recorder {
     fn create_backing(&self, device: &DeviceSpec, done: Done<Made>) {
         let uuid = device.uuid;
@@ -188,6 +201,13 @@ impl Engine for Recorder {
         self.step(Step::OpenPool { pool: pool.clone() }, done, |_| {});
     }
 
+    fn set_pool(&self, uuid: Uuid, to: PoolSettings, done: Done<()>) {
+        let Some(name) = self.lock().actual.pools.get(&uuid).map(|pool| pool.name.clone()) else {
+            return done.fail(ApiError::failed("it is not open"));
+        };
+        self.step(Step::SetPool { uuid, name, to }, done, |_| {});
+    }
+
     fn close_pool(&self, uuid: Uuid, done: Done<()>) {
         let Some(name) = self.lock().actual.pools.get(&uuid).map(|pool| pool.name.clone()) else {
             return done.ok(());
@@ -200,6 +220,25 @@ impl Engine for Recorder {
         self.step(Step::RemovePool { pool: pool.clone() }, done, |notes| {
             notes.files.remove(&uuid);
         });
+    }
+
+    fn join_pv(&self, pool: Uuid, pv: &PoolPv, is_new: bool, done: Done<()>) {
+        let (name, pv) = (self.pool_name(pool), pv.clone());
+        self.step(Step::JoinPv { pool, name, pv, is_new }, done, |_| {});
+    }
+
+    fn leave_pv(&self, pool: Uuid, pv: &PoolPv, done: Done<()>) {
+        let (name, pv) = (self.pool_name(pool), pv.clone());
+        self.step(Step::LeavePv { pool, name, pv }, done, |_| {});
+    }
+
+    fn keep_pv(&self, pool: Uuid, pv: &PoolPv, done: Done<()>) {
+        let (name, pv) = (self.pool_name(pool), pv.clone());
+        self.step(Step::KeepPv { pool, name, pv }, done, |_| {});
+    }
+
+    fn forget_pv(&self, pool: Uuid, pv: &PoolPv, done: Done<()>) {
+        self.step(Step::ForgetPv { pool, pv: pv.clone() }, done, |_| {});
     }
 
     fn open_device(&self, device: &DeviceSpec, done: Done<()>) {
@@ -338,8 +377,8 @@ impl Engine for Recorder {
         let status = |uuid: &Uuid| notes.devices.get(uuid).cloned().unwrap_or_default();
         let devices = notes.actual.devices.keys();
         let pools = notes.actual.pools.iter().map(|(uuid, pool)| {
-            let disks = pool.pvs.iter().map(|pv| (pv.uuid, (Size::gib(2), Size::gib(1))));
-            (*uuid, PoolStatus { disks: disks.collect() })
+            let disks = pool.pvs.iter().map(|pv| (pv.uuid, half()));
+            (*uuid, PoolStatus { disks: disks.collect(), ..PoolStatus::default() })
         });
         let snapshot = Snapshot {
             cores: 1,

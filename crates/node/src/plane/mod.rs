@@ -31,7 +31,7 @@ use model::limits::POOL_BLOCK_BYTES;
 use model::reservation::Reservations;
 use model::stats::{DeviceStats, OpStats};
 use model::status::{AdapterState, Session};
-use model::{AdapterId, ApiError, Cache, Limits, MappingId, Pool, Size, Via};
+use model::{AdapterId, ApiError, Cache, Limits, MappingId, Pool, PoolPv, PoolSettings, Size, Via};
 use rt::{Core, Remote, Spin};
 use store::Store;
 use target::lun::Change;
@@ -341,6 +341,10 @@ impl Engine for Plane {
         });
     }
 
+    fn set_pool(&self, uuid: Uuid, to: PoolSettings, done: Done<()>) {
+        self.run(done, async move |plane, _| plane.0.pools.set(uuid, to).await);
+    }
+
     fn close_pool(&self, uuid: Uuid, done: Done<()>) {
         self.run(done, async move |plane, _| plane.0.pools.close(uuid).await);
     }
@@ -349,6 +353,32 @@ impl Engine for Plane {
         let spec = pool.clone();
         self.run(done, async move |plane, core| {
             Pools::remove(&plane.0.context, &core, &spec).await
+        });
+    }
+
+    fn join_pv(&self, pool: Uuid, pv: &PoolPv, is_new: bool, done: Done<()>) {
+        let pv = pv.clone();
+        self.run(done, async move |plane, _| {
+            plane.0.pools.join_pv(&plane.0.context, pool, pv, is_new).await
+        });
+    }
+
+    fn leave_pv(&self, pool: Uuid, pv: &PoolPv, done: Done<()>) {
+        let pv = pv.clone();
+        self.run(done, async move |plane, _| {
+            plane.0.pools.leave_pv(&plane.0.context, pool, pv).await
+        });
+    }
+
+    fn keep_pv(&self, pool: Uuid, pv: &PoolPv, done: Done<()>) {
+        let pv = pv.uuid;
+        self.run(done, async move |plane, _| plane.0.pools.keep_pv(pool, pv).await);
+    }
+
+    fn forget_pv(&self, pool: Uuid, pv: &PoolPv, done: Done<()>) {
+        let pv = pv.clone();
+        self.run(done, async move |plane, core| {
+            plane.0.pools.forget_pv(&plane.0.context, &core, pool, &pv).await
         });
     }
 

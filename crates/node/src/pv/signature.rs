@@ -232,9 +232,11 @@ mod tests {
             pv: [2; 16],
             members: 1,
             group: 0,
+            group_members: 1,
             shape: volume::pool::shape::Shape::default(),
             size: 1 << 30,
             epoch: 1,
+            missed: 0,
         };
         let size = 1 << 20;
         let (front, back) = (label.encode(End::Front), label.encode(End::Back));

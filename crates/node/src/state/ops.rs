@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::Mark;
 use super::optical::kind_and_name;
-use super::pools::{no_pool, user_of};
+use super::pools::{self, no_pool, user_of};
 use super::snapshots;
 use crate::probe::{Holder, Kind, Probe};
 
@@ -51,7 +51,7 @@ pub fn lu_create(config: &Config, request: &LuCreate, uuid: Uuid) -> Result<Conf
         removable: request.removable,
         read_only: false,
         limits: request.limits,
-        backing: request.place()?,
+        backing: request.place(config.default_pool().map(|pool| &pool.name))?,
         thick: request.thick,
         snapshots: Vec::new(),
         origin: None,
@@ -483,7 +483,8 @@ pub fn restore(
     }
     for pool in &next.pools {
         let old = config.pools.iter().find(|old| old.uuid == pool.uuid);
-        if old.is_some_and(|old| old != pool) {
+        let alike = |old: &Pool| Pool { settings: pool.settings, ..old.clone() } == *pool;
+        if old.is_some_and(|old| !alike(old)) {
             let message = format!("the document has pool '{}' otherwise than it is", pool.name);
             return Err(ApiError::conflict(message)
                 .then(format!("viaduct pool show {} shows what it is", pool.name)));
@@ -496,7 +497,8 @@ pub fn restore(
         config.pools.iter().filter(|pool| !uuids.contains(&pool.uuid)).collect();
     if !request.prune {
         not_there("LUs", gone.iter().map(|lu| lu.name.as_str()))?;
-        not_there("pools", gone_pools.iter().map(|pool| pool.name.as_str()))?;
+        let missed = gone_pools.iter().filter(|pool| !pools::gives_way(config, pool));
+        not_there("pools", missed.map(|pool| pool.name.as_str()))?;
         not_there("snapshots", gone_snapshots.iter().map(String::as_str))?;
     }
     let pools = gone_pools

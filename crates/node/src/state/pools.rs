@@ -5,8 +5,12 @@
 
 use std::collections::BTreeMap;
 
+use model::pool::DEFAULT_POOL;
 use model::pv::{PvState, PvView};
-use model::{ApiError, Backing, Config, Leftover, Pool, PoolCreate, PoolName, PoolPv, PvPlace};
+use model::{
+    ApiError, Backing, Config, Leftover, Pool, PoolCreate, PoolName, PoolPv, PoolSettingsChange,
+    PvPlace, PvStanding, Size,
+};
 use uuid::Uuid;
 use volume::pool::shape::{Layout, Shape};
 
@@ -26,6 +30,12 @@ pub struct Found {
     pub view: PvView,
 }
 
+impl Found {
+    pub(super) fn place(&self) -> PvPlace {
+        PvPlace::Path { path: self.probe.path.clone() }
+    }
+}
+
 pub fn pool_create(
     config: &Config,
     request: &PoolCreate,
@@ -41,10 +51,12 @@ pub fn pool_create(
     let places = match (request.size, found) {
         (Some(size), []) => vec![(PvPlace::File { size }, size)],
         (None, [_, ..]) => {
-            found.iter().try_for_each(|it| check_disk(config, request, it))?;
+            let (name, is_forced) = (&request.name, request.force);
+            let wish =
+                |path: &str| (is_forced, format!("viaduct pool create {name} --pv {path} --force"));
+            found.iter().try_for_each(|it| check_disk(config, it, wish))?;
             check_paths(found)?;
-            let place = |it: &Found| PvPlace::Path { path: it.probe.path.clone() };
-            found.iter().map(|it| (place(it), model::Size(it.probe.size))).collect()
+            found.iter().map(|it| (it.place(), Size(it.probe.size))).collect()
         }
         _ => {
             return Err(ApiError::usage(format!(
@@ -53,29 +65,41 @@ pub fn pool_create(
             .then(format!("viaduct pool create {name} --pv DISK, or --size 100G")));
         }
     };
-    let pvs = places.iter().map(|(place, _)| PoolPv { uuid: uuid(), place: place.clone() });
-    let pvs = pvs.collect();
-    let pool = request.pool(uuid(), pvs);
-    pool.validate()?;
-    let shape = Shape::new(pool.slab_size.bytes(), pool.extent_size.bytes())
-        .map_err(|error| ApiError::usage(format!("pool '{name}': {error}")))?;
-    for (place, size) in &places {
-        Layout::new(shape, size.bytes()).map_err(|error| {
-            let what = match place {
-                PvPlace::Path { path } => path.clone(),
-                PvPlace::File { size } => format!("a file of {size}"),
-            };
-            ApiError::usage(format!("{what} cannot be in pool '{name}': {error}"))
-        })?;
+    let mut pool = request.pool(uuid(), Vec::new());
+    let groups = request.pvs.iter().map(|it| it.group.as_ref());
+    for ((place, _), group) in places.iter().zip(groups.chain(std::iter::repeat(None))) {
+        let (group, standing) = (pool.group(group), PvStanding::Member);
+        pool.pvs.push(PoolPv { uuid: uuid(), place: place.clone(), group, standing });
     }
+    pool.validate()?;
+    places.iter().try_for_each(|(place, size)| slabs_of(&pool, place, *size).map(drop))?;
     let mut next = config.clone();
     let marks = vec![Mark::Making(pool.uuid)];
     next.pools.push(pool);
     Ok((next, marks))
 }
 
+/// How many slabs of a pool fit on a disk of this size.
+pub(super) fn slabs_of(pool: &Pool, place: &PvPlace, size: Size) -> Result<u64, ApiError> {
+    let name = &pool.name;
+    let shape = Shape::new(pool.slab_size.bytes(), pool.extent_size.bytes())
+        .map_err(|error| ApiError::usage(format!("pool '{name}': {error}")))?;
+    let layout = Layout::new(shape, size.bytes()).map_err(|error| {
+        let what = match place {
+            PvPlace::Path { path } => path.clone(),
+            PvPlace::File { size } => format!("a file of {size}"),
+        };
+        ApiError::usage(format!("{what} cannot be in pool '{name}': {error}"))
+    })?;
+    Ok(layout.slabs().into())
+}
+
 /// Refuses a disk that is in use, and one that holds data unless that may be lost.
-fn check_disk(config: &Config, request: &PoolCreate, found: &Found) -> Result<(), ApiError> {
+pub(super) fn check_disk(
+    config: &Config,
+    found: &Found,
+    wish: impl Fn(&str) -> (bool, String),
+) -> Result<(), ApiError> {
     let Found { probe, view } = found;
     let path = &probe.path;
     if probe.kind == Kind::Other {
@@ -95,16 +119,15 @@ fn check_disk(config: &Config, request: &PoolCreate, found: &Found) -> Result<()
         return Err(ApiError::conflict(format!("{path} cannot be written"))
             .then("make it writable for the node, or choose another disk"));
     }
+    let (is_forced, forcing) = wish(path);
     match view.state {
         PvState::Free => Ok(()),
         PvState::Used => Err(ApiError::conflict(format!("{path} is in use")).then(free)),
-        PvState::Data if request.force => Ok(()),
+        PvState::Data if is_forced => Ok(()),
         PvState::Data => {
-            let name = &request.name;
             let message = format!("{path} holds data: {}", view.holds.join(", "));
             Err(ApiError::conflict(message).then(format!(
-                "choose another disk; viaduct pool create {name} --pv {path} --force takes it, \
-                 and what it holds is lost"
+                "choose another disk; {forcing} takes it, and what it holds is lost"
             )))
         }
         PvState::Unknown => {
@@ -115,7 +138,7 @@ fn check_disk(config: &Config, request: &PoolCreate, found: &Found) -> Result<()
 }
 
 /// Refuses what is named twice, by whatever paths.
-fn check_paths(found: &[Found]) -> Result<(), ApiError> {
+pub(super) fn check_paths(found: &[Found]) -> Result<(), ApiError> {
     let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
     for Found { probe, view } in found {
         let path = probe.path.as_str();
@@ -138,6 +161,29 @@ pub fn user_of(config: &Config, path: &str) -> Option<String> {
         .or_else(|| pool.map(|pool| format!("pool {}", pool.name)))
 }
 
+/// Gives a pool other settings.
+pub fn pool_set(
+    config: &Config,
+    name: &PoolName,
+    change: PoolSettingsChange,
+) -> Result<Config, ApiError> {
+    config.pool(name).ok_or_else(|| no_pool(name))?;
+    let mut next = config.clone();
+    for pool in next.pools.iter_mut().filter(|pool| pool.name == *name) {
+        pool.settings = pool.settings.changed(change);
+        pool.validate()?;
+    }
+    Ok(next)
+}
+
+/// Whether a document may leave out a pool that is here: the one that a fresh node makes by itself
+/// holds nothing as long as no LU is in it, and would keep a saved one from being brought back.
+pub fn gives_way(config: &Config, pool: &Pool) -> bool {
+    let is_files = pool.paths().next().is_none();
+    let is_empty = config.lus_in(&pool.name).next().is_none();
+    pool.name.as_str() == DEFAULT_POOL && is_files && is_empty
+}
+
 /// Takes a pool away that has no LUs.
 pub fn pool_remove(config: &Config, name: &PoolName) -> Result<(Config, Vec<Mark>), ApiError> {
     let pool = config.pool(name).ok_or_else(|| no_pool(name))?;
@@ -147,7 +193,10 @@ pub fn pool_remove(config: &Config, name: &PoolName) -> Result<(Config, Vec<Mark
             .then(format!("viaduct lu rm {first}")));
     }
     let leftover = Leftover::Pool { pool: Pool::clone(pool) };
-    let marks = vec![Mark::Leftover(pool.uuid, leftover)];
+    let mut marks = vec![Mark::Leftover(pool.uuid, leftover)];
+    // What was to join is not awaited any more.
+    let joining = pool.pvs.iter().filter(|pv| !pv.standing.is_certain());
+    marks.extend(joining.map(|pv| Mark::Gone(pv.uuid)));
     let mut next = config.clone();
     next.pools.retain(|pool| pool.name != *name);
     Ok((next, marks))

@@ -3,6 +3,7 @@
 //! configuration.
 
 mod iscsi;
+mod pool_pvs;
 mod pools;
 
 use std::time::Duration;

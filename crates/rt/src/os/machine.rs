@@ -3,9 +3,12 @@
 //! Calls here block and are for the control plane. What must survive a crash is written under
 //! another name, made durable and renamed.
 
+use std::ffi::CString;
 use std::fs;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -151,6 +154,20 @@ pub fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
 pub fn own_uid() -> u32 {
     // The kernel gives the entries of a process in /proc to its effective user.
     fs::metadata("/proc/self").map_or(u32::MAX, |data| data.uid())
+}
+
+/// Bytes that ordinary users can still write to the file system that a path is on.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut found = MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: the path ends with a zero, and there is room for what is written.
+    let result = unsafe { libc::statvfs(path.as_ptr(), found.as_mut_ptr()) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: all zeroes are such a struct, and the call has filled it.
+    let found = unsafe { found.assume_init() };
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use node::engine::Engine;
 use node::engine::recorder::Recorder;
 use node::run::Told;
 use node::world::Machine;
-use node::{Node, Options};
+use node::{DefaultPool, Node, Options};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -33,7 +33,8 @@ impl Bench {
         let engine = Recorder::new();
         let shared: Arc<dyn Engine> = Arc::new(engine.clone());
         let data = directory.path().join("data");
-        let options = Options { data, http: None, iscsi: Vec::new(), cores: Vec::new() };
+        let (cores, default_pool) = (Vec::new(), DefaultPool::Off);
+        let options = Options { data, http: None, iscsi: Vec::new(), cores, default_pool };
         let node = Node::start(options, Arc::new(Machine), |_| Ok(shared)).unwrap();
         assert_eq!(node.wait(PATIENCE), Some(Told::Running));
         Bench { node, engine, directory }
@@ -76,14 +77,51 @@ impl Bench {
 
     /// The text without what differs from run to run.
     pub fn plain(&self, text: &str) -> String {
-        let text = text.replace(self.directory.path().to_str().unwrap(), "/DIR");
-        let forms = [
-            "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx",
-            "dddd-dd-ddTdd:dd:dd",
-            ":xxxxxxxx:",
-            "WWID xxxxxxxxxxxxxxxxx:",
-        ];
-        forms.iter().fold(text, |text, form| masked(&text, form))
+        plain(self.directory.path(), text)
+    }
+}
+
+fn plain(directory: &Path, text: &str) -> String {
+    let text = text.replace(directory.to_str().unwrap(), "/DIR");
+    let forms = [
+        "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx",
+        "dddd-dd-ddTdd:dd:dd",
+        ":xxxxxxxx:",
+        "WWID xxxxxxxxxxxxxxxxx:",
+    ];
+    forms.iter().fold(text, |text, form| masked(&text, form))
+}
+
+/// A node with its real data plane, which can be stopped, and what is said with it and without.
+pub struct Real {
+    node: Option<Node>,
+    pub directory: tempfile::TempDir,
+}
+
+impl Real {
+    pub fn new() -> Real {
+        let directory = tempfile::tempdir().unwrap();
+        let (data, cores, default_pool) =
+            (directory.path().join("data"), Vec::new(), DefaultPool::Off);
+        let options = Options { data, http: None, iscsi: Vec::new(), cores, default_pool };
+        let node = Node::start_on_machine(options, Duration::ZERO).unwrap();
+        assert_eq!(node.wait(PATIENCE), Some(Told::Running));
+        Real { node: Some(node), directory }
+    }
+
+    pub fn stop(&mut self) {
+        assert!(self.node.take().unwrap().stop());
+    }
+
+    pub fn run(&self, line: &str) -> Ran {
+        run(&self.directory.path().join("data"), self.directory.path(), line)
+    }
+
+    /// How a command ends, and what it says.
+    pub fn says(&self, line: &str, code: i32, expected: Expect) {
+        let ran = self.run(line);
+        assert_eq!(ran.code, code, "{line}: {}", ran.err);
+        expected.assert_eq(&plain(self.directory.path(), &(ran.out + &ran.err)));
     }
 }
 

@@ -365,7 +365,7 @@ fn secrets_are_saved_only_when_asked_for() {
     other.done(
         "config restore full.yaml",
         expect![[r#"
-        revision 7: 0 added, 0 changed, 0 removed
+        revision 8: 0 added, 0 changed, 0 removed
     "#]],
     );
     let state = other.run("mapping ls").out;

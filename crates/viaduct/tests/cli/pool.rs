@@ -52,10 +52,10 @@ fn pools_are_made_and_listed() {
     bench.done(
         "pool ls",
         expect![[r#"
-        NAME  SIZE    FREE    VIRTUAL  RATIO  STATE   LUS  DISKS
-        fast  4.0GiB  2.0GiB  3.0GiB   0.75   online  1    2
-        own   2.0GiB  1.0GiB  0B       0.00   online  0    1
-    "#]],
+            NAME  SIZE    FREE    VIRTUAL  RATIO  STATE   ALERTS  LUS  DISKS
+            fast  4.0GiB  2.0GiB  3.0GiB   0.75   online  -       1    2
+            own   2.0GiB  1.0GiB  0B       0.00   online  -       0    1
+        "#]],
     );
 }
 
@@ -65,50 +65,135 @@ fn pools_are_shown_in_full() {
     bench.done(
         "pool show fast",
         expect![[r#"
-        name:            fast
-        uuid:            xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
-        size:            4.0GiB
-        free:            2.0GiB
-        given to LUs:    2.0GiB
-        virtual:         3.0GiB
-        virtual to size: 0.75
-        slab size:       16MiB
-        extent size:     256KiB
-        state:           online
-        LUs:             web
+            name:                fast
+            uuid:                xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+            size:                4.0GiB
+            free:                2.0GiB
+            given to LUs:        2.0GiB
+            virtual:             3.0GiB
+            virtual to size:     0.75
+            slab size:           16MiB
+            extent size:         256KiB
+            state:               online
+            alerts:              -
+            LUs:                 web
+            low at:              85 % used
+            critical at:         95 % used
+            overcommitted above: never
+            removal rate:        any
 
-        disk: /DIR/one
-        uuid: xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
-        size: 2.0GiB
-        free: 1.0GiB
+            disk:  /DIR/one
+            uuid:  xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+            size:  2.0GiB
+            free:  1.0GiB
+            state: member
 
-        disk: /DIR/two
-        uuid: xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
-        size: 2.0GiB
-        free: 1.0GiB
-    "#]],
+            disk:  /DIR/two
+            uuid:  xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+            size:  2.0GiB
+            free:  1.0GiB
+            state: member
+        "#]],
     );
     bench.done(
         "pool show own",
         expect![[r#"
-        name:            own
-        uuid:            xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
-        size:            2.0GiB
-        free:            1.0GiB
-        given to LUs:    1.0GiB
-        virtual:         0B
-        virtual to size: 0.00
-        slab size:       4MiB
-        extent size:     256KiB
-        state:           online
-        LUs:             -
+            name:                own
+            uuid:                xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+            size:                2.0GiB
+            free:                1.0GiB
+            given to LUs:        1.0GiB
+            virtual:             0B
+            virtual to size:     0.00
+            slab size:           4MiB
+            extent size:         256KiB
+            state:               online
+            alerts:              -
+            LUs:                 -
+            low at:              85 % used
+            critical at:         95 % used
+            overcommitted above: never
+            removal rate:        any
 
-        disk: /DIR/data/pools/xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx.img
-        uuid: xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
-        size: 2.0GiB
-        free: 1.0GiB
+            disk:  /DIR/data/pools/xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx.img
+            uuid:  xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+            size:  2.0GiB
+            free:  1.0GiB
+            state: member
+        "#]],
+    );
+}
+
+/// Half of pool fast is used, and three quarters of it are promised.
+#[test]
+fn a_pool_tells_what_its_settings_ask_for() {
+    let bench = furnished();
+    bench.refused(
+        "pool set fast",
+        2,
+        expect![[r#"
+        error: say what pool 'fast' shall be given
+          next: viaduct pool set fast --warn 85 --critical 95
     "#]],
     );
+    bench.refused("pool set fast --warn 0", 2, expect![[r#"
+        error: invalid value '0' for '--warn <PERCENT|off>': '0' is no percentage; write a number between 1 and 100, or off
+
+        For more information, try '--help'.
+    "#]]);
+    bench.refused(
+        "pool set fast --warn 90 --critical 80",
+        2,
+        expect![[r#"
+        error: pool 'fast': a pool would be critical at 80 %, before it is warned of at 90 %
+          next: set both: --warn 85 --critical 95
+    "#]],
+    );
+    bench.refused(
+        "pool set slow --warn off",
+        3,
+        expect![[r#"
+        error: there is no pool 'slow'
+          next: viaduct pool ls shows those that are there; viaduct pool create makes one
+    "#]],
+    );
+    bench.done(
+        "pool set fast --warn 40 --critical off --overcommit 0.5",
+        expect![[r#"
+        low at:              40 % used
+        critical at:         never
+        overcommitted above: 0.50 times its size
+        removal rate:        any
+    "#]],
+    );
+    bench.done(
+        "pool ls",
+        expect![[r#"
+        NAME  SIZE    FREE    VIRTUAL  RATIO  STATE   ALERTS              LUS  DISKS
+        fast  4.0GiB  2.0GiB  3.0GiB   0.75   online  low, overcommitted  1    2
+        own   2.0GiB  1.0GiB  0B       0.00   online  -                   0    1
+    "#]],
+    );
+    let said = bench.run("event ls").out;
+    let told = "LUs of pool 'fast' are promised 3GiB, more than 0.50 times its size, 4GiB";
+    assert_eq!(said.matches(told).count(), 1, "{said}");
+    let status = bench.run("status").out;
+    assert!(status.contains("pool 'fast' is used to 40 % or more, 2GiB are free"), "{status}");
+    bench.done(
+        "pool set fast --warn 51 --overcommit 0.75",
+        expect![[r#"
+        low at:              51 % used
+        critical at:         never
+        overcommitted above: 0.75 times its size
+        removal rate:        any
+    "#]],
+    );
+    let said = bench.run("event ls").out;
+    assert!(said.contains("no more of pool 'fast' is promised than it may"), "{said}");
+    let view: serde_json::Value =
+        serde_json::from_str(&bench.run("pool show fast -o json").out).unwrap();
+    assert_eq!((&view["alerts"], &view["problem"]), (&serde_json::json!([]), &().into()));
+    assert_eq!(view["settings"]["overcommit_percent"], 75);
 }
 
 #[test]
@@ -157,24 +242,24 @@ fn pools_are_of_disks_or_of_a_file() {
         "pool create fast",
         2,
         expect![[r#"
-        error: the following required arguments were not provided:
-          --pv <PATH>
+            error: the following required arguments were not provided:
+              --pv <PATH[@GROUP]>
 
-        Usage: viaduct pool create --data <DIR> --pv <PATH> <NAME>
+            Usage: viaduct pool create --data <DIR> --pv <PATH[@GROUP]> <NAME>
 
-        For more information, try '--help'.
-    "#]],
+            For more information, try '--help'.
+        "#]],
     );
     bench.refused(
         "pool create fast --pv one --size 1G",
         2,
         expect![[r#"
-        error: the argument '--pv <PATH>' cannot be used with '--size <SIZE>'
+            error: the argument '--pv <PATH[@GROUP]>' cannot be used with '--size <SIZE>'
 
-        Usage: viaduct pool create --pv <PATH> --data <DIR> <NAME>
+            Usage: viaduct pool create --pv <PATH[@GROUP]> --data <DIR> <NAME>
 
-        For more information, try '--help'.
-    "#]],
+            For more information, try '--help'.
+        "#]],
     );
 }
 
@@ -322,10 +407,10 @@ fn a_pool_that_cannot_be_opened_is_told_with_its_lus() {
     bench.done(
         "pool ls",
         expect![[r#"
-        NAME  SIZE    FREE    VIRTUAL  RATIO  STATE   LUS  DISKS
-        fast  2.0GiB  1.0GiB  0B       0.00   online  0    1
-        slow  -       -       1.0GiB   -      failed  1    1
-    "#]],
+            NAME  SIZE    FREE    VIRTUAL  RATIO  STATE   ALERTS  LUS  DISKS
+            fast  2.0GiB  1.0GiB  0B       0.00   online  -       0    1
+            slow  -       -       1.0GiB   -      failed  -       1    1
+        "#]],
     );
     bench.done(
         "lu show web",
@@ -347,6 +432,156 @@ fn a_pool_that_cannot_be_opened_is_told_with_its_lus() {
         mapped to:  -
         problem:    disk /dev/sdb is missing
         next:       bring it back
+    "#]],
+    );
+}
+
+/// The same with more disks; these lines are done.
+fn with_more(lines: &[&str]) -> Bench {
+    let bench = furnished();
+    for (name, mib) in [("three", 256), ("four", 256), ("small", 1)] {
+        let disk = std::fs::File::create(bench.directory.path().join(name)).unwrap();
+        disk.set_len(mib << 20).unwrap();
+    }
+    for line in lines {
+        let ran = bench.run(line);
+        assert_eq!(ran.code, 0, "{line}: {}", ran.err);
+    }
+    bench
+}
+
+#[test]
+fn disks_are_added_to_pools() {
+    let bench = with_more(&[]);
+    bench.done(
+        "pool add-pv fast --pv three",
+        expect![[r#"
+        pool fast: 6.0GiB, 3.0GiB free, 3 disks
+    "#]],
+    );
+    bench.refused(
+        "pool add-pv fast --pv three",
+        4,
+        expect![[r#"
+        error: disk /DIR/three is in pool 'fast' already
+          next: viaduct pool show fast lists its disks
+    "#]],
+    );
+    bench.refused("pool add-pv fast --pv small", 2, expect![[r#"
+        error: /DIR/small cannot be in pool 'fast': it has room for no slab; a disk of this pool has at least 19922944 bytes
+    "#]]);
+    bench.refused(
+        "pool add-pv own --pv one",
+        4,
+        expect![[r#"
+        error: /DIR/one is in use: pool fast
+          next: viaduct pv ls shows the disks that are free
+    "#]],
+    );
+    bench.refused(
+        "pool add-pv none --pv four",
+        3,
+        expect![[r#"
+        error: there is no pool 'none'
+          next: viaduct pool ls shows those that are there; viaduct pool create makes one
+    "#]],
+    );
+}
+
+#[test]
+fn disks_are_replaced_and_taken_out() {
+    let bench = with_more(&["pool add-pv fast --pv three"]);
+    bench.done(
+        "pool replace-pv fast two four",
+        expect![[r#"
+            pool fast: 6.0GiB, 3.0GiB free, 3 disks
+        "#]],
+    );
+    bench.done(
+        "pool rm-pv fast three",
+        expect![[r#"
+            pool fast: 4.0GiB, 2.0GiB free, 2 disks
+        "#]],
+    );
+    bench.refused(
+        "pool rm-pv fast three",
+        3,
+        expect![[r#"
+        error: pool 'fast' has no disk /DIR/three
+          next: it has /DIR/one, /DIR/four
+    "#]],
+    );
+    bench.refused(
+        "pool rm-pv fast one --cancel",
+        4,
+        expect![[r#"
+        error: disk /DIR/one is not leaving pool 'fast'
+          next: viaduct pool show fast lists its disks
+    "#]],
+    );
+}
+
+#[test]
+fn disks_that_leave_are_shown_and_may_stay() {
+    let bench = with_more(&[
+        "pool add-pv fast --pv three",
+        "pool replace-pv fast two four",
+        "pool rm-pv fast three",
+    ]);
+    bench.engine.hold("take disk");
+    bench.done(
+        "pool rm-pv fast four --no-wait",
+        expect![[r#"
+            pool fast: 4.0GiB, 2.0GiB free, 2 disks; leaving: /DIR/four
+        "#]],
+    );
+    bench.done(
+        "pool show fast",
+        expect![[r#"
+            name:                fast
+            uuid:                xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+            size:                4.0GiB
+            free:                2.0GiB
+            given to LUs:        2.0GiB
+            virtual:             3.0GiB
+            virtual to size:     0.75
+            slab size:           16MiB
+            extent size:         256KiB
+            state:               online
+            alerts:              -
+            LUs:                 web
+            low at:              85 % used
+            critical at:         95 % used
+            overcommitted above: never
+            removal rate:        any
+
+            disk:  /DIR/one
+            uuid:  xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+            size:  2.0GiB
+            free:  1.0GiB
+            state: member
+
+            disk:  /DIR/four
+            uuid:  xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+            size:  2.0GiB
+            free:  1.0GiB
+            state: leaving, 0 %, 64 slabs left
+        "#]],
+    );
+    bench.refused("pool rm-pv fast one", 4, expect![[r#"
+        error: disk /DIR/one is the last one of pool 'fast'
+          next: viaduct pool replace-pv fast /DIR/one NEW brings what is on it to another one; viaduct pool rm fast removes the pool
+    "#]]);
+    bench.done(
+        "pool rm-pv fast four --cancel",
+        expect![[r#"
+            pool fast: 4.0GiB, 2.0GiB free, 2 disks
+        "#]],
+    );
+    bench.done(
+        "pool add-pv own --size 2G",
+        expect![[r#"
+        pool own: 4.0GiB, 2.0GiB free, 2 disks
     "#]],
     );
 }

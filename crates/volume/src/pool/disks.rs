@@ -1,19 +1,26 @@
-//! The disks of a pool as one core sees them: what is read at the place of a slab, and written at
-//! all of them.
+//! The disks of a pool as one core sees them: each by itself here, slabs and their copies in
+//! `copies`.
+
+mod copies;
+mod look;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use block::{Answer, Buffer, Device, Error, ErrorKind, Request, Sgl};
+use block::{Buffer, Device, Error, ErrorKind, Request};
 use rt::{Core, CoreId, Placed};
 
+use super::home::{Pool, PoolError};
 use super::journal::Spot;
 use super::page::{PAGE_BYTES, Page};
 use super::passage::Passage;
-use super::places::{Home, Locks, Places, Second};
+use super::places::{Home, Locks, Places};
 use super::shape::{BLOCK_BYTES, Layout};
+
+pub use copies::Reading;
+pub use look::{Looker, Unlike};
 
 /// What a disk of a pool lies on: gives each core its device.
 pub trait Backing: Send + Sync {
@@ -38,6 +45,8 @@ struct HeldDisks {
     disks: Vec<Option<(Arc<dyn Backing>, Layout)>>,
     /// Each core's.
     cores: BTreeMap<CoreId, Placed<Disks>>,
+    /// Is told of copies that have missed something.
+    pool: Option<Arc<Placed<Pool>>>,
     is_closed: bool,
 }
 
@@ -109,6 +118,7 @@ impl Shared {
             let mut held = self.lock();
             held.disks.clear();
             held.is_closed = true;
+            held.pool = None;
             std::mem::take(&mut held.cores)
         };
         let gone: Vec<_> = cores
@@ -126,6 +136,18 @@ impl Shared {
         }
     }
 
+    /// Whose disks they are.
+    pub fn belong_to(&self, pool: Placed<Pool>) {
+        self.lock().pool = Some(Arc::new(pool));
+    }
+
+    /// See [`Pool::mark_stale`].
+    async fn mark_stale(&self, number: u32, home: Home) -> Result<(), PoolError> {
+        let pool = self.lock().pool.clone().ok_or(PoolError::Closed)?;
+        let marked = pool.call(move |pool| async move { pool.mark_stale(number, home).await });
+        marked.await.unwrap_or(Err(PoolError::Closed))
+    }
+
     fn lock(&self) -> MutexGuard<'_, HeldDisks> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -140,7 +162,7 @@ pub struct Disks {
     shared: Arc<Shared>,
     /// By their numbers.
     mounted: RefCell<Vec<Option<Mounted>>>,
-    /// Who is writing where the slab was when they looked.
+    /// Who is writing, or reading a page, where the slab was when they looked.
     passage: Rc<Passage>,
     spare: RefCell<Vec<Buffer>>,
 }
@@ -161,23 +183,15 @@ fn page_of(buffer: &Buffer) -> Page {
     Page::of_bytes(&bytes)
 }
 
+fn gone() -> Error {
+    Error::new(ErrorKind::Offline).note("the disk was removed")
+}
+
 /// Buffers of a page that are kept for the next one.
 const SPARE_MAX: usize = 32;
 
-/// Pages that are read at one time, by one who wants many.
-const READS_MAX: usize = 32;
-
 impl Disks {
-    /// The device to read a block from, and where it is on that.
-    #[inline]
-    pub fn locate(&self, at: Spot) -> Result<(Rc<dyn Device>, u64), Error> {
-        let home = self.shared.places.get(at.slab);
-        home.and_then(|home| self.find(home, at)).ok_or_else(|| {
-            Error::new(ErrorKind::Medium).note(format!("slab {} is on no disk", at.slab))
-        })
-    }
-
-    /// The device to write a block to, if that is only one.
+    /// The device of the block's one place, and where it is on that, if it has one.
     #[inline]
     pub fn locate_sole(&self, at: Spot) -> Option<(Rc<dyn Device>, u64)> {
         self.find(self.shared.places.sole(at.slab)?, at)
@@ -203,7 +217,6 @@ impl Disks {
     fn own(&self, disk: u32) -> Result<Rc<dyn Device>, Error> {
         let mounted = self.mounted.borrow();
         let found = mounted.get(disk as usize).and_then(Option::as_ref);
-        let gone = || Error::new(ErrorKind::Offline).note("the disk was removed");
         found.map(|(device, _)| device.clone()).ok_or_else(gone)
     }
 
@@ -211,86 +224,21 @@ impl Disks {
         &self.shared
     }
 
-    /// Waits until everybody has arrived who is writing now.
+    /// Waits until everybody has arrived who is writing now, or reading a page.
     pub async fn quiet(&self) {
         self.passage.over().await;
     }
 
-    /// Writes whole blocks of a slab, at all its places.
-    pub async fn write(&self, at: Spot, data: &Sgl<'_>) -> Result<(), Error> {
-        let _guard = self.passage.guard();
-        if let Some((device, offset)) = self.locate_sole(at) {
-            return device.io(&Request::write(offset, *data)).await.map(drop);
-        }
-        // A client may change its memory meanwhile, and all places shall have the same.
-        let copy = Buffer::zeroed(data.len());
-        copy.sgl().copy_from(data);
-        let (first, count) = (u64::from(at.block), data.len() as u64 / BLOCK_BYTES);
-        let _locked = self.shared.locks.lock(at.slab, first, count).await;
-        let (device, offset) = self.locate(at)?;
-        let written = device.ask(&Request::write(offset, copy.sgl()));
-        let Some((home, state)) = self.shared.places.second(at.slab) else {
-            return written.outcome().await.map(drop);
-        };
-        let too = match (state, self.find(home, at)) {
-            (Second::Broken, _) | (_, None) => Ok(()),
-            (_, Some((device, offset))) => {
-                device.ask(&Request::write(offset, copy.sgl())).outcome().await.map(drop)
-            }
-        };
-        written.outcome().await?;
-        match state {
-            Second::Whole => too,
-            // It is not needed yet, and never will be.
-            Second::Filling | Second::Broken => {
-                if too.is_err() {
-                    self.shared.places.mark(at.slab, Second::Broken);
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// Brings blocks of a slab from its first place to its second one. The caller has their locks.
-    pub async fn fill(&self, at: Spot, count: u64) -> Result<(), Error> {
-        let second = self.shared.places.second(at.slab);
-        let Some((to, to_offset)) = second.and_then(|(home, _)| self.find(home, at)) else {
-            return Err(Error::new(ErrorKind::Medium).note("the slab has no second place"));
-        };
-        let (from, offset) = self.locate(at)?;
-        let buffer = Buffer::zeroed((count * BLOCK_BYTES) as usize);
-        from.io(&Request::read(offset, buffer.sgl())).await?;
-        to.io(&Request::write(to_offset, buffer.sgl())).await.map(drop)
-    }
-
     pub async fn read_page(&self, at: Spot) -> Result<Page, Error> {
-        let (device, offset) = self.locate(at)?;
-        self.read_page_of(&*device, offset).await
-    }
-
-    /// Pages, several at a time, each taken in its turn with what was said of it.
-    pub async fn read_pages<T, E: From<Error>>(
-        &self,
-        all: impl IntoIterator<Item = (T, Spot)>,
-        mut take: impl FnMut(T, Page) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut all = all.into_iter();
-        let mut under_way: VecDeque<(T, Answer, Buffer)> = VecDeque::new();
-        loop {
-            while under_way.len() < READS_MAX
-                && let Some((which, at)) = all.next()
-            {
-                let (device, offset) = self.locate(at)?;
-                let buffer = self.buffer();
-                let answer = device.ask(&Request::read(offset, buffer.sgl()));
-                under_way.push_back((which, answer, buffer));
-            }
-            let Some((which, answer, buffer)) = under_way.pop_front() else { return Ok(()) };
-            answer.outcome().await?;
-            let page = page_of(&buffer);
-            self.give_back(buffer);
-            take(which, page)?;
-        }
+        // Whoever lets go of the place waits for this too.
+        let _guard = self.passage.guard();
+        let mut read = None;
+        self.read_pages([((), at)], |(), page| {
+            read = Some(page);
+            Ok::<_, Error>(())
+        })
+        .await?;
+        Ok(read.expect("one was asked for"))
     }
 
     pub async fn write_page(&self, at: Spot, page: &Page) -> Result<(), Error> {
@@ -316,16 +264,26 @@ impl Disks {
 
     /// What was answered before is durable.
     pub async fn sync(&self) -> Result<(), Error> {
+        self.sync_each().await.pop().map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// The same; gives the disks of which it cannot be said.
+    pub async fn sync_each(&self) -> Vec<(u32, Error)> {
         let flush = Request::flush();
         let asked: Vec<_> = {
             let mounted = self.mounted.borrow();
-            mounted.iter().flatten().map(|(device, _)| device.ask(&flush)).collect()
+            let ask = |(disk, it): (u32, &Option<Mounted>)| {
+                it.as_ref().map(|(device, _)| (disk, device.ask(&flush)))
+            };
+            (0..).zip(mounted.iter()).filter_map(ask).collect()
         };
-        let mut synced = Ok(());
-        for answer in asked {
-            synced = synced.and(answer.outcome().await.map(drop));
+        let mut failed = Vec::new();
+        for (disk, answer) in asked {
+            if let Err(error) = answer.outcome().await {
+                failed.push((disk, error));
+            }
         }
-        synced
+        failed
     }
 
     async fn read_page_of(&self, device: &dyn Device, offset: u64) -> Result<Page, Error> {

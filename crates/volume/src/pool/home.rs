@@ -5,10 +5,11 @@
 //! of the pool, which grows with every opening and is durable before anything is written under it:
 //! owners of LUs have it as theirs, so that no owner ever has the epoch of one before.
 
+mod copies;
 mod find;
 mod look;
 mod members;
-mod moves;
+mod stale;
 mod table;
 
 use std::cell::{Cell, RefCell};
@@ -17,19 +18,22 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
 use block::Error;
-use rt::Core;
 use rt::sync::Notify;
+use rt::{Core, Placed};
 
 use super::disks::{Backing, Disks, Shared};
 use super::label::{End, Label, Unlabelled};
 use super::page::{Flaw, Header, Owner, PAGE_BYTES, newest};
-use super::places::{Home, SLABS_MAX};
+use super::places::{Copy, Home, SLABS_MAX, State};
 use super::shape::{GRANTS_PER_PAGE, Layout, Shape, Unfit};
 use super::slabs::{self, Grant, Slab, TableHeader};
 use table::{Standing, Table};
 
-pub use find::{Found, read_ends};
+pub use copies::Whither;
+pub use find::{Found, Terms, read_ends};
 pub use look::TableFlaw;
+pub use members::DiskUse;
+pub use stale::{Noted, Registry};
 
 /// An LU may be opened so often while its pool is.
 const OPENINGS_BITS: u32 = 32;
@@ -42,12 +46,29 @@ pub struct NewPool {
     pub shape: Shape,
 }
 
+/// A disk that is to be one of a pool.
+pub struct NewDisk {
+    pub backing: Arc<dyn Backing>,
+    pub pv: [u8; 16],
+    /// Its failure group, below [`GROUP_NUMBERS`](super::places::GROUP_NUMBERS).
+    pub group: u16,
+}
+
+/// Where there is one group only.
+impl From<(Arc<dyn Backing>, [u8; 16])> for NewDisk {
+    fn from((backing, pv): (Arc<dyn Backing>, [u8; 16])) -> Self {
+        Self { backing, pv, group: 0 }
+    }
+}
+
 /// An LU as the slab tables know it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Granted {
     /// The one with its root. `None`: its creation or its deletion was cut short.
     pub first: Option<u32>,
     pub slabs: Vec<u32>,
+    /// Failure groups in which its copy has missed something, or has no first slab.
+    pub stale: Vec<u16>,
 }
 
 /// Why a pool is not opened, or cannot give what it is asked for.
@@ -77,6 +98,20 @@ pub enum PoolError {
     Full,
     #[error("slab {0} has two places until the pool is opened again")]
     TwoPlaces(u32),
+    #[error("slab {0} has no such place")]
+    NoPlace(u32),
+    #[error("{disk} has the only copy that is up to date")]
+    LastCopy { disk: String },
+    #[error("no copy of LU {0:02x?} that has everything is here")]
+    NoCopy([u8; 16]),
+    #[error("a copy of LU {0:02x?} is not all there")]
+    NotWhole([u8; 16]),
+    #[error(
+        "copies of LU {0:02x?} have missed something too often without being brought up to date"
+    )]
+    TooOld([u8; 16]),
+    #[error("the records of the pool cannot be written: {0}")]
+    Registry(Error),
     #[error("LU {0:02x?} is not in this pool")]
     NoLu([u8; 16]),
     #[error("LU {0:02x?} is open: close it first")]
@@ -127,6 +162,10 @@ pub struct Pool {
     name: String,
     shape: Shape,
     epoch: Cell<u64>,
+    /// The last epoch in which a disk was missing.
+    missed: Cell<u64>,
+    /// Disks that are not here, by their groups as far as those are known.
+    absent: RefCell<BTreeMap<Option<u16>, u16>>,
     tables: RefCell<Vec<Table>>,
     lus: RefCell<BTreeMap<[u8; 16], Granted>>,
     /// Where to look for the next number that is not in use: one that is has a place.
@@ -137,32 +176,35 @@ pub struct Pool {
     changed: Notify,
     /// Hears of every change of what is free.
     watcher: RefCell<Option<Watcher>>,
+    registry: RefCell<Option<Rc<dyn Registry>>>,
+    /// Copies of LUs may lack something.
+    may_lack: Cell<bool>,
+    mending: Notify,
 }
 
 /// Called on the pool's core; it must not wait for anything.
 type Watcher = Rc<dyn Fn(&Pool)>;
 
 impl Pool {
-    /// Makes a pool of disks that nobody else uses, each with its UUID. What is on them is gone.
+    /// Makes a pool of disks.
     pub async fn format(
         core: &Core,
         new: NewPool,
-        disks: Vec<(Arc<dyn Backing>, [u8; 16])>,
+        disks: Vec<impl Into<NewDisk>>,
     ) -> Result<Rc<Self>, PoolError> {
         let NewPool { id, name, shape } = new;
-        let members = disks.len() as u16;
         let (mut all, mut tables) = (Vec::new(), Vec::new());
-        for (backing, pv) in disks {
+        for NewDisk { backing, pv, group } in disks.into_iter().map(Into::into) {
             let size = backing.device(core).geometry().size;
             let layout = Layout::new(shape, size)
                 .map_err(|error| PoolError::Unfit { disk: backing.name().to_owned(), error })?;
-            let (pool, pool_name) = (id, name.clone());
-            let label = Label { pool, pool_name, pv, members, group: 0, shape, size, epoch: 0 };
+            let label = label_of((id, &name, shape), (pv, group, size));
             tables.push(Table::new(backing.name(), label, layout));
             all.push((backing, layout));
         }
         let pool = Self::new(core, (id, name, shape), Shared::new(all), tables, 1);
         let disks: Vec<u32> = pool.members();
+        pool.count_members();
         pool.blank(&disks).await?;
         pool.write_labels(&disks).await?;
         Ok(pool)
@@ -199,7 +241,7 @@ impl Pool {
         epoch: u64,
     ) -> Rc<Self> {
         let disks = RefCell::new(Some(shared.on(core)));
-        Rc::new(Self {
+        let pool = Rc::new(Self {
             core: core.clone(),
             shared,
             disks,
@@ -207,6 +249,8 @@ impl Pool {
             name,
             shape,
             epoch: Cell::new(epoch),
+            missed: Cell::new(0),
+            absent: RefCell::default(),
             tables: RefCell::new(tables),
             lus: RefCell::default(),
             next_number: Cell::new(0),
@@ -214,7 +258,12 @@ impl Pool {
             is_changing: Cell::new(false),
             changed: Notify::new(),
             watcher: RefCell::default(),
-        })
+            registry: RefCell::default(),
+            may_lack: Cell::new(true),
+            mending: Notify::new(),
+        });
+        pool.shared.belong_to(Placed::new(core, pool.clone()));
+        pool
     }
 
     pub fn id(&self) -> Owner {
@@ -256,28 +305,32 @@ impl Pool {
         }
         let changing = self.changing().await;
         self.disks.take();
+        self.mending.notify();
         drop(changing);
         self.shared.close().await;
         Ok(())
+    }
+
+    /// Its disks were let go.
+    pub fn is_closed(&self) -> bool {
+        self.disks.borrow().is_none()
     }
 
     pub fn core(&self) -> &Core {
         &self.core
     }
 
-    /// Slabs of all disks, and those of them that are free.
+    /// Slabs that the pool has, and those of them that are free: as many as the failure group has
+    /// that has the fewest. A disk that leaves has those only that are still used.
     pub fn slabs(&self) -> (u64, u64) {
         let tables = self.tables.borrow();
-        let all = tables.iter().map(|table| table.slabs.len() as u64).sum();
-        (all, tables.iter().map(|table| u64::from(table.room())).sum())
-    }
-
-    /// Of each disk: its UUID, its slabs, and those of them that are free.
-    pub fn disk_slabs(&self) -> Vec<([u8; 16], u64, u64)> {
-        let tables = self.tables.borrow();
-        let of = |table: &Table| (table.label.pv, table.slabs.len() as u64, table.room().into());
-        let members = tables.iter().filter(|table| table.standing != Standing::Gone);
-        members.map(of).collect()
+        let of = |group: u16, count: fn(&Table) -> u64| -> u64 {
+            tables.iter().filter(|table| table.label.group == group).map(count).sum()
+        };
+        let least = |count: fn(&Table) -> u64| {
+            stale::groups_of(&tables).into_iter().map(|group| of(group, count)).min().unwrap_or(0)
+        };
+        (least(|table| (table.used() + table.room()).into()), least(|table| table.room().into()))
     }
 
     /// From now on this is told whenever slabs were granted or taken back.
@@ -295,7 +348,8 @@ impl Pool {
         self.lus.borrow().get(&lu).cloned()
     }
 
-    /// Gives an LU so many slabs, or fewer when there are not so many.
+    /// Gives an LU so many slabs, or fewer when there are not so many. Each has a place in every
+    /// failure group where the LU's copy is not stale.
     pub async fn grant(
         &self,
         lu: [u8; 16],
@@ -303,21 +357,34 @@ impl Pool {
         first: bool,
     ) -> Result<Vec<u32>, PoolError> {
         let granted = self.change(|tables| {
-            let mut changed = Vec::new();
-            for _ in 0..count {
-                let roomiest = (0..tables.len()).max_by_key(|disk| tables[*disk].room());
-                let Some(disk) = roomiest.filter(|disk| tables[*disk].room() > 0) else { break };
-                let Some(number) = self.free_number() else { break };
-                let is_first = first && changed.is_empty();
-                let grant = |generation| Grant { lu, number, generation: generation + 1, is_first };
-                let index = tables[disk].take(|generation| Slab::Granted(grant(generation)));
-                let home = Home { disk: disk as u32, index: index.expect("one is free") };
-                self.shared.places.set(number, Some(home));
-                changed.push((home, (number, is_first)));
+            let stale = self.stale_groups(lu);
+            let takes = |group: &u16| {
+                let is_one = |table: &Table| table.label.group == *group && table.takes();
+                !stale.contains(group) && tables.iter().any(is_one)
+            };
+            let groups: Vec<u16> = stale::groups_of(tables).into_iter().filter(takes).collect();
+            let (mut changed, mut slabs) = (Vec::new(), 0);
+            while slabs < count
+                && let Some(disks) = roomiest(tables, &groups)
+                && let Some(number) = self.free_number()
+            {
+                let is_first = first && slabs == 0;
+                for disk in disks {
+                    let table = &mut tables[disk as usize];
+                    let grant =
+                        |before| Grant { lu, number, generation: before + 1, is_first, age: 0 };
+                    let index = table.take(|generation| Slab::Granted(grant(generation)));
+                    let home = Home { disk, index: index.expect("one is free") };
+                    let (group, state) = (table.label.group, State::Whole);
+                    self.shared.places.add(number, Copy { home, group, state });
+                    changed.push((home, (number, is_first)));
+                }
+                slabs += 1;
             }
             changed
         });
-        let granted = granted.await?;
+        let mut granted = granted.await?;
+        granted.dedup_by_key(|(number, _)| *number);
         granted.iter().for_each(|(number, is_first)| self.list(lu, *number, *is_first));
         let slabs: Vec<u32> = granted.iter().map(|(number, _)| *number).collect();
         if slabs.is_empty() { Err(PoolError::Full) } else { Ok(slabs) }
@@ -339,7 +406,7 @@ impl Pool {
         let freed = self.change(|tables| {
             let mut changed = Vec::new();
             for &number in numbers {
-                for home in self.homes(number) {
+                for Copy { home, .. } in self.shared.places.all(number) {
                     // One that is free already could not be written before.
                     if tables[home.disk as usize].is_granted(home.index, (lu, number)) {
                         tables[home.disk as usize].free(home.index);
@@ -349,17 +416,11 @@ impl Pool {
             }
             changed
         });
-        freed.await?.into_iter().for_each(|number| self.shared.places.set(number, None));
+        freed.await?.into_iter().for_each(|number| self.shared.places.clear(number));
         if let Some(granted) = self.lus.borrow_mut().get_mut(&lu) {
             granted.slabs.retain(|number| !numbers.contains(number));
         }
         Ok(())
-    }
-
-    /// All places of a number.
-    fn homes(&self, number: u32) -> impl Iterator<Item = Home> + use<> {
-        let second = self.shared.places.second(number).map(|(home, _)| home);
-        self.shared.places.get(number).into_iter().chain(second)
     }
 
     /// An LU has another slab.
@@ -374,7 +435,7 @@ impl Pool {
 
     fn free_number(&self) -> Option<u32> {
         let next = self.next_number.get();
-        let is_free = |number: &u32| self.shared.places.get(*number).is_none();
+        let is_free = |number: &u32| !self.shared.places.is_known(*number);
         let found = (next..SLABS_MAX).chain(0..next).find(is_free)?;
         self.next_number.set(found + 1);
         Some(found)
@@ -460,6 +521,7 @@ impl Pool {
                 }
             }
         }
+        self.find_stale();
         // A write was cut short, or one of two has rotted: both are good again. Or a slab has left.
         for (disk, page) in doubtful {
             self.write_table(disk, page).await?;
@@ -472,6 +534,12 @@ impl Pool {
         let mut tables = self.tables.borrow_mut();
         tables[home.disk as usize].load(home.index, slab);
         let Slab::Granted(grant) = slab else { return Ok(None) };
+        if tables[home.disk as usize].is_outdated {
+            if !self.take_outdated(&tables, &grant, home) {
+                tables[home.disk as usize].free(home.index);
+            }
+            return Ok(None);
+        }
         let left = self.settle(&mut tables, &grant, home)?;
         if let Some(left) = left {
             tables[left.disk as usize].free(left.index);
@@ -495,24 +563,35 @@ impl Pool {
         if number >= SLABS_MAX {
             return contradicts(tables, home);
         }
-        let Some(other) = self.shared.places.get(number) else {
-            self.shared.places.set(number, Some(home));
-            self.list(grant.lu, number, grant.is_first);
-            return Ok(None);
-        };
-        match tables[other.disk as usize].slabs[other.index as usize] {
-            Slab::Granted(first)
-                if (first.lu, first.is_first) == (grant.lu, grant.is_first)
-                    && first.generation != grant.generation =>
-            {
-                if first.generation > grant.generation {
-                    return Ok(Some(home));
-                }
-                self.shared.places.set(number, Some(home));
-                Ok(Some(other))
+        let group = tables[home.disk as usize].label.group;
+        let copy = Copy { home, group, state: State::Whole };
+        let known: Vec<Copy> = self.shared.places.all(number).collect();
+        for other in &known {
+            let is_same = copies::grant_at(tables, other.home).is_some_and(|first| {
+                let is_one = (first.lu, first.is_first) == (grant.lu, grant.is_first);
+                is_one && (other.group != group || first.generation != grant.generation)
+            });
+            if !is_same {
+                return contradicts(tables, other.home);
             }
-            _ => contradicts(tables, other),
         }
+        if known.is_empty() {
+            self.list(grant.lu, number, grant.is_first);
+        }
+        let before = known.into_iter().find(|other| other.group == group);
+        let is_newer = |other: &Copy| {
+            let first = copies::grant_at(tables, other.home);
+            first.is_some_and(|first| first.generation > grant.generation)
+        };
+        match before {
+            Some(other) if is_newer(&other) => return Ok(Some(home)),
+            Some(other) => self.shared.places.remove(number, other.home),
+            None => {}
+        }
+        if !self.shared.places.add(number, copy) {
+            return contradicts(tables, home);
+        }
+        Ok(before.map(|other| other.home))
     }
 
     async fn read_table(
@@ -546,7 +625,8 @@ impl Pool {
             for &disk in disks {
                 let (label, at) = {
                     let table = &self.tables.borrow()[disk as usize];
-                    let label = Label { epoch: self.epoch.get(), ..table.label.clone() };
+                    let (epoch, missed) = (self.epoch.get(), self.missed.get());
+                    let label = Label { epoch, missed, ..table.label.clone() };
                     (label, table.layout.labels()[end as usize])
                 };
                 self.write(disk, at, &label.encode(end)).await?;
@@ -587,4 +667,24 @@ impl Pool {
     fn name_of(&self, disk: u32) -> String {
         self.tables.borrow()[disk as usize].name.clone()
     }
+}
+
+/// The label of a disk that joins. How many disks there are is counted later.
+fn label_of(
+    (pool, name, shape): (Owner, &str, Shape),
+    (pv, group, size): ([u8; 16], u16, u64),
+) -> Label {
+    let (pool_name, members, group_members) = (name.to_owned(), 1, 1);
+    let (epoch, missed) = (0, 0);
+    Label { pool, pool_name, pv, members, group, group_members, shape, size, epoch, missed }
+}
+
+/// In each of these groups the disk with the most room; none when one of them has no room.
+fn roomiest(tables: &[Table], groups: &[u16]) -> Option<Vec<u32>> {
+    let in_group = |group: &u16| {
+        let disks = (0..tables.len()).filter(|disk| tables[*disk].label.group == *group);
+        let disk = disks.max_by_key(|disk| tables[*disk].room())?;
+        (tables[disk].room() > 0).then_some(disk as u32)
+    };
+    if groups.is_empty() { None } else { groups.iter().map(in_group).collect() }
 }

@@ -245,6 +245,8 @@ fn label_fields(label: &Label, section: &mut Section) {
     section.add("disk", uuid(label.pv));
     section.add("disks of the pool", label.members);
     section.add("failure group", label.group);
+    section.add("disks of the group", label.group_members);
+    section.add("last epoch without a disk", label.missed);
     section.add("size", label.size);
     section.add("slab size", label.shape.slab_bytes());
     section.add("extent size", label.shape.extent_bytes());
@@ -258,10 +260,14 @@ fn table_fields(page: u64, all: &[Slab], section: &mut Section) {
             Slab::Free { generation } | Slab::Filling { generation } => {
                 section.add(format!("place {index}"), format!("free, generation {generation}"));
             }
-            Slab::Granted(Grant { lu, number, generation, is_first }) => {
-                let first = if *is_first { ", its first" } else { "" };
-                let text =
-                    format!("slab {number}, generation {generation}, LU {}{first}", uuid(*lu));
+            Slab::Granted(Grant { lu, number, generation, is_first, age }) => {
+                let mut text = format!("slab {number}, generation {generation}, LU {}", uuid(*lu));
+                if *is_first {
+                    text.push_str(", its first");
+                }
+                if *age > 0 {
+                    text.push_str(&format!(", age {age}"));
+                }
                 section.add(format!("place {index}"), text);
             }
         }
@@ -313,6 +319,10 @@ fn record_text(record: &Record) -> String {
             format!("extent {extent} of layer {layer} folded into {into}, {at}")
         }
         Record::Dropped { layer } => format!("layer {layer} is gone"),
+        Record::Opened { slab, regions } => format!("regions {regions:#x} of slab {slab} are open"),
+        Record::Closed { slab, regions } => {
+            format!("regions {regions:#x} of slab {slab} are closed")
+        }
         Record::Void { of, block, count } => {
             format!("of record {of} blocks {block} + {count} were not there")
         }

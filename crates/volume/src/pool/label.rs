@@ -22,11 +22,16 @@ pub struct Label {
     pub members: u16,
     /// The failure group that it is in.
     pub group: u16,
+    /// How many disks that has.
+    pub group_members: u16,
     pub shape: Shape,
     /// Bytes that it had when it was labelled, or last grew.
     pub size: u64,
     /// Of two labels the one with the higher epoch counts.
     pub epoch: u64,
+    /// The last epoch in which a disk was missing: one that was not there then, and so has a lower
+    /// epoch, does not know what has become of its slabs.
+    pub missed: u64,
 }
 
 /// Which of the two ends.
@@ -57,8 +62,10 @@ struct RawLabel {
     group: U16,
     name_len: U16,
     members: U16,
-    reserved: [u8; 2],
+    /// Zero before there was more than one group.
+    group_members: U16,
     name: [u8; POOL_NAME_BYTES_MAX],
+    missed: U64,
 }
 
 impl Label {
@@ -78,8 +85,9 @@ impl Label {
             group: self.group.into(),
             name_len: (self.pool_name.len() as u16).into(),
             members: self.members.into(),
-            reserved: [0; 2],
+            group_members: self.group_members.into(),
             name,
+            missed: self.missed.into(),
         };
         let (owner, number, epoch) = (self.pool, end as u64, self.epoch);
         let header = Header { kind: KIND, owner, number, turn: 0, epoch };
@@ -97,9 +105,11 @@ impl Label {
             pv: raw.pv,
             members: raw.members.get(),
             group: raw.group.get(),
+            group_members: raw.group_members.get(),
             shape: Shape::new(raw.slab_bytes.get(), raw.extent_bytes.get())?,
             size: raw.size.get(),
             epoch: header.epoch,
+            missed: raw.missed.get(),
         })
     }
 }
@@ -116,9 +126,11 @@ mod tests {
             pv: [2; 16],
             members: 2,
             group: 3,
+            group_members: 1,
             shape: Shape::default(),
             size: 1 << 40,
             epoch: 4,
+            missed: 3,
         };
         let page = label.encode(End::Back);
         assert_eq!(Label::decode(&page, End::Back), Ok(label));

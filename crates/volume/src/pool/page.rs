@@ -57,6 +57,8 @@ pub enum Flaw {
     OtherNumber(u64),
     #[error("it is of another time than what names it")]
     Later,
+    #[error("it names an extent that nobody uses")]
+    Unused,
     #[error("it has form {0}, and this program knows forms up to {FORM}")]
     Newer(u16),
 }

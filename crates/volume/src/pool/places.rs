@@ -1,27 +1,41 @@
 //! Where the slabs are: which places each number has.
 //!
 //! Maps name numbers. Where a number lies is looked up here, by every core for every request and
-//! without a lock: places are atomics in chunks that are made once and stay. Most numbers have one
-//! place. One with more is written at all of them, by one at a time for each block ([`Locks`]), so
-//! that they never differ in what was answered; and read at the first. A slab moves like that:
+//! without a lock: places are atomics in chunks that are made once and stay. A number has one place
+//! in each failure group of its pool, and one more while it moves. Of those that are whole it is
+//! read in the lowest group, and written at all that are not broken, by one at a time for each
+//! block ([`Locks`]), so that they never differ in what was answered.
 //!
 //! ```text
-//!   one ─▶ one, and another that fills ─▶ two that are whole ─▶ the other one
+//!              a copy is added          it has everything
+//!   (nowhere) ───────────────▶ filling ─────────────────▶ whole
+//!                                 │   ▲                     │ it has missed a write
+//!                                 ▼   │ it is brought up    ▼
+//!                                broken ◀───────────────────┘
 //! ```
 //!
-//! What a reader or a writer finds at any moment of that is right as long as it is on the way; who
-//! takes the old place away waits until nobody is.
+//! A slab moves by getting another place and then losing the first one. What a reader or a writer
+//! finds at any moment of that is right as long as it is on the way; who takes a place away, or
+//! begins to fill one, waits until nobody is.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
+
+use model::limits::GROUPS_MAX;
 
 /// Numbers in one chunk of the table.
 const CHUNK_NUMBERS: usize = 4096;
 const CHUNKS_MAX: usize = 4096;
 /// Slabs of a pool: 256 TiB of the default size.
 pub const SLABS_MAX: u32 = (CHUNK_NUMBERS * CHUNKS_MAX) as u32;
+
+/// Places of a number: one in each group, and one that it moves to.
+pub const PLACES_MAX: usize = GROUPS_MAX + 1;
+
+/// Numbers of groups are below this.
+pub const GROUP_NUMBERS: u16 = 8;
 
 /// A slab on a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,103 +45,235 @@ pub struct Home {
     pub index: u32,
 }
 
-/// What the second place of a number is good for.
+/// A place of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Second {
-    /// What is written is written there too; other blocks are not there yet.
-    Filling,
-    /// Something could not be written there: it will never be whole.
-    Broken,
-    /// Everything is there.
-    Whole,
+pub struct Copy {
+    pub home: Home,
+    /// The failure group of its disk.
+    pub group: u16,
+    pub state: State,
 }
 
-/// In the first word: the number has another place, in the second word.
-const HAS_SECOND: u64 = 1 << 63;
-const STATES: [(Second, u64); 3] =
-    [(Second::Whole, 0), (Second::Filling, 1 << 63), (Second::Broken, 1 << 62)];
-const STATE_BITS: u64 = 3 << 62;
+/// What a place of a number is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Everything is there.
+    Whole,
+    /// What is written is written there too; other blocks may not be there yet.
+    Filling,
+    /// It has missed something: nothing is read or written there.
+    Broken,
+}
 
-type Chunk = Box<[[AtomicU64; 2]]>;
+/// In the first word: the number has more places than that one.
+const HAS_MORE: u64 = 1 << 63;
+const STATES: [(State, u64); 3] =
+    [(State::Whole, 0), (State::Filling, 1 << 62), (State::Broken, 1 << 61)];
+const STATE_BITS: u64 = 3 << 61;
+const GROUP_SHIFT: u32 = 58;
+const GROUP_BITS: u64 = (GROUP_NUMBERS as u64 - 1) << GROUP_SHIFT;
 
-pub struct Places(Box<[OnceLock<Chunk>]>);
+/// The words of so many numbers. Pools with one group have hardly any but the first ones.
+struct Chunk {
+    firsts: Box<[AtomicU64]>,
+    more: OnceLock<Box<[More]>>,
+}
+
+/// What a number has besides its first place.
+#[derive(Default)]
+struct More {
+    places: [AtomicU64; PLACES_MAX - 1],
+    /// Regions of the slab that may be overwritten in place: the journal says so, durably.
+    open: AtomicU64,
+}
+
+pub struct Places {
+    chunks: Box<[OnceLock<Chunk>]>,
+    /// Whoever changes places; nobody who looks needs it.
+    changing: Mutex<()>,
+}
 
 impl Default for Places {
     fn default() -> Self {
-        Self((0..CHUNKS_MAX).map(|_| OnceLock::new()).collect())
+        let chunks = (0..CHUNKS_MAX).map(|_| OnceLock::new()).collect();
+        Self { chunks, changing: Mutex::default() }
     }
 }
 
 /// Zero is nowhere: what is kept is one more than the disk's number.
-fn word_of(home: Option<Home>) -> u64 {
-    home.map_or(0, |home| u64::from(home.disk + 1) << 32 | u64::from(home.index))
+fn word_of(copy: Copy) -> u64 {
+    let Copy { home, group, state } = copy;
+    let home = u64::from(home.disk + 1) << 32 | u64::from(home.index);
+    home | bits_of(state) | u64::from(group) << GROUP_SHIFT & GROUP_BITS
 }
 
 fn home_of(word: u64) -> Option<Home> {
-    let word = word & !STATE_BITS;
+    let word = word & !(HAS_MORE | STATE_BITS | GROUP_BITS);
     let disk = ((word >> 32) as u32).checked_sub(1)?;
     Some(Home { disk, index: word as u32 })
 }
 
+fn copy_of(word: u64) -> Option<Copy> {
+    let state = STATES.iter().find(|(_, bits)| word & STATE_BITS == *bits);
+    let state = state.map_or(State::Broken, |(state, _)| *state);
+    let group = ((word & GROUP_BITS) >> GROUP_SHIFT) as u16;
+    Some(Copy { home: home_of(word)?, group, state })
+}
+
+fn bits_of(state: State) -> u64 {
+    STATES.iter().find(|(it, _)| *it == state).map_or(0, |(_, bits)| *bits)
+}
+
 impl Places {
-    fn words(&self, number: u32) -> Option<&[AtomicU64; 2]> {
-        let chunk = self.0.get(number as usize / CHUNK_NUMBERS)?.get()?;
-        Some(&chunk[number as usize % CHUNK_NUMBERS])
+    fn chunk(&self, number: u32) -> Option<(&Chunk, usize)> {
+        let chunk = self.chunks.get(number as usize / CHUNK_NUMBERS)?.get()?;
+        Some((chunk, number as usize % CHUNK_NUMBERS))
+    }
+
+    fn more(&self, number: u32) -> Option<&More> {
+        let (chunk, at) = self.chunk(number)?;
+        Some(&chunk.more.get()?[at])
+    }
+
+    /// The one place of a slab, if it has no other.
+    #[inline]
+    pub fn sole(&self, number: u32) -> Option<Home> {
+        let (chunk, at) = self.chunk(number)?;
+        let word = chunk.firsts[at].load(Ordering::Acquire);
+        if word & (HAS_MORE | STATE_BITS) == 0 { home_of(word) } else { None }
     }
 
     /// Where a slab is read.
-    #[inline]
     pub fn get(&self, number: u32) -> Option<Home> {
-        home_of(self.words(number)?[0].load(Ordering::Acquire))
+        let whole = self.all(number).filter(|copy| copy.state == State::Whole);
+        whole.min_by_key(|copy| copy.group).map(|copy| copy.home)
     }
 
-    /// Where a slab is written, if that is one place.
-    #[inline]
-    pub fn sole(&self, number: u32) -> Option<Home> {
-        let word = self.words(number)?[0].load(Ordering::Acquire);
-        if word & HAS_SECOND == 0 { home_of(word) } else { None }
-    }
-
-    /// The other place, if there is one.
-    pub fn second(&self, number: u32) -> Option<(Home, Second)> {
-        let words = self.words(number)?;
-        if words[0].load(Ordering::Acquire) & HAS_SECOND == 0 {
-            return None;
+    /// All its places.
+    pub fn all(&self, number: u32) -> impl Iterator<Item = Copy> + use<> {
+        let mut found = [None; PLACES_MAX];
+        if let Some((chunk, at)) = self.chunk(number) {
+            let first = &chunk.firsts[at];
+            let word = first.load(Ordering::Acquire);
+            found[0] = copy_of(word);
+            let more = if word & HAS_MORE == 0 { None } else { chunk.more.get() };
+            if let Some(more) = more {
+                for (found, word) in found[1..].iter_mut().zip(&more[at].places) {
+                    *found = copy_of(word.load(Ordering::Acquire));
+                }
+                // One that has become the first meanwhile is found twice rather than not at all.
+                found[0] = copy_of(first.load(Ordering::Acquire));
+            }
         }
-        let word = words[1].load(Ordering::Acquire);
-        let state = STATES.iter().find(|(_, bits)| word & STATE_BITS == *bits);
-        Some((home_of(word)?, state.map_or(Second::Broken, |(state, _)| *state)))
+        found.into_iter().flatten()
     }
 
-    /// Gives a number one place, or none. Panics where it is beyond [`SLABS_MAX`].
-    pub fn set(&self, number: u32, home: Option<Home>) {
-        let new = || (0..CHUNK_NUMBERS).map(|_| Default::default()).collect();
-        let chunk = self.0[number as usize / CHUNK_NUMBERS].get_or_init(new);
-        let words = &chunk[number as usize % CHUNK_NUMBERS];
-        words[0].store(word_of(home), Ordering::Release);
-        words[1].store(0, Ordering::Release);
+    /// Whether a number has a place at all.
+    pub fn is_known(&self, number: u32) -> bool {
+        self.all(number).next().is_some()
     }
 
-    /// Gives a number that has a place another one.
-    pub fn add(&self, number: u32, home: Home) {
-        let Some(words) = self.words(number) else { return };
-        words[1].store(word_of(Some(home)) | bits_of(Second::Filling), Ordering::Release);
-        words[0].fetch_or(HAS_SECOND, Ordering::AcqRel);
+    /// What the place there is good for.
+    pub fn state(&self, number: u32, home: Home) -> Option<State> {
+        self.all(number).find(|copy| copy.home == home).map(|copy| copy.state)
     }
 
-    /// Says something else of the second place. What is broken stays so: false.
-    pub fn mark(&self, number: u32, state: Second) -> bool {
-        let Some(words) = self.words(number) else { return false };
-        let mark = |word: u64| {
-            let is_broken = word & STATE_BITS == bits_of(Second::Broken);
-            (!is_broken).then_some(word & !STATE_BITS | bits_of(state))
+    /// Takes all places of a number away.
+    pub fn clear(&self, number: u32) {
+        let _changing = self.lock();
+        let Some((chunk, at)) = self.chunk(number) else { return };
+        chunk.firsts[at].store(0, Ordering::Release);
+        if let Some(more) = chunk.more.get() {
+            more[at].places.iter().for_each(|word| word.store(0, Ordering::Release));
+            more[at].open.store(0, Ordering::Release);
+        }
+    }
+
+    /// Gives a number another place. False: it has as many as there can be. Panics where it is
+    /// beyond [`SLABS_MAX`].
+    pub fn add(&self, number: u32, copy: Copy) -> bool {
+        let _changing = self.lock();
+        let chunk = self.chunks[number as usize / CHUNK_NUMBERS].get_or_init(|| Chunk {
+            firsts: (0..CHUNK_NUMBERS).map(|_| AtomicU64::new(0)).collect(),
+            more: OnceLock::new(),
+        });
+        let at = number as usize % CHUNK_NUMBERS;
+        let (first, word) = (&chunk.firsts[at], word_of(copy));
+        if first.load(Ordering::Acquire) == 0 {
+            first.store(word, Ordering::Release);
+            return true;
+        }
+        let new = || (0..CHUNK_NUMBERS).map(|_| More::default()).collect();
+        let more = &chunk.more.get_or_init(new)[at];
+        let Some(free) = more.places.iter().find(|word| word.load(Ordering::Acquire) == 0) else {
+            return false;
         };
-        words[1].fetch_update(Ordering::AcqRel, Ordering::Acquire, mark).is_ok()
+        free.store(word, Ordering::Release);
+        first.fetch_or(HAS_MORE, Ordering::AcqRel);
+        true
     }
-}
 
-fn bits_of(state: Second) -> u64 {
-    STATES.iter().find(|(it, _)| *it == state).map_or(0, |(_, bits)| *bits)
+    /// What was in one state is in another one from now on. False: it was not in that one.
+    pub fn mark(&self, number: u32, home: Home, (from, to): (State, State)) -> bool {
+        let _changing = self.lock();
+        let Some((chunk, at)) = self.chunk(number) else { return false };
+        let more = chunk.more.get().into_iter().flat_map(|more| &more[at].places);
+        let mut words = std::iter::once(&chunk.firsts[at]).chain(more);
+        let is_it = |word: &&AtomicU64| {
+            let copy = copy_of(word.load(Ordering::Acquire));
+            copy.is_some_and(|copy| (copy.home, copy.state) == (home, from))
+        };
+        let Some(word) = words.find(is_it) else { return false };
+        let other = word.load(Ordering::Acquire) & !STATE_BITS | bits_of(to);
+        word.store(other, Ordering::Release);
+        true
+    }
+
+    /// Takes a place away.
+    pub fn remove(&self, number: u32, home: Home) {
+        let _changing = self.lock();
+        let Some((chunk, at)) = self.chunk(number) else { return };
+        let first = &chunk.firsts[at];
+        let places: &[AtomicU64] = chunk.more.get().map_or(&[], |more| &more[at].places);
+        let has = |word: &&AtomicU64| word.load(Ordering::Acquire) != 0;
+        if home_of(first.load(Ordering::Acquire)) == Some(home) {
+            // Another one is the first from now on.
+            let next = places.iter().find(has);
+            let word = next.map_or(0, |next| next.load(Ordering::Acquire) | HAS_MORE);
+            first.store(word, Ordering::Release);
+            next.iter().for_each(|next| next.store(0, Ordering::Release));
+        } else {
+            let is_it = |word: &&AtomicU64| home_of(word.load(Ordering::Acquire)) == Some(home);
+            places.iter().filter(is_it).for_each(|word| word.store(0, Ordering::Release));
+        }
+        if !places.iter().any(|word| has(&word)) {
+            first.fetch_and(!HAS_MORE, Ordering::AcqRel);
+        }
+    }
+
+    /// Regions of a slab that may be overwritten in place, as bits.
+    #[inline]
+    pub fn open(&self, number: u32) -> u64 {
+        self.more(number).map_or(0, |more| more.open.load(Ordering::Acquire))
+    }
+
+    /// These may be from now on, besides others.
+    pub fn set_open(&self, number: u32, regions: u64) {
+        if let Some(more) = self.more(number) {
+            more.open.fetch_or(regions, Ordering::AcqRel);
+        }
+    }
+
+    /// Whoever begins to overwrite one of these asks first.
+    pub fn set_closed(&self, number: u32, regions: u64) {
+        if let Some(more) = self.more(number) {
+            more.open.fetch_and(!regions, Ordering::AcqRel);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Words of locks, for all slabs of a pool: two blocks of different slabs may share a lock.
@@ -233,30 +379,59 @@ mod tests {
     const OLD: Home = Home { disk: 0, index: 7 };
     const NEW: Home = Home { disk: 3, index: 0 };
 
-    #[test]
-    fn a_slab_moves_from_place_to_place() {
-        let places = Places::default();
-        assert_eq!((places.get(5), places.sole(5), places.second(5)), (None, None, None));
-        places.set(5, Some(OLD));
-        assert_eq!((places.get(5), places.sole(5), places.second(5)), (Some(OLD), Some(OLD), None));
-        places.add(5, NEW);
-        let second = Some((NEW, Second::Filling));
-        assert_eq!((places.get(5), places.sole(5), places.second(5)), (Some(OLD), None, second));
-        assert!(places.mark(5, Second::Whole));
-        assert_eq!(places.second(5), Some((NEW, Second::Whole)));
-        places.set(5, Some(NEW));
-        assert_eq!((places.get(5), places.sole(5), places.second(5)), (Some(NEW), Some(NEW), None));
+    fn copy(home: Home, state: State) -> Copy {
+        Copy { home, group: home.disk as u16 % GROUP_NUMBERS, state }
     }
 
     #[test]
-    fn what_is_broken_is_never_whole() {
+    fn a_slab_moves_from_place_to_place() {
         let places = Places::default();
-        places.set(0, Some(OLD));
-        places.add(0, NEW);
-        assert!(places.mark(0, Second::Broken));
-        assert!(!places.mark(0, Second::Whole));
-        assert_eq!(places.second(0), Some((NEW, Second::Broken)));
-        assert_eq!(places.get(SLABS_MAX - 1), None);
+        assert_eq!((places.get(5), places.sole(5), places.all(5).next()), (None, None, None));
+        assert!(places.add(5, copy(OLD, State::Whole)));
+        assert_eq!((places.get(5), places.sole(5)), (Some(OLD), Some(OLD)));
+        assert!(places.add(5, copy(NEW, State::Filling)));
+        let both = vec![copy(OLD, State::Whole), copy(NEW, State::Filling)];
+        assert_eq!((places.get(5), places.sole(5)), (Some(OLD), None));
+        assert_eq!(places.all(5).collect::<Vec<_>>(), both);
+        assert!(places.mark(5, NEW, (State::Filling, State::Whole)));
+        places.remove(5, OLD);
+        assert_eq!((places.get(5), places.sole(5)), (Some(NEW), Some(NEW)));
+        assert_eq!(places.all(5).count(), 1);
+        places.clear(5);
+        assert!(!places.is_known(5) && !places.is_known(SLABS_MAX - 1));
+    }
+
+    #[test]
+    fn what_is_broken_is_neither_read_nor_whole_by_itself() {
+        let places = Places::default();
+        places.add(0, copy(OLD, State::Whole));
+        places.add(0, copy(NEW, State::Whole));
+        assert!(places.mark(0, OLD, (State::Whole, State::Broken)));
+        assert!(!places.mark(0, OLD, (State::Filling, State::Whole)));
+        assert_eq!((places.get(0), places.sole(0)), (Some(NEW), None));
+        assert_eq!(places.state(0, OLD), Some(State::Broken));
+        places.remove(0, NEW);
+        // Alone, and still broken.
+        assert_eq!((places.get(0), places.sole(0)), (None, None));
+        assert!(places.is_known(0));
+    }
+
+    #[test]
+    fn a_number_is_read_in_its_lowest_group_wherever_that_is() {
+        let places = Places::default();
+        let home = |disk| Home { disk, index: disk };
+        for disk in (0..PLACES_MAX as u32).rev() {
+            assert!(places.add(9, copy(home(disk), State::Whole)));
+            assert_eq!(places.get(9), Some(home(disk)));
+        }
+        assert!(!places.add(9, copy(home(8), State::Whole)));
+        places.remove(9, home(3));
+        places.remove(9, home(0));
+        assert_eq!((places.get(9), places.all(9).count()), (Some(home(1)), 2));
+        assert_eq!(places.open(9), 0);
+        places.set_open(9, 6);
+        places.set_closed(9, 2);
+        assert_eq!((places.open(9), places.open(10)), (4, 0));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::inspect::uuid;
 use super::journal::{LayerNumber, Spot, Start};
 use super::map::Place;
-use super::owner::{Chunk, Chunks, LayerId};
+use super::owner::{Chunk, Chunks, LayerId, Regions};
 use super::page::{Flaw, Header, Kind, Owner, PAYLOAD_BYTES, Page};
 use super::shape::Shape;
 
@@ -63,6 +63,8 @@ pub struct RootLayer {
     pub below: Option<LayerNumber>,
     pub frozen: Frozen,
     pub chunks: Chunks,
+    /// Extents in which it has blocks of its own; 0 in a root that does not say what is used.
+    pub extents: u64,
 }
 
 /// What is said of a frozen layer.
@@ -89,6 +91,11 @@ pub struct Root {
     pub layers: Vec<RootLayer>,
     /// Extents for what of each body has no room beside the heads.
     pub beyond: [Vec<Place>; 2],
+    /// Which extents of its slabs are used, as [`Space`](super::space::Space) says it in short.
+    /// None: an older form, in which only maps tell.
+    pub used: Option<Vec<u8>>,
+    /// Regions of slabs in which copies may differ.
+    pub opened: Regions,
 }
 
 /// A head that was read, with what its body will add.
@@ -100,6 +107,8 @@ pub struct Head {
     pages: u32,
     ring: u32,
     layers: u16,
+    is_summed: bool,
+    has_opened: bool,
 }
 
 /// Bytes that a layer takes in a body, with a name of so many bytes, and so many pages and chunks.
@@ -144,15 +153,22 @@ struct RawPlace {
     extent: U32,
 }
 
-/// The LU is thick. Others are not known here.
+/// The LU is thick.
 const THICK: u16 = 1;
+/// The body says which extents are used, and of each layer how many.
+const SUMMED: u16 = 2;
+/// The body says in which regions copies may differ. Others are not known here.
+const OPENED: u16 = 4;
 
 /// Layers are counted from 1.
 const NO_LAYER: LayerNumber = 0;
 
 const PLACE_BYTES: usize = size_of::<RawPlace>();
-/// Of a layer without its name: ID, number, what it stands on, size, length of the name, chunks.
-const LAYER_BYTES: u64 = 16 + 4 + 4 + 8 + 2 + 4;
+/// Of a layer without its name: ID, number, what it stands on, size, length of the name, chunks,
+/// extents.
+const LAYER_BYTES: u64 = 16 + 4 + 4 + 8 + 2 + 4 + 8;
+/// Of what is used: how many bytes.
+pub const USED_HEAD_BYTES: u64 = size_of::<U32>() as u64;
 /// Of a chunk without its pages: number, place, how many pages.
 const CHUNK_BYTES: u64 = 8 + PLACE_BYTES as u64 + 2;
 /// Extents that a head can name.
@@ -265,6 +281,12 @@ impl Root {
         (pages, (site.heads()[which], head))
     }
 
+    fn flags(&self) -> u16 {
+        let thick = if self.about.thick { THICK } else { 0 };
+        let summed = if self.used.is_some() { SUMMED } else { 0 };
+        thick | summed | if self.opened.is_empty() { 0 } else { OPENED }
+    }
+
     fn head(&self, pages: u32) -> Vec<u8> {
         let mut name = [0; LU_NAME_BYTES_MAX];
         name[..self.about.name.len()].copy_from_slice(self.about.name.as_bytes());
@@ -275,7 +297,7 @@ impl Root {
             start_sealed: self.start.sealed.into(),
             start_epoch: self.start.epoch.into(),
             block_size: (self.about.block_size as u16).into(),
-            flags: (u16::from(self.about.thick) * THICK).into(),
+            flags: self.flags().into(),
             pages: pages.into(),
             ring: (self.ring.len() as u32).into(),
             layers: (self.layers.len() as u16).into(),
@@ -295,13 +317,16 @@ impl Root {
         let per_chunk = site.shape.pages_per_chunk();
         let mut bytes = Vec::new();
         self.ring.iter().for_each(|place| put_place(&mut bytes, *place));
-        for RootLayer { number, id, below, frozen, chunks } in &self.layers {
+        for RootLayer { number, id, below, frozen, chunks, extents } in &self.layers {
             bytes.extend_from_slice(id);
             bytes.extend_from_slice(&number.to_le_bytes());
             bytes.extend_from_slice(&below.unwrap_or(NO_LAYER).to_le_bytes());
             bytes.extend_from_slice(&frozen.size.to_le_bytes());
             bytes.extend_from_slice(&(frozen.name.len() as u16).to_le_bytes());
             bytes.extend_from_slice(frozen.name.as_bytes());
+            if self.used.is_some() {
+                bytes.extend_from_slice(&extents.to_le_bytes());
+            }
             bytes.extend_from_slice(&(chunks.len() as u32).to_le_bytes());
             for (chunk, Chunk { place, pages }) in chunks {
                 bytes.extend_from_slice(&chunk.to_le_bytes());
@@ -311,6 +336,17 @@ impl Root {
                     let word = (page - chunk * per_chunk) << 1 | u64::from(*second);
                     bytes.extend_from_slice(&(word as u16).to_le_bytes());
                 }
+            }
+        }
+        if let Some(used) = &self.used {
+            bytes.extend_from_slice(&(used.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(used);
+        }
+        if !self.opened.is_empty() {
+            bytes.extend_from_slice(&(self.opened.len() as u32).to_le_bytes());
+            for (slab, regions) in &self.opened {
+                bytes.extend_from_slice(&slab.to_le_bytes());
+                bytes.extend_from_slice(&regions.to_le_bytes());
             }
         }
         bytes
@@ -331,7 +367,7 @@ impl Head {
         let base = Base { lu: raw.base_lu, layer: raw.base_layer };
         let base = (base.lu != [0; 16]).then_some(base);
         let flags = raw.flags.get();
-        if flags & !THICK != 0 {
+        if flags & !(THICK | SUMMED | OPENED) != 0 {
             return None;
         }
         let (size, block_size) = (raw.size.get(), raw.block_size.get().into());
@@ -344,9 +380,11 @@ impl Head {
         };
         let (turn, top) = (header.turn, raw.top.get());
         let (ring, layers) = (Vec::new(), Vec::new());
-        let root = Root { about, turn, start, ring, top, layers, beyond };
+        let (used, opened) = (None, Regions::new());
+        let root = Root { about, turn, start, ring, top, layers, beyond, used, opened };
         let (pages, ring, layers) = (raw.pages.get(), raw.ring.get(), raw.layers.get());
-        Some(Self { which, header, root, pages, ring, layers })
+        let (is_summed, has_opened) = (flags & SUMMED != 0, flags & OPENED != 0);
+        Some(Self { which, header, root, pages, ring, layers, is_summed, has_opened })
     }
 
     pub fn about(&self) -> &About {
@@ -386,7 +424,7 @@ impl Head {
 
     /// The root, with the pages of its body.
     pub fn root(self, site: &Site, pages: &[Page]) -> Result<Root, Flaw> {
-        let Self { header, mut root, ring, layers, .. } = self;
+        let Self { header, mut root, ring, layers, is_summed, has_opened, .. } = self;
         let per_chunk = site.shape.pages_per_chunk();
         let mut body = Vec::with_capacity(pages.len() * PAYLOAD_BYTES);
         for (number, page) in (0..).zip(pages) {
@@ -399,12 +437,14 @@ impl Head {
         let mut rest = &body[..];
         let parts = (|| {
             let ring = (0..ring).map(|_| take_place(&mut rest)).collect::<Option<_>>()?;
-            let layers =
-                (0..layers).map(|_| take_layer(&mut rest, per_chunk)).collect::<Option<_>>()?;
-            Some((ring, layers))
+            let layer = |_| take_layer(&mut rest, per_chunk, is_summed);
+            let layers = (0..layers).map(layer).collect::<Option<_>>()?;
+            let used = if is_summed { Some(take_used(&mut rest)?) } else { None };
+            let opened = if has_opened { take_opened(&mut rest)? } else { Regions::new() };
+            Some((ring, layers, used, opened))
         })();
         // Under good checksums: somebody else's idea of this form.
-        (root.ring, root.layers) = parts.ok_or(Flaw::Rotten)?;
+        (root.ring, root.layers, root.used, root.opened) = parts.ok_or(Flaw::Rotten)?;
         root.is_sound().then_some(root).ok_or(Flaw::Rotten)
     }
 }
@@ -425,7 +465,20 @@ fn take_place(bytes: &mut &[u8]) -> Option<Place> {
     Some(Place { slab: slab.get(), extent: extent.get() })
 }
 
-fn take_layer(bytes: &mut &[u8], per_chunk: u64) -> Option<RootLayer> {
+fn take_used(bytes: &mut &[u8]) -> Option<Vec<u8>> {
+    let len = take::<U32>(bytes)?.get();
+    let (used, rest) = bytes.split_at_checked(len as usize)?;
+    *bytes = rest;
+    Some(used.to_vec())
+}
+
+fn take_opened(bytes: &mut &[u8]) -> Option<Regions> {
+    let count = take::<U32>(bytes)?.get();
+    let one = |_| Some((take::<U32>(bytes)?.get(), take::<U64>(bytes)?.get()));
+    (0..count).map(one).collect()
+}
+
+fn take_layer(bytes: &mut &[u8], per_chunk: u64, is_summed: bool) -> Option<RootLayer> {
     let id: LayerId = take(bytes)?;
     let (number, below) = (take::<U32>(bytes)?.get(), take::<U32>(bytes)?.get());
     let below = (below != NO_LAYER).then_some(below);
@@ -434,6 +487,7 @@ fn take_layer(bytes: &mut &[u8], per_chunk: u64) -> Option<RootLayer> {
     *bytes = rest;
     let name = str::from_utf8(name).ok().filter(|it| it.len() <= SNAPSHOT_NAME_BYTES_MAX)?;
     let frozen = Frozen { size, name: name.to_owned() };
+    let extents = if is_summed { take::<U64>(bytes)?.get() } else { 0 };
     let chunks: U32 = take(bytes)?;
     let mut all = Chunks::new();
     for _ in 0..chunks.get() {
@@ -448,7 +502,7 @@ fn take_layer(bytes: &mut &[u8], per_chunk: u64) -> Option<RootLayer> {
         }
         all.insert(chunk.get(), Chunk { place, pages });
     }
-    Some(RootLayer { number, id, below, frozen, chunks: all })
+    Some(RootLayer { number, id, below, frozen, chunks: all, extents })
 }
 
 #[cfg(test)]
@@ -484,29 +538,34 @@ mod tests {
                 let below = Some(below % number).filter(|below| *below != NO_LAYER);
                 let frozen =
                     Frozen { size: u64::from(number) << 33, name: "x".repeat(id[0] as usize % 65) };
-                RootLayer { number, id, below, frozen, chunks }
+                RootLayer { number, id, below, frozen, chunks, extents: 0 }
             };
             (1..).zip(all).map(layer).collect::<Vec<_>>()
         });
         let ring = proptest::collection::vec(place(), 0..9);
-        (any::<u64>(), any::<(u64, u64, u64, u64)>(), ring, layers).prop_map(
-            |(turn, (page, epoch, next, sealed), ring, layers)| Root {
-                about: About {
-                    name: "dïsk".to_owned(),
-                    size: turn / 3,
-                    block_size: 512,
-                    thick: turn % 3 == 0,
-                    base: (turn % 2 == 0)
-                        .then_some(Base { lu: [turn as u8 | 1; 16], layer: [3; 16] }),
-                },
-                turn,
-                start: Start { page, epoch, next, sealed },
-                ring,
-                top: layers.len() as u32,
-                layers,
-                beyond: [Vec::new(), Vec::new()],
+        let used = proptest::option::of(proptest::collection::vec(any::<u8>(), 0..9_000));
+        let all = (any::<u64>(), any::<(u64, u64, u64, u64)>(), ring, layers, used);
+        all.prop_map(|(turn, (page, epoch, next, sealed), ring, mut layers, used)| Root {
+            about: About {
+                name: "dïsk".to_owned(),
+                size: turn / 3,
+                block_size: 512,
+                thick: turn % 3 == 0,
+                base: (turn % 2 == 0).then_some(Base { lu: [turn as u8 | 1; 16], layer: [3; 16] }),
             },
-        )
+            turn,
+            start: Start { page, epoch, next, sealed },
+            ring,
+            top: layers.len() as u32,
+            layers: {
+                let extents = if used.is_some() { turn / 7 } else { 0 };
+                layers.iter_mut().for_each(|layer| layer.extents = extents);
+                layers
+            },
+            beyond: [Vec::new(), Vec::new()],
+            used,
+            opened: (0..turn as u32 % 9).map(|slab| (slab * 3, turn | 1)).collect(),
+        })
     }
 
     /// What is found where pages were put.

@@ -21,6 +21,9 @@ pub struct Grant {
     pub generation: u32,
     /// The LU's first: its root is in it.
     pub is_first: bool,
+    /// Of the LU's copy in the failure group of this disk, said by the grant of its first slab:
+    /// copies that are older than another one have missed something, and are not read.
+    pub age: u16,
 }
 
 /// A place in the table.
@@ -56,7 +59,7 @@ struct RawGrant {
     generation: U32,
     state: u8,
     reserved: u8,
-    spare: U16,
+    age: U16,
 }
 
 pub(super) const GRANT_BYTES: usize = size_of::<RawGrant>();
@@ -93,8 +96,8 @@ pub fn decode(page: &Page, pool: &Owner, number: u64) -> Result<(Header, Vec<Sla
         match raw.state {
             FREE => Ok(Slab::Free { generation }),
             GRANTED | FIRST => {
-                let is_first = raw.state == FIRST;
-                Ok(Slab::Granted(Grant { lu: raw.lu, number, generation, is_first }))
+                let (is_first, age) = (raw.state == FIRST, raw.age.get());
+                Ok(Slab::Granted(Grant { lu: raw.lu, number, generation, is_first, age }))
             }
             // Under a good checksum: somebody else's idea of this form.
             _ => Err(Flaw::Rotten),
@@ -111,17 +114,18 @@ fn raw(slab: &Slab) -> RawGrant {
         generation: U32::ZERO,
         state: FREE,
         reserved: 0,
-        spare: U16::ZERO,
+        age: U16::ZERO,
     };
     match *slab {
         Slab::Free { generation } | Slab::Filling { generation } => {
             RawGrant { generation: generation.into(), ..free }
         }
-        Slab::Granted(Grant { lu, number, generation, is_first }) => RawGrant {
+        Slab::Granted(Grant { lu, number, generation, is_first, age }) => RawGrant {
             lu,
             number: number.into(),
             generation: generation.into(),
             state: if is_first { FIRST } else { GRANTED },
+            age: age.into(),
             ..free
         },
     }
@@ -134,7 +138,7 @@ mod tests {
     #[test]
     fn a_page_tells_what_was_granted() {
         let header = TableHeader { pool: [1; 16], page: 3, turn: 9, epoch: 2 };
-        let grant = Grant { lu: [5; 16], number: 77, generation: 3, is_first: true };
+        let grant = Grant { lu: [5; 16], number: 77, generation: 3, is_first: true, age: 9 };
         let slabs = [
             Slab::Free { generation: 4 },
             Slab::Granted(grant),

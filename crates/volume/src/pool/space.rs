@@ -4,14 +4,30 @@
 //! An extent that was given back is kept until the record that says so is sealed: before that a
 //! crash may bring back the map in which it was used. Whoever gives it back has seen to it that
 //! nobody is on the way to it.
+//!
+//! A root has all of it in a few bytes, so that whoever opens the LU need not read its maps for it:
+//! slabs in their order, with how many, from this one on, are wholly used; or none, and then the
+//! bits of this one. What is not named is free.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use zerocopy::little_endian::U32;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::journal::Serial;
 use super::map::Place;
 use super::shape::Shape;
 
 const WORD_BITS: u64 = 64;
+
+/// What begins an entry of the short form.
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+struct RawSlabs {
+    slab: U32,
+    /// Slabs from this one on that are wholly used. None: the bits of this one follow.
+    count: U32,
+}
 
 /// What an LU has to write to.
 #[derive(Debug)]
@@ -36,6 +52,75 @@ impl Space {
         let (open, idle) = (BTreeSet::new(), BTreeSet::new());
         let extents = shape.extents_per_slab();
         Self { extents, slabs, open, idle, waiting, free: 0, pinned: None }
+    }
+
+    /// What a root says that is used of these slabs. An error: a place that is not there.
+    pub fn decode(shape: Shape, slabs: &[u32], mut bytes: &[u8]) -> Result<Self, Place> {
+        let mut space = Self::new(shape);
+        slabs.iter().for_each(|slab| space.grant(*slab));
+        let words = none_used(space.extents).len();
+        while let Ok((raw, rest)) = RawSlabs::read_from_prefix(bytes) {
+            let (slab, count) = (raw.slab.get(), raw.count.get());
+            let nowhere = |slab| Place { slab, extent: 0 };
+            let end = slab.checked_add(count).ok_or(nowhere(slab))?;
+            bytes = rest;
+            for slab in slab..end {
+                space.take_all(slab, |_| u64::MAX).ok_or(nowhere(slab))?;
+            }
+            if count == 0 {
+                let bits = words * size_of::<u64>();
+                let (own, rest) = bytes.split_at_checked(bits).ok_or(nowhere(slab))?;
+                let (own, _) = own.as_chunks::<{ size_of::<u64>() }>();
+                let word = |word: usize| u64::from_le_bytes(own[word]);
+                space.take_all(slab, word).ok_or(nowhere(slab))?;
+                bytes = rest;
+            }
+        }
+        Ok(space)
+    }
+
+    /// The same in short, without what waits and without these.
+    pub fn encode(&self, without: impl IntoIterator<Item = Place>) -> Vec<u8> {
+        let mut left_out: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        let waiting = self.waiting.iter().map(|(_, place)| *place);
+        for place in without.into_iter().chain(waiting) {
+            left_out.entry(place.slab).or_default().push(place.extent);
+        }
+        let (mut bytes, mut whole) = (Vec::new(), None::<(u32, u32)>);
+        let mut put = |slab: u32, count: u32, bits: &[u64]| {
+            bytes.extend_from_slice(RawSlabs { slab: slab.into(), count: count.into() }.as_bytes());
+            bits.iter().for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+        };
+        for (&slab, used) in &self.slabs {
+            let mut used = used.clone();
+            for extent in left_out.remove(&slab).unwrap_or_default() {
+                used[extent as usize / WORD_BITS as usize] &=
+                    !(1 << (u64::from(extent) % WORD_BITS));
+            }
+            let is_whole = used.iter().all(|word| *word == u64::MAX);
+            match &mut whole {
+                Some((first, count)) if is_whole && *first + *count == slab => *count += 1,
+                _ => {
+                    if let Some((first, count)) = whole.take() {
+                        put(first, count, &[]);
+                    }
+                    whole = is_whole.then_some((slab, 1));
+                }
+            }
+            if !is_whole && *used != *none_used(self.extents) {
+                put(slab, 0, &used);
+            }
+        }
+        if let Some((first, count)) = whole {
+            put(first, count, &[]);
+        }
+        bytes
+    }
+
+    /// Bytes that so many slabs take at most in short.
+    pub fn encoded_bytes_max(shape: Shape, slabs: u64) -> u64 {
+        let words = shape.extents_per_slab().div_ceil(WORD_BITS);
+        slabs * (size_of::<RawSlabs>() as u64 + words * size_of::<u64>() as u64)
     }
 
     /// The LU was granted another slab.
@@ -63,6 +148,35 @@ impl Space {
             self.open.remove(&place.slab);
         }
         true
+    }
+
+    /// The bits of a slab of which nothing was used. `None`: it is not there, or there was.
+    fn take_all(&mut self, slab: u32, word: impl Fn(usize) -> u64) -> Option<()> {
+        if !self.idle.remove(&slab) {
+            return None;
+        }
+        let none = none_used(self.extents);
+        let used = self.slabs.get_mut(&slab).expect("it is idle");
+        let mut taken = 0;
+        for (index, bits) in used.iter_mut().enumerate() {
+            *bits |= word(index);
+            taken += u64::from((*bits & !none[index]).count_ones());
+        }
+        self.free -= taken;
+        if used.iter().all(|word| *word == u64::MAX) {
+            self.open.remove(&slab);
+        }
+        if taken == 0 {
+            self.idle.insert(slab);
+        }
+        Some(())
+    }
+
+    /// Nothing is known of an extent any more that was used, or not.
+    pub fn disclaim(&mut self, place: Place) {
+        if self.is_used(place) {
+            self.release(place);
+        }
     }
 
     /// A free extent, of the lowest slab that has one: LUs that shrink leave whole slabs behind.
@@ -111,6 +225,14 @@ impl Space {
     /// Used or not.
     pub fn extents(&self) -> u64 {
         self.slabs.len() as u64 * self.extents
+    }
+
+    pub fn slabs(&self) -> impl Iterator<Item = u32> + '_ {
+        self.slabs.keys().copied()
+    }
+
+    pub fn has(&self, slab: u32) -> bool {
+        self.slabs.contains_key(&slab)
     }
 
     /// Takes a slab away of which nothing is used, the highest one: it may go back to the pool.
@@ -232,6 +354,52 @@ mod tests {
                 prop_assert_eq!(space.withdraw(), Some(slab));
             }
             prop_assert_eq!(space.withdraw(), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn in_short_it_says_the_same(
+            log in 16_u32..=20,
+            slabs in proptest::collection::btree_set(0..40_u32, 1..30),
+            used in proptest::collection::vec((0..40_u32, 0..64_u32, any::<bool>()), 0..60),
+            bytes: Vec<u8>,
+        ) {
+            let shape = Shape::new(4 << 20, 1 << log).unwrap();
+            let slabs: Vec<u32> = slabs.into_iter().collect();
+            let mut space = Space::new(shape);
+            slabs.iter().for_each(|slab| space.grant(*slab));
+            let (mut left_out, mut serial) = (Vec::new(), 1);
+            for (slab, extent, is_whole) in used {
+                let all = 0..shape.extents_per_slab() as u32;
+                for extent in if is_whole { all } else { extent..extent + 1 } {
+                    let place = Place { slab, extent };
+                    if space.claim(place) && extent % 7 == 3 {
+                        left_out.push(place);
+                    }
+                }
+            }
+            let short = space.encode([]);
+            let most = Space::encoded_bytes_max(shape, slabs.len() as u64);
+            prop_assert!(short.len() as u64 <= most);
+            let again = Space::decode(shape, &slabs, &short).unwrap();
+            prop_assert_eq!(format!("{again:?}"), format!("{space:?}"));
+            // What waits, or is named, is free in what is written.
+            let waiting = left_out.split_off(left_out.len() / 2);
+            for place in &waiting {
+                space.give_back(serial, *place);
+                serial += 1;
+            }
+            let short = space.encode(left_out.iter().copied());
+            let again = Space::decode(shape, &slabs, &short).unwrap();
+            left_out.into_iter().chain(waiting).for_each(|place| space.disclaim(place));
+            prop_assert_eq!(again.free_extents(), space.free_extents());
+            prop_assert_eq!(again.slabs, space.slabs);
+            if let Some((gone, rest)) = slabs.split_last() {
+                let is_free = again.idle.contains(gone);
+                prop_assert_eq!(Space::decode(shape, rest, &short).is_ok(), is_free);
+            }
+            drop(Space::decode(shape, &slabs, &bytes));
         }
     }
 

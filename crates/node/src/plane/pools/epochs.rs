@@ -53,14 +53,30 @@ pub(super) async fn adopt(
     }
 }
 
+/// What every disk has that was there when the pool was last opened.
+pub(super) async fn oldest(context: &Context, core: &Core, spec: &Pool) -> Result<u64, ApiError> {
+    Ok(read(context, core, spec).await?.map_or(0, |known| *known.start()))
+}
+
+/// Some disks of an open pool are about to say this.
+pub(super) async fn raise(
+    context: &Context,
+    core: &Core,
+    spec: &Pool,
+    epoch: u64,
+) -> Result<(), ApiError> {
+    let oldest = oldest(context, core, spec).await?;
+    write(context, core, spec, oldest..=epoch).await
+}
+
 /// A pool is about to be opened: refuses disks that do not fit what is known, and keeps what they
-/// will say.
+/// will say. Answers with the last epoch that a disk may have which is not here.
 pub(super) async fn check(
     context: &Context,
     core: &Core,
     spec: &Pool,
     found: &Found,
-) -> Result<(), ApiError> {
+) -> Result<u64, ApiError> {
     let name = &spec.name;
     if found.id() != spec.uuid.into_bytes() {
         let message = format!("the disks of pool '{name}' are those of pool '{}'", found.name());
@@ -85,7 +101,8 @@ pub(super) async fn check(
                  hold, restore config.json into a new data directory (docs/pools.md)",
             ));
         }
-        if label.epoch < *known.start() {
+        // The others know that it was missing.
+        if label.epoch < *known.start() && !found.is_outdated(label) {
             return Err(ApiError::failed(format!(
                 "{disk} of pool '{name}' is older than what this node knows: it tells of {} \
                  openings, and {last} are known here; it is an old copy",
@@ -97,8 +114,9 @@ pub(super) async fn check(
             ));
         }
     }
-    // What a former opening had no disk for is not written any more.
-    write(context, core, spec, *known.start()..=found.epoch() + 1).await
+    // A disk that was about to join may have the last one.
+    write(context, core, spec, *known.start()..=last.max(found.epoch()) + 1).await?;
+    Ok(last)
 }
 
 /// A pool is open: every disk says so.

@@ -14,6 +14,7 @@ use volume::pool::home;
 use volume::pool::lu::{Lu, LuError, NewLu, Unresized};
 use volume::pool::root::{About, Base};
 
+use super::pace::Pace;
 use super::snapshots::Layers;
 use super::{OpenPool, Pools, ended, next};
 use crate::engine::Made;
@@ -30,8 +31,9 @@ const SHRINK_TO: u64 = 1 << 20;
 pub(in crate::plane) struct PoolStore {
     lu: Arc<Lu>,
     name: LuName,
-    extent: u64,
+    pub(super) extent: u64,
     pub(super) layers: Layers,
+    pub(super) pace: Arc<Pace>,
 }
 
 /// Which LU of which pool, and what it shall be.
@@ -198,9 +200,11 @@ impl Pools {
             return Err(unresized(&name, (is, to), &error));
         }
         let extent = pool.spec.extent_size.bytes();
-        let layers = Layers::default();
-        let store = Arc::new(PoolStore { lu, name, extent, layers });
+        let (layers, pace) = (Layers::default(), pool.pace.clone());
+        let store = Arc::new(PoolStore { lu, name, extent, layers, pace });
         pool.lus().insert(wanted.uuid, store.clone());
+        // Copies of it may lack something.
+        let _ = pool.home.call(async |home| home.look_at_copies()).await;
         store.keep(self.core(cores), &wanted.snapshots);
         Ok(store)
     }
@@ -229,7 +233,8 @@ impl Pools {
     }
 }
 
-async fn tell_of_room(pool: &OpenPool) {
+/// LUs that got no slabs ask again.
+pub(super) async fn tell_of_room(pool: &OpenPool) {
     let lus: Vec<_> = pool.lus().values().cloned().collect();
     for lu in lus {
         // One that is just being closed needs no room.

@@ -3,33 +3,42 @@
 //! | what | where |
 //! |---|---|
 //! | which pools are open; making, opening, closing, removing one | here |
+//! | what is told of their room | `alarm` |
 //! | their disks: opening them, taking labels off | `disks` |
+//! | disks that come and go while the pool is used | `members` |
 //! | what is known here of a pool, against what its disks say | `epochs` |
+//! | how fast what was removed is let go | `pace` |
 //! | LUs: making, opening, closing, removing one | `lus` |
 //! | their snapshots: taking them, going back, letting layers go | `snapshots` |
 
+mod alarm;
+mod copies;
 mod disks;
 mod epochs;
 mod lus;
+mod members;
+mod pace;
 mod snapshots;
 #[cfg(test)]
 mod tests;
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use model::{ApiError, Pool, Severity, Size, Subject};
+use model::{ApiError, Pool, PoolPv, PoolSettings, Severity, Size, Subject};
 use rt::{Core, Placed, Remote};
 use uuid::Uuid;
-use volume::pool::home::{self, NewPool, PoolError};
+use volume::pool::home::{self, DiskUse, NewDisk, NewPool, PoolError, Registry, Terms};
 use volume::pool::shape::Shape;
 
-use crate::engine::{Context, Made, PoolStatus, Report, Reporter};
-use crate::room::Room;
+use crate::engine::{Context, Made, PoolStatus, PvUse, Report};
+use alarm::Alarm;
+use copies::Copies;
 pub(super) use lus::{PoolStore, Wanted};
+use members::Members;
+use pace::Pace;
 
 /// The pools that are open.
 #[derive(Default)]
@@ -43,6 +52,9 @@ pub(super) struct Pools {
 struct OpenPool {
     spec: Pool,
     home: Placed<home::Pool>,
+    members: Placed<Members>,
+    alarm: Arc<Alarm>,
+    pace: Arc<Pace>,
     /// Its LUs that are open, those included that are being imported.
     lus: Mutex<BTreeMap<Uuid, Arc<PoolStore>>>,
 }
@@ -92,7 +104,7 @@ impl Pools {
         }
         let backings = disks::open(context, core, spec).await?;
         let failed = |error| failed(spec, "cannot be made", error);
-        match home::Pool::find(core, backings.clone()).await {
+        match disks::find(context, core, spec, (backings.clone(), 0)).await {
             Ok(found) if found.id() == spec.uuid.into_bytes() => {
                 epochs::adopt(context, core, spec, &found).await?;
                 return Ok(Made::WasThere);
@@ -110,8 +122,13 @@ impl Pools {
         let shape = Shape::new(spec.slab_size.bytes(), spec.extent_size.bytes())
             .map_err(|error| ApiError::failed(format!("pool '{}': {error}", spec.name)))?;
         let (id, name) = (spec.uuid.into_bytes(), spec.name.to_string());
-        let uuids = spec.pvs.iter().map(|pv| pv.uuid.into_bytes());
-        let disks = backings.into_iter().zip(uuids).collect();
+        let disk = |(backing, pv): (_, &PoolPv)| NewDisk {
+            backing,
+            pv: pv.uuid.into_bytes(),
+            group: pv.group.number,
+        };
+        let disks: Vec<NewDisk> =
+            backings.into_iter().zip(disks::certain(spec)).map(disk).collect();
         let made = home::Pool::format(core, NewPool { id, name, shape }, disks).await;
         made.map_err(failed)?.close().await.map_err(failed)?;
         Ok(Made::New)
@@ -126,16 +143,36 @@ impl Pools {
         if self.open_pools().contains_key(&spec.uuid) {
             return Ok(());
         }
-        let (context, mine) = (context.clone(), spec.clone());
-        let home = self.core(cores).call(move |core| async move {
-            let pool = open_at_home(&context, &core, &mine).await?;
-            Ok(Placed::new(&core, pool))
+        let alarm = Arc::new(Alarm::new(&spec, context.report.clone()));
+        let pace = Arc::new(Pace::new(spec.settings.removal_rate));
+        let (context, uuid) = (context.clone(), spec.uuid);
+        let opened = self.core(cores).call(move |core| async move {
+            let pool = open_at_home(&context, &core, &spec).await?;
+            let rings = alarm.clone();
+            rings.look(&pool);
+            pool.watch(move |pool| rings.look(pool));
+            let (disks, home) = (Members::new(pool.clone()), Placed::new(&core, pool));
+            let (members, lus) = (Placed::new(&core, disks.clone()), Mutex::default());
+            let open = Arc::new(OpenPool { spec, home, members, alarm, pace, lus });
+            members::come_back(&context, &open, &disks).await?;
+            core.spawn(copies::mend(context.clone(), open.clone(), disks.pool().clone()));
+            Ok(open)
         });
-        let home = home.await.unwrap_or_else(|| Err(ended()))?;
-        let uuid = spec.uuid;
-        let pool = OpenPool { spec, home, lus: Mutex::default() };
-        self.open_pools().insert(uuid, Arc::new(pool));
+        let open = opened.await.unwrap_or_else(|| Err(ended()))?;
+        self.open_pools().insert(uuid, open);
         Ok(())
+    }
+
+    pub(super) async fn set(&self, uuid: Uuid, to: PoolSettings) -> Result<(), ApiError> {
+        let pool = self.pool(uuid)?;
+        pool.alarm.set(to);
+        pool.pace.set(to.removal_rate);
+        let alarm = pool.alarm.clone();
+        pool.at_home(async move |home| {
+            alarm.look(&home);
+            Ok(())
+        })
+        .await
     }
 
     /// Closes a pool that has no open LUs.
@@ -146,6 +183,8 @@ impl Pools {
             let message = format!("pool '{name}' is in use by LU '{}'", lu.name());
             return Err(ApiError::not_now(message).then("it is closed when that is done"));
         }
+        // None: its core has ended, and nothing runs there.
+        let _ = pool.members.call(async |members: Rc<Members>| members.begin_closing().await).await;
         pool.at_home(async |home| {
             let closed = home.close().await;
             closed.map_err(|error| ApiError::failed(format!("it cannot be closed: {error}")))
@@ -160,6 +199,11 @@ impl Pools {
         let pools: Vec<_> =
             self.open_pools().iter().map(|(uuid, it)| (*uuid, it.clone())).collect();
         for (uuid, pool) in pools {
+            let closing = pool.members.call(async |members: Rc<Members>| {
+                members.begin_closing().await;
+            });
+            // None: its core has ended, and nothing runs there.
+            let _ = closing.await;
             let lus = std::mem::take(&mut *pool.lus());
             for lu in lus.values() {
                 lu.close().await;
@@ -185,11 +229,15 @@ impl Pools {
         let mut statuses = BTreeMap::new();
         for (uuid, pool) in pools {
             let slab = pool.spec.slab_size.bytes();
-            let disks = pool.home.call(async |home| home.disk_slabs()).await.unwrap_or_default();
-            let disk = |(uuid, slabs, free): ([u8; 16], u64, u64)| {
-                (Uuid::from_bytes(uuid), (Size(slabs * slab), Size(free * slab)))
+            let disks = pool.home.call(async |home| home.disks_used()).await.unwrap_or_default();
+            let disk = |DiskUse { pv, slabs, free, used }: DiskUse| {
+                let [size, free, used] = [slabs, free, used].map(|slabs| Size(slabs * slab));
+                (Uuid::from_bytes(pv), PvUse { size, free, used })
             };
-            statuses.insert(uuid, PoolStatus { disks: disks.into_iter().map(disk).collect() });
+            let waits = pool.members.call(async |members: Rc<Members>| members.waits()).await;
+            let (disks, waits) = (disks.into_iter().map(disk).collect(), waits.unwrap_or_default());
+            let removals = pool.lus().values().flat_map(|lu| lu.removals()).collect();
+            statuses.insert(uuid, PoolStatus { disks, waits, removals });
         }
         statuses
     }
@@ -200,50 +248,71 @@ async fn open_at_home(
     core: &Core,
     spec: &Pool,
 ) -> Result<Rc<home::Pool>, ApiError> {
-    let backings = disks::open(context, core, spec).await?;
+    let (mut backings, mut lost) = disks::open_some(context, core, spec).await?;
     let failed = |error| failed(spec, "cannot be opened", error);
-    let found = home::Pool::find(core, backings).await.map_err(failed)?;
-    epochs::check(context, core, spec, &found).await?;
-    let pool = found.open(0).await.map_err(failed)?;
+    let oldest = epochs::oldest(context, core, spec).await?;
+    let found = loop {
+        match disks::find(context, core, spec, (backings.clone(), oldest)).await {
+            Err(error) if spec.has_copies() => {
+                let name = disks::unusable(&error)
+                    .ok_or_else(|| failed_ref(spec, "cannot be opened", &error))?;
+                backings.retain(|it| it.name() != name);
+                lost.push(error.to_string());
+            }
+            found => break found.map_err(failed)?,
+        }
+    };
+    let epoch = epochs::check(context, core, spec, &found).await?;
+    let registry: Rc<dyn Registry> = Copies::read(context, core, spec).await?;
+    let (may_lack, registry) = (spec.has_copies(), Some(registry));
+    let pool = found.open_on(Terms { epoch, may_lack, registry }).await.map_err(failed)?;
+    tell_lost(context, spec, &lost);
     epochs::opened(context, core, spec, pool.epoch()).await?;
-    watch_room(&pool, spec, context.report.clone());
+    for pv in spec.pvs.iter().filter(|pv| pv.standing.is_going()) {
+        if let Some(disk) = pool.disk(pv.uuid.into_bytes()) {
+            pool.retire(disk, true);
+        }
+    }
     Ok(pool)
 }
 
-/// Tells whenever there is less room than an operator expects, and when there is again.
-fn watch_room(pool: &Rc<home::Pool>, spec: &Pool, report: Reporter) {
-    let (name, slab) = (spec.name.clone(), spec.slab_size.bytes());
-    let told = Cell::new(Room::Enough);
-    let watch = move |pool: &home::Pool| {
-        let (slabs, free) = pool.slabs();
-        let (size, free) = (Size(slabs * slab), Size(free * slab));
-        let room = Room::of(size, free);
-        let before = told.replace(room);
-        let trouble = room.trouble(&name, free).filter(|_| room > before);
-        let (severity, kind, message, next) = match trouble {
-            Some(trouble) => (room.severity(), room.kind(), trouble.message, trouble.next),
-            None if room < before => {
-                let message = format!("pool '{name}' has {free} free again");
-                (Severity::Info, Room::Enough.kind(), message, None)
-            }
-            None => return,
-        };
-        report(Report { severity, subject: Subject::Pool(name.clone()), kind, message, next });
-    };
-    watch(pool);
-    pool.watch(watch);
+/// Disks without which the pool was opened.
+fn tell_lost(context: &Context, spec: &Pool, lost: &[String]) {
+    for why in lost {
+        (context.report)(Report {
+            severity: Severity::Error,
+            subject: Subject::Pool(spec.name.clone()),
+            kind: "disk-missing",
+            message: format!(
+                "pool '{}' is used without one of its disks: {why}; other failure groups have \
+                 what is on it",
+                spec.name
+            ),
+            next: Some(format!(
+                "bring it back and start the node again, or viaduct pool replace-pv {} OLD NEW",
+                spec.name
+            )),
+        });
+    }
 }
 
 /// What is wrong with a pool, and what to do.
 fn failed(spec: &Pool, what: &str, error: PoolError) -> ApiError {
+    failed_ref(spec, what, &error)
+}
+
+fn failed_ref(spec: &Pool, what: &str, error: &PoolError) -> ApiError {
     let message = format!("pool '{}' {what}: {error}", spec.name);
-    ApiError::failed(message).then(next(spec, &error))
+    ApiError::failed(message).then(next(spec, error))
 }
 
 fn next(spec: &Pool, error: &PoolError) -> String {
     let name = &spec.name;
     match error {
-        PoolError::Missing { .. } | PoolError::Disk { .. } => {
+        PoolError::Missing { .. }
+        | PoolError::Disk { .. }
+        | PoolError::LastCopy { .. }
+        | PoolError::NoCopy(_) => {
             format!("bring the disk back; viaduct pool show {name} lists those that it has")
         }
         PoolError::Unlabelled { .. } | PoolError::OtherPool { .. } => {
@@ -253,13 +322,18 @@ fn next(spec: &Pool, error: &PoolError) -> String {
         PoolError::Shrunk { .. } => "give the disk the size back that it had".to_owned(),
         PoolError::Unfit { .. } => "choose another disk".to_owned(),
         PoolError::InUse { .. } => format!("viaduct pool show {name} lists disks and LUs"),
-        PoolError::Full => "remove LUs that are not needed: viaduct lu rm".to_owned(),
+        PoolError::Full => format!("viaduct pool add-pv {name}, or remove LUs: viaduct lu rm"),
         PoolError::Table { .. } | PoolError::Contradiction { .. } => {
             "the disk has lost what was written; restore it, or the pool from a backup".to_owned()
         }
-        PoolError::TwoPlaces(_) | PoolError::NoLu(_) | PoolError::Open(_) | PoolError::Closed => {
-            "it is tried again by itself".to_owned()
-        }
+        PoolError::Registry(_) => "see that the data directory can be written".to_owned(),
+        PoolError::TwoPlaces(_)
+        | PoolError::NoPlace(_)
+        | PoolError::NotWhole(_)
+        | PoolError::TooOld(_)
+        | PoolError::NoLu(_)
+        | PoolError::Open(_)
+        | PoolError::Closed => "it is tried again by itself".to_owned(),
     }
 }
 

@@ -18,10 +18,8 @@ use volume::pool::owner::LayerId;
 
 use super::lus::{MAKE_ROOM, PoolStore};
 use super::{OpenPool, Pools, ended};
+use crate::engine::Removal;
 use crate::world::{Machine, World};
-
-/// Extents of a layer that are let go at a time; then whoever does it rests as long as it took.
-const EXTENTS_AT_A_TIME: usize = 64;
 
 /// When to look again for layers that somebody still uses.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
@@ -35,9 +33,22 @@ struct Inner {
     wanted: BTreeMap<LayerId, String>,
     /// How often each is about to become a snapshot.
     pending: BTreeMap<LayerId, usize>,
+    /// What is let go, or will be as soon as nobody uses it.
+    going: BTreeMap<LayerId, Going>,
     is_swept: bool,
     /// Something has changed since whoever sweeps looked.
     is_changed: bool,
+}
+
+/// A layer that nobody wants any more.
+#[derive(Clone, Default)]
+struct Going {
+    /// Of the snapshot that it was.
+    name: String,
+    /// Extents that it had, and has, when they were counted.
+    extents: Option<(u64, u64)>,
+    /// Something still uses it.
+    waits: bool,
 }
 
 impl Layers {
@@ -58,6 +69,23 @@ impl Layers {
         inner.is_changed = true;
     }
 
+    /// How far a layer is gone.
+    fn note(&self, layer: LayerId, folded: &Result<Folded, Error>, extents: u64) {
+        let mut inner = self.lock();
+        let Some(going) = inner.going.get_mut(&layer) else { return };
+        match folded {
+            Ok(Folded::Gone) => {
+                inner.going.remove(&layer);
+            }
+            Ok(Folded::Left(_)) => {
+                going.waits = false;
+                going.extents =
+                    going.extents.map(|(all, left)| (all, left.saturating_sub(extents)));
+            }
+            Err(_) => going.waits = true,
+        }
+    }
+
     fn is_unneeded(&self, layer: &LayerAbout) -> bool {
         let inner = self.lock();
         let is_kept = inner.wanted.contains_key(&layer.id) || inner.pending.contains_key(&layer.id);
@@ -70,9 +98,12 @@ impl PoolStore {
     pub(in crate::plane) fn keep(self: &Arc<Self>, core: &Remote, wanted: &BTreeMap<Uuid, String>) {
         {
             let mut inner = self.layers.lock();
-            inner.wanted =
-                wanted.iter().map(|(id, name)| (id.into_bytes(), name.clone())).collect();
+            let wanted = wanted.iter().map(|(id, name)| (id.into_bytes(), name.clone()));
+            let before = std::mem::replace(&mut inner.wanted, wanted.collect());
             let wanted: BTreeSet<LayerId> = inner.wanted.keys().copied().collect();
+            // Who asks from now on is told of them, although nobody has looked at them yet.
+            let gone = before.into_iter().filter(|(id, _)| !wanted.contains(id));
+            inner.going.extend(gone.map(|(id, name)| (id, Going { name, ..Going::default() })));
             inner.pending.retain(|layer, _| !wanted.contains(layer));
         }
         self.sweep(core);
@@ -117,7 +148,9 @@ impl PoolStore {
     /// Lets layers go that nobody wants; false if some are in use.
     async fn sweep_once(&self, core: &Core) -> Result<bool, Error> {
         let mut is_done = true;
-        for layer in self.lu().layers().await? {
+        let layers = self.lu().layers().await?;
+        self.count_unneeded(&layers).await?;
+        for layer in layers {
             let named = self.layers.lock().wanted.get(&layer.id).cloned();
             if let (Some(name), Some(frozen)) = (named, &layer.frozen)
                 && frozen.name != name
@@ -131,18 +164,61 @@ impl PoolStore {
         Ok(is_done)
     }
 
+    /// Notes what is to be let go, with what it holds.
+    async fn count_unneeded(&self, layers: &[LayerAbout]) -> Result<(), Error> {
+        let unneeded: Vec<_> = layers.iter().filter(|it| self.layers.is_unneeded(it)).collect();
+        let is_counted = {
+            let mut inner = self.layers.lock();
+            inner.going.retain(|id, _| unneeded.iter().any(|layer| layer.id == *id));
+            for layer in &unneeded {
+                let name = layer.frozen.as_ref().map_or_else(String::new, |it| it.name.clone());
+                inner.going.entry(layer.id).or_insert(Going { name, ..Going::default() });
+            }
+            inner.going.values().all(|going| going.extents.is_some())
+        };
+        if is_counted {
+            return Ok(());
+        }
+        let counts = self.lu().extents_of_layers().await?;
+        let mut inner = self.layers.lock();
+        for (layer, extents) in counts {
+            if let Some(going) = inner.going.get_mut(&layer) {
+                going.extents.get_or_insert((extents, extents));
+            }
+        }
+        Ok(())
+    }
+
     async fn let_go(&self, core: &Core, layer: LayerId) -> Result<bool, Error> {
         loop {
-            let began = core.now();
-            match self.lu().fold(layer, EXTENTS_AT_A_TIME).await {
+            let (began, extents) = (core.now(), self.pace.extents(self.extent));
+            let folded = self.lu().fold(layer, extents).await;
+            self.layers.note(layer, &folded, extents as u64);
+            match folded {
                 Ok(Folded::Gone) => return Ok(true),
-                Ok(Folded::Left(_)) => core.sleep(core.now() - began).await,
+                Ok(Folded::Left(_)) => {
+                    let bytes = self.size_of(extents as u64).bytes();
+                    self.pace.rest(core, bytes, began).await;
+                }
                 Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::NoSpace) => {
                     return Ok(false);
                 }
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// What is being let go of it, and how much of that is left.
+    pub(super) fn removals(&self) -> Vec<Removal> {
+        let inner = self.layers.lock();
+        let removal = |going: &Going| Removal {
+            lu: self.name().clone(),
+            snapshot: going.name.parse().ok(),
+            size: going.extents.map(|(all, _)| self.size_of(all)),
+            left: going.extents.map(|(_, left)| self.size_of(left)),
+            waits: going.waits,
+        };
+        inner.going.values().map(removal).collect()
     }
 
     /// The layer that is written into now.

@@ -1,16 +1,21 @@
 //! Pools of real files on real cores: made, opened, closed, cut short and mixed up.
 
+mod members;
+
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use block::{Buffer, Device, Request};
 use cluster::DeviceSpec;
-use model::{Backing, BlockSize, Cache, Limits, LuName, PoolName, PoolPv, PvPlace, Severity, Size};
+use model::{
+    Backing, BlockSize, Cache, Limits, LuName, PoolName, PoolPv, PoolSettings, PvGroup, PvPlace,
+    PvStanding, Severity, Size,
+};
 use rt::Spin;
 
 use super::super::Plane;
 use super::*;
-use crate::engine::{Done, Engine};
+use crate::engine::{Done, Engine, Report};
 use crate::records::{Record, Records};
 
 const POOL: Uuid = Uuid::from_u128(0x10);
@@ -71,6 +76,8 @@ impl Bench {
         let pv = |number: u128, name: &str| PoolPv {
             uuid: Uuid::from_u128(number),
             place: PvPlace::Path { path: self.path(name).to_str().unwrap().to_owned() },
+            group: PvGroup::default(),
+            standing: PvStanding::Member,
         };
         Pool { pvs: vec![pv(1, "a"), pv(2, "b")], ..own_pool(POOL, "fast") }
     }
@@ -132,10 +139,9 @@ impl Bench {
 
     fn status(&self) -> (u64, u64) {
         let status = self.ask(|plane, done| plane.snapshot(done)).unwrap().pools[&POOL].clone();
-        let sum = |of: fn(&(Size, Size)) -> Size| {
-            status.disks.values().map(|disk| of(disk).bytes() >> 20).sum()
-        };
-        (sum(|(size, _)| *size), sum(|(_, free)| *free))
+        let sum =
+            |of: fn(&PvUse) -> Size| status.disks.values().map(|disk| of(disk).bytes() >> 20).sum();
+        (sum(|disk| disk.size), sum(|disk| disk.free))
     }
 }
 
@@ -170,7 +176,13 @@ fn own_pool(uuid: Uuid, name: &str) -> Pool {
         uuid,
         slab_size: Size::mib(4),
         extent_size: Size(64 << 10),
-        pvs: vec![PoolPv { uuid: Uuid::from_u128(uuid.as_u128() + 1), place }],
+        settings: PoolSettings::default(),
+        pvs: vec![PoolPv {
+            uuid: Uuid::from_u128(uuid.as_u128() + 1),
+            place,
+            group: PvGroup::default(),
+            standing: PvStanding::Member,
+        }],
     }
 }
 
@@ -389,10 +401,10 @@ fn a_full_pool_is_told_and_has_room_again() {
     let told = bench.told().into_iter().map(|(severity, message)| {
         (severity, message.split([',', ':']).next().unwrap_or_default().to_owned())
     });
-    let low = |percent| format!("pool 'fast' has less than {percent} % free");
+    let used = |percent| format!("pool 'fast' is used to {percent} % or more");
     let wanted = [
-        (Severity::Warning, low(20)),
-        (Severity::Warning, low(5)),
+        (Severity::Warning, used(85)),
+        (Severity::Error, used(95)),
         (Severity::Error, "pool 'fast' is full".to_owned()),
     ];
     assert_eq!(told.collect::<Vec<_>>(), wanted);
@@ -402,6 +414,24 @@ fn a_full_pool_is_told_and_has_room_again() {
     bench.close_lu(&disk).unwrap();
     bench.ask(|plane, done| plane.remove_backing(LU, Some(POOL), done)).unwrap();
     assert_eq!(bench.told(), [(Severity::Info, "pool 'fast' has 192MiB free again".to_owned())]);
+}
+
+#[test]
+fn other_settings_are_heeded_at_once() {
+    let bench = Bench::new();
+    let (pool, thick) = (bench.pool(), DeviceSpec { thick: true, ..lu(100) });
+    bench.make(&pool, true).unwrap();
+    bench.open(&pool).unwrap();
+    bench.create(&thick).unwrap();
+    let set = |warn_percent| {
+        let settings = PoolSettings { warn_percent, ..pool.settings };
+        bench.ask(|plane, done| plane.set_pool(POOL, settings, done)).unwrap();
+        bench.told().into_iter().map(|(_, message)| message).collect::<String>()
+    };
+    assert_eq!(set(90), "");
+    assert!(set(40).starts_with("pool 'fast' is used to 40 % or more"));
+    assert_eq!(set(30), "");
+    assert!(set(0).ends_with("free again"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Pools in the desired state: what is kept of them, and of what is removed.
 
 use model::pv::{PvState, PvView};
-use model::{Leftover, PoolCreate, PoolName};
+use model::{Leftover, PoolCreate, PoolName, PvAt};
 
 use super::super::pools::{Found, no_pool, pool_create, pool_remove};
 use super::*;
@@ -9,7 +9,7 @@ use super::*;
 const GIB: u64 = 1 << 30;
 const POOLED: Uuid = Uuid::from_u128(0x200 << 100);
 
-fn found(path: &str) -> Found {
+pub(super) fn found(path: &str) -> Found {
     let probe = Probe {
         path: path.to_owned(),
         kind: Kind::BlockDevice,
@@ -22,12 +22,12 @@ fn found(path: &str) -> Found {
     Found { probe, view }
 }
 
-fn fast() -> PoolName {
+pub(super) fn fast() -> PoolName {
     "fast".parse().unwrap()
 }
 
-fn request() -> PoolCreate {
-    let pvs = vec!["/dev/sdb".to_owned(), "/dev/sdc".to_owned()];
+pub(super) fn request() -> PoolCreate {
+    let pvs = vec![PvAt::path("/dev/sdb"), PvAt::path("/dev/sdc")];
     PoolCreate { name: fast(), pvs, size: None, slab_size: None, extent_size: None, force: false }
 }
 
@@ -41,7 +41,7 @@ fn with_pool() -> (Config, Vec<Mark>) {
     (lu_create(&config, &request, POOLED).unwrap(), marks)
 }
 
-fn pool_of(config: &Config) -> model::Pool {
+pub(super) fn pool_of(config: &Config) -> model::Pool {
     config.pool(&fast()).unwrap().clone()
 }
 
@@ -220,4 +220,36 @@ fn documents_that_contradict_themselves_are_refused() {
         expect!["Conflict: LU 'a' is /dev/sdb, a disk of pool 'fast'"],
     );
     assert!(no_pool(&fast()).message.contains("no pool 'fast'"));
+}
+
+#[test]
+fn an_empty_pool_of_the_node_itself_gives_way_to_a_document() {
+    let own = |number: u128| {
+        let mut numbers = number..;
+        let size = Some(Size::gib(4));
+        let request =
+            PoolCreate { name: "default".parse().unwrap(), pvs: Vec::new(), size, ..request() };
+        let uuid = || Uuid::from_u128(numbers.next().unwrap());
+        pool_create(&Config::default(), &request, &[], uuid).unwrap().0
+    };
+    let (here, other) = (own(0x300), own(0x400));
+    let pool = here.pools[0].clone();
+    let gone = [Mark::Leftover(pool.uuid, Leftover::Pool { pool })];
+    let saved = lu_create(&other, &create("a"), Uuid::from_u128(1)).unwrap();
+    assert_eq!(saved.lus[0].backing.pool().unwrap().as_str(), "default");
+    for document in [&saved, &furnished(), &Config::default()] {
+        let (next, marks, _) = restore(&here, &restoring(document, false)).unwrap();
+        assert_eq!((&next.pools, &marks[..]), (&document.pools, &gone[..]));
+        validate::config(&next).unwrap();
+    }
+    // One with LUs does not, and neither does one of disks.
+    let used = lu_create(&here, &create("b"), Uuid::from_u128(2)).unwrap();
+    let error = restore(&used, &restoring(&saved, false)).unwrap_err();
+    assert!(error.message.contains("does not have the LUs b"), "{error}");
+    let mut of_disks = with_pool().0;
+    of_disks.lus.clear();
+    of_disks.mappings.clear();
+    of_disks.pools[0].name = "default".parse().unwrap();
+    let error = restore(&of_disks, &restoring(&Config::default(), false)).unwrap_err();
+    assert!(error.message.contains("does not have the pools default"), "{error}");
 }

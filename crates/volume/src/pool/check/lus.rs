@@ -62,7 +62,7 @@ fn baseless(known: &All, Base { lu, layer }: Base) -> Option<String> {
 
 async fn check_lu(
     pool: &Pool,
-    (id, Granted { first, slabs }): ([u8; 16], Granted),
+    (id, Granted { first, slabs, .. }): ([u8; 16], Granted),
     report: &mut Report,
 ) -> Option<(About, Known)> {
     let Some(first_slab) = first else {
@@ -83,13 +83,13 @@ async fn check_lu(
             found.push((Severity::Damaged, named(pool, &slabs, why)));
             Ok(())
         };
-        read_left(&disks, Whence { site, epoch, slabs: &slabs }, flawed).await
+        read_left(&disks, Whence { site, epoch, slabs: &slabs, all: true }, flawed).await
     };
     let left: Result<Left, LuError> = left.await;
     let name = left.as_ref().ok().map(|left| left.owner.about().name.clone());
     let of = || Of::Lu { id, name: name.clone() };
     found.into_iter().for_each(|(severity, what)| report.add(severity, of(), what));
-    let Left { mut owner, map_pages, records, torn } = match left {
+    let Left { mut owner, map_pages, records, torn, .. } = match left {
         Ok(left) => left,
         Err(error) => {
             report.add(Severity::Damaged, of(), error);
@@ -102,6 +102,11 @@ async fn check_lu(
              written, or it has rotted; what the LU was told last may be gone"
         );
         report.add(Severity::Mended, of(), what);
+    }
+    let unnamed = owner.unnamed_extents();
+    if unnamed > 0 {
+        let what = format!("its root says that {unnamed} extents are used which no map names");
+        report.add(Severity::Damaged, of(), what);
     }
     let space = owner.space();
     report.counts.extents_used += space.extents() - space.free_extents();

@@ -109,6 +109,10 @@ pub async fn check(
         }
     };
     report.pool = Some((found.id(), found.name().to_owned()));
+    if found.absent() > 0 {
+        let what = format!("{} of its disks are not here", found.absent());
+        report.add(Severity::Damaged, Of::Pool, what);
+    }
     let pool = found.look(&mut |flaw| tables(flaw, &mut report)).await;
     let (slabs, free) = pool.slabs();
     report.counts.slabs = slabs;

@@ -11,15 +11,28 @@ use super::super::label::{End, Label, Unlabelled};
 use super::super::page::{Flaw, Owner, PAGE_BYTES};
 use super::super::shape::{Layout, Shape};
 use super::table::Table;
-use super::{Pool, PoolError};
+use super::{Pool, PoolError, Registry};
 
 /// The disks of one pool, all of them, as their labels say.
 pub struct Found {
     core: Core,
-    /// In the order of their UUIDs.
+    /// In the order of their groups and UUIDs.
     disks: Vec<(Arc<dyn Backing>, Label, Layout)>,
     /// The label that was written last.
     newest: Label,
+    /// How many are not here.
+    absent: u16,
+}
+
+/// On what terms a pool is opened.
+#[derive(Default)]
+pub struct Terms {
+    /// The pool gets a higher epoch than this.
+    pub epoch: u64,
+    /// Also where disks are missing, as long as a failure group is whole.
+    pub may_lack: bool,
+    /// What else remembers stale copies.
+    pub registry: Option<Rc<dyn Registry>>,
 }
 
 impl Found {
@@ -45,29 +58,62 @@ impl Found {
         self.disks.iter().map(|(_, label, _)| label)
     }
 
+    /// Whether the pool was used without this disk, so that it does not know of everything.
+    pub fn is_outdated(&self, label: &Label) -> bool {
+        label.epoch < self.newest.missed
+    }
+
+    /// How many of its disks are not here. The others are enough.
+    pub fn absent(&self) -> u16 {
+        self.absent
+    }
+
     /// Opens it, with an epoch higher than any that its disks or the caller know of. Nobody else
     /// has it open.
     pub async fn open(self, known_epoch: u64) -> Result<Rc<Pool>, PoolError> {
-        let pool = self.unopened(known_epoch);
+        self.open_on(Terms { epoch: known_epoch, ..Terms::default() }).await
+    }
+
+    /// The same on other terms.
+    pub async fn open_on(self, terms: Terms) -> Result<Rc<Pool>, PoolError> {
+        if self.absent > 0 && !terms.may_lack {
+            let (wanted, found) = (self.newest.members, self.disks.len());
+            return Err(PoolError::Missing { wanted, found });
+        }
+        let absent = self.absent;
+        let pool = self.unopened(terms.epoch);
+        pool.registry.replace(terms.registry);
         // What a process that was killed has written may be read here and yet be lost later.
         pool.sync().await?;
         pool.read_tables().await?;
+        pool.mark_outdated().await?;
         pool.count_members();
         pool.write_labels(&pool.members()).await?;
+        if absent > 0 {
+            // Known only when all that are here have the epoch: none of them is taken for missing.
+            pool.missed.set(pool.epoch());
+            pool.write_labels(&pool.members()).await?;
+        }
         Ok(pool)
     }
 
     /// The same before anything of it was read or written.
     pub(super) fn unopened(self, known_epoch: u64) -> Rc<Pool> {
-        let Self { core, disks, newest } = self;
+        let Self { core, disks, newest, absent } = self;
         let (mut all, mut tables) = (Vec::new(), Vec::new());
         for (backing, label, layout) in disks {
-            tables.push(Table::new(backing.name(), label, layout));
+            let is_outdated = label.epoch < newest.missed;
+            let mut table = Table::new(backing.name(), label, layout);
+            table.is_outdated = is_outdated;
+            tables.push(table);
             all.push((backing, layout));
         }
         let epoch = newest.epoch.max(known_epoch) + 1;
         let what = (newest.pool, newest.pool_name, newest.shape);
-        Pool::new(&core, what, Shared::new(all), tables, epoch)
+        let pool = Pool::new(&core, what, Shared::new(all), tables, epoch);
+        pool.missed.set(newest.missed);
+        pool.count_absent(absent);
+        pool
     }
 }
 
@@ -83,18 +129,25 @@ impl Pool {
             }
             labels.push((backing, label));
         }
-        labels.sort_by_key(|(_, label)| label.pv);
         let members = labels.iter().map(|(_, label)| label).filter(|label| !label.has_left());
-        let newest = members.max_by_key(|label| label.epoch);
+        let newest = members.max_by_key(|label| (label.epoch, label.missed));
         let Some(newest) = newest.cloned() else {
             return Err(PoolError::Missing { wanted: 1, found: 0 });
         };
-        // One that has left is not missed by those that do not know it yet.
-        let found = labels.len();
+        // One that has left is counted by those that do not know it yet.
+        let is_counted = |label: &Label| !label.has_left() || label.epoch > newest.epoch;
+        let counted = labels.iter().filter(|(_, label)| is_counted(label)).count();
         labels.retain(|(_, label)| !label.has_left());
-        if ![found, labels.len()].contains(&usize::from(newest.members)) {
+        let is_all = counted == usize::from(newest.members);
+        let absent = newest.members.saturating_sub(counted as u16);
+        let is_current = |label: &&Label| label.epoch >= newest.missed;
+        let current: Vec<&Label> = labels.iter().map(|(_, it)| it).filter(is_current).collect();
+        let is_enough = is_all && current.len() == labels.len();
+        if !is_enough && (absent == 0 && !is_all || !has_whole_group(&current)) {
             return Err(PoolError::Missing { wanted: newest.members, found: labels.len() });
         }
+        // Those that know everything come first.
+        labels.sort_by_key(|(_, label)| (label.epoch < newest.missed, label.group, label.pv));
         let mut disks = Vec::new();
         for (backing, label) in labels {
             let disk = backing.name().to_owned();
@@ -110,13 +163,22 @@ impl Pool {
                 .map_err(|error| PoolError::Unfit { disk, error })?;
             disks.push((backing, label, layout));
         }
-        Ok(Found { core: core.clone(), disks, newest })
+        Ok(Found { core: core.clone(), disks, newest, absent })
     }
 
     /// Opens a pool from its disks.
     pub async fn open(core: &Core, backings: Vec<Arc<dyn Backing>>) -> Result<Rc<Self>, PoolError> {
         Self::find(core, backings).await?.open(0).await
     }
+}
+
+/// Whether there is a failure group with all its disks.
+fn has_whole_group(labels: &[&Label]) -> bool {
+    let is_whole = |label: &&Label| {
+        let of_group = labels.iter().filter(|other| other.group == label.group).count();
+        label.group_members > 0 && of_group >= usize::from(label.group_members)
+    };
+    labels.iter().any(is_whole)
 }
 
 /// The label of a disk: the newer of those at its two ends.

@@ -12,38 +12,60 @@
 //! | *the records do not name it* | those that are named know it |
 //! | `forget` | its labels are gone |
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
-use super::super::disks::Backing;
-use super::super::label::Label;
 use super::super::shape::Layout;
 use super::super::slabs::Slab;
+use super::stale::groups_of;
 use super::table::{Standing, Table};
-use super::{Pool, PoolError};
+use super::{NewDisk, Pool, PoolError, label_of};
+
+/// What a disk of a pool has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskUse {
+    pub pv: [u8; 16],
+    pub slabs: u64,
+    /// Slabs that LUs can be granted: none of a disk that leaves.
+    pub free: u64,
+    /// Slabs that LUs have.
+    pub used: u64,
+}
 
 impl Pool {
+    /// Its disks that have not left.
+    pub fn disks_used(&self) -> Vec<DiskUse> {
+        let tables = self.tables.borrow();
+        let of = |table: &Table| DiskUse {
+            pv: table.label.pv,
+            slabs: table.slabs.len() as u64,
+            free: table.room().into(),
+            used: table.used().into(),
+        };
+        tables.iter().filter(|table| is_staying(table)).map(of).collect()
+    }
+
     /// The number of a disk.
     pub fn disk(&self, pv: [u8; 16]) -> Option<u32> {
         let is_it = |disk: &u32| self.tables.borrow()[*disk as usize].label.pv == pv;
         self.members().into_iter().find(is_it)
     }
 
-    /// Makes an empty disk of the pool of one that nobody else uses; what is on it is gone. Nothing
-    /// is granted there yet. The epoch that its label gets is the next one: whoever remembers
-    /// epochs has written it down.
-    pub async fn prepare(&self, backing: Arc<dyn Backing>, pv: [u8; 16]) -> Result<u32, PoolError> {
+    /// Makes an empty disk of the pool. Nothing is granted there yet. The epoch that its label gets
+    /// is the next one: whoever remembers epochs has written it down.
+    pub async fn prepare(&self, disk: impl Into<NewDisk>) -> Result<u32, PoolError> {
+        let NewDisk { backing, pv, group } = disk.into();
         let _changing = self.changing().await;
         self.disks()?;
         let size = backing.device(&self.core).geometry().size;
         let layout = Layout::new(self.shape, size)
             .map_err(|error| PoolError::Unfit { disk: backing.name().to_owned(), error })?;
-        let (name, members) = (backing.name().to_owned(), self.members().len() as u16 + 1);
-        let (pool, pool_name, shape) = (self.id, self.name.clone(), self.shape);
-        let label = Label { pool, pool_name, pv, members, group: 0, shape, size, epoch: 0 };
+        let name = backing.name().to_owned();
+        let label = label_of((self.id, &self.name, self.shape), (pv, group, size));
         let disk = self.shared.add(backing, layout).await;
         let mut table = Table::new(&name, label, layout);
         table.standing = Standing::Leaving;
         self.tables.borrow_mut().push(table);
+        self.count_members();
         self.epoch.set(self.epoch.get() + 1);
         let prepared = match self.blank(&[disk]).await {
             Ok(()) => self.write_labels(&[disk]).await,
@@ -61,6 +83,8 @@ impl Pool {
         self.count_members();
         self.write_labels(&self.members()).await?;
         self.tables.borrow_mut()[disk as usize].standing = Standing::Member;
+        // It may be the first one of its failure group.
+        self.look_at_copies();
         self.tell_watcher();
         Ok(())
     }
@@ -68,7 +92,13 @@ impl Pool {
     /// Grants nothing on a disk any more, or does again.
     pub fn retire(&self, disk: u32, is_leaving: bool) {
         let standing = if is_leaving { Standing::Leaving } else { Standing::Member };
-        self.tables.borrow_mut()[disk as usize].standing = standing;
+        {
+            let table = &mut self.tables.borrow_mut()[disk as usize];
+            // Nobody comes back who was dismissed.
+            if is_staying(table) {
+                table.standing = standing;
+            }
+        }
         self.tell_watcher();
     }
 
@@ -91,7 +121,8 @@ impl Pool {
             table.standing = Standing::Leaving;
             table.is_empty()
         };
-        let is_last = self.members().len() == 1;
+        let others: Vec<u32> = self.members().into_iter().filter(|it| *it != disk).collect();
+        let is_last = !others.iter().any(|it| is_staying(&self.tables.borrow()[*it as usize]));
         if !is_empty || is_last {
             return Err(PoolError::InUse { disk: self.name_of(disk) });
         }
@@ -99,7 +130,6 @@ impl Pool {
         self.tables.borrow_mut()[disk as usize].label.members = 0;
         self.write_labels(&[disk]).await?;
         self.count_members();
-        let others: Vec<u32> = self.members().into_iter().filter(|it| *it != disk).collect();
         self.write_labels(&others).await
     }
 
@@ -120,8 +150,60 @@ impl Pool {
     /// Every label is to say how many disks there are that have not left.
     pub(super) fn count_members(&self) {
         let mut tables = self.tables.borrow_mut();
-        let stays = |table: &Table| table.standing != Standing::Gone && !table.label.has_left();
-        let count = tables.iter().filter(|table| stays(table)).count() as u16;
-        tables.iter_mut().filter(|table| stays(table)).for_each(|it| it.label.members = count);
+        let groups: Vec<u16> =
+            tables.iter().filter(|it| is_staying(it)).map(|table| table.label.group).collect();
+        let absent = self.absent.borrow();
+        let all = groups.len() as u16 + absent.values().sum::<u16>();
+        for Table { label, .. } in tables.iter_mut().filter(|table| is_staying(table)) {
+            let here = groups.iter().filter(|group| **group == label.group).count() as u16;
+            let absent = absent.get(&Some(label.group)).copied().unwrap_or_default();
+            (label.members, label.group_members) = (all, here + absent);
+        }
     }
+
+    /// How many of its disks are not here.
+    pub fn absent(&self) -> u16 {
+        self.absent.borrow().values().sum()
+    }
+
+    /// A disk of this group that is not here is not missed any more. The epoch grows, as when a
+    /// disk leaves.
+    pub async fn abandon(&self, group: u16) -> Result<(), PoolError> {
+        let _changing = self.changing().await;
+        let is_one = {
+            let mut absent = self.absent.borrow_mut();
+            let of_group = absent.get(&Some(group)).is_some_and(|count| *count > 0);
+            let count = absent.entry(of_group.then_some(group)).or_default();
+            let is_one = *count > 0;
+            *count = count.saturating_sub(1);
+            is_one
+        };
+        if !is_one {
+            return Ok(());
+        }
+        self.epoch.set(self.epoch.get() + 1);
+        self.missed.set(self.epoch.get());
+        self.count_members();
+        self.write_labels(&self.members()).await
+    }
+
+    /// So many disks are not here: how many of each group, as far as another one of it is.
+    pub(super) fn count_absent(&self, count: u16) {
+        let tables = self.tables.borrow();
+        let mut absent = BTreeMap::new();
+        let mut left = count;
+        for group in groups_of(&tables) {
+            let own = || tables.iter().filter(|table| table.label.group == group);
+            let said = own().map(|table| table.label.group_members).max().unwrap_or(0);
+            let lacks = said.saturating_sub(own().count() as u16).min(left);
+            left -= lacks;
+            absent.insert(Some(group), lacks);
+        }
+        absent.insert(None, left);
+        self.absent.replace(absent);
+    }
+}
+
+fn is_staying(table: &Table) -> bool {
+    table.standing != Standing::Gone && !table.label.has_left()
 }

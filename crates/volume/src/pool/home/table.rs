@@ -20,6 +20,8 @@ pub(super) struct Table {
     pub label: Label,
     pub layout: Layout,
     pub standing: Standing,
+    /// It was missing when the pool was used: it does not know what has become of its slabs.
+    pub is_outdated: bool,
     pub slabs: Vec<Slab>,
     /// Of each page: the place that counts, and its turn. Never written: no turn.
     pub turns: Vec<(usize, u64)>,
@@ -33,12 +35,23 @@ impl Table {
         let slabs = vec![Slab::Free { generation: 0 }; layout.slabs() as usize];
         let turns = vec![(1, 0); layout.table_pages() as usize];
         let (name, free, standing) = (name.to_owned(), layout.slabs(), Standing::Member);
-        Self { name, label, layout, standing, free, slabs, turns, hint: 0 }
+        let (is_outdated, hint) = (false, 0);
+        Self { name, label, layout, standing, is_outdated, free, slabs, turns, hint }
+    }
+
+    /// Slabs may be granted there, if some are free.
+    pub fn takes(&self) -> bool {
+        self.standing == Standing::Member
     }
 
     /// Slabs that may be granted.
     pub fn room(&self) -> u32 {
-        if self.standing == Standing::Member { self.free } else { 0 }
+        if self.takes() { self.free } else { 0 }
+    }
+
+    /// Slabs that somebody has, or is about to have.
+    pub fn used(&self) -> u32 {
+        self.slabs.len() as u32 - self.free
     }
 
     /// The lowest free slab behind the hint, or from the start, as this from now on, which is told

@@ -37,6 +37,10 @@ pub enum Record {
     Folded { layer: LayerNumber, into: Option<LayerNumber>, extent: u64, place: Option<Place> },
     /// The layer is gone; it says nothing any more.
     Dropped { layer: LayerNumber },
+    /// These regions of a slab may be overwritten in place, so that its copies may differ there.
+    Opened { slab: u32, regions: u64 },
+    /// They are not, and all copies have the same there.
+    Closed { slab: u32, regions: u64 },
     /// Of a record these blocks were not there when an owner looked, and never will have been.
     Void { of: Serial, block: u64, count: u64 },
 }
@@ -72,6 +76,8 @@ const VOID: u8 = 3;
 const BRANCHED: u8 = 4;
 const FOLDED: u8 = 5;
 const DROPPED: u8 = 6;
+const OPENED: u8 = 7;
+const CLOSED: u8 = 8;
 
 /// No slab and no extent has this number.
 const NOWHERE: u32 = u32::MAX;
@@ -134,6 +140,11 @@ impl Record {
             Self::Dropped { layer } => {
                 (RawRecord { kind: DROPPED, layer: (*layer).into(), ..nothing }, &[])
             }
+            Self::Opened { slab, regions } | Self::Closed { slab, regions } => {
+                let kind = if matches!(self, Self::Opened { .. }) { OPENED } else { CLOSED };
+                let (slab, block) = ((*slab).into(), (*regions).into());
+                (RawRecord { kind, slab, block, ..nothing }, &[])
+            }
             Self::Void { of, block, count } => {
                 let (block, count) = ((*block).into(), (*count).into());
                 // The serial takes the place of a spot.
@@ -149,7 +160,7 @@ impl Record {
     /// The first record of these bytes, and what is behind it.
     fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (raw, rest) = RawRecord::read_from_prefix(bytes).ok()?;
-        if let Some(record) = Self::of_layers(&raw) {
+        if let Some(record) = Self::of_others(&raw) {
             return Some((record, rest));
         }
         let (block, count) = (raw.block.get(), raw.count.get());
@@ -176,8 +187,8 @@ impl Record {
         }
     }
 
-    /// The same, if it is about layers.
-    fn of_layers(raw: &RawRecord) -> Option<Self> {
+    /// The same, if it is not about blocks.
+    fn of_others(raw: &RawRecord) -> Option<Self> {
         let layer = raw.layer.get();
         match raw.kind {
             BRANCHED => {
@@ -194,6 +205,8 @@ impl Record {
                 Some(Self::Folded { layer, into, extent, place })
             }
             DROPPED => Some(Self::Dropped { layer }),
+            OPENED => Some(Self::Opened { slab: raw.slab.get(), regions: raw.block.get() }),
+            CLOSED => Some(Self::Closed { slab: raw.slab.get(), regions: raw.block.get() }),
             _ => None,
         }
     }
@@ -304,6 +317,8 @@ mod tests {
                 |(layer, into, extent, place)| { Record::Folded { layer, into, extent, place } }
             ),
             any::<u32>().prop_map(|layer| Record::Dropped { layer }),
+            any::<(u32, u64)>().prop_map(|(slab, regions)| Record::Opened { slab, regions }),
+            any::<(u32, u64)>().prop_map(|(slab, regions)| Record::Closed { slab, regions }),
             (any::<u64>(), range()).prop_map(|(of, (block, count))| Record::Void {
                 of,
                 block,

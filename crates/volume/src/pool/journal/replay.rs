@@ -128,6 +128,11 @@ impl Replayed {
         self.records.len()
     }
 
+    /// In their order.
+    pub fn all(&self) -> impl Iterator<Item = &Record> {
+        self.records.iter().map(|(_, record)| record)
+    }
+
     /// Places whose data must be looked at: of records that are not sealed, each block with the
     /// sum that it should have.
     pub fn doubtful(&self) -> impl Iterator<Item = Spot> + '_ {
@@ -143,9 +148,12 @@ impl Replayed {
     }
 
     /// What has come about, in its order, and what has not: records to be appended before
-    /// anything else, so that nobody takes later what was not there now. `sum_of` tells the sum of
-    /// a doubtful place.
-    pub fn settle(&self, sum_of: impl Fn(Spot) -> u32) -> (Vec<(Serial, Accepted)>, Vec<Record>) {
+    /// anything else, so that nobody takes later what was not there now. `is_there` tells whether a
+    /// doubtful place has data with this sum.
+    pub fn settle(
+        &self,
+        is_there: impl Fn(Spot, u32) -> bool,
+    ) -> (Vec<(Serial, Accepted)>, Vec<Record>) {
         let voids = self.voids();
         let (mut accepted, mut refused) = (Vec::new(), Vec::new());
         for (serial, record) in &self.records {
@@ -163,7 +171,7 @@ impl Replayed {
                 if is_void(&voids, *serial, block) {
                     continue;
                 }
-                if *serial < self.sealed || sum_of(spot) == *sum {
+                if *serial < self.sealed || is_there(spot, *sum) {
                     append_block(&mut accepted, (*serial, block, spot));
                 } else {
                     append_void(&mut refused, (*serial, block));

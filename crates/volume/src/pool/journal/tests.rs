@@ -165,7 +165,7 @@ impl Lu {
         let replayed = replay.end();
         let sum = |spot: Spot| held.data.get(&spot).map_or(0, |data| data.sum());
         let sums: BTreeMap<Spot, u32> = replayed.doubtful().map(|spot| (spot, sum(spot))).collect();
-        let (accepted, refused) = replayed.settle(|spot| sums[&spot]);
+        let (accepted, refused) = replayed.settle(|spot, sum| sums[&spot] == sum);
         let mut journal = Journal::resume((OWNER, epoch, RING), &replayed, &refused).unwrap();
         journal.keep_pages_short(1 + epoch % 3);
         let mut lu = Self {
@@ -541,7 +541,7 @@ fn of_a_run_each_block_is_taken_by_itself() {
     let replayed = read_back(start, &pages);
     assert_eq!(replayed.doubtful().count(), 4);
     let sum_of = |spot: Spot| if spot.block == 9 { 0 } else { spot.block + 3 };
-    let (accepted, refused) = replayed.settle(sum_of);
+    let (accepted, refused) = replayed.settle(|spot, sum| sum_of(spot) == sum);
     let written = |block, at, count| (serial, Accepted::Written { block, at: spot(at), count });
     assert_eq!(accepted, [written(40, 7, 2), written(43, 10, 1)]);
     assert_eq!(refused, [Record::Void { of: serial, block: 42, count: 1 }]);
@@ -550,7 +550,7 @@ fn of_a_run_each_block_is_taken_by_itself() {
     pages.extend(write_all(&mut next));
     let again = read_back(start, &pages);
     assert_eq!(again.doubtful().count(), 3);
-    let (same, none) = again.settle(|spot| spot.block + 3);
+    let (same, none) = again.settle(|spot, sum| spot.block + 3 == sum);
     assert_eq!((same, none), (accepted, Vec::new()), "what was not there then never is");
 }
 
@@ -564,7 +564,7 @@ fn no_mark_overtakes_the_voids() {
         journal.append(&record).unwrap();
     }
     let replayed = read_back(start, &write_all(&mut journal));
-    let (_, refused) = replayed.settle(|_| 0);
+    let (_, refused) = replayed.settle(|_, sum| sum == 0);
     assert_eq!(refused.len(), 200);
     let mut next = Journal::resume((OWNER, 2, RING), &replayed, &refused).unwrap();
     let first = next.next_write().unwrap();

@@ -12,6 +12,8 @@ pub struct Counts {
     pub journal: u64,
     /// Pages of maps and of root's bodies.
     pub pages: u64,
+    /// Pages of maps that were read.
+    pub loads: u64,
     /// Heads of roots.
     pub roots: u64,
     pub syncs: u64,
@@ -30,6 +32,7 @@ impl Counts {
             data: self.data - before.data,
             journal: self.journal - before.journal,
             pages: self.pages - before.pages,
+            loads: self.loads - before.loads,
             roots: self.roots - before.roots,
             syncs: self.syncs - before.syncs,
             growths: self.growths - before.growths,

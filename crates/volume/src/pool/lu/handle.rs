@@ -224,7 +224,7 @@ impl Handle {
         let stack = pages.get(&page)?;
         let (device, offset) = match request.op {
             Op::Read => match self.find(stack, block, count) {
-                Run::Written { at, count: run } if run == count => self.disks.locate(at).ok()?,
+                Run::Written { at, count: run } if run == count => self.disks.locate_sole(at)?,
                 Run::Zero { count: run } | Run::Absent { count: run } if run == count => {
                     return Some(Straight::Zero);
                 }

@@ -14,7 +14,7 @@
 //! | making, opening | `open` |
 //! | another size | `resize` |
 //! | snapshots, and the way back to one | `snapshots`, `service::layers` |
-//! | slabs that go to another disk | `service::moves` |
+//! | slabs that get other places | `service::copies` |
 //! | space for those that have all at once | `thick` |
 //! | what was done | `counts` |
 
@@ -147,10 +147,17 @@ impl Lu {
         self.ask(|service| async move { Ok(service.extents()) }).await
     }
 
-    /// Brings a slab of it to another disk while it is used: to this one, or to the roomiest. After
-    /// an error it is where it was, or the pool knows better when it is opened.
-    pub async fn move_slab(&self, number: u32, to: Option<u32>) -> Result<(), Error> {
-        self.ask(move |service| service.move_slab(number, to)).await
+    /// Brings a slab of it from one disk to another of the same failure group while it is used: to
+    /// this one, or to the roomiest. After an error it is where it was, or the pool knows better
+    /// when it is opened.
+    pub async fn move_slab(&self, number: u32, from: u32, to: Option<u32>) -> Result<(), Error> {
+        self.ask(move |service| service.move_slab(number, (from, to))).await
+    }
+
+    /// Brings so many slabs of copies that have missed something up to date while the LU is used.
+    /// Gives how many there were; none, and all copies are read again.
+    pub async fn mend(&self, most: usize) -> Result<usize, Error> {
+        self.ask(move |service| service.mend(most)).await
     }
 
     /// What its owner has had done since it was opened.

@@ -1,6 +1,5 @@
 //! Making an LU, and opening what is there of one.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -9,12 +8,15 @@ use block::Error;
 use rt::handles::Ledger;
 use rt::{Core, Placed};
 
-use super::super::disks::{Disks, Shared};
+use super::super::disks::{Disks, Looker, Shared, Unlike};
 use super::super::home::{Granted, Pool, PoolError, Tenure};
 use super::super::journal::{RING_PAGES_MIN, Spot};
 use super::super::map::Place;
-use super::super::owner::{LOOK_BEHIND_PAGES, LayerId, Opening, Owner, Unopened, extents_of_new};
+use super::super::owner::{
+    LOOK_BEHIND_PAGES, LayerId, Opening, Owner, Regions, Unopened, extents_of_new,
+};
 use super::super::page::{Flaw, Page};
+use super::super::places::State;
 use super::super::root::{About, Base, Head, Root, Site};
 use super::super::shape::{BLOCK_BYTES, Shape};
 use super::Lu;
@@ -130,9 +132,12 @@ impl Pool {
     /// What the LU's next owner needs. An error if somebody has the LU open, or is about to.
     pub fn seat(self: &Rc<Self>, id: [u8; 16]) -> Result<Seat, LuError> {
         let granted = self.granted(id).unwrap_or_default();
-        let Granted { first: Some(first_slab), slabs } = granted else {
+        let Granted { first: Some(first_slab), slabs, stale } = granted else {
             return Err(PoolError::NoLu(id).into());
         };
+        if self.groups().iter().all(|group| stale.contains(group)) {
+            return Err(PoolError::NoCopy(id).into());
+        }
         let site = Site { lu: id, shape: self.shape(), first_slab };
         let pool = Arc::new(Placed::new(self.core(), self.clone()));
         let (shared, tenure) = (self.shared.clone(), self.tenure(id)?);
@@ -144,7 +149,21 @@ impl Pool {
         let granted = self.granted(id).unwrap_or_default();
         let first_slab = granted.first.ok_or(PoolError::NoLu(id))?;
         let site = Site { lu: id, shape: self.shape(), first_slab };
-        Ok(read_head(&*self.disks()?, &site).await?.about().clone())
+        Ok(read_head(&Looker::new(&*self.disks()?), &site).await?.about().clone())
+    }
+}
+
+/// Where somebody may have been overwriting copies, one of each is read until the others are like
+/// it.
+fn doubt_regions(disks: &Disks, slabs: &[u32], open: &Regions) {
+    let places = &disks.shared().places;
+    // What was open under an owner before, in this process, is not open under this one.
+    slabs.iter().for_each(|slab| places.set_closed(*slab, u64::MAX));
+    for &number in open.keys() {
+        let kept = places.get(number);
+        for copy in places.all(number).filter(|copy| Some(copy.home) != kept) {
+            places.mark(number, copy.home, (State::Whole, State::Filling));
+        }
     }
 }
 
@@ -169,8 +188,10 @@ impl Lu {
             // The pool has synced what owners before it have left, and nobody what this one has.
             disks.sync().await?;
         }
-        let whence = Whence { site, epoch: tenure.epoch, slabs: &slabs };
-        let Left { owner, .. } = read_left(&disks, whence, Err).await?;
+        let whence = Whence { site, epoch: tenure.epoch, slabs: &slabs, all: false };
+        let Left { owner, unlike, .. } = read_left(&disks, whence, Err).await?;
+        disks.make_alike(unlike).await?;
+        doubt_regions(&disks, &slabs, owner.regions());
         let About { size, block_size, base: wanted, .. } = *owner.about();
         if let Some(wanted) = wanted.filter(|it| base.as_ref().map(|base| base.is()) != Some(*it)) {
             return Err(LuError::Base(wanted));
@@ -192,13 +213,15 @@ impl Lu {
             has_failed: has_failed.clone(),
             tenure,
         };
+        let service = Service::new(core, parts);
+        service.settle();
         Ok(Arc::new(Self {
             id: lu,
             shape,
             block_size,
             size: AtomicU64::new(size),
             shared,
-            owner: Placed::new(core, Service::new(core, parts)),
+            owner: Placed::new(core, service),
             ledger,
             readers,
             has_failed,
@@ -224,6 +247,8 @@ pub struct Whence<'a> {
     /// Higher than that of any owner before.
     pub epoch: u64,
     pub slabs: &'a [u32],
+    /// Every page of its maps is read, not only what is needed to go on.
+    pub all: bool,
 }
 
 /// What an owner before has left, and what it took to find that.
@@ -233,6 +258,8 @@ pub struct Left {
     pub records: usize,
     /// A page of the journal that ends it and is not whole.
     pub torn: Option<u64>,
+    /// What was found that is not the same in all copies.
+    pub unlike: Vec<Unlike>,
 }
 
 /// Reads what the owner before has left. Everything was synced since it ended. `flawed` hears of
@@ -242,45 +269,47 @@ pub async fn read_left(
     whence: Whence<'_>,
     mut flawed: impl FnMut(Unopened) -> Result<(), Unopened>,
 ) -> Result<Left, LuError> {
-    let Whence { site, epoch, slabs } = whence;
-    let root = read_root(disks, &site).await?;
+    let Whence { site, epoch, slabs, all } = whence;
+    let looker = Looker::new(disks);
+    let root = read_root_by(&looker, &site).await?;
     let mut opening = Opening::new(site, epoch, root);
-    let pages = opening.pages();
-    let map_pages = pages.len();
+    let pages = if all || opening.needs_all() { opening.pages() } else { Vec::new() };
+    let mut map_pages = pages.len();
     let take = |id, page| match opening.load(id, &page) {
         Err(why) => flawed(why).map_err(LuError::from),
         Ok(()) => Ok(()),
     };
-    disks.read_pages(pages, take).await?;
-    let torn = replay(disks, &mut opening, &mut flawed).await?;
-    let read = opening.read();
-    let records = read.records();
-    let mut sums: HashMap<Spot, u32> = HashMap::new();
-    let doubtful = read.doubtful();
-    let take = |at, page: Page| {
-        sums.insert(at, crc_fast::crc32_iscsi(page.bytes()));
-        Ok::<_, Error>(())
+    looker.read_pages(pages, take).await?;
+    let torn = replay(&looker, &mut opening, &mut flawed).await?;
+    let mut read = opening.read();
+    let pages = read.pages();
+    map_pages += pages.len();
+    let take = |id, page| match read.load(id, &page) {
+        Err(why) => flawed(why).map_err(LuError::from),
+        Ok(()) => Ok(()),
     };
-    disks.read_pages(doubtful.into_iter().map(|at| (at, at)), take).await?;
-    let owner = read.open(slabs, |at| sums[&at], flawed)?;
-    Ok(Left { owner, map_pages, records, torn })
+    looker.read_pages(pages, take).await?;
+    let records = read.records();
+    looker.read_doubtful(read.doubtful()).await?;
+    let owner = read.open(slabs, |at, sum| looker.has(at, sum), flawed)?;
+    Ok(Left { owner, map_pages, records, torn, unlike: looker.unlike() })
 }
 
 /// Replays the journal, and looks at what is behind its end.
 async fn replay(
-    disks: &Disks,
+    looker: &Looker<'_>,
     opening: &mut Opening,
     flawed: &mut impl FnMut(Unopened) -> Result<(), Unopened>,
 ) -> Result<Option<u64>, LuError> {
     let mut ahead = AHEAD_PAGES_MIN;
     loop {
         let spots: Vec<Spot> = (0..ahead).map(|pages| opening.behind(pages)).collect();
-        let pages = read_all(disks, spots).await?;
+        let pages = read_all(looker, spots).await?;
         let taken = pages.iter().take_while(|page| opening.replay(page)).count();
         let rest = &pages[taken..];
         if rest.len() as u64 >= LOOK_BEHIND_PAGES {
             let torn = opening.torn(&rest[0]);
-            look_behind(disks, opening, rest.to_vec(), flawed).await?;
+            look_behind(looker, opening, rest.to_vec(), flawed).await?;
             return Ok(torn);
         }
         ahead = AHEAD_PAGES_MAX;
@@ -289,7 +318,7 @@ async fn replay(
 
 /// Looks at the pages behind the end, of which the first ones were read, as far as there are any.
 async fn look_behind(
-    disks: &Disks,
+    looker: &Looker<'_>,
     opening: &Opening,
     mut pages: Vec<Page>,
     flawed: &mut impl FnMut(Unopened) -> Result<(), Unopened>,
@@ -308,36 +337,40 @@ async fn look_behind(
             behind += 1;
         }
         let spots = (behind..behind + AHEAD_PAGES_MAX).map(|pages| opening.behind(pages));
-        pages = read_all(disks, spots.collect()).await?;
+        pages = read_all(looker, spots.collect()).await?;
     }
 }
 
-async fn read_all(disks: &Disks, all: Vec<Spot>) -> Result<Vec<Page>, Error> {
+async fn read_all(looker: &Looker<'_>, all: Vec<Spot>) -> Result<Vec<Page>, Error> {
     let mut pages = Vec::with_capacity(all.len());
     let take = |(), page| {
         pages.push(page);
         Ok::<_, Error>(())
     };
-    disks.read_pages(all.into_iter().map(|at| ((), at)), take).await?;
+    looker.read_pages(all.into_iter().map(|at| ((), at)), take).await?;
     Ok(pages)
 }
 
 /// What the root says that counts.
 pub async fn read_root(disks: &Disks, site: &Site) -> Result<Root, LuError> {
-    let head = read_head(disks, site).await?;
+    read_root_by(&Looker::new(disks), site).await
+}
+
+async fn read_root_by(looker: &Looker<'_>, site: &Site) -> Result<Root, LuError> {
+    let head = read_head(looker, site).await?;
     let body = head.body(site).ok_or(LuError::Root(Flaw::Rotten))?;
-    let root = head.root(site, &read_all(disks, body).await?).map_err(LuError::Root)?;
+    let root = head.root(site, &read_all(looker, body).await?).map_err(LuError::Root)?;
     // Under good checksums: somebody else's idea of this form.
     let is_sound = root.ring_pages(site) >= RING_PAGES_MIN;
     is_sound.then_some(root).ok_or(LuError::Root(Flaw::Rotten))
 }
 
-async fn read_head(disks: &Disks, site: &Site) -> Result<Head, LuError> {
-    let heads = read_heads(disks, site).await?;
+async fn read_head(looker: &Looker<'_>, site: &Site) -> Result<Head, LuError> {
+    let heads = read_all(looker, site.heads().to_vec()).await?;
     site.newest([&heads[0], &heads[1]]).map_err(LuError::Root)
 }
 
 /// What stands where the two heads are.
 pub async fn read_heads(disks: &Disks, site: &Site) -> Result<Vec<Page>, Error> {
-    read_all(disks, site.heads().to_vec()).await
+    read_all(&Looker::new(disks), site.heads().to_vec()).await
 }

@@ -1,8 +1,9 @@
 //! The owner's orders, carried out: its LU's journal, pages and syncs, and the answers to those who
 //! asked, from whichever core.
 
+mod copies;
 mod layers;
-mod moves;
+mod regions;
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -12,7 +13,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use block::{Buffer, Error, ErrorKind, Request};
+use block::{Buffer, Error, ErrorKind};
 use rt::handles::each;
 use rt::sync::Notify;
 use rt::{Core, Placed};
@@ -20,8 +21,8 @@ use rt::{Core, Placed};
 use super::super::disks::Disks;
 use super::super::home::{Pool, PoolError, Tenure};
 use super::super::journal::Spot;
-use super::super::map::Form;
-use super::super::owner::{LayerNumber, Order, Owner, Refusal, Ticket};
+use super::super::map::{Form, MapPage};
+use super::super::owner::{LayerNumber, Order, Owner, PageId, Refusal, Regions, Ticket};
 use super::super::page::Page;
 use super::super::root::About;
 use super::super::shape::{BLOCK_BYTES, Shape};
@@ -30,6 +31,7 @@ use super::counts::Counts;
 use super::handle::Handle;
 use super::snapshots::{Readers, View};
 
+use copies::Brought;
 pub(super) use layers::Viewed;
 pub use layers::{Folded, LayerAbout};
 
@@ -64,6 +66,11 @@ pub(super) struct Service {
     is_folding: Cell<bool>,
     /// A slab is on its way to another disk.
     is_moving: Cell<bool>,
+    /// Regions that somebody has asked for since the last look.
+    wanted: RefCell<Regions>,
+    is_closing_regions: Cell<bool>,
+    /// Regions where those overwrite whom the owner has sent there.
+    overwriting: RefCell<HashMap<Ticket, (u32, u64)>>,
     /// Why nothing is written any more.
     failed: RefCell<Option<Error>>,
     has_failed: Arc<AtomicBool>,
@@ -91,7 +98,9 @@ enum Stage {
 /// One who has asked.
 #[derive(Default)]
 struct Waiter {
-    place: Option<Spot>,
+    /// Where, and whether anything is there.
+    place: Option<(Spot, bool)>,
+    found: Option<Result<Vec<Arc<MapPage>>, Error>>,
     done: Option<Result<(), Error>>,
     waker: Option<Waker>,
 }
@@ -129,6 +138,9 @@ impl Service {
             going: Cell::new(None),
             is_folding: Cell::new(false),
             is_moving: Cell::new(false),
+            wanted: RefCell::default(),
+            is_closing_regions: Cell::new(false),
+            overwriting: RefCell::default(),
             failed: RefCell::default(),
             has_failed,
             stage: Cell::new(Stage::Serving),
@@ -148,7 +160,7 @@ impl Service {
         block: u64,
         sums: Vec<u32>,
     ) -> Result<(Ticket, Spot), Error> {
-        let ticket = self.ticket()?;
+        let (ticket, count) = (self.ticket()?, sums.len() as u64);
         self.tell(|owner| owner.write(ticket, block, sums));
         let asked = self.core.turn_time();
         let place = self.wait(ticket, |waiter| match (&waiter.done, waiter.place) {
@@ -163,7 +175,13 @@ impl Service {
             counts.holding += held;
         });
         match place {
-            Ok(place) => Ok((ticket, place)),
+            Ok((at, true)) => match self.overwrite(ticket, at, count).await {
+                Ok(()) => Ok((ticket, at)),
+                Err(error) => {
+                    Err(self.written(ticket, Err(error.clone())).await.err().unwrap_or(error))
+                }
+            },
+            Ok((at, false)) => Ok((ticket, at)),
             Err(error) => {
                 if self.forget(ticket).is_some_and(|waiter| waiter.place.is_some()) {
                     self.end();
@@ -179,6 +197,7 @@ impl Service {
         ticket: Ticket,
         outcome: Result<(), Error>,
     ) -> Result<(), Error> {
+        self.overwriting.borrow_mut().remove(&ticket);
         if outcome.is_err() {
             self.forget(ticket);
             self.tell(|owner| owner.data_lost(ticket));
@@ -290,6 +309,7 @@ impl Service {
 
     /// Ends everything. Nobody asks for anything any more.
     pub(super) async fn close(self: Rc<Self>) {
+        self.close_all_regions().await;
         // A checkpoint, if there is room for one: whoever opens the LU next has less to read.
         self.tell(Owner::checkpoint);
         self.ended.until(|| self.under_way.get() == 0).await;
@@ -322,11 +342,15 @@ impl Service {
     }
 
     fn ticket(&self) -> Result<Ticket, Error> {
-        if self.stage.get() == Stage::Closed {
-            return Err(closed());
-        }
         if let Some(error) = &*self.failed.borrow() {
             return Err(error.clone());
+        }
+        self.new_ticket()
+    }
+
+    fn new_ticket(&self) -> Result<Ticket, Error> {
+        if self.stage.get() == Stage::Closed {
+            return Err(closed());
         }
         self.last_ticket.set(self.last_ticket.get() + 1);
         let ticket = Ticket(self.last_ticket.get());
@@ -374,16 +398,18 @@ impl Service {
     /// Tells the owner something, and does what it orders then.
     pub(super) fn tell(self: &Rc<Self>, f: impl FnOnce(&mut Owner) -> Vec<Order>) {
         let orders = f(&mut self.owner.borrow_mut());
-        if self.failed.borrow().is_none() && self.stage.get() != Stage::Closed {
-            orders.into_iter().for_each(|order| self.carry_out(order));
+        if self.stage.get() != Stage::Closed {
+            let has_failed = self.failed.borrow().is_some();
+            let goes_on = |order: &Order| !has_failed || order.is_to_read();
+            orders.into_iter().filter(goes_on).for_each(|order| self.carry_out(order));
         }
         self.refuse_stuck();
     }
 
     fn carry_out(self: &Rc<Self>, order: Order) {
         match order {
-            Order::Data { ticket, at } => self.change(ticket, |waiter| {
-                waiter.place = Some(at);
+            Order::Data { ticket, at, overwrites } => self.change(ticket, |waiter| {
+                waiter.place = Some((at, overwrites));
                 self.count(|counts| counts.data += 1);
                 self.begin();
             }),
@@ -410,11 +436,12 @@ impl Service {
             Order::Root { at, page } => {
                 self.count(|counts| counts.roots += 1);
                 self.write(at, page, Owner::root_written);
+                self.look_at_regions();
             }
             Order::Sync => {
                 self.count(|counts| counts.syncs += 1);
                 self.start(|me| async move {
-                    match me.disks.sync().await {
+                    match me.sync().await {
                         Ok(()) => me.tell(Owner::synced),
                         Err(error) => me.fail("its disks cannot be synced", error),
                     }
@@ -429,6 +456,11 @@ impl Service {
                 if !self.is_quiescing.replace(true) {
                     self.start(Self::quiesce);
                 }
+            }
+            Order::Load { id, at } => self.start(move |me| me.load(id, at)),
+            Order::Found { ticket, found } => {
+                let found = found.map_err(refused);
+                self.change(ticket, |waiter| waiter.found = Some(found));
             }
             Order::Grow { slabs } => self.start(|me| me.grow(slabs)),
             Order::Shrink { slabs } => self.start(|me| async move {
@@ -472,6 +504,12 @@ impl Service {
         });
     }
 
+    async fn load(self: Rc<Self>, id: PageId, at: Spot) {
+        let page = self.disks.read_page(at).await;
+        self.count(|counts| counts.loads += 1);
+        self.tell(|owner| owner.loaded(id, page.as_ref().ok()));
+    }
+
     /// Writes pages of a checkpoint, as long as there are any.
     async fn write_pages(self: Rc<Self>) {
         loop {
@@ -505,8 +543,7 @@ impl Service {
         for (first, count) in runs {
             let buffer = Buffer::zeroed((count * BLOCK_BYTES) as usize);
             let spot = |at: Spot| Spot { block: at.block + first as u32, ..at };
-            let (device, offset) = self.disks.locate(spot(from))?;
-            device.io(&Request::read(offset, buffer.sgl())).await?;
+            self.disks.read((spot(from), 0), &buffer.sgl()).await?;
             self.disks.write(spot(to), &buffer.sgl()).await?;
         }
         Ok(())
@@ -583,5 +620,6 @@ fn refused(refusal: Refusal) -> Error {
     match refusal {
         Refusal::NoSpace => Error::new(ErrorKind::NoSpace).note("the pool has no free slab"),
         Refusal::NotCopied => Error::new(ErrorKind::Medium).note("a block cannot be copied"),
+        Refusal::Map { .. } => Error::new(ErrorKind::Medium).note(refusal.to_string()),
     }
 }

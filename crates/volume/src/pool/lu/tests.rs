@@ -4,6 +4,7 @@
 mod cost;
 mod crashes;
 pub(in crate::pool) mod families;
+mod groups;
 mod members;
 mod resizes;
 mod thicks;
@@ -20,8 +21,9 @@ use rt::sim::{Disk, Host, Options, World};
 use rt::{Core, File, FileHandle, OpenOptions, Remote};
 
 use super::super::disks::Backing;
-use super::super::home::{NewPool, Pool, PoolError};
+use super::super::home::{NewDisk, NewPool, Pool, PoolError};
 use super::super::owner::LayerId;
+use super::super::places::State;
 use super::super::root::{About, Base};
 use super::super::shape::Shape;
 use super::*;

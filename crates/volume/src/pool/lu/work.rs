@@ -6,11 +6,13 @@
 use std::rc::Rc;
 
 use block::extent::{self, EXTENT_BYTES, Extent, ExtentState};
-use block::{Answer, Asked, Buffer, Error, ErrorKind, Op, Outcome, Request, RequestBuf, Sgl, step};
+use block::{Asked, Buffer, Error, ErrorKind, Op, Outcome, Request, RequestBuf, Sgl, step};
 use rt::handles::{Closes, Span, Ticket};
 
-use super::super::journal::RUN_BLOCKS_MAX;
+use super::super::disks::Reading;
+use super::super::journal::{RUN_BLOCKS_MAX, Spot};
 use super::super::map::Run;
+use super::super::owner::regions_of;
 use super::super::passage::Guard;
 use super::super::shape::BLOCK_BYTES;
 use super::closed;
@@ -81,7 +83,7 @@ impl Handle {
 
     /// Reads bytes, of whatever pieces.
     async fn read_span(&self, span: Span, data: &Sgl<'_>) -> Result<(), Error> {
-        let mut under_way: Vec<(Answer, Guard)> = Vec::new();
+        let mut under_way: Vec<(Reading, Sgl<'_>, Guard)> = Vec::new();
         let mut at = span.start;
         let mut failed = Ok(());
         while at < span.end {
@@ -99,23 +101,21 @@ impl Handle {
             let end = span.end.min((block + run.count()) * BLOCK_BYTES);
             let part = data.slice((at - span.start) as usize, (end - at) as usize);
             if let Run::Written { at: spot, .. } = run {
-                let (device, offset) = match self.disks.locate(spot) {
-                    Ok(found) => found,
+                match self.disks.begin_read((spot, at % BLOCK_BYTES), &part) {
+                    Ok(reading) => under_way.push((reading, part, guard)),
                     Err(error) => {
                         failed = Err(error);
                         break;
                     }
-                };
-                let request = Request::read(offset + at % BLOCK_BYTES, part);
-                under_way.push((device.ask(&request), guard));
+                }
             } else {
                 part.fill_zero();
             }
             at = end;
         }
         // Also when one has failed: who is on the way counts until it has arrived.
-        for (answer, _guard) in under_way {
-            failed = failed.and(answer.outcome().await.map(drop));
+        for (reading, part, _guard) in under_way {
+            failed = failed.and(reading.end(&self.disks, &part).await);
         }
         failed
     }
@@ -244,6 +244,7 @@ impl Handle {
         let stack = self.stack(self.form().locate(block).0).await?;
         let guard = self.passage().guard();
         if let Some(at) = self.sealed_at(&stack, block, count) {
+            self.open_regions(at, count).await?;
             return self.disks.write(at, data).await;
         }
         drop(guard);
@@ -254,6 +255,19 @@ impl Handle {
         let (ticket, at) = self.ask(move |service| service.reserve(block, sums)).await?;
         let written = self.disks.write(at, &copy.sgl()).await;
         self.ask(move |service| service.written(ticket, written)).await
+    }
+
+    /// Sees to it that blocks may be overwritten where there are several copies of them.
+    async fn open_regions(&self, at: Spot, count: u64) -> Result<(), Error> {
+        let places = &self.disks.shared().places;
+        if places.sole(at.slab).is_some() {
+            return Ok(());
+        }
+        let regions = regions_of(self.lu.shape, at.block.into(), count);
+        if places.open(at.slab) & regions == regions {
+            return Ok(());
+        }
+        self.ask(move |service| service.open_regions(at.slab, regions)).await
     }
 
     async fn exclusive_step(self: &Rc<Self>, buf: &RequestBuf, fua: bool) -> Outcome {

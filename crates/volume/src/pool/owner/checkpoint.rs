@@ -98,11 +98,28 @@ impl Owner {
         let (space, epoch) = (&mut self.space, self.journal.epoch());
         let root = &mut self.rooted.root;
         let turn = root.turn + 1;
+        // Nothing names what is left, and nobody has what is about to become free.
+        let freed = self.quiescing.values().filter_map(|(_, place)| *place);
+        let unnamed: Vec<Place> = freed.chain(self.layers.left().iter().copied()).collect();
+        let opened = self.opened.open.iter().filter(|(slab, _)| space.has(**slab));
+        let opened = opened.map(|(slab, regions)| (*slab, *regions)).collect();
         // What is taken is kept when there is too little, so that trying again takes no more.
-        let mut next = Root { turn, start, top: self.layers.top_number(), ..root.clone() };
+        let top = self.layers.top_number();
+        let mut next = Root { turn, start, top, opened, ..root.clone() };
         let has_room = self.layers.pay(|| space.take()) && {
             next.layers = self.layers.for_root();
-            next.make_room(&self.site, self.layers.dirty(), || space.take())
+            let dirty = self.layers.dirty();
+            loop {
+                // What is taken for it is in it too.
+                next.used = Some(space.encode(unnamed.iter().copied()));
+                let free = space.free_extents();
+                if !next.make_room(&self.site, dirty, || space.take()) {
+                    break false;
+                }
+                if space.free_extents() == free {
+                    break true;
+                }
+            }
         };
         root.beyond.clone_from(&next.beyond);
         if !has_room {

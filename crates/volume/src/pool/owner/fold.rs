@@ -33,10 +33,17 @@ impl Owner {
     /// more than one stands on it, and nobody reads it but through that. It is folded when it has
     /// no [pages left](super::Layers::pages_left). One layer at a time.
     pub fn fold(&mut self, ticket: Ticket, layer: LayerNumber, most: usize) -> Vec<Order> {
-        let extents = self.layers.next_extents(layer, most);
+        self.begin_folds(ticket, layer, most);
+        self.given()
+    }
+
+    pub(super) fn begin_folds(&mut self, ticket: Ticket, layer: LayerNumber, most: usize) {
+        let extents = match self.layers.next_extents(layer, most) {
+            Ok(extents) => extents,
+            Err(absent) => return self.load_for_folds(absent, (ticket, layer, most)),
+        };
         if extents.is_empty() {
-            self.answer(ticket, Ok(()));
-            return self.given();
+            return self.answer(ticket, Ok(()));
         }
         let count = self.site.shape.blocks_per_extent();
         self.folds.asked.insert(ticket, (extents.len(), Ok(())));
@@ -46,7 +53,6 @@ impl Owner {
             let what = What::Fold { layer, asked: ticket };
             self.begin(Wish { ticket: own, block: extent * count, count, what });
         }
-        self.given()
     }
 
     /// What was ordered to be copied is, or could not be.

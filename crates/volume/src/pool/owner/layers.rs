@@ -1,6 +1,9 @@
 //! The layers of an LU, with the pages of their maps. They are a tree: each stands on another one,
 //! or on nothing, and what the LU reads is found from the top layer down. All but the top one are
 //! frozen: of those only what lies below is folded into them.
+//!
+//! Pages are in memory from when somebody needs them; who looks for one, or changes it, has seen to
+//! it that it is here (see `load`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,6 +40,8 @@ struct Layer {
     frozen: Frozen,
     pages: BTreeMap<u64, Arc<MapPage>>,
     chunks: Chunks,
+    /// In which it has blocks of its own.
+    extents: u64,
     /// Pages that say nothing any more, with which place of them the root may still name.
     blank: BTreeMap<u64, bool>,
 }
@@ -63,13 +68,13 @@ pub(super) struct Top<'a>(&'a Layers);
 impl Top<'_> {
     pub fn state(&self, block: u64) -> State {
         let (page, extent, within) = self.0.form.locate(block);
-        let page = self.0.layer(self.0.top).pages.get(&page);
+        let page = self.0.page((self.0.top, page));
         page.map_or(State::Absent, |page| page.state(extent, within))
     }
 
     pub fn place(&self, block: u64) -> Option<Place> {
         let (page, extent, _) = self.0.form.locate(block);
-        self.0.layer(self.0.top).pages.get(&page)?.place(extent)
+        self.0.page((self.0.top, page))?.place(extent)
     }
 }
 
@@ -95,8 +100,15 @@ pub(super) struct MapSize {
 
 impl Layer {
     fn new(root: RootLayer) -> Self {
-        let RootLayer { id, below, frozen, chunks, .. } = root;
-        Self { id, below, frozen, pages: BTreeMap::new(), chunks, blank: BTreeMap::new() }
+        let RootLayer { id, below, frozen, chunks, extents, .. } = root;
+        let (pages, blank) = (BTreeMap::new(), BTreeMap::new());
+        Self { id, below, frozen, pages, chunks, extents, blank }
+    }
+
+    /// Whether a page has a place that counts.
+    fn is_written(&self, number: u64, per_chunk: u64) -> bool {
+        let chunk = self.chunks.get(&(number / per_chunk));
+        chunk.is_some_and(|chunk| chunk.pages.contains_key(&number))
     }
 }
 
@@ -124,7 +136,7 @@ impl Layers {
 
     fn look_in(&self, chain: &[LayerNumber], block: u64, most: u64) -> Run {
         let (page, extent, within) = self.form.locate(block);
-        let pages = chain.iter().filter_map(|layer| self.layer(*layer).pages.get(&page));
+        let pages = chain.iter().filter_map(|layer| self.page((*layer, page)));
         let most = most.min(self.shape.blocks_per_extent() - within);
         resolve(pages.map(|page| &**page), extent, within, most)
     }
@@ -146,16 +158,57 @@ impl Layers {
     }
 
     fn pages_of(&self, chain: &[LayerNumber], number: u64) -> Vec<Arc<MapPage>> {
-        let page = |layer: &LayerNumber| self.layer(*layer).pages.get(&number).cloned();
-        chain.iter().filter_map(page).collect()
+        chain.iter().filter_map(|layer| self.page((*layer, number)).cloned()).collect()
+    }
+
+    /// A page, if there is one. Whoever asks has seen to it that it is not absent.
+    pub(super) fn page(&self, id: PageId) -> Option<&Arc<MapPage>> {
+        assert!(!self.is_absent(id), "page {} of layer {} is not here", id.1, id.0);
+        self.all.get(&id.0)?.pages.get(&id.1)
+    }
+
+    /// Whether a page has to be read before anybody looks for it.
+    pub(super) fn is_absent(&self, (layer, number): PageId) -> bool {
+        let Some(layer) = self.all.get(&layer) else { return false };
+        !layer.pages.contains_key(&number) && layer.is_written(number, self.shape.pages_per_chunk())
+    }
+
+    /// Those of these layers' pages of a number that are absent.
+    pub(super) fn absent(
+        &self,
+        layers: impl IntoIterator<Item = LayerNumber>,
+        number: u64,
+    ) -> Vec<PageId> {
+        let ids = layers.into_iter().map(|layer| (layer, number));
+        ids.filter(|id| self.is_absent(*id)).collect()
+    }
+
+    /// Where a page is that is absent.
+    pub(super) fn spot_of_page(&self, (layer, number): PageId) -> Option<Spot> {
+        let (per_chunk, blocks) = (self.shape.pages_per_chunk(), self.shape.blocks_per_extent());
+        let Chunk { place, pages } = self.all.get(&layer)?.chunks.get(&(number / per_chunk))?;
+        let second = *pages.get(&number)?;
+        Some(spot_of(*place, blocks, (number % per_chunk, second)))
     }
 
     /// Numbers of the pages from this one on that are looked into by who looks from the top, or
     /// from this layer.
     pub fn pages_from(&self, layer: Option<LayerNumber>, first: u64) -> BTreeSet<u64> {
         let chain = self.chain_from(layer.unwrap_or(self.top));
-        let pages = |layer: LayerNumber| self.layer(layer).pages.range(first..);
-        chain.into_iter().flat_map(pages).map(|(number, _)| *number).collect()
+        chain.into_iter().flat_map(|layer| self.numbers(layer, first)).collect()
+    }
+
+    /// Numbers of a layer's pages from this one on, those that are absent too.
+    pub(super) fn numbers(&self, layer: LayerNumber, first: u64) -> impl Iterator<Item = u64> + '_ {
+        let (layer, per_chunk) = (self.layer(layer), self.shape.pages_per_chunk());
+        let next = move |from: u64| {
+            let chunks = layer.chunks.range(from / per_chunk..);
+            let written = chunks.flat_map(|(_, chunk)| chunk.pages.range(from..)).next();
+            let written = written.map(|(number, _)| *number);
+            let here = layer.pages.range(from..).next().map(|(number, _)| *number);
+            written.into_iter().chain(here).min()
+        };
+        std::iter::successors(next(first), move |number| next(number + 1))
     }
 
     pub fn form(&self) -> Form {
@@ -196,19 +249,23 @@ impl Layers {
 
     /// Extents in which a layer has blocks of its own.
     pub fn extents_of(&self, layer: LayerNumber) -> u64 {
-        let extents = self.form.extents() as usize;
-        let placed =
-            |page: &Arc<MapPage>| (0..extents).filter(|at| page.place(*at).is_some()).count();
-        self.all
-            .get(&layer)
-            .map_or(0, |layer| layer.pages.values().map(placed).sum::<usize>() as u64)
+        self.all.get(&layer).map_or(0, |layer| layer.extents)
+    }
+
+    /// The same, counted: a root of an older form does not say it, and all pages are here.
+    pub(super) fn count_extents(&mut self) {
+        let form = self.form;
+        for layer in self.all.values_mut() {
+            layer.extents = layer.pages.values().flat_map(|page| placed(page, form)).count() as u64;
+        }
     }
 
     /// What there is of a layer's map.
     pub(super) fn map_of(&self, number: LayerNumber) -> MapSize {
         let layer = self.layer(number);
         let owed = self.owed.iter().filter(|(layer, _)| *layer == number).count() as u64;
-        MapSize { pages: layer.pages.len() as u64, placed: layer.chunks.len() as u64, owed }
+        let pages = self.pages_left(number) as u64;
+        MapSize { pages, placed: layer.chunks.len() as u64, owed }
     }
 
     /// Chunks of the top layer's map with a lower number that have their place.
@@ -236,7 +293,7 @@ impl Layers {
         self.all.last_key_value().map_or(1, |(number, _)| number + 1)
     }
 
-    fn chain_from(&self, layer: LayerNumber) -> Vec<LayerNumber> {
+    pub(super) fn chain_from(&self, layer: LayerNumber) -> Vec<LayerNumber> {
         let below = |layer: &LayerNumber| self.layer(*layer).below;
         std::iter::successors(Some(layer), below).collect()
     }
@@ -278,7 +335,15 @@ impl Layers {
 
     pub(super) fn settle(&mut self, block: u64, place: Place) {
         let (page, extent) = self.page_to_change(self.top, block);
+        let is_new = page.place(extent).is_none();
         page.settle(extent, place);
+        self.add_extents(self.top, i64::from(is_new));
+    }
+
+    fn add_extents(&mut self, layer: LayerNumber, count: i64) {
+        let layer = self.layer_mut(layer);
+        // What a root says may be wrong, and nothing goes wrong with that but this.
+        layer.extents = layer.extents.saturating_add_signed(count);
     }
 
     pub(super) fn write(&mut self, block: u64, count: u64) {
@@ -290,7 +355,9 @@ impl Layers {
     pub(super) fn zero(&mut self, block: u64, count: u64) -> Option<Place> {
         let (_, _, within) = self.form.locate(block);
         let (page, extent) = self.page_to_change(self.top, block);
-        page.zero(extent, within, count)
+        let left = page.zero(extent, within, count);
+        self.add_extents(self.top, -i64::from(left.is_some()));
+        left
     }
 
     /// Does what a record says of layers, unless that is done already; the LU has this size. Gives
@@ -303,6 +370,7 @@ impl Layers {
                 return self.fold(layer, extent, (into, place));
             }
             Record::Written { .. } | Record::Zeroed { .. } | Record::Void { .. } => {}
+            Record::Opened { .. } | Record::Closed { .. } => {}
         }
         None
     }
@@ -315,22 +383,33 @@ impl Layers {
         let top = self.top;
         self.layer_mut(top).frozen.size = size;
         let (below, frozen, chunks) = (Some(from), Frozen::default(), Chunks::new());
-        self.all.insert(number, Layer::new(RootLayer { number, id, below, frozen, chunks }));
+        let new = RootLayer { number, id, below, frozen, chunks, extents: 0 };
+        self.all.insert(number, Layer::new(new));
         self.top = number;
         self.chain = self.chain_from(number);
     }
 
     /// The next extents that a frozen layer says something of. Pages before them that say nothing
-    /// are let go.
-    pub(super) fn next_extents(&mut self, layer: LayerNumber, most: usize) -> Vec<u64> {
+    /// are let go. An error: a page that is absent.
+    pub(super) fn next_extents(
+        &mut self,
+        layer: LayerNumber,
+        most: usize,
+    ) -> Result<Vec<u64>, PageId> {
         let mut extents = Vec::new();
         let mut blank = Vec::new();
-        for (number, page) in &self.layer(layer).pages {
+        let mut absent = None;
+        for number in self.numbers(layer, 0) {
+            if self.is_absent((layer, number)) {
+                absent = Some((layer, number));
+                break;
+            }
             let before = extents.len();
             let first = number * self.form.extents();
+            let page = &self.layer(layer).pages[&number];
             extents.extend(said(page, self.form).map(|at| first + at));
             if extents.len() == before {
-                blank.push(*number);
+                blank.push(number);
             }
             if extents.len() >= most {
                 break;
@@ -338,12 +417,19 @@ impl Layers {
         }
         extents.truncate(most);
         blank.into_iter().for_each(|number| self.let_go(layer, number));
-        extents
+        match absent.filter(|_| extents.is_empty()) {
+            Some(absent) => Err(absent),
+            None => Ok(extents),
+        }
     }
 
     /// Pages of a layer, of which some may say nothing.
     pub fn pages_left(&self, layer: LayerNumber) -> usize {
-        self.all.get(&layer).map_or(0, |layer| layer.pages.len())
+        let Some(layer) = self.all.get(&layer) else { return 0 };
+        let per_chunk = self.shape.pages_per_chunk();
+        let written = layer.chunks.values().map(|chunk| chunk.pages.len()).sum::<usize>();
+        let is_new = |number: &&u64| !layer.is_written(**number, per_chunk);
+        written + layer.pages.keys().filter(is_new).count()
     }
 
     /// What it takes to give to its child what a layer says of an extent.
@@ -351,10 +437,10 @@ impl Layers {
         let (number, at) = self.locate_extent(extent);
         let into = self.above(layer).next();
         let nothing = Fold { into, place: None, copies: Vec::new(), from: None };
-        let Some(below) = self.layer(layer).pages.get(&number) else { return nothing };
+        let Some(below) = self.page((layer, number)) else { return nothing };
         let Some(child) = into else { return nothing };
         let empty = MapPage::new(self.form);
-        let above = self.layer(child).pages.get(&number).map_or(&empty, |page| page);
+        let above = self.page((child, number)).map_or(&empty, |page| page);
         let (copies, from) = (above.lacks(below, at), below.place(at));
         match above.place(at) {
             Some(place) => Fold { place: Some(place), copies, from, ..nothing },
@@ -371,17 +457,20 @@ impl Layers {
         (into, place): (Option<LayerNumber>, Option<Place>),
     ) -> Option<Place> {
         let (number, at) = self.locate_extent(extent);
-        let below = self.all.get(&layer).and_then(|layer| layer.pages.get(&number)).cloned();
+        let below = self.page((layer, number)).cloned();
         if let Some(into) = into.filter(|into| self.has(*into)) {
             let (above, _) = self.page_to_change(into, extent * self.shape.blocks_per_extent());
             if let Some(place) = place {
+                let is_new = above.place(at).is_none();
                 above.settle(at, place);
+                self.add_extents(into, i64::from(is_new));
             }
             if let Some(below) = &below {
                 above.fold(below, at);
             }
         }
         let below = below?;
+        self.add_extents(layer, -i64::from(below.place(at).is_some()));
         self.change_page(layer, number, below.without([at]));
         below.place(at).filter(|left| place != Some(*left))
     }
@@ -454,6 +543,7 @@ impl Layers {
     fn page_to_change(&mut self, layer: LayerNumber, block: u64) -> (Arc<MapPage>, usize) {
         let (number, extent, _) = self.form.locate(block);
         let (form, per_chunk) = (self.form, self.shape.pages_per_chunk());
+        assert!(!self.is_absent((layer, number)), "page {number} of layer {layer} is not here");
         self.dirty.insert((layer, number));
         self.owe(layer, number / per_chunk);
         let pages = &mut self.layer_mut(layer).pages;
@@ -515,8 +605,9 @@ impl Layers {
     /// The layers as the root says them, with where their pages are.
     pub(super) fn for_root(&self) -> Vec<RootLayer> {
         let layer = |(&number, layer): (&LayerNumber, &Layer)| {
-            let Layer { id, below, ref frozen, ref chunks, .. } = *layer;
-            RootLayer { number, id, below, frozen: frozen.clone(), chunks: chunks.clone() }
+            let Layer { id, below, ref frozen, ref chunks, extents, .. } = *layer;
+            let (frozen, chunks) = (frozen.clone(), chunks.clone());
+            RootLayer { number, id, below, frozen, chunks, extents }
         };
         self.all.iter().map(layer).collect()
     }
@@ -536,31 +627,62 @@ impl Layers {
         wanted
     }
 
-    /// Takes a page that was read; `turn` is the root's.
+    /// Takes a page that was read, of which every place must be used; `turn` is the root's.
     pub(super) fn load(
         &mut self,
         (layer, number): PageId,
         page: &Page,
         turn: u64,
+        is_used: impl Fn(Place) -> bool,
     ) -> Result<(), Flaw> {
         let form = self.form;
-        let layer = self.layer_mut(layer);
+        let Some(layer) = self.all.get_mut(&layer) else { return Ok(()) };
         let map = MapPage::decode(page, form, (&layer.id, number), turn)?;
+        if !placed(&map, form).all(is_used) {
+            return Err(Flaw::Unused);
+        }
         layer.pages.insert(number, Arc::new(map));
         Ok(())
     }
 
-    /// Every extent that a map names, or that has pages of one.
+    /// Goes on without a page that cannot be read, only to look.
+    pub(super) fn give_up(&mut self, (layer, number): PageId) {
+        let chunk = number / self.shape.pages_per_chunk();
+        if let Some(chunk) = self.layer_mut(layer).chunks.get_mut(&chunk) {
+            chunk.pages.remove(&number);
+        }
+    }
+
+    /// Every extent that a page which is here names, or that has pages of a map.
     pub(super) fn places(&self) -> Vec<Place> {
         let mut places = self.left.clone();
         for Layer { pages, chunks, .. } in self.all.values() {
-            for page in pages.values() {
-                places.extend((0..self.form.extents() as usize).filter_map(|at| page.place(at)));
-            }
+            places.extend(pages.values().flat_map(|page| placed(page, self.form)));
             places.extend(chunks.values().map(|chunk| chunk.place));
         }
         places
     }
+
+    /// Extents that nothing names which is made from now on.
+    pub(super) fn left(&self) -> &[Place] {
+        &self.left
+    }
+
+    /// Where the blocks of this extent lie, in each layer that a record about it is about.
+    pub(super) fn places_at(&self, extent: u64, record: Option<&Record>) -> Vec<Place> {
+        let (number, at) = self.locate_extent(extent);
+        let layers = match record {
+            Some(&Record::Folded { layer, into, .. }) => vec![Some(layer), into],
+            _ => vec![Some(self.top)],
+        };
+        let pages = layers.into_iter().flatten().filter_map(|layer| self.page((layer, number)));
+        pages.filter_map(|page| page.place(at)).collect()
+    }
+}
+
+/// Places that a page names.
+fn placed(page: &MapPage, form: Form) -> impl Iterator<Item = Place> + '_ {
+    (0..form.extents() as usize).filter_map(|at| page.place(at))
 }
 
 /// Extents that a page says something of.

@@ -15,34 +15,41 @@
 //! the place is used for something else ([`Order::Quiesce`]).
 //!
 //! Not here: reading what an owner before has left (`open`), making the journal short again
-//! (`checkpoint`), making layers fewer (`fold`),
-//! having all space at once (`thick`).
+//! (`checkpoint`), making layers fewer (`fold`), pages of maps that are not in memory (`load`),
+//! having all space at once (`thick`), what may be overwritten where there are several copies
+//! (`regions`).
 
 mod checkpoint;
 mod fold;
 mod gate;
 mod layers;
+mod load;
 mod open;
+mod regions;
 #[cfg(test)]
 mod tests;
 mod thick;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::mem::take;
+use std::sync::Arc;
 
 pub use super::journal::LayerNumber;
 pub use layers::{Chunk, Chunks, LayerId, Layers, PageId};
 pub use open::{LOOK_BEHIND_PAGES, Opening, Read, Unopened};
+pub use regions::{Regions, regions_of};
 pub use thick::{Room, extents_of_new};
 
 use super::journal::{Full, Journal, Lack, Record, Serial, Spot, Sync, Write};
-use super::map::{Place, State};
-use super::page::Page;
+use super::map::{MapPage, Place, State};
+use super::page::{Flaw, Page};
 use super::root::Site;
 use super::space::Space;
 use checkpoint::{Checkpoint, Rooted};
 use fold::Folds;
 use gate::Gates;
+use load::Loads;
+use regions::Opened;
 
 /// Extents that are kept for what has to be written so that others become free.
 const RESERVED_EXTENTS: u64 = 2;
@@ -71,10 +78,12 @@ pub struct Ticket(pub u64);
 /// What the owner wants done. Orders may be carried out at once and in any order.
 #[derive(Debug)]
 pub enum Order {
-    /// Write the data of this piece here, then [`Owner::data_written`].
+    /// Write the data of this piece here, then [`Owner::data_written`]. Some of the blocks may be
+    /// written already.
     Data {
         ticket: Ticket,
         at: Spot,
+        overwrites: bool,
     },
     /// Write a page of the journal, then [`Owner::journal_written`].
     Journal {
@@ -112,6 +121,16 @@ pub enum Order {
         /// First blocks in the extent, and counts.
         runs: Vec<(u64, u64)>,
     },
+    /// Read a page of a map, then [`Owner::loaded`].
+    Load {
+        id: PageId,
+        at: Spot,
+    },
+    /// What was [looked](Owner::look) for.
+    Found {
+        ticket: Ticket,
+        found: Result<Vec<Arc<MapPage>>, Refusal>,
+    },
     /// Get so many slabs for the LU, then [`Owner::granted`].
     Grow {
         slabs: u64,
@@ -126,6 +145,13 @@ pub enum Order {
     },
 }
 
+impl Order {
+    /// Whether nothing is written for it, nor said of anything that was.
+    pub fn is_to_read(&self) -> bool {
+        matches!(self, Self::Load { .. } | Self::Found { .. })
+    }
+}
+
 /// Why something was not done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -133,6 +159,17 @@ pub enum Refusal {
     NoSpace,
     #[error("a block cannot be copied")]
     NotCopied,
+    #[error("page {} of the map of its layer {} cannot be read: {why}", .id.1, .id.0)]
+    Map { id: PageId, why: Unread },
+}
+
+/// Why a page of a map cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unread {
+    #[error("its disk has failed")]
+    Disk,
+    #[error(transparent)]
+    Flaw(#[from] Flaw),
 }
 
 /// What is asked for.
@@ -223,6 +260,8 @@ pub struct Owner {
     /// The record of the last new layer.
     branched: Serial,
     folds: Folds,
+    loads: Loads,
+    opened: Opened,
     flushes: Vec<Ticket>,
     syncing: Option<Syncing>,
     syncs_begun: u64,
@@ -390,11 +429,6 @@ impl Owner {
         &self.layers
     }
 
-    /// See [`Layers::stack`].
-    pub fn stack(&mut self, number: u64) -> Vec<std::sync::Arc<super::map::MapPage>> {
-        self.layers.stack(number)
-    }
-
     pub fn space(&mut self) -> &mut Space {
         &mut self.space
     }
@@ -403,7 +437,7 @@ impl Owner {
     pub fn is_idle(&self) -> bool {
         let waits = !self.for_seal.is_empty() || !self.for_room.is_empty();
         let runs = !self.recorded.is_empty() || !self.direct.is_empty();
-        let changes = !self.changes.is_empty() || self.is_folding();
+        let changes = !self.changes.is_empty() || self.is_folding() || self.is_loading();
         !waits && !runs && !changes && self.flushes.is_empty()
     }
 
@@ -423,6 +457,11 @@ impl Owner {
 
     /// An error: there is no room now.
     fn begin_inside(&mut self, wish: Wish) -> Result<(), Wish> {
+        let absent = self.absent_for(&wish);
+        if !absent.is_empty() {
+            self.load_for(wish, &absent);
+            return Ok(());
+        }
         let blocks = wish.block..wish.block + wish.count;
         let unsealed = blocks.clone().filter_map(|block| self.unsealed.get(&block)).max().copied();
         match (&wish.what, unsealed) {
@@ -441,7 +480,8 @@ impl Owner {
         let What::Write(sums) = &wish.what else { unreachable!("asked before") };
         let top = self.layers.top();
         let is_written = |block| top.state(block) == State::Written;
-        let is_direct = (wish.block..wish.block + wish.count).all(is_written);
+        let mut blocks = wish.block..wish.block + wish.count;
+        let (is_direct, overwrites) = (blocks.clone().all(is_written), blocks.any(is_written));
         let place = match top.place(wish.block) {
             Some(place) => place,
             None if !self.has_room(1, self.layers.top_number(), wish.block) => {
@@ -472,7 +512,7 @@ impl Owner {
                 }
             }
         }
-        self.orders.push(Order::Data { ticket, at });
+        self.orders.push(Order::Data { ticket, at, overwrites });
         Ok(())
     }
 
@@ -493,12 +533,17 @@ impl Owner {
         if is_to_come || self.growth == Growth::Asked {
             return Err(wish);
         }
-        self.leave_gate(&wish);
-        match wish.what {
-            What::Fold { .. } => self.fold_ended(&wish, Err(Refusal::NoSpace)),
-            What::Write(_) | What::Zero => self.answer(wish.ticket, Err(Refusal::NoSpace)),
-        }
+        self.give_up(&wish, Refusal::NoSpace);
         Ok(())
+    }
+
+    /// A wish that is inside ends before it has begun.
+    fn give_up(&mut self, wish: &Wish, why: Refusal) {
+        self.leave_gate(wish);
+        match wish.what {
+            What::Fold { .. } => self.fold_ended(wish, Err(why)),
+            What::Write(_) | What::Zero => self.answer(wish.ticket, Err(why)),
+        }
     }
 
     /// Asks for more space, unless that was done.
@@ -562,6 +607,7 @@ impl Owner {
 
     /// Ends what has all that it waits for, in any order but that of its record.
     fn finish(&mut self) {
+        self.regions_written();
         let written = ..self.journal.written();
         let done = self.recorded.extract_if(written, |_, begun| !begun.is_carrying);
         let done: Vec<(Serial, Begun)> = done.collect();
@@ -667,6 +713,7 @@ impl Owner {
 
     fn retry_for_room(&mut self) {
         self.void_lost();
+        self.retry_regions();
         take(&mut self.for_room).into_iter().for_each(|wish| self.begin(wish));
         self.change();
     }

@@ -17,7 +17,9 @@ use super::checkpoint::{Checkpoint, Rooted};
 use super::fold::Folds;
 use super::gate::Gates;
 use super::layers::{LayerId, Layers, PageId};
-use super::{Growth, Owner};
+use super::load::Loads;
+use super::regions::{Opened, Regions};
+use super::{Growth, LayerNumber, Owner};
 
 /// Pages that are none of the journal, one behind the other, before it is taken for ended: what was
 /// lost may be known to have been durable only by a page far behind it.
@@ -64,8 +66,10 @@ impl Opening {
     pub fn root_of_new(about: About, ring: Vec<Place>, layer: LayerId, epoch: u64) -> Root {
         let start = Start { page: 0, epoch, next: 1, sealed: 1 };
         let (number, below, frozen, chunks) = (1, None, Frozen::default(), BTreeMap::new());
-        let layers = vec![RootLayer { number, id: layer, below, frozen, chunks }];
-        Root { about, turn: 1, start, ring, top: number, layers, beyond: Default::default() }
+        let layers = vec![RootLayer { number, id: layer, below, frozen, chunks, extents: 0 }];
+        // It has few slabs, and nothing in them but what it names itself: no need to say so.
+        let (beyond, used, opened) = (Default::default(), None, Default::default());
+        Root { about, turn: 1, start, ring, top: number, layers, beyond, used, opened }
     }
 
     /// `epoch` is higher than that of any owner before.
@@ -75,14 +79,18 @@ impl Opening {
         Self { site, epoch, root, layers, replay }
     }
 
-    /// The pages of the map to read, with their places.
+    /// Every page of the map, with its place.
     pub fn pages(&self) -> Vec<(PageId, Spot)> {
         self.layers.wanted()
     }
 
+    /// Whether all of them have to be read: the root is of an older form.
+    pub fn needs_all(&self) -> bool {
+        self.root.used.is_none()
+    }
+
     pub fn load(&mut self, id: PageId, page: &Page) -> Result<(), Unopened> {
-        let loaded = self.layers.load(id, page, self.root.turn);
-        loaded.map_err(|flaw| Unopened::Map { id, flaw })
+        load(&mut self.layers, id, page, self.root.turn)
     }
 
     /// Where the page of the journal is that is to be read next, until [`Opening::replay`] says
@@ -120,12 +128,56 @@ impl Opening {
     }
 
     pub fn read(self) -> Read {
-        let Self { site, epoch, root, layers, replay } = self;
+        let Self { site, epoch, root, mut layers, replay } = self;
+        if root.used.is_none() {
+            layers.count_extents();
+        }
         Read { site, epoch, root, layers, replayed: replay.end() }
     }
 }
 
+fn load(layers: &mut Layers, id: PageId, page: &Page, turn: u64) -> Result<(), Unopened> {
+    // Whether its places are used is looked at when all of them are known.
+    layers.load(id, page, turn, |_| true).map_err(|flaw| {
+        layers.give_up(id);
+        Unopened::Map { id, flaw }
+    })
+}
+
 impl Read {
+    /// Pages of the map that records are about and that were not read yet, with their places.
+    pub fn pages(&self) -> Vec<(PageId, Spot)> {
+        let layers = &self.layers;
+        let mut there: BTreeSet<LayerNumber> = layers.ids().map(|(number, _)| number).collect();
+        let (mut top, mut ids) = (layers.top_number(), BTreeSet::new());
+        for record in self.replayed.all() {
+            match *record {
+                Record::Written { block, .. } | Record::Zeroed { block, .. } => {
+                    ids.insert((top, layers.form().locate(block).0));
+                }
+                Record::Folded { layer, into, extent, .. } => {
+                    let number = extent / layers.form().extents();
+                    ids.extend(into.into_iter().chain([layer]).map(|layer| (layer, number)));
+                }
+                // As it is done when they are taken.
+                Record::Branched { from, number, .. } => {
+                    if there.contains(&from) && number > from && there.insert(number) {
+                        top = number;
+                    }
+                }
+                Record::Dropped { layer } if layer != top => drop(there.remove(&layer)),
+                Record::Dropped { .. } | Record::Void { .. } => {}
+                Record::Opened { .. } | Record::Closed { .. } => {}
+            }
+        }
+        let absent = ids.into_iter().filter(|id| layers.is_absent(*id));
+        absent.filter_map(|id| Some((id, layers.spot_of_page(id)?))).collect()
+    }
+
+    pub fn load(&mut self, id: PageId, page: &Page) -> Result<(), Unopened> {
+        load(&mut self.layers, id, page, self.root.turn)
+    }
+
     /// Blocks whose data has to be looked at.
     pub fn doubtful(&self) -> Vec<Spot> {
         self.replayed.doubtful().collect()
@@ -136,23 +188,24 @@ impl Read {
         self.replayed.records()
     }
 
-    /// The LU, with these slabs. `sum_of` gives the sum of a doubtful block's data. Who only wants
-    /// to look may go on where an extent is named twice.
+    /// The LU, with these slabs. `is_there` says whether a doubtful block has this sum. Who only
+    /// wants to look may go on where an extent is named twice.
     pub fn open(
         self,
         slabs: &[u32],
-        sum_of: impl Fn(Spot) -> u32,
+        is_there: impl Fn(Spot, u32) -> bool,
         contradicts: impl FnMut(Unopened) -> Result<(), Unopened>,
     ) -> Result<Owner, Unopened> {
         let Self { site, epoch, root, mut layers, replayed } = self;
         if epoch <= replayed.epoch {
             return Err(Unopened::Epoch);
         }
-        let (accepted, refused) = replayed.settle(sum_of);
+        let (accepted, refused) = replayed.settle(is_there);
         let ring = root.ring_pages(&site);
         let journal = Journal::resume((site.lu, epoch, ring), &replayed, &refused)?;
-        let Taken { unsealed, mut freed, branched } =
-            take_over(&mut layers, accepted, &journal, root.about.size);
+        let (size, opened) = (root.about.size, root.opened.clone());
+        let Taken { unsealed, mut freed, branched, touched, opened } =
+            take_over((&mut layers, opened), accepted, &journal, size);
         // Whatever a refused record names waits for its void, whatever else has freed it.
         let last = journal.next_serial() - 1;
         let doubtful: BTreeSet<Place> =
@@ -160,9 +213,11 @@ impl Read {
         freed.retain(|(serial, place)| !journal.is_sealed(*serial) && !doubtful.contains(place));
         freed.extend(doubtful.into_iter().map(|place| (last, place)));
         let own = [&root.ring[..], &root.beyond[0], &root.beyond[1], &[site.place()]].concat();
-        let places = [layers.places(), own].concat();
-        let space = space(site.shape, slabs, (places, freed), contradicts)?;
-        let root = Root { layers: Vec::new(), ..root };
+        let named = [layers.places(), own].concat();
+        let used = Used { summed: root.used.as_deref(), touched, named, freed };
+        let space = space(site.shape, slabs, used, contradicts)?;
+        let opened_then = Regions::new();
+        let root = Root { layers: Vec::new(), used: None, opened: opened_then, ..root };
         let rooted = Rooted { root, described: Vec::new(), describing: Vec::new() };
         Ok(Owner {
             journal,
@@ -182,6 +237,8 @@ impl Read {
             changing: None,
             branched,
             folds: Folds::default(),
+            loads: Loads::default(),
+            opened,
             flushes: Vec::new(),
             syncing: None,
             syncs_begun: 1,
@@ -199,6 +256,19 @@ impl Read {
     }
 }
 
+impl Owner {
+    /// Extents that are used though nothing names them, where all pages of the maps were read: an
+    /// owner leaves none.
+    pub fn unnamed_extents(&self) -> u64 {
+        let root = &self.rooted.root;
+        let own = 1 + root.ring.len() + root.beyond.iter().map(Vec::len).sum::<usize>();
+        let named = (own + self.layers.places().len()) as u64;
+        let space = &self.space;
+        let used = space.extents() - space.free_extents() - space.waiting_extents();
+        used.saturating_sub(named)
+    }
+}
+
 /// What is left to be known of records that are in the map.
 #[derive(Default)]
 struct Taken {
@@ -206,29 +276,40 @@ struct Taken {
     freed: Vec<(Serial, Place)>,
     /// The last record of a new layer.
     branched: Serial,
+    /// Extents of which what the root says may not be so any more.
+    touched: BTreeSet<Place>,
+    opened: Opened,
 }
 
 /// Does in the map what has come about.
 fn take_over(
-    layers: &mut Layers,
+    (layers, opened): (&mut Layers, Regions),
     accepted: Vec<(Serial, Accepted)>,
     journal: &Journal,
     size: u64,
 ) -> Taken {
-    let mut taken = Taken::default();
+    let mut taken = Taken { opened: Opened::new(opened), ..Taken::default() };
     for (serial, accepted) in accepted {
         let (block, count) = match accepted {
             Accepted::Written { block, at, count } => {
                 let place = layers.place_of(at);
+                taken.touched.extend(layers.places_at(layers.extent_of(block), None));
+                taken.touched.insert(place);
                 layers.settle(block, place);
                 layers.write(block, count);
                 (block, count)
             }
             Accepted::Other(Record::Zeroed { block, count }) => {
+                taken.touched.extend(layers.places_at(layers.extent_of(block), None));
                 taken.freed.extend(layers.zero(block, count).map(|place| (serial, place)));
                 (block, count)
             }
             Accepted::Other(record) => {
+                taken.opened.apply(&record);
+                if let Record::Folded { extent, place, .. } = record {
+                    taken.touched.extend(layers.places_at(extent, Some(&record)));
+                    taken.touched.extend(place);
+                }
                 taken.freed.extend(layers.apply(&record, size).map(|place| (serial, place)));
                 if let Record::Branched { .. } = record {
                     taken.unsealed.clear();
@@ -245,15 +326,43 @@ fn take_over(
     taken
 }
 
+/// What is known of the extents of the LU.
+struct Used<'a> {
+    /// By the root, at its time; none if it does not say.
+    summed: Option<&'a [u8]>,
+    /// By records since.
+    touched: BTreeSet<Place>,
+    /// By the root itself and by those pages of maps that are here: all that records are about, and
+    /// without a root that says more, all.
+    named: Vec<Place>,
+    freed: Vec<(Serial, Place)>,
+}
+
+/// What a record has touched is used if something names it now. Everything else is as it was.
 fn space(
     shape: super::super::shape::Shape,
     slabs: &[u32],
-    (used, freed): (Vec<Place>, Vec<(Serial, Place)>),
+    Used { summed, touched, named, freed }: Used<'_>,
     mut contradicts: impl FnMut(Unopened) -> Result<(), Unopened>,
 ) -> Result<Space, Unopened> {
-    let mut space = Space::new(shape);
-    slabs.iter().for_each(|slab| space.grant(*slab));
-    for place in used {
+    let mut space = match Space::decode(shape, slabs, summed.unwrap_or_default()) {
+        Ok(space) => space,
+        Err(place) => {
+            contradicts(Unopened::Place(place))?;
+            Space::decode(shape, slabs, &[]).expect("it names nothing")
+        }
+    };
+    touched.iter().for_each(|place| space.disclaim(*place));
+    if summed.is_some() {
+        // Taken out here and put in again below: what is named twice is noticed by either.
+        for place in named.iter().filter(|place| !touched.contains(place)) {
+            if !space.is_used(*place) {
+                contradicts(Unopened::Place(*place))?;
+            }
+            space.disclaim(*place);
+        }
+    }
+    for place in named {
         if !space.claim(place) {
             contradicts(Unopened::Place(place))?;
         }

@@ -12,8 +12,9 @@
 
 use super::super::map::Form;
 use super::super::page::PAYLOAD_BYTES;
-use super::super::root::{SNAPSHOT_NAME_BYTES_MAX, body_bytes};
+use super::super::root::{SNAPSHOT_NAME_BYTES_MAX, USED_HEAD_BYTES, body_bytes};
 use super::super::shape::Shape;
+use super::super::space::Space;
 use super::{Order, Owner, RESERVED_EXTENTS};
 
 /// What an LU shall have room for.
@@ -49,6 +50,12 @@ fn layer_body(pages: u64, chunks: u64) -> u64 {
     body_bytes(SNAPSHOT_NAME_BYTES_MAX as u64, pages, chunks)
 }
 
+/// Bytes in which a root says which of so many extents are used.
+fn used_bytes(shape: Shape, extents: u64) -> u64 {
+    let slabs = extents.div_ceil(shape.extents_per_slab()) + 1;
+    USED_HEAD_BYTES + Space::encoded_bytes_max(shape, slabs)
+}
+
 /// Extents that each body of a root needs besides those of the heads.
 fn beyond(shape: Shape, bytes: u64) -> u64 {
     let pages = bytes.div_ceil(PAYLOAD_BYTES as u64);
@@ -59,8 +66,9 @@ fn beyond(shape: Shape, bytes: u64) -> u64 {
 /// Extents of a new LU of this size that is thick, with so many for its journal.
 pub fn extents_of_new(shape: Shape, size: u64, ring: u64) -> u64 {
     let whole = Whole::of(shape, size);
-    let beyond = 2 * beyond(shape, ring * size_of::<u64>() as u64 + whole.body());
-    1 + ring + beyond + whole.extents + whole.chunks + RESERVED_EXTENTS
+    let extents = 1 + ring + whole.extents + whole.chunks + RESERVED_EXTENTS;
+    let body = ring * size_of::<u64>() as u64 + whole.body() + used_bytes(shape, 2 * extents);
+    extents + 2 * beyond(shape, body)
 }
 
 impl Owner {
@@ -129,6 +137,7 @@ impl Owner {
                 body += layer_body(2 * map.pages, 2 * (map.owed + map.placed));
             }
         }
+        body += used_bytes(shape, self.space.extents() + 2 * needs);
         let beyond = beyond(shape, body);
         let has = self.rooted.root.beyond.iter().map(|places| places.len() as u64);
         needs + has.map(|has| beyond.saturating_sub(has)).sum::<u64>()

@@ -167,17 +167,34 @@ impl Service {
         view: Option<LayerNumber>,
         number: u64,
     ) -> Result<Vec<Arc<MapPage>>, Error> {
-        let mut pages = {
-            let mut owner = self.owner.borrow_mut();
-            match view {
-                Some(layer) => owner.layers().stack_from(layer, number),
-                None => owner.stack(number),
-            }
+        let here = self.owner.borrow_mut().stack(view, number);
+        let mut pages = match here {
+            Some(pages) => pages,
+            None => self.look(view, number).await?,
         };
         if let Some(base) = &self.base {
             pages.extend(base.stack(number).await?);
         }
         Ok(pages)
+    }
+
+    /// The same for those that have to be read first.
+    async fn look(
+        self: &Rc<Self>,
+        view: Option<LayerNumber>,
+        number: u64,
+    ) -> Result<Vec<Arc<MapPage>>, Error> {
+        // Also of an LU that has failed: what was written is read as long as its disks can be.
+        let ticket = self.new_ticket()?;
+        self.tell(|owner| owner.look(ticket, view, number));
+        let found = self.wait(ticket, |waiter| match (&waiter.found, &waiter.done) {
+            (Some(found), _) => Some(found.clone()),
+            (None, Some(Err(error))) => Some(Err(error.clone())),
+            (None, _) => None,
+        });
+        let found = found.await;
+        self.forget(ticket);
+        found
     }
 
     /// Whether there may be another layer of this name; with the one that is the top now.

@@ -73,6 +73,10 @@ struct Model {
     rolled_back: u64,
     /// Slabs that went to the other disk.
     moved: u64,
+    /// Slabs of copies that were brought up to date.
+    mended: u64,
+    /// Looks at what the other copy has.
+    compared: u64,
 }
 
 /// What a snapshot may read.
@@ -324,11 +328,16 @@ impl User {
         }
     }
 
-    /// Slabs go to and fro between the disks, until the LU is closed.
+    /// Slabs go to and fro between the disks, and copies that have missed something are brought up
+    /// to date, until the LU is closed.
     async fn move_slabs(mut self) {
         loop {
             self.core.sleep(Duration::from_micros(self.random.below(MOVES_APART_US))).await;
-            let moved = self.lu.move_slab(self.random.below(SLABS) as u32, None).await;
+            if let Ok(left) = self.lu.mend(1).await {
+                self.model.lock().unwrap().mended += u64::from(left > 0);
+            }
+            let (number, from) = (self.random.below(SLABS), self.random.below(2));
+            let moved = self.lu.move_slab(number as u32, from as u32, None).await;
             self.model.lock().unwrap().moved += u64::from(moved.is_ok());
             if moved.is_err_and(|error| error.kind() == ErrorKind::Offline) {
                 return;
@@ -478,6 +487,7 @@ async fn live(core: Core, other: Remote, model: Shared, power: bool, seed: u64) 
     let pool = Pool::open(&core, disks).await.unwrap();
     let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
     look(&core, &lu, &model, power).await;
+    look_elsewhere(&core, (&pool, &lu), &model).await;
     start_users(&core, &lu, &model, seed);
     let (remote, shared, opened) = (other.clone(), model.clone(), lu.clone());
     other.send(move |core| start_users(core, &opened, &shared, seed + 1));
@@ -513,6 +523,7 @@ async fn reopen(
         assert_eq!(pool.describe_lu(LU).await.unwrap(), about(LU_BYTES, 512));
         lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
         look(&core, &lu, &model, false).await;
+        look_elsewhere(&core, (&pool, &lu), &model).await;
         let seed = random.below(1 << 40);
         model.lock().unwrap().reopened += 1;
         start_users(&core, &lu, &model, seed);
@@ -528,6 +539,33 @@ async fn look(core: &Core, lu: &Arc<Lu>, model: &Shared, power: bool) {
         model.lock().unwrap().found(sector, value, power);
     }
     look_at_layers(core, lu, model, power).await;
+}
+
+/// Reads every sector where it is not read otherwise: the other copies have the same.
+async fn look_elsewhere(core: &Core, (pool, lu): (&Rc<Pool>, &Arc<Lu>), model: &Shared) {
+    let places = &pool.shared.places;
+    let slabs = pool.granted(LU).unwrap().slabs;
+    let is_settling = || {
+        let mut all = slabs.iter().flat_map(|slab| places.all(*slab));
+        all.any(|copy| copy.state == State::Filling)
+    };
+    while is_settling() {
+        core.sleep(Duration::from_micros(100)).await;
+    }
+    if pool.groups().len() == 1 || pool.lacks(LU, 0).0 > 0 || !pool.stale_groups(LU).is_empty() {
+        return;
+    }
+    let flip = |states| {
+        for slab in &slabs {
+            for copy in places.all(*slab).filter(|copy| copy.group == 0) {
+                places.mark(*slab, copy.home, states);
+            }
+        }
+    };
+    flip((State::Whole, State::Filling));
+    look(core, lu, model, false).await;
+    flip((State::Filling, State::Whole));
+    model.lock().unwrap().compared += 1;
 }
 
 fn start_users(core: &Core, lu: &Arc<Lu>, model: &Shared, seed: u64) {
@@ -555,9 +593,12 @@ struct Tally {
     deleted: u64,
     rolled_back: u64,
     moved: u64,
+    mended: u64,
+    compared: u64,
 }
 
-fn world(seed: u64, rounds: u32, tally: &mut Tally) {
+/// `groups`: those of the two disks.
+fn world(seed: u64, rounds: u32, groups: [u16; 2], tally: &mut Tally) {
     let mut random = Random::new(seed ^ 0x0c4a_5400);
     let world = World::new(seed, Options::swarm(seed));
     let (host, model) = (world.host("host"), Model::new());
@@ -568,7 +609,9 @@ fn world(seed: u64, rounds: u32, tally: &mut Tally) {
     });
     let core = host.core();
     let made = world.block_on(&core, |core| async move {
-        let disks = disks(&core).await.into_iter().zip([[8; 16], [9; 16]]).collect();
+        let disks = disks(&core).await.into_iter().zip([[8; 16], [9; 16]]).zip(groups);
+        let new = |((backing, pv), group)| NewDisk { backing, pv, group };
+        let disks = disks.map(new).collect();
         let pool = Pool::format(&core, new_pool(), disks).await.unwrap();
         let about = about(LU_BYTES, 512);
         pool.create_lu(NewLu { id: LU, layer: BASE, about }).await.map(drop).unwrap();
@@ -583,7 +626,9 @@ fn world(seed: u64, rounds: u32, tally: &mut Tally) {
         let (shared, seed) = (model.clone(), seed << 16 | u64::from(round) << 2);
         let lives = world.block_on(&core, |core| live(core, other, shared, power, seed));
         lives.expect("it opens");
-        if random.below(4) == 0 {
+        // What one copy misses the other one has.
+        let faults_apart = if groups[0] == groups[1] { 4 } else { 2 };
+        if random.below(faults_apart) == 0 {
             let harm = Harm::Errno(5);
             random.pick(&all).fault(Fault { ppm: 40_000, ..Fault::always(On::Write, harm) });
         }
@@ -599,6 +644,8 @@ fn world(seed: u64, rounds: u32, tally: &mut Tally) {
     tally.deleted += model.deleted;
     tally.rolled_back += model.rolled_back;
     tally.moved += model.moved;
+    tally.mended += model.mended;
+    tally.compared += model.compared;
 }
 
 fn crash(world: &World, host: &Host, disks: &[Disk], power: bool) {
@@ -616,11 +663,22 @@ fn crash(world: &World, host: &Host, disks: &[Disk], power: bool) {
 #[test]
 fn what_is_answered_survives() {
     let mut tally = Tally::default();
-    for seed in 0..12 * super::super::super::crash::loops() {
-        world(seed, 12, &mut tally);
+    for seed in 0..8 * super::super::super::crash::loops() {
+        world(seed, 12, [0, 0], &mut tally);
     }
     println!("{tally:?}");
     assert!(tally.kills > 10 && tally.losses > 10 && tally.reopened > 10);
     assert!(tally.answered > 1_000 && tally.failed > 0);
     assert!(tally.deleted > 0 && tally.rolled_back > 0 && tally.moved > 10);
+}
+
+#[test]
+fn two_copies_never_differ_in_what_is_read() {
+    let mut tally = Tally::default();
+    for seed in 0..8 * super::super::super::crash::loops() {
+        world(seed, 12, [0, 1], &mut tally);
+    }
+    println!("{tally:?}");
+    assert!(tally.kills > 10 && tally.losses > 10 && tally.reopened > 10);
+    assert!(tally.answered > 1_000 && tally.mended > 0 && tally.compared > 10);
 }

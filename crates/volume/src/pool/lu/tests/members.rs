@@ -102,7 +102,7 @@ async fn live(core: Core, records: Shared, seed: u64) {
     let mut random = Random::new(seed << 2 | 2);
     loop {
         join(&core, &pool, &records, &mut random).await;
-        leave((&pool, &lu), &records, &mut random).await;
+        leave((&core, &pool, &lu), &records, &mut random).await;
     }
 }
 
@@ -121,13 +121,18 @@ async fn join(core: &Core, pool: &Rc<Pool>, records: &Shared, random: &mut Rando
         return;
     }
     let path = *random.pick(&free);
-    let disk = pool.prepare(backing(core, Path::new(path), true).await, pv).await.unwrap();
+    let disk = pool.prepare((backing(core, Path::new(path), true).await, pv));
+    let disk = disk.await.unwrap();
     records.lock().unwrap().disks.push((path, pv));
     pool.admit(disk).await.unwrap();
 }
 
 /// One of the disks leaves, with all that is on it.
-async fn leave((pool, lu): (&Rc<Pool>, &Arc<Lu>), records: &Shared, random: &mut Random) {
+async fn leave(
+    (core, pool, lu): (&Core, &Rc<Pool>, &Arc<Lu>),
+    records: &Shared,
+    random: &mut Random,
+) {
     let named = records.lock().unwrap().disks.clone();
     let (_, victim) = *random.pick(&named);
     let disk = pool.disk(victim).unwrap();
@@ -135,13 +140,16 @@ async fn leave((pool, lu): (&Rc<Pool>, &Arc<Lu>), records: &Shared, random: &mut
     while let Some((owner, number)) = pool.slabs_on(disk).pop() {
         assert_eq!(owner, LU);
         assert!(matches!(pool.dismiss(disk).await, Err(PoolError::InUse { .. })));
-        match lu.move_slab(number, None).await {
+        match lu.move_slab(number, disk, None).await {
             // It was given back meanwhile.
             Err(error) if error.kind() == ErrorKind::Invalid => {}
             moved => moved.unwrap(),
         }
     }
     pool.dismiss(disk).await.unwrap();
+    if random.coin() {
+        join(core, pool, records, random).await;
+    }
     records.lock().unwrap().disks.retain(|(_, pv)| *pv != victim);
     pool.forget(disk).await.unwrap();
     records.lock().unwrap().swaps += 1;

@@ -1,0 +1,314 @@
+//! Pools with their real data plane, word for word: LUs that are thick, and what lies on disks.
+
+use expect_test::expect;
+
+use crate::bench::Real;
+
+/// Pool fast on two disks with slabs of 4 MiB. The first one has one more, so that the first slab
+/// that is given is of that.
+fn with_pool() -> Real {
+    let real = Real::new();
+    for (name, mib) in [("one", 68), ("two", 64)] {
+        let disk = std::fs::File::create(real.directory.path().join(name)).unwrap();
+        disk.set_len(mib << 20).unwrap();
+    }
+    let made = real.run("pool create fast --pv one --pv two --slab-size 4M");
+    assert_eq!((made.code, made.out.as_str()), (0, "pool fast: 124MiB, online\n"), "{}", made.err);
+    real
+}
+
+#[test]
+fn a_thick_lu_has_all_of_its_space_or_is_none() {
+    let real = with_pool();
+    real.says(
+        "lu create db --size 20M --pool fast --thick",
+        0,
+        expect![[r#"
+        LU db: 20MiB, pool, online
+    "#]],
+    );
+    real.says(
+        "lu ls",
+        0,
+        expect![[r#"
+        NAME  SIZE   BACKING      STATE   USED    MAPPED TO
+        db    20MiB  pool, thick  online  512KiB  -
+    "#]],
+    );
+    real.says("lu create big --size 1G --pool fast --thick", 4, expect![[r#"
+        error: LU 'big' needs 1028MiB to be thick, and pool 'fast' has 100MiB: 928MiB are missing
+          next: choose a smaller size, remove LUs or snapshots of the pool, or make it without --thick
+    "#]]);
+    real.says(
+        "lu create file --size 20M --thick",
+        2,
+        expect![[r#"
+        error: LU 'file' is in no pool; only an LU in a pool can be thick
+    "#]],
+    );
+    real.says("lu resize db --size 1G", 4, expect![[r#"
+        error: LU db cannot be resized to 1GiB: no space left in the store (it needs 1004MiB more, and the pool has 100MiB: 904MiB are missing)
+          next: remove LUs or snapshots of the pool; viaduct pool ls shows what is free
+    "#]]);
+    real.says(
+        "lu resize db --size 40M",
+        0,
+        expect![[r#"
+        LU db: 40MiB, pool, online
+    "#]],
+    );
+    let pool: serde_json::Value =
+        serde_json::from_str(&real.run("pool show fast -o json").out).unwrap();
+    assert!(pool["granted"].as_u64().unwrap() >= 40 << 20, "{pool}");
+    real.says(
+        "lu rm db",
+        0,
+        expect![[r#"
+        LU db removed
+    "#]],
+    );
+    let pool: serde_json::Value =
+        serde_json::from_str(&real.run("pool show fast -o json").out).unwrap();
+    assert_eq!(pool["granted"], 0);
+}
+
+/// The pool with LU web, which is opened by nobody any more; the LU's UUID.
+fn at_rest() -> (Real, String) {
+    let mut real = with_pool();
+    assert_eq!(real.run("lu create web --size 1G --pool fast").code, 0);
+    let lu: serde_json::Value = serde_json::from_str(&real.run("lu show web -o json").out).unwrap();
+    real.stop();
+    (real, lu["uuid"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn disks_are_checked_while_no_node_has_them() {
+    let mut real = with_pool();
+    real.says(
+        "pool check one two",
+        5,
+        expect![[r#"
+        error: a node has one open
+          next: stop that node: a pool is checked while it is closed
+    "#]],
+    );
+    real.stop();
+    let (real, _) = at_rest();
+    real.says(
+        "pool check one two",
+        0,
+        expect![[r#"
+            pool:            fast
+            uuid:            xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+            disks:           2
+            slabs:           31, 1 of them of LUs
+            LUs:             1
+            layers:          1
+            pages of maps:   0
+            extents in use:  2
+            journal records: 0
+            found:           nothing, it is clean
+        "#]],
+    );
+    real.says(
+        "pool check one",
+        1,
+        expect![[r#"
+        pool:            fast
+        uuid:            xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+        disks:           1
+        slabs:           0, 0 of them of LUs
+        LUs:             0
+        layers:          0
+        pages of maps:   0
+        extents in use:  0
+        journal records: 0
+        found:           1 damaged
+
+        SEVERITY  OF    WHAT
+        damaged   pool  the pool has 2 disks, and 1 are here
+        error: pool 'fast' has 1 damage
+          next: keep the disks as they are; restore what is named from a backup
+    "#]],
+    );
+}
+
+#[test]
+fn a_disk_is_shown_page_by_page() {
+    let (real, _) = at_rest();
+    real.says(
+        "pool inspect one",
+        0,
+        expect![[r#"
+            label, at byte 0
+            kind:                      VDlb
+            checksum:                  good
+            owner:                     xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+            number:                    0
+            turn:                      0
+            epoch:                     2
+            form:                      1
+            pool:                      fast
+            disk:                      xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+            disks of the pool:         2
+            failure group:             0
+            disks of the group:        2
+            last epoch without a disk: 0
+            size:                      71303168
+            slab size:                 4194304
+            extent size:               262144
+
+            label, at byte 71299072
+            kind:                      VDlb
+            checksum:                  good
+            owner:                     xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+            number:                    1
+            turn:                      0
+            epoch:                     2
+            form:                      1
+            pool:                      fast
+            disk:                      xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+            disks of the pool:         2
+            failure group:             0
+            disks of the group:        2
+            last epoch without a disk: 0
+            size:                      71303168
+            slab size:                 4194304
+            extent size:               262144
+
+            page of the slab table, at byte 1048576
+            kind:     VDst
+            checksum: good
+            owner:    xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+            number:   0
+            turn:     3
+            epoch:    2
+            form:     1
+            place 0:  slab 0, generation 1, LU xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx, its first
+
+            page of the slab table, at byte 1052672
+            kind:     VDst
+            checksum: good
+            owner:    xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+            number:   0
+            turn:     4
+            epoch:    2
+            form:     1
+            place 0:  slab 0, generation 1, LU xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx, its first
+        "#]],
+    );
+}
+
+#[test]
+fn one_page_is_shown() {
+    let (real, _) = at_rest();
+    real.says(
+        "pool inspect one --at 100",
+        0,
+        expect![[r#"
+            label, at byte 0
+            kind:                      VDlb
+            checksum:                  good
+            owner:                     xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+            number:                    0
+            turn:                      0
+            epoch:                     2
+            form:                      1
+            pool:                      fast
+            disk:                      xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+            disks of the pool:         2
+            failure group:             0
+            disks of the group:        2
+            last epoch without a disk: 0
+            size:                      71303168
+            slab size:                 4194304
+            extent size:               262144
+        "#]],
+    );
+}
+
+#[test]
+fn an_lu_is_shown_on_all_disks() {
+    let (real, uuid) = at_rest();
+    real.says(
+        &format!("pool inspect one two --lu {uuid}"),
+        0,
+        expect![[r#"
+            slabs of the LU
+            slab 0: one at byte 2097152
+
+            nothing but zeroes, one at byte 2097152
+
+            head of an LU's root, one at byte 2101248
+            kind:                VDrh
+            checksum:            good
+            owner:               xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+            number:              1
+            turn:                1
+            epoch:               8589934593
+            form:                1
+            name:                web
+            size:                1073741824
+            block size:          512
+            stands on:           nothing
+            journal from page:   0 of epoch 8589934593
+            next serial:         1
+            sealed before:       1
+            pages of the body:   1
+            extents of the ring: 1
+            layers:              1
+            top layer:           1
+            extents beyond:      [0, 0]
+
+            ring of the journal
+            places 0 to 63: one at byte 2359296
+
+            layer 1
+            name:             xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+            stands on:        nothing
+            is the top:       yes
+            size when frozen: 0
+            snapshot:         
+        "#]],
+    );
+    real.says(
+        "pool inspect one two",
+        2,
+        expect![[r#"
+        error: one disk is looked at at a time
+          next: name one, or an LU that all of them have: --lu UUID
+    "#]],
+    );
+}
+
+#[test]
+fn what_is_no_disk_of_a_pool_is_said_to_be_none() {
+    let real = Real::new();
+    std::fs::write(real.directory.path().join("text"), "no disk\n").unwrap();
+    real.says(
+        "pool inspect text",
+        2,
+        expect![[r#"
+        error: text is no disk of a pool: it has 8 bytes, no whole pages
+          next: viaduct pool show NAME lists the disks of a pool, while its node runs
+    "#]],
+    );
+    real.says(
+        "pool check text",
+        2,
+        expect![[r#"
+        error: text is no disk of a pool: it has 8 bytes, no whole pages
+          next: viaduct pool show NAME lists the disks of a pool, while its node runs
+    "#]],
+    );
+    std::fs::write(real.directory.path().join("zeroes"), [0; 1 << 20]).unwrap();
+    real.says(
+        "pool inspect zeroes",
+        0,
+        expect![[r#"
+        nothing but zeroes, at byte 0
+
+        nothing but zeroes, at byte 1044480
+    "#]],
+    );
+}

@@ -1,0 +1,109 @@
+//! Another place for a slab, and one less: what the pool does of it. Its LU brings the blocks
+//! there, and says when.
+//!
+//! A new place is nobody's on disk until everything is there. Then it is granted, with a generation
+//! higher than that of the one in the same failure group, if it is there in its stead; and that one
+//! is taken back. Whoever opens the pool in between finds two of one group, and goes on with the
+//! new one.
+
+use super::super::places::{Copy, Home, State};
+use super::super::slabs::{Grant, Slab};
+use super::table::Table;
+use super::{Pool, PoolError};
+
+/// Where another place of a slab is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whither {
+    /// In the stead of the one on this disk: on that one, or the roomiest of the same group.
+    From { disk: u32, to: Option<u32> },
+    /// In this failure group, where it has none.
+    Group(u16),
+}
+
+impl Pool {
+    /// Takes another place for a slab of an LU. From now on it is written there too.
+    pub async fn begin_place(
+        &self,
+        lu: [u8; 16],
+        number: u32,
+        whither: Whither,
+    ) -> Result<Home, PoolError> {
+        let _changing = self.changing().await;
+        let mut tables = self.tables.borrow_mut();
+        self.grant_of(&tables, lu, number)?;
+        let (group, has) = match whither {
+            Whither::From { disk, .. } => (tables[disk as usize].label.group, 1),
+            Whither::Group(group) => (group, 0),
+        };
+        // The grant of another one may be on its disk, or not: it is written there too.
+        if self.shared.places.all(number).filter(|copy| copy.group == group).count() != has {
+            return Err(PoolError::TwoPlaces(number));
+        }
+        let may_be = |disk: &u32| match whither {
+            Whither::From { disk: from, to } => *disk != from && to.is_none_or(|to| to == *disk),
+            Whither::Group(_) => true,
+        };
+        let is_of_group = |disk: &u32| tables[*disk as usize].label.group == group;
+        let room = |disk: &u32| tables[*disk as usize].room();
+        let disks = (0..tables.len() as u32).filter(|disk| is_of_group(disk) && may_be(disk));
+        let disk = disks.filter(|disk| room(disk) > 0).max_by_key(room).ok_or(PoolError::Full)?;
+        let index = tables[disk as usize].take(|generation| Slab::Filling { generation });
+        let home = Home { disk, index: index.expect("one is free") };
+        self.shared.places.add(number, Copy { home, group, state: State::Filling });
+        Ok(home)
+    }
+
+    /// The new place has everything, durably: it is granted, durably too.
+    pub async fn commit_place(&self, lu: [u8; 16], number: u32, to: Home) -> Result<(), PoolError> {
+        let granted = self.change(|tables| {
+            let Ok(known) = self.grant_of(tables, lu, number) else { return Vec::new() };
+            let group = tables[to.disk as usize].label.group;
+            let stead = self.shared.places.all(number).filter(|copy| copy.group == group);
+            let stead = stead.filter_map(|copy| grant_at(tables, copy.home)).next();
+            let slab = &mut tables[to.disk as usize].slabs[to.index as usize];
+            let before = stead.map_or(0, |grant| grant.generation);
+            let generation = slab.generation().max(before) + 1;
+            // A copy that is not all there yet has no age.
+            let age = stead.map_or(0, |grant| grant.age);
+            *slab = Slab::Granted(Grant { generation, age, ..known });
+            vec![(to, ())]
+        });
+        granted.await?.pop().ok_or(PoolError::NoLu(lu))
+    }
+
+    /// Nobody is on the way to the place that the slab has left.
+    pub async fn end_place(&self, lu: [u8; 16], number: u32, from: Home) -> Result<(), PoolError> {
+        let freed = self.change(|tables| {
+            let table = &mut tables[from.disk as usize];
+            if !table.is_granted(from.index, (lu, number)) {
+                return Vec::new();
+            }
+            table.free(from.index);
+            vec![(from, ())]
+        });
+        freed.await.map(drop)
+    }
+
+    /// The slab stays where it is, and nobody is on the way to the other place.
+    pub async fn abort_place(&self, to: Home) {
+        let _changing = self.changing().await;
+        let table = &mut self.tables.borrow_mut()[to.disk as usize];
+        if let Slab::Filling { .. } = table.slabs[to.index as usize] {
+            table.free(to.index);
+        }
+    }
+
+    /// What is granted of a slab of an LU, at one of its places.
+    fn grant_of(&self, tables: &[Table], lu: [u8; 16], number: u32) -> Result<Grant, PoolError> {
+        let grants = self.shared.places.all(number).filter_map(|copy| grant_at(tables, copy.home));
+        let mut own = grants.filter(|grant| (grant.lu, grant.number) == (lu, number));
+        own.next().ok_or(PoolError::NoLu(lu))
+    }
+}
+
+pub(super) fn grant_at(tables: &[Table], home: Home) -> Option<Grant> {
+    match tables.get(home.disk as usize)?.slabs.get(home.index as usize)? {
+        Slab::Granted(grant) => Some(*grant),
+        Slab::Free { .. } | Slab::Filling { .. } => None,
+    }
+}

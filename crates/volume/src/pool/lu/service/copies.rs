@@ -1,0 +1,252 @@
+//! Slabs that get another place while the LU is used: written there too from a moment on, filled
+//! extent by extent, and then read there as well. So a slab moves to another disk, and a copy that
+//! has missed something has everything again.
+//!
+//! ```text
+//!   begin ─▶ quiet ─▶ fill, extent by extent ── sync ──▶ granted ─▶ whole
+//!                                   a slab that moves: ─▶ the old place ends ─▶ quiet ─▶ freed
+//! ```
+//!
+//! Nobody waits for more than the copy of one extent. Before the grant of a new place the others
+//! are what counts: a crash loses nothing in between, because what is written then is there too.
+
+use std::rc::Rc;
+
+use block::{Error, ErrorKind};
+use rt::handles::each;
+
+use super::super::super::home::{Pool, PoolError, Whither};
+use super::super::super::map::Place;
+use super::super::super::places::{Home, State};
+use super::super::closed;
+use super::super::handle::Handle;
+use super::{Service, Spot, Stage};
+
+/// Everything of a slab.
+const ALL_REGIONS: u64 = u64::MAX;
+
+/// A slab that is brought to one of its places.
+#[derive(Clone, Copy)]
+pub(super) struct Brought {
+    pub number: u32,
+    pub to: Home,
+}
+
+impl Service {
+    /// Brings a slab of the LU from one disk to another of the same failure group: to this one, or
+    /// the roomiest. One at a time.
+    pub(in super::super) async fn move_slab(
+        self: Rc<Self>,
+        number: u32,
+        (disk, to): (u32, Option<u32>),
+    ) -> Result<(), Error> {
+        self.one_at_a_time(number, async || {
+            let mut all = self.disks.shared().places.all(number);
+            let Some(from) = all.find(|copy| copy.home.disk == disk).map(|copy| copy.home) else {
+                return Err(invalid(format!("slab {number} is not on that disk")));
+            };
+            self.add_place(number, Whither::From { disk, to }).await?;
+            self.drop_place(number, from).await
+        })
+        .await
+    }
+
+    /// Brings so many slabs of copies that have missed something up to date. Gives how many there
+    /// were.
+    pub(in super::super) async fn mend(self: Rc<Self>, most: usize) -> Result<usize, Error> {
+        let lu = self.lu;
+        let (count, some) = self.of_pool(async move |pool| Ok(pool.lacks(lu, most))).await?;
+        for &(number, group) in &some {
+            self.mend_slab(number, group).await?;
+        }
+        if count > 0 {
+            return Ok(count);
+        }
+        let mend = async move |pool: Rc<Pool>| {
+            for group in pool.stale_groups(lu) {
+                pool.mark_current(lu, group).await?;
+            }
+            Ok(0)
+        };
+        self.of_pool(mend).await
+    }
+
+    /// A slab of it, or a place for one.
+    async fn mend_slab(self: &Rc<Self>, number: u32, group: u16) -> Result<(), Error> {
+        self.one_at_a_time(number, async || {
+            let places = &self.disks.shared().places;
+            let Some(copy) = places.all(number).find(|copy| copy.group == group) else {
+                return self.add_place(number, Whither::Group(group)).await;
+            };
+            if copy.state == State::Whole {
+                return Ok(());
+            }
+            // Nobody writes there now, and nobody begins to while it is broken.
+            places.mark(number, copy.home, (State::Broken, State::Filling));
+            let brought = Brought { number, to: copy.home };
+            let filled = match self.fill(brought, ALL_REGIONS).await {
+                Ok(()) => self.whole(brought).await,
+                failed => failed,
+            };
+            if filled.is_err() {
+                places.mark(number, copy.home, (State::Filling, State::Broken));
+            }
+            filled
+        })
+        .await
+    }
+
+    async fn one_at_a_time(
+        self: &Rc<Self>,
+        number: u32,
+        work: impl AsyncFnOnce() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        if self.stage.get() != Stage::Serving {
+            return Err(closed());
+        }
+        if self.is_moving.replace(true) {
+            return Err(Error::new(ErrorKind::Busy).note("a slab of the LU is moving"));
+        }
+        self.begin();
+        // Its owner does not give it back meanwhile.
+        let done = match self.owner.borrow_mut().space().pin(number) {
+            true => Ok(()),
+            false => Err(invalid(format!("the LU has no slab {number}"))),
+        };
+        let done = match done {
+            Ok(()) => work().await,
+            failed => failed,
+        };
+        self.owner.borrow_mut().space().unpin();
+        self.is_moving.set(false);
+        self.end();
+        done
+    }
+
+    /// Another place, with everything.
+    async fn add_place(self: &Rc<Self>, number: u32, whither: Whither) -> Result<(), Error> {
+        let (lu, places) = (self.lu, &self.disks.shared().places);
+        let begun = async move |pool: Rc<Pool>| pool.begin_place(lu, number, whither).await;
+        let to = self.of_pool(begun).await?;
+        let brought = Brought { number, to };
+        if let Err(error) = self.fill(brought, ALL_REGIONS).await {
+            places.remove(number, to);
+            self.all_quiet().await;
+            let aborted = async move |pool: Rc<Pool>| {
+                pool.abort_place(to).await;
+                Ok(())
+            };
+            return self.of_pool(aborted).await.and(Err(error));
+        }
+        // Where this fails the slab has both places until the pool is opened again.
+        self.of_pool(async move |pool| pool.commit_place(lu, number, to).await).await?;
+        self.whole(brought).await
+    }
+
+    /// One place less.
+    async fn drop_place(self: &Rc<Self>, number: u32, from: Home) -> Result<(), Error> {
+        let (lu, places) = (self.lu, &self.disks.shared().places);
+        {
+            let _locked = self.lock_all(number).await;
+            places.remove(number, from);
+        }
+        self.all_quiet().await;
+        self.of_pool(async move |pool| pool.end_place(lu, number, from).await).await
+    }
+
+    /// Brings everything that is in these regions to a place of a slab that fills, durably.
+    pub(super) async fn fill(
+        &self,
+        Brought { number, to }: Brought,
+        regions: u64,
+    ) -> Result<(), Error> {
+        // Whoever has looked before does not write there.
+        self.all_quiet().await;
+        let shared = self.disks.shared();
+        let blocks = self.shape.blocks_per_extent();
+        for extent in 0..self.shape.extents_per_slab() as u32 {
+            if self.stage.get() != Stage::Serving {
+                return Err(closed());
+            }
+            let first = u64::from(extent) * blocks;
+            if self.regions(first, blocks) & regions == 0 {
+                continue;
+            }
+            let _locked = shared.locks.lock(number, first, blocks).await;
+            // What is not used now is written at all places before it is read.
+            if self.owner.borrow_mut().space().is_used(Place { slab: number, extent }) {
+                let at = Spot { slab: number, block: first as u32 };
+                self.disks.fill((at, blocks), to).await?;
+            }
+        }
+        self.sync().await
+    }
+
+    /// It is read there too from now on.
+    pub(super) async fn whole(&self, Brought { number, to }: Brought) -> Result<(), Error> {
+        let _locked = self.lock_all(number).await;
+        match self.disks.shared().places.mark(number, to, (State::Filling, State::Whole)) {
+            true => Ok(()),
+            false => {
+                let note = "the disk that a slab is brought to cannot be written";
+                Err(Error::new(ErrorKind::Medium).note(note))
+            }
+        }
+    }
+
+    async fn lock_all(&self, number: u32) -> super::super::super::places::Locked<'_> {
+        let blocks = self.shape.blocks_per_extent() * self.shape.extents_per_slab();
+        self.disks.shared().locks.lock(number, 0, blocks).await
+    }
+
+    /// Waits until everybody has arrived who is on the way to a place of this LU.
+    pub(super) async fn all_quiet(&self) {
+        let over = |handle: Rc<Handle>| async move {
+            handle.passage().over().await;
+            handle.disks.quiet().await;
+        };
+        each(self.readers.members(), over).await;
+        self.disks.quiet().await;
+    }
+
+    /// What was answered before is durable in all copies of the LU; one of which that cannot be
+    /// said is stale.
+    pub(super) async fn sync(&self) -> Result<(), Error> {
+        let mut synced = Ok(());
+        for (disk, error) in self.disks.sync_each().await {
+            let slabs: Vec<u32> = self.owner.borrow_mut().space().slabs().collect();
+            let places = &self.disks.shared().places;
+            for number in slabs {
+                let lies = places.all(number).find(|copy| copy.home.disk == disk);
+                let Some(copy) = lies.filter(|copy| copy.state != State::Broken) else { continue };
+                let is_filling = (State::Filling, State::Broken);
+                if !places.mark(number, copy.home, is_filling)
+                    && self.disks.mark(number, copy.home).await.is_err()
+                {
+                    synced = Err(error);
+                    break;
+                }
+            }
+        }
+        synced
+    }
+
+    async fn of_pool<T, F>(
+        &self,
+        ask: impl FnOnce(Rc<Pool>) -> F + Send + 'static,
+    ) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, PoolError>> + 'static,
+    {
+        let answer = self.pool.call(ask).await;
+        answer.ok_or_else(closed)?.map_err(|error| match error {
+            PoolError::Full => Error::new(ErrorKind::NoSpace).note("no other disk has a free slab"),
+            error => Error::new(ErrorKind::Medium).note(error.to_string()),
+        })
+    }
+}
+
+fn invalid(note: String) -> Error {
+    Error::new(ErrorKind::Invalid).note(note)
+}

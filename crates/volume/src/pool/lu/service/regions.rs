@@ -1,0 +1,165 @@
+//! Regions of slabs with several copies: opened before anything there is overwritten, closed when
+//! nobody has wanted that for a while, and made the same everywhere after a crash.
+//!
+//! ```text
+//!   asked for ─▶ open in the journal, durably ─▶ open to all cores
+//!                      ▲                             │ the next look: whoever still
+//!                      │ asked for again             ▼ writes there asks again
+//!                      └──────────────────────── not wanted
+//!                                                    │ the look after that: quiet, sync
+//!                                                    ▼
+//!                                                 closed in the journal
+//! ```
+
+use std::rc::Rc;
+
+use block::Error;
+
+use super::super::super::owner::{Regions, regions_of};
+use super::super::super::places::State;
+use super::{Brought, Service, Spot, Stage, Ticket};
+
+/// Regions that are open before some are closed unasked: what a crash leaves to be made the same.
+const OPEN_MAX: u32 = 4096;
+
+impl Service {
+    /// Lets these regions of a slab be overwritten, by everybody.
+    pub(in super::super) async fn open_regions(
+        self: Rc<Self>,
+        slab: u32,
+        regions: u64,
+    ) -> Result<(), Error> {
+        *self.wanted.borrow_mut().entry(slab).or_default() |= regions;
+        let ticket = self.ticket()?;
+        self.tell(|owner| owner.open_regions(ticket, slab, regions));
+        self.done(ticket).await?;
+        self.disks.shared().places.set_open(slab, regions);
+        let is_many = |all: &Regions, most| {
+            let count: u32 = all.values().map(|regions| regions.count_ones()).sum();
+            count > most
+        };
+        if is_many(&self.wanted.borrow(), OPEN_MAX / 4) && is_many(self.owner().regions(), OPEN_MAX)
+        {
+            self.look_at_regions();
+        }
+        Ok(())
+    }
+
+    /// Somebody is about to overwrite blocks whom no passage counts: he says so until it is
+    /// written.
+    pub(super) async fn overwrite(
+        self: &Rc<Self>,
+        ticket: Ticket,
+        at: Spot,
+        count: u64,
+    ) -> Result<(), Error> {
+        if self.disks.shared().places.sole(at.slab).is_some() {
+            return Ok(());
+        }
+        let regions = self.regions(at.block.into(), count);
+        self.overwriting.borrow_mut().insert(ticket, (at.slab, regions));
+        self.clone().open_regions(at.slab, regions).await
+    }
+
+    /// Looks which regions nobody wants any more.
+    pub(super) fn look_at_regions(self: &Rc<Self>) {
+        let is_due = !self.owner().regions().is_empty() && self.stage.get() == Stage::Serving;
+        if is_due && !self.is_closing_regions.replace(true) {
+            self.start(|me| async move {
+                me.close_idle().await;
+                me.is_closing_regions.set(false);
+            });
+        }
+    }
+
+    async fn close_idle(self: &Rc<Self>) {
+        let wanted = self.wanted.take();
+        let places = &self.disks.shared().places;
+        let mut idle = self.owner().regions().clone();
+        for (slab, regions) in &mut idle {
+            // A copy that lacks something is to get it from here.
+            let lacks = places.all(*slab).any(|copy| copy.state != State::Whole);
+            let wanted = wanted.get(slab).copied().unwrap_or_default();
+            // Whoever goes on there asks again, and is seen by the next look.
+            places.set_closed(*slab, *regions);
+            *regions = if lacks { 0 } else { *regions & !wanted };
+        }
+        idle.retain(|_, regions| *regions != 0);
+        if !idle.is_empty() {
+            self.close_regions(idle).await;
+        }
+    }
+
+    /// Closes regions that nobody begins to overwrite without asking.
+    async fn close_regions(self: &Rc<Self>, mut idle: Regions) {
+        for (slab, regions) in self.overwriting.borrow().values() {
+            if let Some(idle) = idle.get_mut(slab) {
+                *idle &= !regions;
+            }
+        }
+        self.all_quiet().await;
+        if self.sync().await.is_err() {
+            return;
+        }
+        let wanted = self.wanted.borrow();
+        for (slab, regions) in &mut idle {
+            // Somebody has asked meanwhile, or a copy has missed something.
+            let lacks = self.disks.shared().places.all(*slab).any(|it| it.state != State::Whole);
+            let is_wanted = wanted.get(slab).copied().unwrap_or_default();
+            *regions = if lacks { 0 } else { *regions & !is_wanted };
+        }
+        drop(wanted);
+        idle.retain(|_, regions| *regions != 0);
+        self.tell(|owner| owner.close_regions(&idle));
+    }
+
+    /// Makes the copies of what a crash has left in doubt the same, while the LU is used.
+    pub(in super::super) fn settle(self: &Rc<Self>) {
+        if !self.owner().regions().is_empty() {
+            self.is_moving.set(true);
+            self.start(|me| async move {
+                me.settle_regions().await;
+                me.is_moving.set(false);
+                me.look_at_regions();
+            });
+        }
+    }
+
+    async fn settle_regions(self: &Rc<Self>) {
+        let open = self.owner().regions().clone();
+        for (number, regions) in open {
+            let places = &self.disks.shared().places;
+            let filling: Vec<_> =
+                places.all(number).filter(|copy| copy.state == State::Filling).collect();
+            for copy in filling {
+                let brought = Brought { number, to: copy.home };
+                let pinned = self.owner.borrow_mut().space().pin(number);
+                let is_alike = match self.fill(brought, regions).await {
+                    Ok(()) => self.whole(brought).await.is_ok(),
+                    Err(_) => false,
+                };
+                if pinned {
+                    self.owner.borrow_mut().space().unpin();
+                }
+                // It is not read before it has been brought up to date as a whole.
+                if !is_alike {
+                    places.mark(number, copy.home, (State::Filling, State::Broken));
+                }
+            }
+        }
+    }
+
+    /// The LU is about to be closed, and nobody uses it: its copies are the same.
+    pub(super) async fn close_all_regions(self: &Rc<Self>) {
+        let open = self.owner().regions().clone();
+        if !open.is_empty() {
+            self.wanted.take();
+            self.close_regions(open).await;
+        }
+    }
+
+    /// The regions that blocks of a slab lie in.
+    pub(super) fn regions(&self, first: u64, count: u64) -> u64 {
+        regions_of(self.shape, first, count)
+    }
+}
