@@ -6,10 +6,20 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rt::Allocate;
+
+/// Space that a store has beyond its end: as much again as it is large, within these bounds. A
+/// failed write stops the store until it is opened anew, and a node with a full disk has to be told
+/// what to remove from it.
+const AHEAD_BYTES_MIN: u64 = 1 << 20;
+const AHEAD_BYTES_MAX: u64 = 64 << 20;
+
 /// A file of bytes with positions. Reads beyond the end are an error, growth reads as zeroes.
 pub trait Backing: Send + Sync + 'static {
     fn size(&self) -> io::Result<u64>;
     fn resize(&self, size: u64) -> io::Result<()>;
+    /// Sees to it, as far as that can be, that the file can still grow when its disk is full.
+    fn provide(&self) {}
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
     /// Returns when everything written before is on stable storage.
@@ -23,6 +33,14 @@ impl Backing for rt::FileHandle {
 
     fn resize(&self, size: u64) -> io::Result<()> {
         self.set_len(size)
+    }
+
+    fn provide(&self) {
+        // Where it cannot be, a full disk is told when it is met.
+        let _ = self.info().and_then(|info| {
+            let ahead = info.size.clamp(AHEAD_BYTES_MIN, AHEAD_BYTES_MAX);
+            self.allocate(Allocate::ReserveBeyond, 0, info.size + ahead)
+        });
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {

@@ -105,6 +105,7 @@ impl Embedded {
     }
 
     fn new(backing: impl Backing, clock: Clock) -> Result<Embedded, Error> {
+        backing.provide();
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
             .create_with_backend(Bridge(backing))
@@ -534,7 +535,9 @@ impl<B: Backing> StorageBackend for Bridge<B> {
     }
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        self.0.resize(len)
+        self.0.resize(len)?;
+        self.0.provide();
+        Ok(())
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {

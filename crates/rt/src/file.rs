@@ -87,6 +87,8 @@ pub enum Allocate {
     ZeroRange,
     /// Has a place from now on.
     Reserve,
+    /// The same, and the file's end stays where it is: what is beyond is for when it grows.
+    ReserveBeyond,
 }
 
 /// One open file description.

@@ -83,7 +83,7 @@ impl Lacks {
     fn of(&self, how: Allocate) -> &AtomicBool {
         match how {
             Allocate::PunchHole => &self.holes,
-            Allocate::ZeroRange | Allocate::Reserve => &self.zeroing,
+            Allocate::ZeroRange | Allocate::Reserve | Allocate::ReserveBeyond => &self.zeroing,
         }
     }
 }

@@ -56,6 +56,7 @@ const fn fallocate_mode(how: Allocate) -> i32 {
         Allocate::PunchHole => libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE,
         Allocate::ZeroRange => libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE,
         Allocate::Reserve => 0,
+        Allocate::ReserveBeyond => libc::FALLOC_FL_KEEP_SIZE,
     }
 }
 

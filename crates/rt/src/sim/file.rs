@@ -122,6 +122,7 @@ impl Inode {
                 self.image.reserve(offset..end);
                 self.image.set_size(op, size.max(end));
             }
+            Allocate::ReserveBeyond => self.image.reserve(offset..end),
         }
         self.image.answered(op, within);
         Ok(())
