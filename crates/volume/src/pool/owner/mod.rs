@@ -244,6 +244,8 @@ pub struct Owner {
     serials: HashMap<Ticket, Serial>,
     /// What could not be written, and is to be said in the journal.
     lost: VecDeque<(Serial, u64, u64)>,
+    /// The last record that says so.
+    voided: Serial,
     /// Blocks of the top layer with a record that is not sealed.
     unsealed: HashMap<u64, Serial>,
     /// Wishes that wait until this record is sealed.
@@ -588,7 +590,9 @@ impl Owner {
     }
 
     fn begin_zero(&mut self, wish: Wish) -> Result<(), Wish> {
-        if self.layers.reads_zero(wish.block, wish.count) {
+        // What could not be written may be there after all, until it is said that it is not.
+        let is_certain = self.lost.is_empty() && self.journal.is_written(self.voided);
+        if is_certain && self.layers.reads_zero(wish.block, wish.count) {
             self.leave_gate(&wish);
             self.answer(wish.ticket, Ok(()));
             return Ok(());
@@ -655,10 +659,11 @@ impl Owner {
     /// Says in the journal what could not be written.
     fn void_lost(&mut self) {
         while let Some(&(of, block, count)) = self.lost.front() {
-            if self.journal.append(&Record::Void { of, block, count }).is_err() {
+            let Ok(serial) = self.journal.append(&Record::Void { of, block, count }) else {
                 self.is_journal_full = true;
                 return;
-            }
+            };
+            self.voided = serial;
             // Whoever reads as far as a mark that covers the record finds this too.
             self.journal.arrived(of);
             self.lost.pop_front();

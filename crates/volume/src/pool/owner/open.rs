@@ -228,6 +228,7 @@ impl Read {
             direct: HashMap::new(),
             serials: HashMap::new(),
             lost: VecDeque::new(),
+            voided: 0,
             unsealed,
             for_seal: BTreeMap::new(),
             for_room: VecDeque::new(),
