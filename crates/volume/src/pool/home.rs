@@ -23,6 +23,7 @@ use rt::{Core, Placed};
 
 use super::disks::{Backing, Disks, Shared};
 use super::label::{End, Label, Unlabelled};
+use super::memory::Memory;
 use super::page::{Flaw, Header, Owner, PAGE_BYTES, newest};
 use super::places::{Copy, Home, SLABS_MAX, State};
 use super::shape::{GRANTS_PER_PAGE, Layout, Shape, Unfit};
@@ -177,6 +178,8 @@ pub struct Pool {
     /// Hears of every change of what is free.
     watcher: RefCell<Option<Watcher>>,
     registry: RefCell<Option<Rc<dyn Registry>>>,
+    /// For the maps of its LUs.
+    memory: RefCell<Arc<Memory>>,
     /// Copies of LUs may lack something.
     may_lack: Cell<bool>,
     mending: Notify,
@@ -259,6 +262,7 @@ impl Pool {
             changed: Notify::new(),
             watcher: RefCell::default(),
             registry: RefCell::default(),
+            memory: RefCell::default(),
             may_lack: Cell::new(true),
             mending: Notify::new(),
         });
@@ -336,6 +340,15 @@ impl Pool {
     /// From now on this is told whenever slabs were granted or taken back.
     pub fn watch(&self, watcher: impl Fn(&Pool) + 'static) {
         self.watcher.replace(Some(Rc::new(watcher)));
+    }
+
+    /// LUs that are opened from now on keep their maps in this.
+    pub fn keep_maps_in(&self, memory: Arc<Memory>) {
+        self.memory.replace(memory);
+    }
+
+    pub(super) fn memory(&self) -> Arc<Memory> {
+        self.memory.borrow().clone()
     }
 
     /// The LUs that have slabs.

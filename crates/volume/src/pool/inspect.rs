@@ -155,7 +155,7 @@ fn layers(pool: &Pool, root: Root, site: Site) -> Vec<Section> {
         sections.push((layer.number, section));
     }
     // Places as whoever opens the LU computes them; what is checked of an epoch is not asked for.
-    for ((number, page), at) in Opening::new(site, u64::MAX, root).pages() {
+    for ((number, page), at) in Opening::new(site, u64::MAX, root, &Arc::default()).pages() {
         let layer = sections.iter_mut().find(|(other, _)| *other == number);
         if let Some((_, section)) = layer {
             section.add(format!("page {page} of the map"), place(pool, at));

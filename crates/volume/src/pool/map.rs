@@ -16,9 +16,11 @@
 //!
 //! Not here: how long a place must be left alone that a reader may still go to.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::journal::Spot;
+use super::memory::{Held, Memory};
 use super::page::{Flaw, Header, Kind, Owner, PAYLOAD_BYTES, Page};
 use super::shape::Shape;
 
@@ -88,6 +90,15 @@ impl Form {
         self.blocks
     }
 
+    /// Bytes of memory that a page takes, with what an allocator adds.
+    pub fn bytes(&self) -> usize {
+        const ALLOCATIONS: usize = 4;
+        const BESIDE: usize = 16;
+        let bits = self.extents * 2 * self.words + self.extents.div_ceil(WORD_BITS as usize);
+        let own = size_of::<MapPage>() + 2 * size_of::<usize>();
+        own + (self.extents + bits) * size_of::<u64>() + ALLOCATIONS * BESIDE
+    }
+
     /// The page that a block is in, the extent in that, and the block in that.
     pub fn locate(&self, block: u64) -> (u64, usize, u64) {
         let (extent, block) = (block / self.blocks, block % self.blocks);
@@ -100,6 +111,9 @@ impl Form {
 #[derive(Debug)]
 pub struct MapPage {
     form: Form,
+    /// Somebody has looked into it since that was last asked.
+    is_used: AtomicBool,
+    _held: Held,
     places: Box<[AtomicU64]>,
     /// For each extent the words of written bits, then those of zero bits.
     bits: Box<[AtomicU64]>,
@@ -122,7 +136,31 @@ impl MapPage {
         };
         let (places, bits) = (words(form.extents, NOWHERE), form.extents * 2 * form.words);
         let fresh = words(form.extents.div_ceil(WORD_BITS as usize), 0);
-        Self { form, places, bits: words(bits, 0), fresh }
+        let (is_used, _held) = (AtomicBool::new(true), Held::default());
+        Self { form, is_used, _held, places, bits: words(bits, 0), fresh }
+    }
+
+    /// The same page, counted as long as it is in memory.
+    pub fn counted(self, memory: &Arc<Memory>) -> Arc<Self> {
+        Arc::new(Self { _held: memory.hold(self.form.bytes()), ..self })
+    }
+
+    /// Somebody needs it.
+    #[inline]
+    pub fn touch(&self) {
+        // It is another core's line too, and seldom written.
+        if !self.is_used.load(Ordering::Relaxed) {
+            self.is_used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub fn is_used(&self) -> bool {
+        self.is_used.load(Ordering::Relaxed)
+    }
+
+    /// Whether somebody has needed it since this was last asked.
+    pub fn take_used(&self) -> bool {
+        self.is_used.swap(false, Ordering::Relaxed)
     }
 
     /// What is known from this block of an extent on, at most so many blocks far and within the
@@ -130,6 +168,7 @@ impl MapPage {
     #[inline]
     pub fn look(&self, extent: usize, block: u64, most: u64) -> Run {
         debug_assert!(block < self.form.blocks && most > 0);
+        self.touch();
         let most = most.min(self.form.blocks - block);
         while self.is_set(Bits::Written, extent, block) {
             let place = load(&self.places[extent]);
@@ -172,6 +211,11 @@ impl MapPage {
     pub fn is_fresh(&self, extent: usize) -> bool {
         let (word, bit) = (extent / WORD_BITS as usize, extent % WORD_BITS as usize);
         load(&self.fresh[word]) >> bit & 1 != 0
+    }
+
+    /// Whether that is so of any extent.
+    pub fn has_fresh(&self) -> bool {
+        self.fresh.iter().any(|word| load(word) != 0)
     }
 
     /// Said before a block is written there whose record is not sealed, and taken back after the
@@ -253,7 +297,8 @@ impl MapPage {
     pub fn without(&self, extents: impl IntoIterator<Item = usize>) -> Self {
         let copy = |words: &[AtomicU64]| words.iter().map(|it| AtomicU64::new(load(it))).collect();
         let (places, bits, fresh) = (copy(&self.places), copy(&self.bits), copy(&self.fresh));
-        let page = Self { form: self.form, places, bits, fresh };
+        let (is_used, _held) = (AtomicBool::new(true), Held::default());
+        let page = Self { form: self.form, is_used, _held, places, bits, fresh };
         for extent in extents {
             page.places[extent].store(NOWHERE, Ordering::Relaxed);
             for bits in [Bits::Written, Bits::Zero] {

@@ -11,6 +11,7 @@
 //! | [`page`] | a page of metadata, and what it is checked for |
 //! | [`journal`] | what is written, durable and sealed of an LU's map, and what an owner left |
 //! | [`places`] | where slabs are, also on their way to somewhere else |
+//! | [`memory`] | how much of the maps is kept in memory, by all LUs together |
 //! | [`passage`] | who is on the way by what was said before |
 //! | [`disks`] | what a core reads and writes |
 //! | [`home`] | the pool itself: labels, slab tables, grants |
@@ -30,6 +31,7 @@ pub mod journal;
 pub mod label;
 pub mod lu;
 pub mod map;
+pub mod memory;
 pub mod owner;
 pub mod page;
 mod passage;

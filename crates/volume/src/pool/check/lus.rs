@@ -1,6 +1,7 @@
 //! The LUs of a pool: each is read as it would be opened.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::super::home::{Granted, Pool};
 use super::super::inspect::uuid;
@@ -83,7 +84,8 @@ async fn check_lu(
             found.push((Severity::Damaged, named(pool, &slabs, why)));
             Ok(())
         };
-        read_left(&disks, Whence { site, epoch, slabs: &slabs, all: true }, flawed).await
+        let (slabs, memory) = (&slabs[..], &Arc::default());
+        read_left(&disks, Whence { site, epoch, slabs, all: true, memory }, flawed).await
     };
     let left: Result<Left, LuError> = left.await;
     let name = left.as_ref().ok().map(|left| left.owner.about().name.clone());

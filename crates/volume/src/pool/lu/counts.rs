@@ -14,6 +14,8 @@ pub struct Counts {
     pub pages: u64,
     /// Pages of maps that were read.
     pub loads: u64,
+    /// Pages of maps that left memory.
+    pub let_go: u64,
     /// Heads of roots.
     pub roots: u64,
     pub syncs: u64,
@@ -33,6 +35,7 @@ impl Counts {
             journal: self.journal - before.journal,
             pages: self.pages - before.pages,
             loads: self.loads - before.loads,
+            let_go: self.let_go - before.let_go,
             roots: self.roots - before.roots,
             syncs: self.syncs - before.syncs,
             growths: self.growths - before.growths,

@@ -19,6 +19,7 @@ use rt::handles::{Closes, Gate, HandleId, Span};
 use super::super::disks::Disks;
 use super::super::journal::Spot;
 use super::super::map::{Form, MapPage, Run, resolve};
+use super::super::memory::Held;
 use super::super::passage::{Passage, Turn, UnderWay};
 use super::super::shape::BLOCK_BYTES;
 use super::Lu;
@@ -27,6 +28,16 @@ use super::snapshots::View;
 
 /// The pages of one number, of every layer that has it; the top layer's is the first.
 pub(super) type Stack = Rc<[Arc<MapPage>]>;
+
+/// A stack that is kept.
+struct Known {
+    stack: Stack,
+    _held: Held,
+}
+
+/// What one takes, beside its pages: its place among others, half of which may be empty, and the
+/// counts of a reference.
+const KNOWN_BYTES: usize = 2 * size_of::<(u64, Known)>() + 4 * size_of::<usize>();
 
 pub(super) struct Handle {
     id: HandleId,
@@ -44,7 +55,7 @@ pub(super) struct Handle {
     pub(super) under_way: Rc<UnderWay>,
     /// Nothing is begun any more.
     is_closed: Cell<bool>,
-    pages: RefCell<HashMap<u64, Stack>>,
+    pages: RefCell<HashMap<u64, Known>>,
     /// How often they were forgotten.
     forgotten: Cell<u64>,
     flights: RefCell<Flights>,
@@ -156,11 +167,24 @@ impl Handle {
         }
     }
 
+    /// These pages may leave memory, unless they are needed here: then all that lie below each
+    /// other are.
+    pub(super) fn let_go(&self, numbers: &[u64]) {
+        let mut pages = self.pages.borrow_mut();
+        for number in numbers {
+            let Some(Known { stack, .. }) = pages.get(number) else { continue };
+            match stack.first().is_some_and(|page| page.is_used()) {
+                true => stack.iter().for_each(|page| page.touch()),
+                false => drop(pages.remove(number)),
+            }
+        }
+    }
+
     /// Pages of the map; the owner is asked for those that are not known here.
     pub(super) async fn stack(&self, page: u64) -> Result<Stack, Error> {
         loop {
-            if let Some(stack) = self.pages.borrow().get(&page) {
-                return Ok(stack.clone());
+            if let Some(known) = self.pages.borrow().get(&page) {
+                return Ok(known.stack.clone());
             }
             let before = self.forgotten.get();
             let view = self.view.as_ref().map(|view| view.layer());
@@ -170,7 +194,9 @@ impl Handle {
             if self.forgotten.get() == before {
                 let stack: Stack = found.into();
                 if !self.is_closed.get() {
-                    self.pages.borrow_mut().insert(page, stack.clone());
+                    let bytes = KNOWN_BYTES + stack.len() * size_of::<Arc<MapPage>>();
+                    let known = Known { stack: stack.clone(), _held: self.lu.memory.hold(bytes) };
+                    self.pages.borrow_mut().insert(page, known);
                 }
                 return Ok(stack);
             }
@@ -221,7 +247,7 @@ impl Handle {
             return None;
         }
         let pages = self.pages.borrow();
-        let stack = pages.get(&page)?;
+        let Known { stack, .. } = pages.get(&page)?;
         let (device, offset) = match request.op {
             Op::Read => match self.find(stack, block, count) {
                 Run::Written { at, count: run } if run == count => self.disks.locate_sole(at)?,

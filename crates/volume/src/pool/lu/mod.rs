@@ -35,9 +35,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use block::{Device, Error, ErrorKind, Geometry, Health, OpSet};
 use rt::handles::{HandleId, Ledger, Member, each};
+use rt::sync::Reply;
 use rt::{Core, Placed};
 
 use super::disks::Shared;
+use super::memory::{Keeper, Memory};
 use super::root::About;
 use super::shape::{BLOCK_BYTES, Shape};
 use handle::{Handle, PoolDevice};
@@ -65,6 +67,7 @@ pub struct Lu {
     owner: Placed<Service>,
     ledger: Arc<Ledger<Handle>>,
     readers: Arc<Readers>,
+    memory: Arc<Memory>,
     /// Nothing is written any more.
     has_failed: Arc<AtomicBool>,
     /// Nothing is begun any more.
@@ -188,6 +191,12 @@ impl Lu {
             return Err(Error::new(ErrorKind::Busy).note("the LU is being changed"));
         }
         Ok(Alone(&self.is_changing))
+    }
+}
+
+impl Keeper for Lu {
+    fn let_go(&self, bytes: usize) -> Reply<usize> {
+        self.owner.call(move |service| service.let_go(bytes))
     }
 }
 

@@ -1,8 +1,8 @@
 //! Making an LU, and opening what is there of one.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Weak};
 
 use block::Error;
 use rt::handles::Ledger;
@@ -12,6 +12,7 @@ use super::super::disks::{Disks, Looker, Shared, Unlike};
 use super::super::home::{Granted, Pool, PoolError, Tenure};
 use super::super::journal::{RING_PAGES_MIN, Spot};
 use super::super::map::Place;
+use super::super::memory::Memory;
 use super::super::owner::{
     LOOK_BEHIND_PAGES, LayerId, Opening, Owner, Regions, Unopened, extents_of_new,
 };
@@ -76,6 +77,7 @@ pub struct Seat {
     slabs: Vec<u32>,
     tenure: Tenure,
     base: Option<Arc<View>>,
+    memory: Arc<Memory>,
 }
 
 impl Seat {
@@ -141,7 +143,7 @@ impl Pool {
         let site = Site { lu: id, shape: self.shape(), first_slab };
         let pool = Arc::new(Placed::new(self.core(), self.clone()));
         let (shared, tenure) = (self.shared.clone(), self.tenure(id)?);
-        Ok(Seat { shared, pool, site, slabs, tenure, base: None })
+        Ok(Seat { shared, pool, site, slabs, tenure, base: None, memory: self.memory() })
     }
 
     /// What an LU says of itself, whether it is open or not.
@@ -182,16 +184,17 @@ pub fn thick_bytes(shape: Shape, size: u64) -> u64 {
 impl Lu {
     /// Opens an LU, with its owner on this core. Nobody else has it open.
     pub async fn open(core: &Core, seat: Seat) -> Result<Arc<Self>, LuError> {
-        let Seat { shared, pool, site, slabs, tenure, base } = seat;
+        let Seat { shared, pool, site, slabs, tenure, base, memory } = seat;
         let disks = shared.on(core);
         if tenure.is_again {
             // The pool has synced what owners before it have left, and nobody what this one has.
             disks.sync().await?;
         }
-        let whence = Whence { site, epoch: tenure.epoch, slabs: &slabs, all: false };
+        let (epoch, slabs) = (tenure.epoch, &slabs[..]);
+        let whence = Whence { site, epoch, slabs, all: false, memory: &memory };
         let Left { owner, unlike, .. } = read_left(&disks, whence, Err).await?;
         disks.make_alike(unlike).await?;
-        doubt_regions(&disks, &slabs, owner.regions());
+        doubt_regions(&disks, slabs, owner.regions());
         let About { size, block_size, base: wanted, .. } = *owner.about();
         if let Some(wanted) = wanted.filter(|it| base.as_ref().map(|base| base.is()) != Some(*it)) {
             return Err(LuError::Base(wanted));
@@ -211,11 +214,12 @@ impl Lu {
             owner,
             base,
             has_failed: has_failed.clone(),
+            memory: memory.clone(),
             tenure,
         };
         let service = Service::new(core, parts);
         service.settle();
-        Ok(Arc::new(Self {
+        let lu = Arc::new(Self {
             id: lu,
             shape,
             block_size,
@@ -224,10 +228,14 @@ impl Lu {
             owner: Placed::new(core, service),
             ledger,
             readers,
+            memory: memory.clone(),
             has_failed,
             is_closed: AtomicBool::new(false),
             is_changing: AtomicBool::new(false),
-        }))
+        });
+        let keeper: Weak<Self> = Arc::downgrade(&lu);
+        memory.join(keeper);
+        Ok(lu)
     }
 }
 
@@ -249,6 +257,8 @@ pub struct Whence<'a> {
     pub slabs: &'a [u32],
     /// Every page of its maps is read, not only what is needed to go on.
     pub all: bool,
+    /// Where they are counted.
+    pub memory: &'a Arc<Memory>,
 }
 
 /// What an owner before has left, and what it took to find that.
@@ -269,10 +279,10 @@ pub async fn read_left(
     whence: Whence<'_>,
     mut flawed: impl FnMut(Unopened) -> Result<(), Unopened>,
 ) -> Result<Left, LuError> {
-    let Whence { site, epoch, slabs, all } = whence;
+    let Whence { site, epoch, slabs, all, memory } = whence;
     let looker = Looker::new(disks);
     let root = read_root_by(&looker, &site).await?;
-    let mut opening = Opening::new(site, epoch, root);
+    let mut opening = Opening::new(site, epoch, root, memory);
     let pages = if all || opening.needs_all() { opening.pages() } else { Vec::new() };
     let mut map_pages = pages.len();
     let take = |id, page| match opening.load(id, &page) {

@@ -3,6 +3,7 @@
 
 mod copies;
 mod layers;
+mod memory;
 mod regions;
 
 use std::cell::{Cell, Ref, RefCell};
@@ -22,8 +23,9 @@ use super::super::disks::Disks;
 use super::super::home::{Pool, PoolError, Tenure};
 use super::super::journal::Spot;
 use super::super::map::{Form, MapPage};
+use super::super::memory::{Held, Memory};
 use super::super::owner::{LayerNumber, Order, Owner, PageId, Refusal, Regions, Ticket};
-use super::super::page::Page;
+use super::super::page::{PAGE_BYTES, Page};
 use super::super::root::About;
 use super::super::shape::{BLOCK_BYTES, Shape};
 use super::closed;
@@ -80,8 +82,10 @@ pub(super) struct Service {
     ended: Notify,
     counts: Cell<Counts>,
     /// Of a checkpoint, to be written.
-    pages: RefCell<VecDeque<(Spot, Page)>>,
+    pages: RefCell<VecDeque<(Spot, Page, Held)>>,
     page_writers: Cell<usize>,
+    /// For maps.
+    memory: Arc<Memory>,
     /// As long as the LU is open.
     tenure: RefCell<Option<Tenure>>,
 }
@@ -115,12 +119,14 @@ pub(super) struct Parts {
     pub owner: Owner,
     pub base: Option<Arc<View>>,
     pub has_failed: Arc<AtomicBool>,
+    pub memory: Arc<Memory>,
     pub tenure: Tenure,
 }
 
 impl Service {
     pub(super) fn new(core: &Core, parts: Parts) -> Rc<Self> {
-        let Parts { lu, shape, disks, pool, readers, owner, base, has_failed, tenure } = parts;
+        let Parts { lu, shape, disks, pool, readers, owner, base, .. } = parts;
+        let Parts { has_failed, memory, tenure, .. } = parts;
         Rc::new(Self {
             core: core.clone(),
             lu,
@@ -149,6 +155,7 @@ impl Service {
             counts: Cell::default(),
             pages: RefCell::default(),
             page_writers: Cell::new(0),
+            memory,
             tenure: RefCell::new(Some(tenure)),
         })
     }
@@ -404,6 +411,7 @@ impl Service {
             orders.into_iter().filter(goes_on).for_each(|order| self.carry_out(order));
         }
         self.refuse_stuck();
+        self.look_at_memory();
     }
 
     fn carry_out(self: &Rc<Self>, order: Order) {
@@ -427,7 +435,8 @@ impl Service {
             }),
             Order::Page { at, page } => {
                 self.count(|counts| counts.pages += 1);
-                self.pages.borrow_mut().push_back((at, page));
+                let held = self.memory.hold(PAGE_BYTES);
+                self.pages.borrow_mut().push_back((at, page, held));
                 if self.page_writers.get() < PAGE_WRITERS_MAX {
                     self.page_writers.set(self.page_writers.get() + 1);
                     self.start(Self::write_pages);
@@ -514,7 +523,7 @@ impl Service {
     async fn write_pages(self: Rc<Self>) {
         loop {
             let next = self.pages.borrow_mut().pop_front();
-            let Some((at, page)) = next else { break };
+            let Some((at, page, _held)) = next else { break };
             match self.write_page(at, &page).await {
                 Ok(()) => self.tell(Owner::page_written),
                 Err(error) => self.fail("its metadata cannot be written", error),

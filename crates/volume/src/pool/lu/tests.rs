@@ -6,6 +6,7 @@ mod crashes;
 pub(in crate::pool) mod families;
 mod groups;
 mod members;
+mod memory;
 mod resizes;
 mod thicks;
 

@@ -243,7 +243,10 @@ impl Handle {
         let count = (data.len() / BLOCK) as u64;
         let stack = self.stack(self.form().locate(block).0).await?;
         let guard = self.passage().guard();
-        if let Some(at) = self.sealed_at(&stack, block, count) {
+        let at = self.sealed_at(&stack, block, count);
+        // What is needed no more may leave memory.
+        drop(stack);
+        if let Some(at) = at {
             self.open_regions(at, count).await?;
             return self.disks.write(at, data).await;
         }

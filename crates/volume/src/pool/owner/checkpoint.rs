@@ -91,10 +91,14 @@ impl Owner {
         let first = [self.recorded.first_key_value().map(|(serial, _)| *serial), changing];
         let first = first.into_iter().flatten().min().unwrap_or(self.journal.next_serial());
         let start = self.journal.start_for(first);
-        let is_of_use = self.journal.would_let_go(start) || self.wants_root();
+        let is_of_use = self.journal.would_let_go(start) || self.wants_root() || self.wants_clean();
         if !matches!(self.checkpoint, Checkpoint::None) || !is_of_use {
             return;
         }
+        if self.wants_clean() {
+            self.want_all_sealed();
+        }
+        self.is_pressed = false;
         let (space, epoch) = (&mut self.space, self.journal.epoch());
         let root = &mut self.rooted.root;
         let turn = root.turn + 1;
@@ -123,6 +127,7 @@ impl Owner {
         };
         root.beyond.clone_from(&next.beyond);
         if !has_room {
+            self.is_cramped = true;
             return self.grow();
         }
         let mut pages = self.layers.images((epoch, turn));
@@ -176,6 +181,7 @@ impl Owner {
     pub fn page_written(&mut self) -> Vec<Order> {
         self.checkpoint = match std::mem::take(&mut self.checkpoint) {
             Checkpoint::Pages { left: 1, next } => {
+                self.layers.images_written();
                 Checkpoint::PagesWritten { next, syncs: self.syncs_begun }
             }
             Checkpoint::Pages { left, next } => Checkpoint::Pages { left: left - 1, next },

@@ -28,6 +28,14 @@ pub(super) struct Folds {
     tickets: u64,
 }
 
+impl Folds {
+    /// Those whose blocks are being copied, or are and are not in the map.
+    pub fn wishes(&self) -> impl Iterator<Item = &Wish> {
+        let copying = self.copying.values().map(|(wish, _)| wish);
+        copying.chain(self.copied.iter().map(|(_, wish, _)| wish))
+    }
+}
+
 impl Owner {
     /// Folds some extents of a layer into the one that stands on it. The layer is not the top, not
     /// more than one stands on it, and nobody reads it but through that. It is folded when it has
@@ -75,6 +83,9 @@ impl Owner {
             self.leave_gate(&wish);
             self.for_seal.entry(self.branched).or_default().push(wish);
             return Ok(());
+        }
+        if self.must_wait(layer, wish.block) {
+            return Err(wish);
         }
         let fold = self.layers.fold_of(layer, self.layers.extent_of(wish.block));
         if fold.into.is_some_and(|into| !self.has_room(0, into, wish.block)) {

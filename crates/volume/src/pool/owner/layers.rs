@@ -3,16 +3,20 @@
 //! frozen: of those only what lies below is folded into them.
 //!
 //! Pages are in memory from when somebody needs them; who looks for one, or changes it, has seen to
-//! it that it is here (see `load`).
+//! it that it is here (see `load`). Which of them leave memory again: `kept`.
+
+mod kept;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::super::journal::{LayerNumber, Record, Spot};
 use super::super::map::{Form, MapPage, Place, Run, State, resolve};
+use super::super::memory::Memory;
 use super::super::page::{Flaw, Page};
 use super::super::root::{Frozen, Root, RootLayer};
 use super::super::shape::Shape;
+use kept::Dirty;
 
 /// Names a layer for ever; its pages carry it.
 pub type LayerId = [u8; 16];
@@ -53,7 +57,12 @@ pub struct Layers {
     top: LayerNumber,
     /// From the top down.
     chain: Vec<LayerNumber>,
-    dirty: BTreeSet<PageId>,
+    dirty: Dirty,
+    /// Those that the checkpoint writes which is under way.
+    imaged: BTreeSet<PageId>,
+    /// Where the last look ended for pages that nobody needs.
+    hand: u64,
+    memory: Arc<Memory>,
     /// Chunks that have no place yet and will want one for a dirty page.
     owed: BTreeSet<PageId>,
     /// The lowest layer stands on what is not here.
@@ -114,12 +123,27 @@ impl Layer {
 
 impl Layers {
     /// The root has been checked: `below` is a lower number, and there is a top.
-    pub(super) fn new(shape: Shape, root: &Root) -> Self {
+    pub(super) fn new(shape: Shape, root: &Root, memory: &Arc<Memory>) -> Self {
         let (top, all, is_based) = (root.top, root.layers.clone(), root.about.base.is_some());
         let all = all.into_iter().map(|layer| (layer.number, Layer::new(layer))).collect();
-        let (dirty, owed, form) = (BTreeSet::new(), BTreeSet::new(), Form::new(shape));
-        let (chain, left) = (Vec::new(), Vec::new());
-        let mut layers = Self { shape, form, all, top, chain, dirty, owed, is_based, left };
+        let form = Form::new(shape);
+        let (dirty, imaged) = (Dirty::new(memory, form), BTreeSet::new());
+        let (owed, chain, left) = (BTreeSet::new(), Vec::new(), Vec::new());
+        let (memory, hand) = (memory.clone(), 0);
+        let mut layers = Self {
+            shape,
+            form,
+            all,
+            top,
+            chain,
+            dirty,
+            imaged,
+            hand,
+            memory,
+            owed,
+            is_based,
+            left,
+        };
         layers.chain = layers.chain_from(top);
         layers
     }
@@ -145,9 +169,7 @@ impl Layers {
     /// themselves. The top layer's is there even if it says nothing, so that what it says later is
     /// found in it: these pages stay the right ones until the next snapshot.
     pub fn stack(&mut self, number: u64) -> Vec<Arc<MapPage>> {
-        let (form, top) = (self.form, self.top);
-        let top = self.layer_mut(top);
-        top.pages.entry(number).or_insert_with(|| Arc::new(MapPage::new(form)));
+        self.page_or_new((self.top, number));
         self.pages_of(&self.chain, number)
     }
 
@@ -482,7 +504,8 @@ impl Layers {
         }
         self.dirty.insert((layer, number));
         self.owe(layer, number / self.shape.pages_per_chunk());
-        self.layer_mut(layer).pages.insert(number, Arc::new(page));
+        let page = page.counted(&self.memory);
+        self.layer_mut(layer).pages.insert(number, page);
     }
 
     fn let_go(&mut self, layer: LayerNumber, number: u64) {
@@ -505,7 +528,8 @@ impl Layers {
         self.all.values_mut().filter(|layer| layer.below == Some(number)).for_each(|layer| {
             layer.below = gone.below;
         });
-        self.dirty.retain(|(layer, _)| *layer != number);
+        self.dirty.drop_layer(number);
+        self.imaged.retain(|(layer, _)| *layer != number);
         self.owed.retain(|(layer, _)| *layer != number);
         self.left.extend(gone.chunks.values().map(|chunk| chunk.place));
         self.chain = self.chain_from(self.top);
@@ -542,12 +566,17 @@ impl Layers {
     /// The page of a layer that is to be changed, and the extent in it.
     fn page_to_change(&mut self, layer: LayerNumber, block: u64) -> (Arc<MapPage>, usize) {
         let (number, extent, _) = self.form.locate(block);
-        let (form, per_chunk) = (self.form, self.shape.pages_per_chunk());
         assert!(!self.is_absent((layer, number)), "page {number} of layer {layer} is not here");
         self.dirty.insert((layer, number));
-        self.owe(layer, number / per_chunk);
+        self.owe(layer, number / self.shape.pages_per_chunk());
+        (self.page_or_new((layer, number)).clone(), extent)
+    }
+
+    /// A page that is not absent; one that says nothing if there is none.
+    fn page_or_new(&mut self, (layer, number): PageId) -> &Arc<MapPage> {
+        let (form, memory) = (self.form, self.memory.clone());
         let pages = &mut self.layer_mut(layer).pages;
-        (pages.entry(number).or_insert_with(|| Arc::new(MapPage::new(form))).clone(), extent)
+        pages.entry(number).or_insert_with(|| MapPage::new(form).counted(&memory))
     }
 
     fn owe(&mut self, layer: LayerNumber, chunk: u64) {
@@ -582,7 +611,8 @@ impl Layers {
     pub(super) fn images(&mut self, (epoch, turn): (u64, u64)) -> Vec<(Spot, Page)> {
         let (per_chunk, blocks) = (self.shape.pages_per_chunk(), self.shape.blocks_per_extent());
         let mut images = Vec::new();
-        for (layer, number) in std::mem::take(&mut self.dirty) {
+        self.imaged = self.dirty.take();
+        for (layer, number) in self.imaged.clone() {
             let Layer { id, pages, chunks, blank, .. } = self.layer_mut(layer);
             let chunk = chunks.get_mut(&(number / per_chunk)).expect("nothing is owed");
             let last = chunk.pages.get(&number).copied().or_else(|| blank.remove(&number));
@@ -641,7 +671,7 @@ impl Layers {
         if !placed(&map, form).all(is_used) {
             return Err(Flaw::Unused);
         }
-        layer.pages.insert(number, Arc::new(map));
+        layer.pages.insert(number, map.counted(&self.memory));
         Ok(())
     }
 

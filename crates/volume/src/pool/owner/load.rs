@@ -21,6 +21,13 @@ use super::{Order, Owner, PageId, Refusal, Ticket, Unread, What, Wish};
 #[derive(Default)]
 pub(super) struct Loads(BTreeMap<PageId, Vec<Sleeper>>);
 
+impl Loads {
+    /// Numbers of the pages that somebody waits for; all of a number are for the same.
+    pub fn numbers(&self) -> impl Iterator<Item = u64> {
+        self.0.keys().map(|(_, number)| *number)
+    }
+}
+
 enum Sleeper {
     /// It is inside its gate.
     Wish(Wish),

@@ -15,9 +15,9 @@
 //! the place is used for something else ([`Order::Quiesce`]).
 //!
 //! Not here: reading what an owner before has left (`open`), making the journal short again
-//! (`checkpoint`), making layers fewer (`fold`), pages of maps that are not in memory (`load`),
-//! having all space at once (`thick`), what may be overwritten where there are several copies
-//! (`regions`).
+//! (`checkpoint`), making layers fewer (`fold`), pages of maps that are not in memory (`load`), and
+//! that leave it (`pages`), having all space at once (`thick`), what may be overwritten where there
+//! are several copies (`regions`).
 
 mod checkpoint;
 mod fold;
@@ -25,6 +25,7 @@ mod gate;
 mod layers;
 mod load;
 mod open;
+mod pages;
 mod regions;
 #[cfg(test)]
 mod tests;
@@ -254,6 +255,10 @@ pub struct Owner {
     for_room: VecDeque<Wish>,
     /// The journal had no room for a record, so it is time for a checkpoint.
     is_journal_full: bool,
+    /// Somebody wants memory.
+    is_pressed: bool,
+    /// There was no room for the last checkpoint that was tried.
+    is_cramped: bool,
     /// One after the other.
     changes: VecDeque<(Ticket, Change)>,
     for_change: VecDeque<Wish>,
@@ -484,6 +489,9 @@ impl Owner {
         let is_written = |block| top.state(block) == State::Written;
         let mut blocks = wish.block..wish.block + wish.count;
         let (is_direct, overwrites) = (blocks.clone().all(is_written), blocks.any(is_written));
+        if !is_direct && self.must_wait(self.layers.top_number(), wish.block) {
+            return Err(wish);
+        }
         let place = match top.place(wish.block) {
             Some(place) => place,
             None if !self.has_room(1, self.layers.top_number(), wish.block) => {
@@ -597,6 +605,9 @@ impl Owner {
             self.answer(wish.ticket, Ok(()));
             return Ok(());
         }
+        if self.must_wait(self.layers.top_number(), wish.block) {
+            return Err(wish);
+        }
         if !self.has_room(0, self.layers.top_number(), wish.block) {
             return self.refuse(wish);
         }
@@ -654,6 +665,7 @@ impl Owner {
         for extent in extents.difference(&fresh) {
             self.layers.set_fresh(extent * blocks, false);
         }
+        self.layers.may_go();
     }
 
     /// Says in the journal what could not be written.
@@ -717,6 +729,7 @@ impl Owner {
     }
 
     fn retry_for_room(&mut self) {
+        self.is_cramped = false;
         self.void_lost();
         self.retry_regions();
         take(&mut self.for_room).into_iter().for_each(|wish| self.begin(wish));
@@ -730,7 +743,7 @@ impl Owner {
     /// What is to be done now, with what the journal needs.
     fn given(&mut self) -> Vec<Order> {
         let is_full = self.journal.fill_percent() >= CHECKPOINT_PERCENT;
-        if is_full || self.is_journal_full || self.wants_root() {
+        if is_full || self.is_journal_full || self.wants_root() || self.wants_clean() {
             self.begin_checkpoint();
         }
         self.size_up();

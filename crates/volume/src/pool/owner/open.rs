@@ -5,11 +5,13 @@
 //! runs any more.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 
 use super::super::journal::{
     Accepted, Full, Journal, Record, Replay, Replayed, Serial, Spot, Start,
 };
 use super::super::map::Place;
+use super::super::memory::Memory;
 use super::super::page::{Flaw, Page};
 use super::super::root::{About, Frozen, Root, RootLayer, Site};
 use super::super::space::Space;
@@ -72,9 +74,9 @@ impl Opening {
         Root { about, turn: 1, start, ring, top: number, layers, beyond, used, opened }
     }
 
-    /// `epoch` is higher than that of any owner before.
-    pub fn new(site: Site, epoch: u64, root: Root) -> Self {
-        let layers = Layers::new(site.shape, &root);
+    /// `epoch` is higher than that of any owner before. Pages of maps are counted in `memory`.
+    pub fn new(site: Site, epoch: u64, root: Root, memory: &Arc<Memory>) -> Self {
+        let layers = Layers::new(site.shape, &root, memory);
         let replay = Replay::new(site.lu, root.start);
         Self { site, epoch, root, layers, replay }
     }
@@ -233,6 +235,8 @@ impl Read {
             for_seal: BTreeMap::new(),
             for_room: VecDeque::new(),
             is_journal_full: false,
+            is_pressed: false,
+            is_cramped: false,
             changes: VecDeque::new(),
             for_change: VecDeque::new(),
             changing: None,

@@ -168,6 +168,7 @@ impl Service {
         number: u64,
     ) -> Result<Vec<Arc<MapPage>>, Error> {
         let here = self.owner.borrow_mut().stack(view, number);
+        self.look_at_memory();
         let mut pages = match here {
             Some(pages) => pages,
             None => self.look(view, number).await?,

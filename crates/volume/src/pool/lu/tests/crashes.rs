@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use rt::sim::{Fault, Harm, On, Random};
 
 use super::super::super::check::check;
+use super::super::super::memory::{DEFAULT_BYTES, Memory};
 use super::*;
 
 const SECTOR: u64 = 512;
@@ -22,6 +23,10 @@ const TOP: LayerId = [100; 16];
 const PATHS: [&str; 2] = ["/dev/disk", "/dev/other"];
 /// Numbers of slabs that the LU has now and then, and some that it never has.
 const SLABS: u64 = 6;
+/// Processes of a world.
+const ROUNDS: u32 = 12;
+/// Memory for two pages of maps; all that are used are three times as many for each layer.
+const TWO_PAGES: usize = 17 << 10;
 /// At most.
 const MOVES_APART_US: u64 = 4_000;
 
@@ -77,6 +82,8 @@ struct Model {
     mended: u64,
     /// Looks at what the other copy has.
     compared: u64,
+    /// Bytes of maps that left memory while an LU was open.
+    let_go: u64,
 }
 
 /// What a snapshot may read.
@@ -480,11 +487,13 @@ async fn disks(core: &Core) -> Vec<Arc<dyn Backing>> {
 }
 
 /// A process that opens the pool, looks at every sector, and then uses the LU until it is killed.
-async fn live(core: Core, other: Remote, model: Shared, power: bool, seed: u64) {
+async fn live(core: Core, (other, model): (Remote, Shared), power: bool, memory: usize, seed: u64) {
     let disks = disks(&core).await;
     let report = check(&core, disks.clone(), |_| ()).await;
     assert!(!report.is_damaged(), "{report:?}");
     let pool = Pool::open(&core, disks).await.unwrap();
+    let memory = Arc::new(Memory::new(memory));
+    pool.keep_maps_in(memory.clone());
     let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
     look(&core, &lu, &model, power).await;
     look_elsewhere(&core, (&pool, &lu), &model).await;
@@ -492,7 +501,7 @@ async fn live(core: Core, other: Remote, model: Shared, power: bool, seed: u64) 
     let (remote, shared, opened) = (other.clone(), model.clone(), lu.clone());
     other.send(move |core| start_users(core, &opened, &shared, seed + 1));
     let random = Random::new(seed + 2);
-    core.spawn(reopen(core.clone(), (remote, model), (pool, lu), random));
+    core.spawn(reopen(core.clone(), (remote, model), (pool, lu), memory, random));
 }
 
 /// Closes the LU now and then, the pool sometimes too, and opens them again.
@@ -500,12 +509,16 @@ async fn reopen(
     core: Core,
     (other, model): (Remote, Shared),
     (mut pool, mut lu): (Rc<Pool>, Arc<Lu>),
+    memory: Arc<Memory>,
     mut random: Random,
 ) {
+    let mut swept = 0;
     loop {
         core.sleep(Duration::from_micros(100 + random.below(40_000))).await;
         assert!(matches!(pool.seat(LU), Err(LuError::Pool(PoolError::Open(LU)))));
         assert!(matches!(pool.close().await, Err(PoolError::Open(LU))));
+        model.lock().unwrap().let_go += memory.swept() - swept;
+        swept = memory.swept();
         lu.close().await;
         drop(lu);
         while model.lock().unwrap().users > 0 {
@@ -519,6 +532,7 @@ async fn reopen(
             // Some writes fail.
             let Ok(opened) = found.open(0).await else { return };
             pool = opened;
+            pool.keep_maps_in(memory.clone());
         }
         assert_eq!(pool.describe_lu(LU).await.unwrap(), about(LU_BYTES, 512));
         lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
@@ -595,10 +609,11 @@ struct Tally {
     moved: u64,
     mended: u64,
     compared: u64,
+    let_go: u64,
 }
 
-/// `groups`: those of the two disks.
-fn world(seed: u64, rounds: u32, groups: [u16; 2], tally: &mut Tally) {
+/// `groups`: those of the two disks; `memory`: for maps.
+fn world(seed: u64, (groups, memory): ([u16; 2], usize), tally: &mut Tally) {
     let mut random = Random::new(seed ^ 0x0c4a_5400);
     let world = World::new(seed, Options::swarm(seed));
     let (host, model) = (world.host("host"), Model::new());
@@ -618,13 +633,13 @@ fn world(seed: u64, rounds: u32, groups: [u16; 2], tally: &mut Tally) {
     });
     made.unwrap();
     let mut power = false;
-    for round in 0..rounds {
+    for round in 0..ROUNDS {
         crash(&world, &host, &all, power);
         all.iter().for_each(Disk::heal);
         model.lock().unwrap().busy.clear();
         let (core, other) = (host.core(), host.core().remote());
         let (shared, seed) = (model.clone(), seed << 16 | u64::from(round) << 2);
-        let lives = world.block_on(&core, |core| live(core, other, shared, power, seed));
+        let lives = world.block_on(&core, |core| live(core, (other, shared), power, memory, seed));
         lives.expect("it opens");
         // What one copy misses the other one has.
         let faults_apart = if groups[0] == groups[1] { 4 } else { 2 };
@@ -646,6 +661,7 @@ fn world(seed: u64, rounds: u32, groups: [u16; 2], tally: &mut Tally) {
     tally.moved += model.moved;
     tally.mended += model.mended;
     tally.compared += model.compared;
+    tally.let_go += model.let_go;
 }
 
 fn crash(world: &World, host: &Host, disks: &[Disk], power: bool) {
@@ -664,7 +680,7 @@ fn crash(world: &World, host: &Host, disks: &[Disk], power: bool) {
 fn what_is_answered_survives() {
     let mut tally = Tally::default();
     for seed in 0..8 * super::super::super::crash::loops() {
-        world(seed, 12, [0, 0], &mut tally);
+        world(seed, ([0, 0], DEFAULT_BYTES), &mut tally);
     }
     println!("{tally:?}");
     assert!(tally.kills > 10 && tally.losses > 10 && tally.reopened > 10);
@@ -676,9 +692,20 @@ fn what_is_answered_survives() {
 fn two_copies_never_differ_in_what_is_read() {
     let mut tally = Tally::default();
     for seed in 0..8 * super::super::super::crash::loops() {
-        world(seed, 12, [0, 1], &mut tally);
+        world(seed, ([0, 1], DEFAULT_BYTES), &mut tally);
     }
     println!("{tally:?}");
     assert!(tally.kills > 10 && tally.losses > 10 && tally.reopened > 10);
     assert!(tally.answered > 1_000 && tally.mended > 0 && tally.compared > 10);
+}
+
+#[test]
+fn what_is_answered_survives_with_little_memory() {
+    let mut tally = Tally::default();
+    for seed in 0..4 * super::super::super::crash::loops() {
+        world(seed, ([0, 0], TWO_PAGES), &mut tally);
+    }
+    println!("{tally:?}");
+    assert!(tally.kills > 5 && tally.losses > 5 && tally.reopened > 5);
+    assert!(tally.answered > 500 && tally.let_go > 1 << 20);
 }

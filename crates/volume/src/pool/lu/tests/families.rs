@@ -7,6 +7,7 @@ use block::Buffer;
 use rt::sim::Random;
 
 use super::super::super::check::check;
+use super::super::super::memory::{DEFAULT_BYTES, Memory};
 use super::*;
 
 const LU_BYTES: u64 = 64 << 20;
@@ -16,6 +17,8 @@ pub(in crate::pool) const BLOCKS: [u64; 12] =
 const LUS_MAX: usize = 5;
 const SNAPSHOTS_MAX: usize = 4;
 const PATH: &str = "/dev/disk";
+/// For two pages of maps.
+const MEMORY_BYTES: usize = 17 << 10;
 
 pub(in crate::pool) type Content = BTreeMap<u64, u64>;
 
@@ -44,8 +47,8 @@ fn fresh() -> Content {
 }
 
 /// A block says where it is and what was written.
-fn block_of(block: u64, value: u64) -> Buffer {
-    let word = if value == 0 { 0 } else { value << 20 | block };
+pub(super) fn block_of(block: u64, value: u64) -> Buffer {
+    let word = if value == 0 { 0 } else { value << 32 | block };
     Buffer::from_bytes(&word.to_le_bytes().repeat(BLOCK_BYTES as usize / 8))
 }
 
@@ -64,8 +67,8 @@ pub(in crate::pool) async fn read_block(device: &Rc<dyn Device>, block: u64) -> 
     let bytes = buffer.to_vec();
     let word = u64::from_le_bytes(bytes[..8].try_into().unwrap());
     assert!(bytes.chunks(8).all(|it| it == word.to_le_bytes()), "block {block} is not whole");
-    assert!(word == 0 || word & 0xf_ffff == block, "block {block} holds {word:x}");
-    Ok(word >> 20)
+    assert!(word == 0 || word & 0xffff_ffff == block, "block {block} holds {word:x}");
+    Ok(word >> 32)
 }
 
 impl Family {
@@ -229,7 +232,9 @@ impl Family {
         let disks = vec![backing(&self.core, Path::new(PATH), true).await];
         let report = check(&self.core, disks.clone(), |_| ()).await;
         assert!(!report.is_damaged(), "{report:?}");
+        let memory = self.pool.memory();
         self.pool = Pool::open(&self.core, disks).await.unwrap();
+        self.pool.keep_maps_in(memory);
         for (who, what) in known {
             let about = self.pool.describe_lu(who.0).await.unwrap();
             assert_eq!(about.base.map(|base| (base.lu, base.layer)), who.1);
@@ -276,16 +281,17 @@ impl Family {
     }
 }
 
-#[test]
-fn whatever_is_done_to_one_of_a_family_is_not_seen_by_the_others() {
+/// Layers that were folded, and times that one could not be.
+fn folded_by(seeds: std::ops::Range<u64>, memory: usize) -> usize {
     let (mut folded, mut busy) = (0, 0);
-    for seed in 0..4 * super::super::super::crash::loops() {
+    for seed in seeds {
         let world = World::new(seed, Options::swarm(seed));
         let (host, disk) = (world.host("host"), world.disk(DISK_BYTES));
         disk.attach(&host, PATH);
         let done = world.block_on(&host.core(), |core| async move {
             let disks = vec![(backing(&core, Path::new(PATH), true).await, [9; 16])];
             let pool = Pool::format(&core, new_pool(), disks).await.unwrap();
+            pool.keep_maps_in(Arc::new(Memory::new(memory)));
             let mut family = Family::begin(&core, pool, seed).await;
             for _ in 0..400 {
                 family.step(&disk).await;
@@ -298,5 +304,18 @@ fn whatever_is_done_to_one_of_a_family_is_not_seen_by_the_others() {
         busy += done.1;
     }
     println!("{folded} layers folded, {busy} could not be");
-    assert!(folded > 20);
+    folded
+}
+
+#[test]
+fn whatever_is_done_to_one_of_a_family_is_not_seen_by_the_others() {
+    let seeds = 0..4 * super::super::super::crash::loops();
+    assert!(folded_by(seeds, DEFAULT_BYTES) > 20);
+}
+
+/// Of all LUs together fewer pages of maps are in memory than a single request may need.
+#[test]
+fn a_family_has_enough_with_little_memory() {
+    let seeds = 100..100 + 2 * super::super::super::crash::loops();
+    assert!(folded_by(seeds, MEMORY_BYTES) > 10);
 }
