@@ -46,6 +46,15 @@ impl fmt::Display for Phase {
     }
 }
 
+/// Memory for what LUs of pools know of where their blocks lie.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MapMemory {
+    pub used: Size,
+    pub limit: Size,
+    /// What had to go to make room, since the node was started.
+    pub let_go: Size,
+}
+
 /// A node at a glance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeStatus {
@@ -67,6 +76,8 @@ pub struct NodeStatus {
     /// Steps that lie between what is wanted and what is.
     pub steps_pending: u64,
     pub cores: u32,
+    #[serde(default)]
+    pub map_memory: MapMemory,
     #[serde(default)]
     pub pools: u64,
     pub lus: u64,

@@ -20,7 +20,7 @@ use model::image::ImageUse;
 pub use model::pool::Removal;
 use model::reservation::Reservations;
 use model::stats::DeviceStats;
-use model::status::{AdapterState, IscsiSession, Session};
+use model::status::{AdapterState, IscsiSession, MapMemory, Session};
 use model::{
     AdapterId, ApiError, Cache, ImportTold, Limits, MappingId, Pool, PoolPv, PoolSettings,
     Severity, Size, Subject,
@@ -167,6 +167,8 @@ pub struct Context {
     pub media: PathBuf,
     /// The CPUs that it may use; all when empty.
     pub cores: Vec<usize>,
+    /// How much of the maps of pools' LUs is kept in memory.
+    pub map_memory: Size,
     /// Where to serve iSCSI; nowhere when empty. They were free a moment ago; for one that is
     /// taken all the same, [`refused`](crate::tcp::refused) makes the error.
     pub iscsi: Vec<SocketAddr>,
@@ -208,6 +210,7 @@ pub enum Made {
 pub struct Snapshot {
     /// Cores that serve requests.
     pub cores: u32,
+    pub map_memory: MapMemory,
     pub pools: BTreeMap<Uuid, PoolStatus>,
     pub devices: BTreeMap<Uuid, DeviceStatus>,
     pub drives: BTreeMap<Uuid, DriveStatus>,

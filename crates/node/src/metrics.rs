@@ -40,6 +40,9 @@ const LATENCY: Family = (
     "Time from taking a request off its ring to its answer, by kind.",
 );
 
+const LET_GO: Family =
+    ("viaduct_map_memory_let_go_bytes_total", "counter", "What of maps left memory to make room.");
+
 const ALERT: Family =
     ("viaduct_pool_alert", "gauge", "Whether its space is low, critical, full or overcommitted.");
 
@@ -98,18 +101,23 @@ fn node(text: &mut String, version: &str, picture: &Picture<'_>) {
     family(text, ("viaduct_info", "gauge", "The program that runs."));
     let _ = writeln!(text, "viaduct_info{{version=\"{version}\"}} 1");
     let published: &Published = picture.published;
-    let gauges: [(&str, &str, u64); 6] = [
+    let memory = picture.snapshot.map_memory;
+    let gauges: [(&str, &str, u64); 8] = [
         ("viaduct_lus", "LUs that are wanted.", published.config.lus.len() as u64),
         ("viaduct_lus_online", "LUs that are open and whose store works.", picture.lus_online()),
         ("viaduct_mappings", "Mappings that are wanted.", published.config.mappings.len() as u64),
         ("viaduct_sessions", "Sessions of clients with adapters.", picture.sessions()),
         ("viaduct_steps_pending", "Steps to the desired state.", published.steps_pending),
         ("viaduct_problems", "Things not as they should be.", picture.problems().len() as u64),
+        ("viaduct_map_memory_bytes", "Memory used for maps of LUs.", memory.used.bytes()),
+        ("viaduct_map_memory_limit_bytes", "What maps may use.", memory.limit.bytes()),
     ];
     for (name, help, value) in gauges {
         family(text, (name, "gauge", help));
         let _ = writeln!(text, "{name} {value}");
     }
+    family(text, LET_GO);
+    let _ = writeln!(text, "{} {}", LET_GO.0, memory.let_go.bytes());
 }
 
 fn pools(text: &mut String, picture: &Picture<'_>) {
@@ -163,6 +171,7 @@ mod tests {
     use std::path::Path;
 
     use model::stats::OpKind;
+    use model::status::MapMemory;
 
     use uuid::Uuid;
 
@@ -194,6 +203,8 @@ mod tests {
         .unwrap();
         published.config = config.into();
         published.pools.insert(Uuid::nil());
+        snapshot.map_memory =
+            MapMemory { used: Size(4096), limit: Size::mib(1), let_go: Size(8192) };
         let disk = PvUse { size: Size(4096), free: Size(512), used: Size(3584) };
         let disks = [(Uuid::max(), disk)].into();
         snapshot.pools.insert(Uuid::nil(), PoolStatus { disks, ..PoolStatus::default() });
@@ -213,6 +224,9 @@ mod tests {
         let text = rendered();
         let has = |line: &str| assert!(text.lines().any(|l| l == line), "{line} not in\n{text}");
         has("viaduct_info{version=\"1.2.3\"} 1");
+        has("viaduct_map_memory_bytes 4096");
+        has("viaduct_map_memory_limit_bytes 1048576");
+        has("viaduct_map_memory_let_go_bytes_total 8192");
         has("viaduct_pool_bytes{pool=\"fast\"} 4096");
         has("viaduct_pool_free_bytes{pool=\"fast\"} 512");
         has("viaduct_pool_virtual_bytes{pool=\"fast\"} 1073741824");

@@ -10,7 +10,7 @@ use std::time::Duration;
 use kv::{Embedded, Kv};
 use model::status::Phase;
 use model::target::cluster_of;
-use model::{ApiError, Severity, Subject};
+use model::{ApiError, Severity, Size, Subject};
 use rt::{FileHandle, OpenOptions, Spin};
 
 use crate::api::importing::Imports;
@@ -43,6 +43,8 @@ pub struct Options {
     pub iscsi: Vec<SocketAddr>,
     /// The CPUs for the data plane; all when empty.
     pub cores: Vec<usize>,
+    /// How much of the maps of pools' LUs is kept in memory.
+    pub map_memory: Size,
     /// The pool that a fresh data directory gets.
     pub default_pool: DefaultPool,
 }
@@ -100,11 +102,11 @@ impl Node {
         let (tell, told) = mpsc::channel();
         let report = reporter(&sender);
         let (node, lus, pools) = (directory.id(), directory.lus(), directory.pools());
-        let media = directory.media();
-        let Options { cores, iscsi, default_pool, .. } = options;
-        let (records, boot) = (Arc::new(records), world::boot_id());
-        let engine =
-            engine(Context { node, lus, pools, media, cores, iscsi, report, records, boot })?;
+        let Options { cores, map_memory, iscsi, default_pool, .. } = options;
+        let (media, records, boot) = (directory.media(), Arc::new(records), world::boot_id());
+        let context =
+            Context { node, lus, pools, media, cores, map_memory, iscsi, report, records, boot };
+        let engine = engine(context)?;
         let published = Arc::new(RwLock::new(Arc::new(Published::default())));
         let api = Api {
             info: Arc::new(info(&directory, world.as_ref(), http)),

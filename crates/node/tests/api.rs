@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::Size;
 use model::status::AdapterState;
 use node::engine::recorder::Recorder;
 use node::engine::{AdapterStatus, Engine};
@@ -33,7 +34,8 @@ fn try_start(data: &Path, http: bool, engine: Recorder) -> Result<Node, model::A
     let http = http.then(|| SocketAddr::from(([127, 0, 0, 1], 0)));
     let (data, iscsi) = (data.to_path_buf(), Vec::new());
     let (cores, default_pool) = (Vec::new(), DefaultPool::Off);
-    let options = Options { data, http, iscsi, cores, default_pool };
+    let map_memory = Size::mib(1);
+    let options = Options { data, http, iscsi, cores, map_memory, default_pool };
     let engine: Arc<dyn Engine> = Arc::new(engine);
     Node::start(options, Arc::new(Machine), |_| Ok(engine))
 }

@@ -127,6 +127,11 @@ pub struct Up {
     #[arg(long, value_name = "SIZE|auto|off", default_value = "auto")]
     pub default_pool: PoolAtFirst,
 
+    /// How much of the maps of pools' LUs is kept in memory, for all LUs together; with less, LUs
+    /// are slower
+    #[arg(long, value_name = "SIZE", default_value = "48M")]
+    pub map_memory: MapMemory,
+
     /// Look for work so long before sleeping, in microseconds; 0 to sleep at once
     #[arg(long, value_name = "N", default_value_t = 50,
           value_parser = clap::value_parser!(u32).range(0..=POLL_MICROSECONDS_MAX))]
@@ -183,6 +188,25 @@ impl FromStr for PoolAtFirst {
                 Err(error) => Err(format!("{error}, auto or off")),
             },
         }
+    }
+}
+
+/// Memory for maps: at least what a few requests at one time need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MapMemory(pub Size);
+
+impl MapMemory {
+    const LEAST: Size = Size::mib(1);
+}
+
+impl FromStr for MapMemory {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<MapMemory, String> {
+        let size = text.parse::<Size>().map_err(|error| error.to_string())?;
+        let least = MapMemory::LEAST;
+        let too_little = || format!("'{text}' is too little for maps; write {least} or more");
+        (size >= least).then_some(MapMemory(size)).ok_or_else(too_little)
     }
 }
 

@@ -345,6 +345,7 @@ pub fn connection(connection: &Connection) -> String {
 }
 
 pub fn status(status: &NodeStatus) -> String {
+    let memory = status.map_memory;
     let mut text = list(&[
         ("node", status.node.to_string()),
         ("version", status.version.clone()),
@@ -355,6 +356,7 @@ pub fn status(status: &NodeStatus) -> String {
         ("http", status.http.clone().unwrap_or("off".to_owned())),
         ("iscsi", if status.iscsi.is_empty() { "off".to_owned() } else { joined(&status.iscsi) }),
         ("cores", status.cores.to_string()),
+        ("map memory", format!("{} of {}", rounded(memory.used), memory.limit)),
         ("revision", status.revision.to_string()),
         ("pools", status.pools.to_string()),
         ("LUs", status.lus.to_string()),

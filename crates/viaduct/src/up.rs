@@ -29,6 +29,7 @@ pub fn up(data: Option<PathBuf>, arguments: Up) -> Result<(), ApiError> {
         http: arguments.http.0,
         iscsi: Portal::addresses(&arguments.iscsi)?,
         cores: arguments.cores.0,
+        map_memory: arguments.map_memory.0,
         default_pool: arguments.default_pool.0,
     };
     let poll = Duration::from_micros(arguments.poll_us.into());

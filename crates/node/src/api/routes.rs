@@ -224,6 +224,7 @@ pub async fn status(State(api): State<Api>) -> Answer<NodeStatus> {
         revision: config.revision,
         steps_pending: published.steps_pending,
         cores: snapshot.cores,
+        map_memory: snapshot.map_memory,
         pools: config.pools.len() as u64,
         lus: config.lus.len() as u64,
         drives: config.drives.len() as u64,

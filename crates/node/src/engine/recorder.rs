@@ -12,7 +12,7 @@ use model::image::ImageUse;
 use model::medium::Progress;
 use model::reservation::Reservations;
 use model::stats::{DeviceStats, OpKind, OpStats};
-use model::status::AdapterState;
+use model::status::{AdapterState, MapMemory};
 use model::{
     AdapterId, ApiError, Cache, ImportTold, Limits, LuName, MappingId, Pool, PoolName, PoolPv,
     PoolSettings, Size,
@@ -382,6 +382,7 @@ impl Engine for Recorder {
         });
         let snapshot = Snapshot {
             cores: 1,
+            map_memory: MapMemory::default(),
             pools: pools.collect(),
             devices: devices.map(|uuid| (*uuid, status(uuid))).collect(),
             drives: notes.drives.clone(),

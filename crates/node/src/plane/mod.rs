@@ -147,6 +147,7 @@ impl Plane {
             cores.push(started?);
         }
         let next_home = AtomicUsize::new(0);
+        let pools = Pools::new(context.map_memory);
         let units = Arc::new(Units::new(&context, &cores));
         let serves_iscsi = !context.iscsi.is_empty();
         let vhost_scsi = VhostScsi::new(&context, &cores, units.clone());
@@ -159,7 +160,7 @@ impl Plane {
             units,
             vhost_scsi,
             iscsi,
-            pools: Pools::default(),
+            pools,
             media: drives::Media::default(),
             next_home,
             open: Mutex::default(),
@@ -596,6 +597,7 @@ impl Engine for Plane {
             let mut allocated = plane.allocated(&core, &devices).await;
             let mut snapshot = Snapshot {
                 cores: plane.0.cores.len() as u32,
+                map_memory: plane.0.pools.map_memory(),
                 pools: plane.0.pools.statuses().await,
                 ..Snapshot::default()
             };

@@ -18,7 +18,9 @@ fn start(lus: &Path, report: Reporter) -> Plane {
     let records = Arc::new(Forgetful);
     let (node, boot) = (Uuid::nil(), String::new());
     let (media, pools) = (lus.clone(), lus.clone());
-    let context = Context { node, lus, pools, media, cores, iscsi, report, records, boot };
+    let map_memory = Size::mib(1);
+    let context =
+        Context { node, lus, pools, media, cores, map_memory, iscsi, report, records, boot };
     Plane::start(context, Spin::default()).unwrap()
 }
 

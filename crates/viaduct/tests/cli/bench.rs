@@ -1,11 +1,12 @@
 //! The real binary against a node in this process whose engine only takes notes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use expect_test::Expect;
+use model::Size;
 use node::engine::Engine;
 use node::engine::recorder::Recorder;
 use node::run::Told;
@@ -33,8 +34,7 @@ impl Bench {
         let engine = Recorder::new();
         let shared: Arc<dyn Engine> = Arc::new(engine.clone());
         let data = directory.path().join("data");
-        let (cores, default_pool) = (Vec::new(), DefaultPool::Off);
-        let options = Options { data, http: None, iscsi: Vec::new(), cores, default_pool };
+        let options = options(data);
         let node = Node::start(options, Arc::new(Machine), |_| Ok(shared)).unwrap();
         assert_eq!(node.wait(PATIENCE), Some(Told::Running));
         Bench { node, engine, directory }
@@ -98,12 +98,16 @@ pub struct Real {
     pub directory: tempfile::TempDir,
 }
 
+/// Of a node on a directory of its own.
+fn options(data: PathBuf) -> Options {
+    let (http, iscsi, cores) = (None, Vec::new(), Vec::new());
+    Options { data, http, iscsi, cores, map_memory: Size::mib(48), default_pool: DefaultPool::Off }
+}
+
 impl Real {
     pub fn new() -> Real {
         let directory = tempfile::tempdir().unwrap();
-        let (data, cores, default_pool) =
-            (directory.path().join("data"), Vec::new(), DefaultPool::Off);
-        let options = Options { data, http: None, iscsi: Vec::new(), cores, default_pool };
+        let options = options(directory.path().join("data"));
         let node = Node::start_on_machine(options, Duration::ZERO).unwrap();
         assert_eq!(node.wait(PATIENCE), Some(Told::Running));
         Real { node: Some(node), directory }

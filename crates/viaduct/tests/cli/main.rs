@@ -453,6 +453,7 @@ fn a_wrong_configuration_file_is_refused_by_line_and_key() {
         "log = true",
         "poll-us = 0.5",
         "http = 'off'\npoll-us = 5000",
+        "map-memory = '512K'",
         "log = 'xml'",
         "config = 'other.toml'",
         "http = 'off'\nhttp = 80",
@@ -461,16 +462,17 @@ fn a_wrong_configuration_file_is_refused_by_line_and_key() {
     let said: Vec<String> = cases.iter().map(|text| refused_file(text)).collect();
     expect![[r#"
         error: node.toml:2: unknown key 'htpp'
-          next: known keys are cores, data, default-pool, http, iscsi, log, log-level, poll-us
+          next: known keys are cores, data, default-pool, http, iscsi, log, log-level, map-memory, poll-us
         error: node.toml:3: unknown key 'node'
-          next: known keys are cores, data, default-pool, http, iscsi, log, log-level, poll-us
+          next: known keys are cores, data, default-pool, http, iscsi, log, log-level, map-memory, poll-us
         error: node.toml:1: 'http': array, not string or integer
         error: node.toml:1: 'log': boolean, not string or integer
         error: node.toml:1: 'poll-us': float, not string or integer
         error: node.toml:2: 'poll-us': invalid value '5000' for '--poll-us <N>': 5000 is not in 0..=1000
+        error: node.toml:1: 'map-memory': invalid value '512K' for '--map-memory <SIZE>': '512K' is too little for maps; write 1MiB or more
         error: node.toml:1: 'log': invalid value 'xml' for '--log <LOG>' [possible values: text, json]
         error: node.toml:1: unknown key 'config'
-          next: known keys are cores, data, default-pool, http, iscsi, log, log-level, poll-us
+          next: known keys are cores, data, default-pool, http, iscsi, log, log-level, map-memory, poll-us
         error: node.toml:2: this is no TOML: duplicate key
         error: node.toml:1: this is no TOML: string values must be quoted, expected literal string
     "#]]

@@ -27,10 +27,12 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use model::status::MapMemory;
 use model::{ApiError, Pool, PoolPv, PoolSettings, Severity, Size, Subject};
 use rt::{Core, Placed, Remote};
 use uuid::Uuid;
 use volume::pool::home::{self, DiskUse, NewDisk, NewPool, PoolError, Registry, Terms};
+use volume::pool::memory::Memory;
 use volume::pool::shape::Shape;
 
 use crate::engine::{Context, Made, PoolStatus, PvUse, Report};
@@ -41,9 +43,10 @@ use members::Members;
 use pace::Pace;
 
 /// The pools that are open.
-#[derive(Default)]
 pub(super) struct Pools {
     open: Mutex<BTreeMap<Uuid, Arc<OpenPool>>>,
+    /// For the maps of all LUs.
+    memory: Arc<Memory>,
     /// Pools and LUs take turns in where they live.
     next_core: AtomicUsize,
 }
@@ -78,6 +81,17 @@ impl OpenPool {
 }
 
 impl Pools {
+    pub(super) fn new(map_memory: Size) -> Pools {
+        let limit = usize::try_from(map_memory.bytes()).unwrap_or(usize::MAX);
+        let (open, memory) = (Mutex::default(), Arc::new(Memory::new(limit)));
+        Pools { open, memory, next_core: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn map_memory(&self) -> MapMemory {
+        let (used, limit) = (self.memory.used() as u64, self.memory.limit() as u64);
+        MapMemory { used: Size(used), limit: Size(limit), let_go: Size(self.memory.swept()) }
+    }
+
     fn open_pools(&self) -> MutexGuard<'_, BTreeMap<Uuid, Arc<OpenPool>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -145,9 +159,10 @@ impl Pools {
         }
         let alarm = Arc::new(Alarm::new(&spec, context.report.clone()));
         let pace = Arc::new(Pace::new(spec.settings.removal_rate));
-        let (context, uuid) = (context.clone(), spec.uuid);
+        let (context, uuid, memory) = (context.clone(), spec.uuid, self.memory.clone());
         let opened = self.core(cores).call(move |core| async move {
             let pool = open_at_home(&context, &core, &spec).await?;
+            pool.keep_maps_in(memory);
             let rings = alarm.clone();
             rings.look(&pool);
             pool.watch(move |pool| rings.look(pool));

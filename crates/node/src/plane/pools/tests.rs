@@ -161,6 +161,7 @@ fn start(
         pools: place.clone(),
         media: place,
         cores: Vec::new(),
+        map_memory: Size::mib(1),
         iscsi: Vec::new(),
         report,
         records: paper.clone(),

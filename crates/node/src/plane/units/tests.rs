@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use block::{Buffer, Op, Request};
+use model::Size;
 use model::stats::latency_bucket;
 use rt::{Config, Spin};
 use store::{MemoryStore, Store};
@@ -60,6 +61,7 @@ impl Disk {
             pools: "/nowhere".into(),
             media: "/nowhere".into(),
             cores: Vec::new(),
+            map_memory: Size::mib(1),
             iscsi: Vec::new(),
             report,
             records: self.paper.clone(),
