@@ -31,13 +31,18 @@ use super::slabs::{self, Grant, Slab, TableHeader};
 use table::{Standing, Table};
 
 pub use copies::Whither;
-pub use find::{Found, Terms, read_ends};
+pub use find::{Found, Terms, read_ends, read_label};
 pub use look::TableFlaw;
 pub use members::DiskUse;
 pub use stale::{Noted, Registry};
 
 /// An LU may be opened so often while its pool is.
 const OPENINGS_BITS: u32 = 32;
+
+/// The epoch of an LU's first owner under this one of its pool.
+pub fn first_epoch(epoch: u64) -> u64 {
+    epoch << OPENINGS_BITS
+}
 
 /// What a new pool is.
 #[derive(Clone, Debug)]
@@ -163,6 +168,9 @@ pub struct Pool {
     name: String,
     shape: Shape,
     epoch: Cell<u64>,
+    /// The last one that all its disks have: LUs have owners of no later one, so that a disk with
+    /// less than an LU tells of is an old copy.
+    settled: Cell<u64>,
     /// The last epoch in which a disk was missing.
     missed: Cell<u64>,
     /// Disks that are not here, by their groups as far as those are known.
@@ -252,6 +260,7 @@ impl Pool {
             name,
             shape,
             epoch: Cell::new(epoch),
+            settled: Cell::new(epoch),
             missed: Cell::new(0),
             absent: RefCell::default(),
             tables: RefCell::new(tables),
@@ -296,7 +305,7 @@ impl Pool {
         }
         let (held, is_again) = (Arc::new(()), owned.times > 0);
         *owned = Owned { times: owned.times + 1, by: Arc::downgrade(&held) };
-        let epoch = (self.epoch.get() << OPENINGS_BITS) + owned.times;
+        let epoch = first_epoch(self.settled.get()) + owned.times;
         Ok(Tenure { epoch, is_again, _held: held })
     }
 
@@ -416,9 +425,12 @@ impl Pool {
 
     /// Takes slabs of an LU back, of which its owner says that nobody uses them or ever will.
     pub async fn take_back(&self, lu: [u8; 16], numbers: &[u32]) -> Result<(), PoolError> {
-        let freed = self.change(|tables| {
-            let mut changed = Vec::new();
+        let first = self.granted(lu).unwrap_or_default().first;
+        let freed = self.change_in_turns(|tables| {
+            let (mut firsts, mut others) = (Vec::new(), Vec::new());
             for &number in numbers {
+                // What has no first one is taken for an LU by nobody.
+                let changed = if first == Some(number) { &mut firsts } else { &mut others };
                 for Copy { home, .. } in self.shared.places.all(number) {
                     // One that is free already could not be written before.
                     if tables[home.disk as usize].is_granted(home.index, (lu, number)) {
@@ -427,7 +439,7 @@ impl Pool {
                     changed.push((home, number));
                 }
             }
-            changed
+            vec![firsts, others]
         });
         freed.await?.into_iter().for_each(|number| self.shared.places.clear(number));
         if let Some(granted) = self.lus.borrow_mut().get_mut(&lu) {
@@ -460,13 +472,26 @@ impl Pool {
         &self,
         f: impl FnOnce(&mut Vec<Table>) -> Vec<(Home, T)>,
     ) -> Result<Vec<T>, PoolError> {
+        self.change_in_turns(|tables| vec![f(tables)]).await
+    }
+
+    /// The same of changes that are written one after the other.
+    async fn change_in_turns<T>(
+        &self,
+        f: impl FnOnce(&mut Vec<Table>) -> Vec<Vec<(Home, T)>>,
+    ) -> Result<Vec<T>, PoolError> {
         let _changing = self.changing().await;
         let _disks = self.disks()?;
-        let changed = f(&mut self.tables.borrow_mut());
-        let written = self.write_changed(changed.iter().map(|(home, _)| *home)).await;
+        let turns = f(&mut self.tables.borrow_mut());
+        let mut written = Ok(());
+        for changed in &turns {
+            if written.is_ok() {
+                written = self.write_changed(changed.iter().map(|(home, _)| *home)).await;
+            }
+        }
         self.tell_watcher();
         written?;
-        Ok(changed.into_iter().map(|(_, said)| said).collect())
+        Ok(turns.into_iter().flatten().map(|(_, said)| said).collect())
     }
 
     fn tell_watcher(&self) {

@@ -152,6 +152,7 @@ fn layers(pool: &Pool, root: Root, site: Site) -> Vec<Section> {
         section.add("is the top", if is_top { "yes" } else { "no" });
         section.add("size when frozen", layer.frozen.size);
         section.add("snapshot", &layer.frozen.name);
+        section.add("is being let go", if layer.frozen.is_going { "yes" } else { "no" });
         sections.push((layer.number, section));
     }
     // Places as whoever opens the LU computes them; what is checked of an epoch is not asked for.

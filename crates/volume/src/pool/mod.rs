@@ -17,9 +17,10 @@
 //! | [`home`] | the pool itself: labels, slab tables, grants |
 //! | [`lu`] | an LU of it, as a device |
 //! | [`check`] | whether all of that is right, from the disks alone |
+//! | [`survey`] | what a pool and its LUs are, from the disks alone |
 //! | [`inspect`] | what lies where, in words |
 //!
-//! Only the last five do I/O.
+//! Only the last six do I/O.
 
 pub mod check;
 #[cfg(test)]
@@ -40,3 +41,4 @@ pub mod root;
 pub mod shape;
 pub mod slabs;
 pub mod space;
+pub mod survey;

@@ -74,7 +74,13 @@ pub struct Frozen {
     pub size: u64,
     /// Of the snapshot that it is; empty if it is none.
     pub name: String,
+    /// It is being folded into another one: some of what it was is there, and it is no snapshot
+    /// any more, whatever its name.
+    pub is_going: bool,
 }
+
+/// Said with the size of a frozen layer.
+const GOING: u64 = 1 << 63;
 
 /// The root as a checkpoint leaves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -321,7 +327,8 @@ impl Root {
             bytes.extend_from_slice(id);
             bytes.extend_from_slice(&number.to_le_bytes());
             bytes.extend_from_slice(&below.unwrap_or(NO_LAYER).to_le_bytes());
-            bytes.extend_from_slice(&frozen.size.to_le_bytes());
+            let going = if frozen.is_going { GOING } else { 0 };
+            bytes.extend_from_slice(&(frozen.size | going).to_le_bytes());
             bytes.extend_from_slice(&(frozen.name.len() as u16).to_le_bytes());
             bytes.extend_from_slice(frozen.name.as_bytes());
             if self.used.is_some() {
@@ -486,7 +493,8 @@ fn take_layer(bytes: &mut &[u8], per_chunk: u64, is_summed: bool) -> Option<Root
     let (name, rest) = bytes.split_at_checked(usize::from(name_len))?;
     *bytes = rest;
     let name = str::from_utf8(name).ok().filter(|it| it.len() <= SNAPSHOT_NAME_BYTES_MAX)?;
-    let frozen = Frozen { size, name: name.to_owned() };
+    let is_going = size & GOING != 0;
+    let frozen = Frozen { size: size & !GOING, name: name.to_owned(), is_going };
     let extents = if is_summed { take::<U64>(bytes)?.get() } else { 0 };
     let chunks: U32 = take(bytes)?;
     let mut all = Chunks::new();
@@ -536,8 +544,8 @@ mod tests {
         let layers = layers.prop_map(|all| {
             let layer = |(number, ((id, below), chunks)): (u32, ((LayerId, u32), Chunks))| {
                 let below = Some(below % number).filter(|below| *below != NO_LAYER);
-                let frozen =
-                    Frozen { size: u64::from(number) << 33, name: "x".repeat(id[0] as usize % 65) };
+                let (size, name) = (u64::from(number) << 33, "x".repeat(id[0] as usize % 65));
+                let frozen = Frozen { size, name, is_going: id[1] % 2 == 0 };
                 RootLayer { number, id, below, frozen, chunks, extents: 0 }
             };
             (1..).zip(all).map(layer).collect::<Vec<_>>()

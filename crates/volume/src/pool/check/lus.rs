@@ -63,10 +63,11 @@ fn baseless(known: &All, Base { lu, layer }: Base) -> Option<String> {
 
 async fn check_lu(
     pool: &Pool,
-    (id, Granted { first, slabs, .. }): ([u8; 16], Granted),
+    (id, granted): ([u8; 16], Granted),
     report: &mut Report,
 ) -> Option<(About, Known)> {
-    let Some(first_slab) = first else {
+    let slabs = &granted.slabs;
+    let Some(first_slab) = granted.first else {
         let what = format!(
             "{} slabs are its, none of them its first: it was being made or removed, and they go \
              back to the pool",
@@ -78,13 +79,14 @@ async fn check_lu(
     let site = Site { lu: id, shape: pool.shape(), first_slab };
     let mut found = Vec::new();
     let left = async {
+        pool.must_have_copy(id, &granted)?;
         let (disks, epoch) = (pool.disks()?, pool.tenure(id)?.epoch);
         found.extend(check_heads(&read_heads(&disks, &site).await?, &site));
         let flawed = |why: Unopened| {
-            found.push((Severity::Damaged, named(pool, &slabs, why)));
+            found.push((Severity::Damaged, named(pool, slabs, why)));
             Ok(())
         };
-        let (slabs, memory) = (&slabs[..], &Arc::default());
+        let memory = &Arc::default();
         read_left(&disks, Whence { site, epoch, slabs, all: true, memory }, flawed).await
     };
     let left: Result<Left, LuError> = left.await;

@@ -9,7 +9,7 @@
 
 mod lus;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::fmt;
 use std::sync::Arc;

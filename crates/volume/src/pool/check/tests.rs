@@ -5,7 +5,7 @@
 //! power has cut off. What it said is taken for never having been; so a flip in a journal may give
 //! what the very same block held before, and the check then says that this page is not whole.
 
-mod disk;
+pub(in crate::pool) mod disk;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -23,6 +23,7 @@ use super::super::lu::tests::families::{BLOCKS, Content, Family, read_block};
 use super::super::lu::tests::new_pool;
 use super::super::owner::LayerId;
 use super::super::page::PAGE_BYTES;
+use super::super::survey::{Survey, survey};
 use super::*;
 use disk::{Attached, Image, InMemory};
 
@@ -212,6 +213,26 @@ async fn read(
     others
 }
 
+/// What the disks say of the pool, unless they say nothing.
+async fn surveyed(core: &Core, disks: Vec<Arc<dyn Backing>>) -> Option<Survey> {
+    survey(Pool::find(core, disks).await.ok()?).await.ok()
+}
+
+/// Whether everything is said that these are.
+fn says_all(survey: Option<&Survey>, expected: &[Expected]) -> bool {
+    let Some(survey) = survey else { return false };
+    expected.iter().all(|member| {
+        let said =
+            survey.lus.iter().find(|lu| lu.id == member.id).and_then(|lu| lu.said.as_ref().ok());
+        let Some(said) = said else { return false };
+        let base = said.about.base.map(|base| (base.lu, base.layer));
+        let is_there = |layer: &LayerId| {
+            said.frozen.iter().any(|(id, frozen)| id == layer && !frozen.is_going)
+        };
+        base == member.base && member.snapshots.iter().all(|(layer, _)| is_there(layer))
+    })
+}
+
 /// Flips one bit, and looks what becomes of it.
 async fn flip(
     core: &Core,
@@ -223,6 +244,7 @@ async fn flip(
     images[disk].flip(block, bit);
     let (held, backings) = disks(&images);
     let report = check(core, backings.clone(), |_| ()).await;
+    let says_all = says_all(surveyed(core, backings.clone()).await.as_ref(), &moment.expected);
     let is_untouched = (0..DISKS).all(|at| held[at].is_as(&images[at]));
     assert!(is_untouched, "the check has written");
     let seen = look(core, backings, &moment.expected).await;
@@ -231,6 +253,7 @@ async fn flip(
     let is_older = seen.older > 0 && kind != JOURNAL;
     assert!(!is_older, "{what}: {} blocks are older", seen.older);
     assert!(seen.unopened == 0 || report.is_damaged(), "{what}: {report:?}");
+    assert!(seen.unopened == 0 || !says_all, "{what}: all is said of what is not opened");
     let is_wrong = seen.unopened + seen.refused + seen.older > 0;
     assert!(!is_wrong || !report.findings.is_empty(), "{what}: not found");
     assert!(is_wrong || !report.is_damaged(), "{what}: everything reads well: {report:?}");
@@ -250,6 +273,9 @@ async fn world(core: Core, seed: u64, mut tallies: [Tally; KINDS.len()]) -> [Tal
         let report = check(&core, backings.clone(), |_| ()).await;
         assert!(!report.is_damaged(), "{report:?}");
         assert_eq!(report.counts.lus, moment.expected.len() as u64);
+        let survey = surveyed(&core, backings.clone()).await;
+        assert!(says_all(survey.as_ref(), &moment.expected), "{survey:?}");
+        assert_eq!(survey.map(|it| it.lus.len()), Some(moment.expected.len()));
         let seen = look(&core, backings, &moment.expected).await;
         assert_eq!((seen.unopened, seen.refused, seen.older), (0, 0, 0));
     }

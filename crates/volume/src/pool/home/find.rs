@@ -1,6 +1,7 @@
 //! Finding a pool on its disks, and opening it: first what the labels say is read, so that whoever
 //! keeps records of pools can compare, and only then anything is written.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ pub struct Found {
     core: Core,
     /// In the order of their groups and UUIDs.
     disks: Vec<(Arc<dyn Backing>, Label, Layout)>,
+    /// What the labels at their fronts say.
+    fronts: BTreeMap<[u8; 16], u64>,
     /// The label that was written last.
     newest: Label,
     /// How many are not here.
@@ -63,6 +66,21 @@ impl Found {
         label.epoch < self.newest.missed
     }
 
+    /// Disks that are old copies. None has the newest label at its front before all have it at
+    /// their ends, but one that is about to join, of which the others know nothing.
+    pub fn old_copies(&self) -> impl Iterator<Item = &Label> {
+        let front = |label: &Label| self.fronts.get(&label.pv).copied().unwrap_or(0);
+        let newest = self.labels().max_by_key(|label| front(label));
+        let is_joining = |one: &Label| {
+            let others = || self.labels().filter(|label| label.pv != one.pv);
+            others().all(|it| it.epoch < front(one) && it.members < one.members)
+        };
+        let joining = newest.filter(|label| is_joining(label)).map(|label| label.pv);
+        let others = self.labels().filter(move |label| Some(label.pv) != joining);
+        let last = others.map(front).max().unwrap_or(0);
+        self.labels().filter(move |label| label.epoch < last && !self.is_outdated(label))
+    }
+
     /// How many of its disks are not here. The others are enough.
     pub fn absent(&self) -> u16 {
         self.absent
@@ -99,7 +117,7 @@ impl Found {
 
     /// The same before anything of it was read or written.
     pub(super) fn unopened(self, known_epoch: u64) -> Rc<Pool> {
-        let Self { core, disks, newest, absent } = self;
+        let Self { core, disks, newest, absent, fronts: _ } = self;
         let (mut all, mut tables) = (Vec::new(), Vec::new());
         for (backing, label, layout) in disks {
             let is_outdated = label.epoch < newest.missed;
@@ -121,8 +139,10 @@ impl Pool {
     /// Looks which pool these disks are, without writing anything.
     pub async fn find(core: &Core, backings: Vec<Arc<dyn Backing>>) -> Result<Found, PoolError> {
         let mut labels: Vec<(Arc<dyn Backing>, Label)> = Vec::new();
+        let mut fronts = BTreeMap::new();
         for backing in backings {
-            let label = read_label(core, &backing).await?;
+            let (label, front) = read_label(core, &backing).await?;
+            fronts.extend(front.map(|epoch| (label.pv, epoch)));
             if let Some((other, _)) = labels.iter().find(|(_, known)| known.pv == label.pv) {
                 let (disk, other) = (backing.name().to_owned(), other.name().to_owned());
                 return Err(PoolError::Twice { disk, other });
@@ -163,7 +183,7 @@ impl Pool {
                 .map_err(|error| PoolError::Unfit { disk, error })?;
             disks.push((backing, label, layout));
         }
-        Ok(Found { core: core.clone(), disks, newest, absent })
+        Ok(Found { core: core.clone(), disks, fronts, newest, absent })
     }
 
     /// Opens a pool from its disks.
@@ -181,13 +201,21 @@ fn has_whole_group(labels: &[&Label]) -> bool {
     labels.iter().any(is_whole)
 }
 
-/// The label of a disk: the newer of those at its two ends.
-async fn read_label(core: &Core, backing: &Arc<dyn Backing>) -> Result<Label, PoolError> {
+/// The label of a disk, the newer of those at its two ends; and the epoch of the one at its front.
+pub async fn read_label(
+    core: &Core,
+    backing: &Arc<dyn Backing>,
+) -> Result<(Label, Option<u64>), PoolError> {
     let found = read_ends(core, backing).await?;
+    let front = found[0].as_ref().ok().map(|label| label.epoch);
     let newest = found.iter().flatten().max_by_key(|label| label.epoch).cloned();
     let why = || found.iter().find_map(|label| label.clone().err());
     let why = || why().unwrap_or(Unlabelled::Flaw(Flaw::Blank));
-    newest.ok_or_else(|| PoolError::Unlabelled { disk: backing.name().to_owned(), error: why() })
+    let newest = newest.ok_or_else(|| {
+        let disk = backing.name().to_owned();
+        PoolError::Unlabelled { disk, error: why() }
+    });
+    Ok((newest?, front))
 }
 
 /// What stands where the two labels of a disk are, the one at its front first.

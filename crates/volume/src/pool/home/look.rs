@@ -54,6 +54,7 @@ impl Found {
                 }
             }
         }
+        pool.find_stale();
         pool
     }
 }

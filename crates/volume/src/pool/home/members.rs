@@ -82,6 +82,7 @@ impl Pool {
         let _changing = self.changing().await;
         self.count_members();
         self.write_labels(&self.members()).await?;
+        self.settled.set(self.epoch.get());
         self.tables.borrow_mut()[disk as usize].standing = Standing::Member;
         // It may be the first one of its failure group.
         self.look_at_copies();
@@ -130,7 +131,9 @@ impl Pool {
         self.tables.borrow_mut()[disk as usize].label.members = 0;
         self.write_labels(&[disk]).await?;
         self.count_members();
-        self.write_labels(&others).await
+        self.write_labels(&others).await?;
+        self.settled.set(self.epoch.get());
+        Ok(())
     }
 
     /// Takes the labels off a disk that was dismissed, and lets go of it.
@@ -166,6 +169,13 @@ impl Pool {
         self.absent.borrow().values().sum()
     }
 
+    /// Those that are not here, by their groups as far as those are known.
+    pub fn missing(&self) -> Vec<Option<u16>> {
+        let absent = self.absent.borrow();
+        let of = |(group, count): (&Option<u16>, &u16)| vec![*group; usize::from(*count)];
+        absent.iter().flat_map(of).collect()
+    }
+
     /// A disk of this group that is not here is not missed any more. The epoch grows, as when a
     /// disk leaves.
     pub async fn abandon(&self, group: u16) -> Result<(), PoolError> {
@@ -184,7 +194,9 @@ impl Pool {
         self.epoch.set(self.epoch.get() + 1);
         self.missed.set(self.epoch.get());
         self.count_members();
-        self.write_labels(&self.members()).await
+        self.write_labels(&self.members()).await?;
+        self.settled.set(self.epoch.get());
+        Ok(())
     }
 
     /// So many disks are not here: how many of each group, as far as another one of it is.

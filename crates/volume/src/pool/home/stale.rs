@@ -15,7 +15,7 @@ use super::super::shape::GRANTS_PER_PAGE;
 use super::super::slabs::{Grant, Slab};
 use super::copies::grant_at;
 use super::table::{Standing, Table};
-use super::{Pool, PoolError};
+use super::{Granted, Pool, PoolError};
 
 /// The age of a copy that says of itself that it is stale.
 const STALE: u16 = u16::MAX;
@@ -41,8 +41,16 @@ impl Pool {
 
     /// The failure groups where an LU's copy is stale, or is none.
     pub fn stale_groups(&self, lu: [u8; 16]) -> Vec<u16> {
-        let stale = |granted: &super::Granted| granted.stale.clone();
+        let stale = |granted: &Granted| granted.stale.clone();
         self.lus.borrow().get(&lu).map(stale).unwrap_or_default()
+    }
+
+    /// Refuses an LU of which no copy is here that has everything.
+    pub fn must_have_copy(&self, lu: [u8; 16], granted: &Granted) -> Result<(), PoolError> {
+        match self.groups().iter().all(|group| granted.stale.contains(group)) {
+            true => Err(PoolError::NoCopy(lu)),
+            false => Ok(()),
+        }
     }
 
     /// Something could not be written at this place of a slab: the LU's copy there is not read any

@@ -9,7 +9,7 @@ use rt::handles::Ledger;
 use rt::{Core, Placed};
 
 use super::super::disks::{Disks, Looker, Shared, Unlike};
-use super::super::home::{Granted, Pool, PoolError, Tenure};
+use super::super::home::{Pool, PoolError, Tenure};
 use super::super::journal::{RING_PAGES_MIN, Spot};
 use super::super::map::Place;
 use super::super::memory::Memory;
@@ -134,15 +134,11 @@ impl Pool {
     /// What the LU's next owner needs. An error if somebody has the LU open, or is about to.
     pub fn seat(self: &Rc<Self>, id: [u8; 16]) -> Result<Seat, LuError> {
         let granted = self.granted(id).unwrap_or_default();
-        let Granted { first: Some(first_slab), slabs, stale } = granted else {
-            return Err(PoolError::NoLu(id).into());
-        };
-        if self.groups().iter().all(|group| stale.contains(group)) {
-            return Err(PoolError::NoCopy(id).into());
-        }
+        let first_slab = granted.first.ok_or(PoolError::NoLu(id))?;
+        self.must_have_copy(id, &granted)?;
         let site = Site { lu: id, shape: self.shape(), first_slab };
         let pool = Arc::new(Placed::new(self.core(), self.clone()));
-        let (shared, tenure) = (self.shared.clone(), self.tenure(id)?);
+        let (shared, tenure, slabs) = (self.shared.clone(), self.tenure(id)?, granted.slabs);
         Ok(Seat { shared, pool, site, slabs, tenure, base: None, memory: self.memory() })
     }
 

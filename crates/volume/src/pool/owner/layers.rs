@@ -479,6 +479,10 @@ impl Layers {
         (into, place): (Option<LayerNumber>, Option<Place>),
     ) -> Option<Place> {
         let (number, at) = self.locate_extent(extent);
+        if let Some(layer) = self.all.get_mut(&layer) {
+            // Whoever finds it half-way must not take it for the snapshot that it was.
+            layer.frozen.is_going = true;
+        }
         let below = self.page((layer, number)).cloned();
         if let Some(into) = into.filter(|into| self.has(*into)) {
             let (above, _) = self.page_to_change(into, extent * self.shape.blocks_per_extent());
