@@ -498,6 +498,8 @@ fn a_guest_does_not_notice_that_a_copy_is_gone() -> Result<()> {
         fs::rename(path, &away)?;
         node.start()?;
         until("it is said", || Ok(told(&node, "is used without one of its disks")? > 0))?;
+        until("it is used", || Ok(pool(&node)?["state"] == "online"))?;
+        assert_eq!(node.cli(&["lu", "show", "disk"])?["state"], "online");
         thread::sleep(Duration::from_millis(1500));
         node.kill()?;
         fs::rename(&away, path)?;

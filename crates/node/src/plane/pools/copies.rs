@@ -140,8 +140,13 @@ async fn mend_some(
         let (subject, kind, next) = (Subject::Lu(name.clone()), "copies", None);
         (context.report)(Report { severity, subject, kind, message, next });
     };
+    let everything = || format!("all copies of LU {name} have everything again");
     let slabs = pool.lacks(id, 0).0;
     if slabs == 0 && pool.stale_groups(id).is_empty() {
+        // What lacked nothing but a place has it.
+        if told.remove(&uuid) {
+            report(Severity::Info, everything());
+        }
         return None;
     }
     if told.insert(uuid) {
@@ -150,7 +155,7 @@ async fn mend_some(
     match lu.lu().mend(SLABS_AT_A_TIME).await {
         Ok(0) => {
             told.remove(&uuid);
-            report(Severity::Info, format!("all copies of LU {name} have everything again"));
+            report(Severity::Info, everything());
             Some(true)
         }
         Ok(_) => Some(true),

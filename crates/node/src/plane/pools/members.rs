@@ -355,6 +355,10 @@ pub(super) async fn come_back(
     open: &Arc<OpenPool>,
     members: &Members,
 ) -> Result<(), ApiError> {
+    // One that is missing has not left, and comes back as what it was.
+    if members.pool.absent() > 0 {
+        return Ok(());
+    }
     for pv in open.spec.pvs.iter().filter(|pv| pv.standing.is_member()) {
         if members.number(pv.uuid).is_none() {
             members.join(context, open, pv, true).await?;
