@@ -8,6 +8,7 @@
 //! | [`size`] | [`Size`]: `10G`, `10GiB`, `512` |
 //! | [`lu`] | [`Lu`] and what creates, adopts and resizes one |
 //! | [`pool`] | [`Pool`]: disks that LUs are cut from |
+//! | [`pool_import`] | pools that are found on disks, and taken over |
 //! | [`pool_settings`] | [`PoolSettings`]: what of it can be changed at any time |
 //! | [`medium`] | [`Medium`]: a disc image in the library |
 //! | [`drive`] | [`Drive`]: a virtual drive for them |
@@ -46,6 +47,7 @@ pub mod mapping;
 pub mod medium;
 pub mod name;
 pub mod pool;
+pub mod pool_import;
 pub mod pool_settings;
 pub mod pv;
 pub mod qos;
@@ -72,6 +74,7 @@ pub use name::{ClientName, GroupName, Iqn, LuName, MediumName, Nqn, PoolName, Sn
 pub use pool::{
     Leftover, Pool, PoolCreate, PoolPv, PoolView, PvAdd, PvAt, PvGroup, PvPlace, PvStanding,
 };
+pub use pool_import::{PoolImport, PoolImported, PoolSearch, PoolsFound};
 pub use pool_settings::{PoolSettings, PoolSettingsChange};
 pub use pv::PvView;
 pub use qos::{Limits, LimitsChange};

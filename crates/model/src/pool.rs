@@ -104,6 +104,8 @@ pub enum PvPlace {
     Path { path: String },
     /// A sparse file of the node, in its data directory. It is deleted with the pool.
     File { size: Size },
+    /// Nobody knows: it was not here when its pool was imported, nor is its UUID known.
+    Missing,
 }
 
 /// `pool create`: of disks and files that are there, or of a sparse file of this size.
@@ -313,6 +315,7 @@ impl fmt::Display for PoolPv {
         match &self.place {
             PvPlace::Path { path } => f.write_str(path),
             PvPlace::File { .. } => write!(f, "{}.img", self.uuid),
+            PvPlace::Missing => write!(f, "missing {}", self.uuid),
         }
     }
 }
@@ -454,7 +457,7 @@ impl Pool {
         Ok(())
     }
 
-    /// A disk by its UUID, or by its path.
+    /// A disk by its UUID, or by its path. One that is missing is known by its UUID only.
     pub fn find_pv(&self, which: &str) -> Option<&PoolPv> {
         let path = |pv: &PoolPv| matches!(&pv.place, PvPlace::Path { path } if path == which);
         let file = which.rsplit('/').next().unwrap_or_default();
@@ -494,7 +497,7 @@ impl Pool {
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         self.pvs.iter().filter_map(|pv| match &pv.place {
             PvPlace::Path { path } => Some(path.as_str()),
-            PvPlace::File { .. } => None,
+            PvPlace::File { .. } | PvPlace::Missing => None,
         })
     }
 }

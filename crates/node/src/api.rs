@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | here | [`Api`]: what a handler may ask for, and how long it waits |
-//! | [`routes`], [`clients`], [`pools`], [`snapshots`], [`optical`], [`adding`], [`importing`], [`pvs`], [`reservations`] | the routes and their handlers |
+//! | [`routes`], [`clients`], [`pools`], [`pool_import`], [`snapshots`], [`optical`], [`adding`], [`importing`], [`pvs`], [`reservations`] | the routes and their handlers |
 //! | [`promises`] | what is told when more of a pool is promised than it should |
 //! | [`document`] | the OpenAPI document, generated from the handlers |
 //! | [`listen`] | the Unix socket, TCP, and the thread that serves both |
@@ -18,6 +18,7 @@ pub mod document;
 pub mod importing;
 pub mod listen;
 pub mod optical;
+pub mod pool_import;
 pub mod pools;
 pub mod promises;
 pub mod pvs;

@@ -5,6 +5,8 @@
 //! It waits for nobody: steps end by message, however long they take. Only `kv` is called directly,
 //! because a change is not a change before it is durable.
 
+mod pools;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
@@ -30,7 +32,9 @@ use crate::probe::Probe;
 use crate::reconcile::{Ended, Reconciler, Settled};
 use crate::socket::{self, CLIENT_SOCKET_MODE, SocketSpec};
 use crate::state::optical::{self, kind_and_name};
-use crate::state::{Mark, State, ops, pool_pvs, pools, snapshots};
+use crate::state::pool_import::Takeover;
+use crate::state::pools::Found;
+use crate::state::{Mark, State, ops, pool_pvs, snapshots};
 use crate::view::Published;
 use crate::world::{self, World};
 
@@ -84,12 +88,13 @@ pub enum SnapshotChange {
 #[derive(Debug, Clone)]
 pub enum PoolChange {
     /// With what was found on its disks.
-    Create(PoolCreate, Vec<pools::Found>),
+    Create(PoolCreate, Vec<Found>),
     Set(PoolName, PoolSettingsChange),
     Remove(PoolName),
     /// With what was found on its disks, and what is known of them if one leaves.
-    AddPvs(PoolName, PvAdd, Vec<pools::Found>, Option<pool_pvs::Load>),
+    AddPvs(PoolName, PvAdd, Vec<Found>, Option<pool_pvs::Load>),
     RemovePv(PoolName, String, pool_pvs::Wish),
+    Import(Box<Takeover>),
 }
 
 /// A change of media and drives.
@@ -167,7 +172,7 @@ impl Control {
     pub fn new(parts: Parts) -> Control {
         let state = &parts.state;
         let mut reconciler = Reconciler::new(state.made().clone(), state.leftovers().clone());
-        reconciler.want(desired(state, &parts.cluster), state.leftovers());
+        reconciler.want(desired(state, &parts.cluster), state.made(), state.leftovers());
         let config = Arc::new(state.config().clone());
         let control = Control {
             parts,
@@ -394,50 +399,6 @@ impl Control {
         }
     }
 
-    fn prepare_pool(&self, config: &Config, change: PoolChange) -> Result<Prepared, ApiError> {
-        match change {
-            PoolChange::Create(request, found) => {
-                let uuid = || self.parts.world.uuid();
-                let (next, marks) = pools::pool_create(config, &request, &found, uuid)?;
-                let message = format!("pool '{}' was made", request.name);
-                let name = request.name;
-                Ok(Prepared { marks, ..Prepared::pool(next, name, "pool-created", message) })
-            }
-            PoolChange::Set(name, change) => {
-                let next = pools::pool_set(config, &name, change)?;
-                let message = format!("pool '{name}' has other settings");
-                Ok(Prepared::pool(next, name, "pool-changed", message))
-            }
-            PoolChange::Remove(name) => {
-                let (next, marks) = pools::pool_remove(config, &name)?;
-                let message = format!("pool '{name}' was removed");
-                Ok(Prepared { marks, ..Prepared::pool(next, name, "pool-removed", message) })
-            }
-            PoolChange::AddPvs(name, request, found, load) => {
-                let uuid = || self.parts.world.uuid();
-                let found = (&found[..], load);
-                let (next, marks) = pool_pvs::add(config, &name, &request, found, uuid)?;
-                let message = match request.replaces {
-                    Some(old) => format!("disk {old} of pool '{name}' is being replaced"),
-                    None => format!("disks are being added to pool '{name}'"),
-                };
-                Ok(Prepared { marks, ..Prepared::pool(next, name, "pool-disk-added", message) })
-            }
-            PoolChange::RemovePv(name, which, wish) => {
-                let next = pool_pvs::remove(config, &name, &which, wish)?;
-                let (kind, message) = match wish {
-                    pool_pvs::Wish::Leave(_) => {
-                        ("pool-disk-leaves", format!("disk {which} is leaving pool '{name}'"))
-                    }
-                    pool_pvs::Wish::Stay => {
-                        ("pool-disk-stays", format!("disk {which} stays in pool '{name}'"))
-                    }
-                };
-                Ok(Prepared::pool(next, name, kind, message))
-            }
-        }
-    }
-
     fn prepare_optical(
         &self,
         config: &Config,
@@ -521,7 +482,10 @@ impl Control {
                 };
                 let joining = pool.into_iter().flat_map(|pool| pool.pvs.iter().filter(is_new));
                 let joining = joining.map(|pv| Part::Pv(pv.uuid));
-                pool.map(|pool| Part::Pool(pool.uuid)).into_iter().chain(joining).collect()
+                // Those that came with it.
+                let lus = self.config.lus_in(name).filter(|lu| before.lu(&lu.name).is_none());
+                let parts = joining.chain(lus.map(|lu| Part::Device(lu.uuid)));
+                pool.map(|pool| Part::Pool(pool.uuid)).into_iter().chain(parts).collect()
             }
             // What is in a drive may become readable.
             (Subject::Medium(name), _) => {
@@ -689,7 +653,8 @@ impl Control {
     fn take_config(&mut self) {
         let state = &self.parts.state;
         self.config = Arc::new(state.config().clone());
-        self.reconciler.want(desired(state, &self.parts.cluster), state.leftovers());
+        let wanted = desired(state, &self.parts.cluster);
+        self.reconciler.want(wanted, state.made(), state.leftovers());
         self.copy_config();
     }
 

@@ -9,6 +9,7 @@
 //! a crash or a lost answer and must then succeed.
 
 pub mod recorder;
+mod seen;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -31,6 +32,7 @@ use crate::import::Import;
 use crate::probe::Probe;
 use crate::records::Records;
 use crate::socket::SocketSpec;
+pub use seen::{Seen, SeenAbout, SeenDisk, SeenLayer, SeenLu, SeenPool};
 
 /// The data plane.
 pub trait Engine: Send + Sync {
@@ -44,6 +46,9 @@ pub trait Engine: Send + Sync {
 
     /// Changes the settings of an open pool.
     fn set_pool(&self, uuid: Uuid, to: PoolSettings, done: Done<()>);
+
+    /// Looks which pools these disks are, of none that is open here. Nothing is written.
+    fn look_at_pools(&self, paths: &[PathBuf], done: Done<Seen>);
 
     /// Closes a pool in which nothing is open.
     fn close_pool(&self, uuid: Uuid, done: Done<()>);

@@ -67,9 +67,16 @@ impl Reconciler {
         }
     }
 
-    /// From now on this is wanted; what is in `leftovers` was removed.
-    pub fn want(&mut self, desired: Desired, leftovers: &BTreeMap<Uuid, Leftover>) {
+    /// From now on this is wanted; what is in `made` is there, and what is in `leftovers` was
+    /// removed.
+    pub fn want(
+        &mut self,
+        desired: Desired,
+        made: &BTreeSet<Uuid>,
+        leftovers: &BTreeMap<Uuid, Leftover>,
+    ) {
         self.desired = desired;
+        self.actual.made.extend(made);
         self.actual.leftovers.clone_from(leftovers);
         self.actual.failed.clear();
     }
@@ -181,7 +188,7 @@ mod tests {
 
     fn reconciler() -> Reconciler {
         let mut reconciler = Reconciler::new(BTreeSet::new(), BTreeMap::new());
-        reconciler.want(wanted(), &BTreeMap::new());
+        reconciler.want(wanted(), &BTreeSet::new(), &BTreeMap::new());
         reconciler
     }
 
@@ -253,11 +260,11 @@ mod tests {
         let steps = reconciler.next(at(0));
         reconciler.ended(&steps[0], Err(ApiError::failed("no")), at(0));
         assert_eq!(reconciler.next(at(0)), []);
-        reconciler.want(wanted(), &BTreeMap::new());
+        reconciler.want(wanted(), &BTreeSet::new(), &BTreeMap::new());
         let again = reconciler.next(at(0));
         assert_eq!(again.len(), 1);
         reconciler.ended(&again[0], Err(ApiError::failed("no")), at(0));
-        reconciler.want(Desired::default(), &BTreeMap::new());
+        reconciler.want(Desired::default(), &BTreeSet::new(), &BTreeMap::new());
         assert_eq!(reconciler.next(at(0)), []);
         assert!(reconciler.failures().is_empty());
         assert_eq!(reconciler.settled(&parts()), Settled::Yes);
@@ -272,7 +279,7 @@ mod tests {
             desired.devices.insert(uuid, cluster::DeviceSpec { uuid, ..one.clone() });
         }
         let mut reconciler = Reconciler::new(BTreeSet::new(), BTreeMap::new());
-        reconciler.want(desired, &BTreeMap::new());
+        reconciler.want(desired, &BTreeSet::new(), &BTreeMap::new());
         let first = reconciler.next(at(0));
         assert_eq!(first.len(), STEPS_IN_FLIGHT_MAX);
         reconciler.ended(&first[0], Ok(()), at(0));

@@ -74,7 +74,8 @@ impl Records for KvRecords {
     }
 }
 
-fn key(of: Record) -> String {
+/// Where it is kept.
+pub fn key(of: Record) -> String {
     let ((before, behind), uuid) = match of {
         Record::Lu(uuid) => (KEYS[0], uuid),
         Record::Pool(uuid) => (KEYS[1], uuid),

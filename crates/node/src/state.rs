@@ -5,6 +5,7 @@
 //! | [`ops`] | each change, from configuration to configuration, with what it refuses |
 //! | [`snapshots`] | the same for snapshots and clones |
 //! | [`pools`], [`pool_pvs`] | the same for pools, and for the disks that they have |
+//! | [`pool_import`] | the same for a pool that is taken over with its LUs |
 //! | [`optical`] | the same for drives and media |
 //! | [`validate`] | what must hold of every configuration, however it came about |
 //! | here | how a configuration is kept: one key per object, changed by compare-and-set |
@@ -30,6 +31,7 @@
 
 pub mod ops;
 pub mod optical;
+pub mod pool_import;
 pub mod pool_pvs;
 pub mod pools;
 pub mod snapshots;
@@ -50,10 +52,18 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::records::{self, Record};
+
 const HEAD: &str = "/config/head";
 
 /// Operations of one transaction beside the head and the marks that go with a change.
-const BATCH: usize = TRANSACTION_OPERATIONS_MAX - 8;
+const BATCH: usize = TRANSACTION_OPERATIONS_MAX - 1 - MARKS_WITH_SWITCH * MARK_OPERATIONS_MAX;
+
+/// Marks that go with the switch to another generation.
+const MARKS_WITH_SWITCH: usize = 4;
+
+/// Operations of one mark.
+const MARK_OPERATIONS_MAX: usize = 3;
 
 /// Reads of a configuration that changed meanwhile, before giving up.
 const READ_ATTEMPTS_MAX: usize = 10;
@@ -95,6 +105,8 @@ pub enum Mark {
     Leftover(Uuid, Leftover),
     /// It is deleted.
     Gone(Uuid),
+    /// What the plane is to find as its own record, or that it finds none.
+    Record(Record, Option<Vec<u8>>),
     /// What a fresh data directory begins with is decided.
     Begun,
 }
@@ -210,7 +222,8 @@ impl State {
         if operations.is_empty() && marks.is_empty() {
             return Ok(());
         }
-        let revision = if operations.len() <= BATCH && marks.len() <= 4 {
+        let count = operations.len() + marks.len() * MARK_OPERATIONS_MAX;
+        let revision = if count < TRANSACTION_OPERATIONS_MAX {
             let generation = self.head.generation;
             let transaction = write(Transaction::new(), generation, operations);
             self.switch(transaction, self.head, marks)?
@@ -250,9 +263,9 @@ impl State {
         // Marks come with the switch or after it, never before: a mark of an LU that is still
         // wanted would be a lie. A crash between leaves a file that nobody deletes, which is the
         // safe side.
-        let (few, many) = marks.split_at(marks.len().min(4));
+        let (few, many) = marks.split_at(marks.len().min(MARKS_WITH_SWITCH));
         let revision = self.switch(Transaction::new(), next, few)?;
-        for batch in many.chunks(BATCH) {
+        for batch in many.chunks(BATCH / MARK_OPERATIONS_MAX) {
             let transaction = self.with_marks(Transaction::new(), batch)?;
             self.kv.transact(&transaction).map_err(unavailable)?;
         }
@@ -308,6 +321,8 @@ impl State {
                     let txn = txn.delete(key("made", uuid)).delete(key("making", uuid));
                     txn.delete(key("leftover", uuid))
                 }
+                Mark::Record(of, Some(value)) => txn.put(records::key(*of), value.clone()),
+                Mark::Record(of, None) => txn.delete(records::key(*of)),
                 Mark::Begun => txn.delete(fresh_key(self.node)),
             })
         })
@@ -316,7 +331,7 @@ impl State {
     fn note(&mut self, marks: &[Mark]) {
         for mark in marks {
             match mark {
-                Mark::Importing(..) => {}
+                Mark::Importing(..) | Mark::Record(..) => {}
                 Mark::Making(uuid) => {
                     self.making.insert(*uuid);
                 }

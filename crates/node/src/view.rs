@@ -164,6 +164,7 @@ impl Picture<'_> {
         let path = match &pv.place {
             PvPlace::Path { path } => path.clone(),
             PvPlace::File { .. } => pool_file(self.pools, pv.uuid).to_string_lossy().into_owned(),
+            PvPlace::Missing => pv.to_string(),
         };
         let found = status.and_then(|status| status.disks.get(&pv.uuid));
         let (size, free) = found.map(|disk| (disk.size, disk.free)).unzip();

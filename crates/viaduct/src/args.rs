@@ -471,6 +471,8 @@ pub enum Pool {
     RmPv(PoolRmPv),
     /// Bring what is on a disk of a pool to another one, and take it out
     ReplacePv(PoolReplacePv),
+    /// Take over a pool of another node, or list those that are found
+    Import(PoolImport),
     /// Check what lies on the disks of a pool that no node has open
     Check(PoolCheck),
     /// Show what lies on a disk of a pool that no node has open
@@ -520,6 +522,28 @@ pub struct PoolCreate {
     /// Take disks that hold data, which is lost
     #[arg(long)]
     pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PoolImport {
+    /// The pool, by name or UUID. Without one, those that are found are listed
+    pub pool: Option<String>,
+    /// A disk or a file to look at, and what its failure group is to be called; may be given
+    /// several times. Without it, every disk is looked at that nobody uses
+    #[arg(long, value_name = "PATH[@GROUP]")]
+    pub pv: Vec<PvAt>,
+    /// A directory in which every file is looked at; may be given several times
+    #[arg(long, value_name = "DIR")]
+    pub dir: Vec<PathBuf>,
+    /// Call it this here
+    #[arg(long = "as", value_name = "NAME", requires = "pool")]
+    pub name: Option<PoolName>,
+    /// Put this before the names of its LUs
+    #[arg(long, requires = "pool")]
+    pub prefix: Option<String>,
+    /// Leave an LU where it is, by name or UUID; may be given several times
+    #[arg(long, value_name = "LU", requires = "pool")]
+    pub without: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -25,6 +25,7 @@ mod notify;
 mod optical;
 mod output;
 mod pool;
+mod pool_import;
 mod progress;
 mod pv;
 mod removal;

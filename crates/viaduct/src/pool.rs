@@ -14,6 +14,7 @@ use crate::args::Format;
 use crate::client::Client;
 use crate::commands::{Done, absolute};
 use crate::output::{list, show, table};
+use crate::pool_import;
 use crate::progress::Bar;
 use crate::pv::encoded;
 use crate::tables::{joined, or_none, problem, rounded};
@@ -45,6 +46,7 @@ pub fn pool(node: &Client, command: args::Pool, format: Format) -> Done {
             let removed: Removed = node.delete(&format!("/v1/pools/{name}"))?;
             show(format, &removed, |_| format!("pool {name} removed\n"))
         }
+        args::Pool::Import(arguments) => pool_import::import(node, arguments, format),
         args::Pool::AddPv(arguments) => add_pv(node, arguments, format),
         args::Pool::RmPv(arguments) => rm_pv(node, arguments, format),
         args::Pool::ReplacePv(arguments) => replace_pv(node, arguments, format),
@@ -144,7 +146,7 @@ fn named(disk: &str) -> Result<String, ApiError> {
 }
 
 /// The same with an absolute path.
-fn absolute_at(PvAt { path, group }: PvAt) -> Result<PvAt, ApiError> {
+pub fn absolute_at(PvAt { path, group }: PvAt) -> Result<PvAt, ApiError> {
     Ok(PvAt { path: absolute(Path::new(&path))?, group })
 }
 

@@ -3,7 +3,9 @@
 
 use utoipa::OpenApi;
 
-use super::{adding, clients, importing, optical, pools, pvs, reservations, routes, snapshots};
+use super::{
+    adding, clients, importing, optical, pool_import, pools, pvs, reservations, routes, snapshots,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -36,6 +38,8 @@ use super::{adding, clients, importing, optical, pools, pvs, reservations, route
         pools::pool_remove,
         pools::pool_pv_add,
         pools::pool_pv_remove,
+        pool_import::pool_search,
+        pool_import::pool_import,
         pvs::pv_list,
         routes::lu_remove,
         adding::medium_add_file,

@@ -37,10 +37,14 @@ pub async fn pool_show(State(api): State<Api>, Path(name): Path<String>) -> Answ
 }
 
 async fn view(api: &Api, name: &PoolName) -> Answer<PoolView> {
+    Ok(Json(pool_view(api, name).await?))
+}
+
+pub(super) async fn pool_view(api: &Api, name: &PoolName) -> Result<PoolView, ApiError> {
     let published = api.published();
     let pool = published.config.pool(name).ok_or_else(|| no_pool(name))?;
     let snapshot = api.snapshot().await?;
-    Ok(Json(api.picture(&published, &snapshot).pool(pool)))
+    Ok(api.picture(&published, &snapshot).pool(pool))
 }
 
 /// Makes a pool, of disks and files or of a sparse file in the data directory. Refused where a disk
@@ -141,15 +145,20 @@ fn look(api: &Api, paths: &[String]) -> Result<Vec<Found>, ApiError> {
     if paths.is_empty() {
         return Ok(Vec::new());
     }
-    let probe = |path: &String| probe::probe(FilePath::new(path), ImageUse::of(false, false));
-    let probes = paths.iter().map(probe).collect::<Result<Vec<_>, _>>()?;
-    if let Some(inside) =
-        probes.iter().find(|it| FilePath::new(&it.path).starts_with(&api.info.data))
-    {
-        let message = format!("{} lies in the node's own data directory", inside.path);
+    let found = probed(api, paths)?;
+    let is_inside = |it: &&Found| FilePath::new(&it.probe.path).starts_with(&api.info.data);
+    if let Some(inside) = found.iter().find(is_inside) {
+        let message = format!("{} lies in the node's own data directory", inside.probe.path);
         return Err(ApiError::usage(message)
             .then("viaduct pool create NAME --size 100G makes a file there by itself"));
     }
+    Ok(found)
+}
+
+/// The same of whatever is there.
+pub(super) fn probed(api: &Api, paths: &[String]) -> Result<Vec<Found>, ApiError> {
+    let probe = |path: &String| probe::probe(FilePath::new(path), ImageUse::of(false, false));
+    let probes = paths.iter().map(probe).collect::<Result<Vec<_>, _>>()?;
     let files: Vec<PathBuf> = probes.iter().map(|it| PathBuf::from(&it.path)).collect();
     let views = api.looker.list(api.world.as_ref(), &api.published().config, &files);
     let found = |probe: probe::Probe| {

@@ -28,7 +28,9 @@ use uuid::Uuid;
 
 use super::importing::lu_import;
 use super::pvs::pv_list;
-use super::{Api, adding, clients, must_be_absolute, optical, pools, reservations, snapshots};
+use super::{
+    Api, adding, clients, must_be_absolute, optical, pool_import, pools, reservations, snapshots,
+};
 use crate::control::{Change, Changed};
 use crate::engine::Snapshot;
 use crate::metrics;
@@ -55,6 +57,8 @@ fn common() -> Router<Api> {
         .route("/v1/snapshots/{lu}/{snapshot}/rollback", post(snapshots::snapshot_rollback))
         .route("/v1/clones", post(snapshots::clone_create))
         .route("/v1/pools", get(pools::pool_list).post(pools::pool_create))
+        .route("/v1/pool-searches", post(pool_import::pool_search))
+        .route("/v1/pool-imports", post(pool_import::pool_import))
         .route("/v1/pools/{name}", get(pools::pool_show).delete(pools::pool_remove))
         .route("/v1/pools/{name}/pvs", post(pools::pool_pv_add).delete(pools::pool_pv_remove))
         .route("/v1/pools/{name}/settings", patch(pools::pool_set))

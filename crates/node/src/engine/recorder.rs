@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cluster::{Actual, DeviceSpec, DriveSpec, MappingSpec, Step};
@@ -20,8 +20,8 @@ use model::{
 use uuid::Uuid;
 
 use super::{
-    AdapterStatus, DeviceStatus, Done, DriveStatus, Engine, Made, Motion, PoolStatus, PvUse,
-    Snapshot, Tell,
+    AdapterStatus, DeviceStatus, Done, DriveStatus, Engine, Made, Motion, PoolStatus, PvUse, Seen,
+    SeenPool, Snapshot, Tell,
 };
 use crate::import::Import;
 use crate::probe::{Probe, probe};
@@ -47,6 +47,7 @@ struct Notes {
     drives: BTreeMap<Uuid, DriveStatus>,
     reservations: BTreeMap<Uuid, Reservations>,
     portals: Vec<SocketAddr>,
+    seen: Seen,
     failures: Vec<(String, ApiError)>,
     holds: Option<String>,
     held: Vec<Box<dyn FnOnce() + Send>>,
@@ -98,6 +99,11 @@ impl Recorder {
     /// What clients do to a drive.
     pub fn set_drive(&self, uuid: Uuid, status: DriveStatus) {
         self.lock().drives.insert(uuid, status);
+    }
+
+    /// What is on disks.
+    pub fn set_seen(&self, seen: Seen) {
+        self.lock().seen = seen;
     }
 
     /// What clients reserve of a device.
@@ -206,6 +212,16 @@ impl Engine for Recorder {
             return done.fail(ApiError::failed("it is not open"));
         };
         self.step(Step::SetPool { uuid, name, to }, done, |_| {});
+    }
+
+    fn look_at_pools(&self, paths: &[PathBuf], done: Done<Seen>) {
+        let is_wanted = |pool: &SeenPool| {
+            let mut disks = pool.disks.iter();
+            disks.any(|disk| paths.iter().any(|path| *path == Path::new(&disk.path)))
+        };
+        let mut seen = self.lock().seen.clone();
+        seen.pools.retain(is_wanted);
+        done.ok(seen);
     }
 
     fn close_pool(&self, uuid: Uuid, done: Done<()>) {

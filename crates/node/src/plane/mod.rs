@@ -19,6 +19,7 @@ mod units;
 mod vhost_scsi;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -41,7 +42,7 @@ use uuid::Uuid;
 use volume::limit::{Budget, Limit};
 
 use crate::engine::{
-    AdapterStatus, Context, DeviceStatus, Done, Engine, Made, Motion, Snapshot, Tell,
+    AdapterStatus, Context, DeviceStatus, Done, Engine, Made, Motion, Seen, Snapshot, Tell,
 };
 use crate::import::{Image, Import};
 use crate::probe::{self, Probe};
@@ -346,6 +347,13 @@ impl Engine for Plane {
         self.run(done, async move |plane, _| plane.0.pools.set(uuid, to).await);
     }
 
+    fn look_at_pools(&self, paths: &[PathBuf], done: Done<Seen>) {
+        let paths = paths.to_vec();
+        self.run(done, async move |plane, core| {
+            Ok(pools::sight::look(&plane.0.context, &core, paths).await)
+        });
+    }
+
     fn close_pool(&self, uuid: Uuid, done: Done<()>) {
         self.run(done, async move |plane, _| plane.0.pools.close(uuid).await);
     }
@@ -484,8 +492,13 @@ impl Engine for Plane {
     }
 
     fn set_snapshots(&self, uuid: Uuid, to: &BTreeMap<Uuid, String>, done: Done<()>) {
-        let kept = self.0.pools.open_lu_of(uuid);
-        done.give(kept.map(|lu| lu.keep(&self.0.cores[0], to)));
+        let wanted = to.clone();
+        self.run(done, async move |plane, core| {
+            let lu = plane.0.pools.open_lu_of(uuid)?;
+            lu.keep(&plane.0.cores[0], &wanted);
+            lu.name_snapshots(&core).await;
+            Ok(())
+        });
     }
 
     fn roll_back(&self, uuid: Uuid, to: Uuid, done: Done<()>) {

@@ -150,12 +150,20 @@ pub fn holds(ends: &Ends<'_>) -> Vec<String> {
     found
 }
 
+/// What a disk of a pool of ours is said to hold, before the pool's name.
+const POOL: &str = "Viaduct pool";
+
+/// Whether that is what a disk holds.
+pub fn is_of_a_pool(holds: &str) -> bool {
+    holds.starts_with(POOL)
+}
+
 /// The label of a pool of ours, at either end.
 fn label(ends: &Ends<'_>) -> Option<String> {
     let at = |offset: u64, end| {
         let bytes = ends.bytes(offset, PAGE_BYTES)?;
         let label = Label::decode(&Page::of_bytes(bytes.try_into().ok()?), end).ok()?;
-        Some(format!("Viaduct pool '{}'", label.pool_name))
+        Some(format!("{POOL} '{}'", label.pool_name))
     };
     let back = (ends.size & !(PAGE_BYTES as u64 - 1)).checked_sub(PAGE_BYTES as u64);
     at(0, End::Front).or_else(|| at(back?, End::Back))

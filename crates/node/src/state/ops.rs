@@ -481,13 +481,9 @@ pub fn restore(
             gone_snapshots.extend(snapshots::restore(old, lu));
         }
     }
-    for pool in &next.pools {
-        let old = config.pools.iter().find(|old| old.uuid == pool.uuid);
-        let alike = |old: &Pool| Pool { settings: pool.settings, ..old.clone() } == *pool;
-        if old.is_some_and(|old| !alike(old)) {
-            let message = format!("the document has pool '{}' otherwise than it is", pool.name);
-            return Err(ApiError::conflict(message)
-                .then(format!("viaduct pool show {} shows what it is", pool.name)));
+    for pool in &mut next.pools {
+        if let Some(old) = config.pools.iter().find(|old| old.uuid == pool.uuid) {
+            *pool = pools::restored(old, pool)?;
         }
     }
     let uuids: BTreeSet<Uuid> = next.lus.iter().map(|lu| lu.uuid).collect();

@@ -194,7 +194,7 @@ fn known<'a>(pool: &'a Pool, which: &str) -> Result<&'a PoolPv, ApiError> {
 fn name_of(pv: &PoolPv) -> String {
     match &pv.place {
         PvPlace::Path { path } => path.clone(),
-        PvPlace::File { .. } => pv.uuid.to_string(),
+        PvPlace::File { .. } | PvPlace::Missing => pv.uuid.to_string(),
     }
 }
 

@@ -88,6 +88,7 @@ pub(super) fn slabs_of(pool: &Pool, place: &PvPlace, size: Size) -> Result<u64, 
         let what = match place {
             PvPlace::Path { path } => path.clone(),
             PvPlace::File { size } => format!("a file of {size}"),
+            PvPlace::Missing => "a disk that is missing".to_owned(),
         };
         ApiError::usage(format!("{what} cannot be in pool '{name}': {error}"))
     })?;
@@ -182,6 +183,39 @@ pub fn gives_way(config: &Config, pool: &Pool) -> bool {
     let is_files = pool.paths().next().is_none();
     let is_empty = config.lus_in(&pool.name).next().is_none();
     pool.name.as_str() == DEFAULT_POOL && is_files && is_empty
+}
+
+/// A pool that a document has and that is here: its settings and the names of its failure groups
+/// are as in the document, and where its disks are is known here. A disk that was missing when the
+/// pool was imported is what the document says. Refused where they are not the same disks.
+pub fn restored(here: &Pool, document: &Pool) -> Result<Pool, ApiError> {
+    let differs = || {
+        let message = format!("the document has pool '{}' otherwise than it is", document.name);
+        ApiError::conflict(message)
+            .then(format!("viaduct pool show {} shows what it is", here.name))
+    };
+    let mut missing = here.pvs.iter().filter(|pv| pv.place == PvPlace::Missing).count();
+    let restored = |said: &PoolPv| match here.pvs.iter().find(|pv| pv.uuid == said.uuid) {
+        Some(pv) if pv.group.number != said.group.number => None,
+        Some(pv) => Some(PoolPv { group: said.group.clone(), ..pv.clone() }),
+        None => {
+            missing = missing.checked_sub(1)?;
+            Some(said.clone())
+        }
+    };
+    let pvs: Option<Vec<PoolPv>> = document.pvs.iter().map(restored).collect();
+    let pvs = pvs.ok_or_else(differs)?;
+    let is_said = |pv: &PoolPv| {
+        let is_it = |other: &PoolPv| other.uuid == pv.uuid;
+        pv.place == PvPlace::Missing || pvs.iter().any(is_it)
+    };
+    let Pool { name, slab_size, extent_size, .. } = here;
+    let shape = (name, slab_size, extent_size);
+    let is_same = shape == (&document.name, &document.slab_size, &document.extent_size);
+    if !is_same || pvs.len() != here.pvs.len() || !here.pvs.iter().all(is_said) {
+        return Err(differs());
+    }
+    Ok(Pool { settings: document.settings, pvs, ..here.clone() })
 }
 
 /// Takes a pool away that has no LUs.

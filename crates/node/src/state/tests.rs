@@ -3,6 +3,7 @@
 //! configuration.
 
 mod iscsi;
+mod pool_import;
 mod pool_pvs;
 mod pools;
 

@@ -269,6 +269,7 @@ fn an_lu_is_shown_on_all_disks() {
             is the top:       yes
             size when frozen: 0
             snapshot:         
+            is being let go:  no
         "#]],
     );
     real.says(
@@ -309,6 +310,106 @@ fn what_is_no_disk_of_a_pool_is_said_to_be_none() {
         nothing but zeroes, at byte 0
 
         nothing but zeroes, at byte 1044480
+    "#]],
+    );
+}
+
+/// A node where the disks of another one are, and nothing else.
+fn elsewhere() -> Real {
+    let mut first = with_pool();
+    for line in ["lu create web --size 8M --pool fast", "snapshot create web@monday"] {
+        assert_eq!(first.run(line).code, 0, "{line}");
+    }
+    first.stop();
+    let real = Real::new();
+    for disk in ["one", "two"] {
+        let [from, to] = [&first, &real].map(|it| it.directory.path().join(disk));
+        std::fs::copy(from, to).unwrap();
+    }
+    real
+}
+
+#[test]
+fn a_pool_of_another_node_is_found() {
+    let real = elsewhere();
+    real.says(
+        "pool import",
+        0,
+        expect![[r#"
+        no pool of another node was found
+    "#]],
+    );
+    real.says(
+        "pool import --dir .",
+        0,
+        expect![[r#"
+        NAME  UUID                                  DISKS   LUS  STATE
+        fast  xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx  2 of 2  1    importable
+
+        pool: fast
+        disk: /DIR/one, group 0
+        disk: /DIR/two, group 0
+        LU:   web, 8.0MiB, 1 snapshot
+    "#]],
+    );
+    real.says(
+        "pool import --pv one",
+        0,
+        expect![[r#"
+        NAME  UUID                                  DISKS   LUS  STATE
+        fast  xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx  1 of 2  -    not importable
+
+        pool:    fast
+        disk:    /DIR/one, group 0
+        problem: pool 'fast' cannot be imported: the pool has 2 disks, and 1 are here
+        next:    connect its other disks, or say where they are: --pv, --dir
+    "#]],
+    );
+    real.says(
+        "pool import fast --pv one",
+        4,
+        expect![[r#"
+        error: pool 'fast' cannot be imported: the pool has 2 disks, and 1 are here
+          next: connect its other disks, or say where they are: --pv, --dir
+    "#]],
+    );
+}
+
+#[test]
+fn a_pool_of_another_node_is_imported_under_other_names() {
+    let real = elsewhere();
+    real.says(
+        "pool import fast --dir . --as slow --prefix old-",
+        0,
+        expect![[r#"
+        pool slow: 124MiB, online
+        LUs: old-web
+        Clients, mappings, limits, serials and settings are not on the disks.
+          next: viaduct config restore FILE brings them back from what config save has written
+    "#]],
+    );
+    real.says(
+        "lu ls",
+        0,
+        expect![[r#"
+        NAME     SIZE  BACKING  STATE   USED    MAPPED TO
+        old-web  8MiB  pool     online  512KiB  -
+    "#]],
+    );
+    real.says("pool import fast --pv one", 3, expect![[r#"
+        error: no pool 'fast' was found; /DIR/one: it is in use: pool slow
+          next: viaduct pool import without a name lists those that were; --pv and --dir say where to look
+    "#]]);
+    real.says(
+        "pool import --as slow",
+        2,
+        expect![[r#"
+        error: the following required arguments were not provided:
+          <POOL>
+
+        Usage: viaduct pool import --as <NAME> --data <DIR> <POOL>
+
+        For more information, try '--help'.
     "#]],
     );
 }

@@ -24,6 +24,8 @@ pub(super) fn path_of(context: &Context, pv: &PoolPv) -> PathBuf {
     match &pv.place {
         PvPlace::Path { path } => PathBuf::from(path),
         PvPlace::File { .. } => pool_file(&context.pools, pv.uuid),
+        // Nothing is opened there.
+        PvPlace::Missing => PathBuf::from(pv.to_string()),
     }
 }
 
@@ -106,6 +108,13 @@ pub(super) async fn open_backing(
     spec: &Pool,
     pv: &PoolPv,
 ) -> Result<Arc<dyn Backing>, ApiError> {
+    if pv.place == PvPlace::Missing {
+        let name = &spec.name;
+        return Err(ApiError::failed(format!(
+            "a disk of pool '{name}' was not here to be imported"
+        ))
+        .then(format!("viaduct pool replace-pv {name} {} NEW", pv.uuid)));
+    }
     let path = path_of(context, pv);
     let store = open_one(context, core, &spec.name, &path).await.map_err(|error| {
         let message = format!("pool '{}' cannot use its disk: {error}", spec.name);
@@ -183,6 +192,9 @@ pub(super) async fn give_up_one(
     pv: &PoolPv,
 ) -> Result<(), ApiError> {
     let path = path_of(context, pv);
+    if pv.place == PvPlace::Missing {
+        return Ok(());
+    }
     if let PvPlace::File { .. } = pv.place {
         let removed = core.blocking(move || lus::remove(&path)).await;
         return removed.unwrap_or_else(|| Err(given_up()));

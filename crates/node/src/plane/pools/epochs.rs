@@ -8,13 +8,14 @@
 
 use std::ops::RangeInclusive;
 
-use model::{ApiError, Pool, PvPlace};
+use model::{ApiError, Pool};
 use rt::Core;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use volume::pool::home::Found;
+use volume::pool::label::Label;
 
-use crate::datadir::pool_file;
+use super::disks;
 use crate::engine::Context;
 use crate::records::Record;
 
@@ -98,7 +99,8 @@ pub(super) async fn check(
             ))
             .then(
                 "put the newest copy of the data directory back; to go on with what the disks \
-                 hold, restore config.json into a new data directory (docs/pools.md)",
+                 hold, start a node on a new data directory and import them there: viaduct pool \
+                 import",
             ));
         }
         // The others know that it was missing.
@@ -131,10 +133,7 @@ pub(super) async fn opened(
 
 fn path_of(context: &Context, spec: &Pool, pv: Uuid) -> Option<String> {
     let pv = spec.pvs.iter().find(|it| it.uuid == pv)?;
-    Some(match &pv.place {
-        PvPlace::Path { path } => path.clone(),
-        PvPlace::File { .. } => pool_file(&context.pools, pv.uuid).to_string_lossy().into_owned(),
-    })
+    Some(disks::path_of(context, pv).to_string_lossy().into_owned())
 }
 
 /// What the disks may say.
@@ -155,10 +154,20 @@ async fn read(context: &Context, core: &Core, spec: &Pool) -> Result<Option<Know
     }
 }
 
-async fn write(context: &Context, core: &Core, spec: &Pool, known: Known) -> Result<(), ApiError> {
+/// What is to be known of a pool that is taken over as its disks are.
+pub(super) fn record_of(labels: &[Label]) -> Result<Vec<u8>, ApiError> {
+    let epochs = || labels.iter().map(|label| label.epoch);
+    encoded(epochs().min().unwrap_or(0)..=epochs().max().unwrap_or(0))
+}
+
+fn encoded(known: Known) -> Result<Vec<u8>, ApiError> {
     let (opened, epoch) = known.into_inner();
     let kept = serde_json::to_vec(&Kept { version: VERSION, epoch, opened });
-    let kept = kept.map_err(|error| ApiError::failed(error.to_string()))?;
+    kept.map_err(|error| ApiError::failed(error.to_string()))
+}
+
+async fn write(context: &Context, core: &Core, spec: &Pool, known: Known) -> Result<(), ApiError> {
+    let kept = encoded(known)?;
     let (records, of) = (context.records.clone(), Record::Pool(spec.uuid));
     let written = core.blocking(move || records.write(of, kept)).await;
     written.unwrap_or_else(|| Err(given_up()))

@@ -8,6 +8,7 @@
 //! | disks that come and go while the pool is used | `members` |
 //! | what is known here of a pool, against what its disks say | `epochs` |
 //! | how fast what was removed is let go | `pace` |
+//! | pools of others, by what their disks say | `sight` |
 //! | LUs: making, opening, closing, removing one | `lus` |
 //! | their snapshots: taking them, going back, letting layers go | `snapshots` |
 
@@ -18,6 +19,7 @@ mod epochs;
 mod lus;
 mod members;
 mod pace;
+pub(super) mod sight;
 mod snapshots;
 #[cfg(test)]
 mod tests;

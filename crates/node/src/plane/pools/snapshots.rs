@@ -24,6 +24,9 @@ use crate::world::{Machine, World};
 /// When to look again for layers that somebody still uses.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
+/// How long who takes a snapshot waits until its name is on the disks too.
+const NAMING_LIMIT: Duration = Duration::from_secs(5);
+
 /// What is wanted of an LU's layers.
 #[derive(Default)]
 pub(super) struct Layers(Mutex<Inner>);
@@ -109,6 +112,31 @@ impl PoolStore {
         self.sweep(core);
     }
 
+    /// Says on disk what its snapshots are called, for whoever has nothing but the disks. What
+    /// cannot be said within a while is said by whoever sweeps.
+    pub(in crate::plane) async fn name_snapshots(&self, core: &Core) {
+        if core.timeout(NAMING_LIMIT, self.name_all()).await.is_none_or(|named| named.is_err()) {
+            tracing::debug!(lu = %self.name(), "snapshots get their names later");
+        }
+    }
+
+    async fn name_all(&self) -> Result<(), Error> {
+        for layer in self.lu().layers().await? {
+            self.name_one(&layer).await?;
+        }
+        Ok(())
+    }
+
+    async fn name_one(&self, layer: &LayerAbout) -> Result<(), Error> {
+        let named = self.layers.lock().wanted.get(&layer.id).cloned();
+        match (named, &layer.frozen) {
+            (Some(name), Some(frozen)) if frozen.name != name => {
+                self.lu().name_layer(layer.id, name).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn sweep(self: &Arc<Self>, core: &Remote) {
         let mut inner = self.layers.lock();
         inner.is_changed = true;
@@ -151,12 +179,7 @@ impl PoolStore {
         let layers = self.lu().layers().await?;
         self.count_unneeded(&layers).await?;
         for layer in layers {
-            let named = self.layers.lock().wanted.get(&layer.id).cloned();
-            if let (Some(name), Some(frozen)) = (named, &layer.frozen)
-                && frozen.name != name
-            {
-                self.lu().name_layer(layer.id, name).await?;
-            }
+            self.name_one(&layer).await?;
             if self.layers.is_unneeded(&layer) {
                 is_done &= self.let_go(core, layer.id).await?;
             }
