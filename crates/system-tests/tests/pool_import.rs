@@ -165,6 +165,8 @@ fn files_of_a_node_are_imported_when_its_store_is_lost_and_an_old_store_is_notic
     let mut node = Node::on(&dir.path().join("node")).start()?;
     node.cli(&[&["pool", "create", "own", "--size", "100M"][..], &SHAPE].concat())?;
     node.cli(&["lu", "create", "disk", "--size", "1G", "--pool", "own"])?;
+    // Whatever was answered is on the disks.
+    node.cli(&["snapshot", "create", "disk@now"])?;
     node.kill()?;
     let kv = node.data().join("kv.redb");
     let old = fs::read(&kv)?;
@@ -175,6 +177,7 @@ fn files_of_a_node_are_imported_when_its_store_is_lost_and_an_old_store_is_notic
     assert_eq!(names(&found["pools"]), ["own"], "{found}");
     node.cli(&["pool", "import", "own"])?;
     assert_eq!(node.cli(&["lu", "show", "disk"])?["state"], "online");
+    assert_eq!(names(&node.cli(&["snapshot", "ls", "disk"])?), ["now"]);
     refuses(&node, &["pool", "import", "own"], 3, "no pool 'own'")?;
     assert!(node.stop()?.success());
     let new = fs::read(&kv)?;
@@ -189,6 +192,7 @@ fn files_of_a_node_are_imported_when_its_store_is_lost_and_an_old_store_is_notic
     fs::write(&kv, &new)?;
     node.start()?;
     has_no_problems(&node)?;
+    node.cli(&["snapshot", "rm", "disk@now"])?;
     node.cli(&["lu", "rm", "disk"])?;
     node.cli(&["pool", "rm", "own"])?;
     let files = node.data().join("pools");

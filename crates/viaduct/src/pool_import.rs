@@ -80,11 +80,19 @@ fn details(pool: &FoundPool) -> String {
     list(&pairs)
 }
 
+/// LUs that are named before it is said only how many there are.
+const LUS_SHOWN: usize = 10;
+
 /// What was taken over, and what the disks do not say.
 fn done(imported: &PoolImported) -> String {
     let PoolImported { pool: view, lus, missing, without } = imported;
     let (name, size) = (&view.pool.name, or_none(view.size.map(rounded)));
-    let mut text = format!("pool {name}: {size}, {}\nLUs: {}\n", view.state, joined(lus));
+    let mut text = format!("pool {name}: {size}, {}\n", view.state);
+    let (count, plural) = (lus.len(), if lus.len() == 1 { "" } else { "s" });
+    let _ = match count <= LUS_SHOWN {
+        true => writeln!(text, "{count} LU{plural}: {}", joined(lus)),
+        false => writeln!(text, "{count} LUs; viaduct lu ls lists them"),
+    };
     if *missing > 0 {
         let _ = writeln!(
             text,

@@ -90,7 +90,8 @@ async fn import(api: &Api, mut request: PoolImport) -> Result<PoolImported, ApiE
     };
     let of_lu = |uuid: &Uuid| config.lus.iter().find(|lu| lu.uuid == *uuid);
     let without = lus.iter().filter(|uuid| of_lu(uuid).is_none()).copied().collect();
-    let lus: Vec<LuName> = lus.iter().filter_map(of_lu).map(|lu| lu.name.clone()).collect();
+    let mut lus: Vec<LuName> = lus.iter().filter_map(of_lu).map(|lu| lu.name.clone()).collect();
+    lus.sort();
     let pool = pools::pool_view(api, &name).await?;
     Ok(PoolImported { pool, lus, missing, without })
 }

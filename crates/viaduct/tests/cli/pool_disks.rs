@@ -382,11 +382,11 @@ fn a_pool_of_another_node_is_imported_under_other_names() {
         "pool import fast --dir . --as slow --prefix old-",
         0,
         expect![[r#"
-        pool slow: 124MiB, online
-        LUs: old-web
-        Clients, mappings, limits, serials and settings are not on the disks.
-          next: viaduct config restore FILE brings them back from what config save has written
-    "#]],
+            pool slow: 124MiB, online
+            1 LU: old-web
+            Clients, mappings, limits, serials and settings are not on the disks.
+              next: viaduct config restore FILE brings them back from what config save has written
+        "#]],
     );
     real.says(
         "lu ls",
