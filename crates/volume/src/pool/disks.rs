@@ -3,6 +3,7 @@
 
 mod copies;
 mod look;
+mod sums;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -14,10 +15,11 @@ use rt::{Core, CoreId, Placed};
 
 use super::home::{Pool, PoolError};
 use super::journal::Spot;
-use super::page::{PAGE_BYTES, Page};
+use super::page::{Owner, PAGE_BYTES, Page};
 use super::passage::Passage;
 use super::places::{Home, Locks, Places};
-use super::shape::{BLOCK_BYTES, Layout};
+use super::shape::{BLOCK_BYTES, Layout, Shape};
+use super::sums::Sums;
 
 pub use copies::Reading;
 pub use look::{Looker, Unlike};
@@ -35,6 +37,8 @@ pub trait Backing: Send + Sync {
 pub struct Shared {
     pub places: Places,
     pub locks: Locks,
+    /// In a pool that keeps checksums.
+    pub sums: Option<Sums>,
     held: Mutex<HeldDisks>,
 }
 
@@ -51,10 +55,11 @@ struct HeldDisks {
 }
 
 impl Shared {
-    pub fn new(disks: Vec<(Arc<dyn Backing>, Layout)>) -> Arc<Self> {
+    pub fn new(disks: Vec<(Arc<dyn Backing>, Layout)>, (pool, shape): (Owner, Shape)) -> Arc<Self> {
+        let sums = shape.has_sums().then(|| Sums::new(pool, shape));
         let disks = disks.into_iter().map(Some).collect();
         let held = Mutex::new(HeldDisks { disks, ..HeldDisks::default() });
-        Arc::new(Self { held, ..Self::default() })
+        Arc::new(Self { held, sums, ..Self::default() })
     }
 
     /// The disks for this core; none when they were let go.
@@ -191,10 +196,22 @@ fn gone() -> Error {
 const SPARE_MAX: usize = 32;
 
 impl Disks {
-    /// The device of the block's one place, and where it is on that, if it has one.
+    /// The device of the block's one place, and where it is on that, if that is all there is to
+    /// know of it.
     #[inline]
-    pub fn locate_sole(&self, at: Spot) -> Option<(Rc<dyn Device>, u64)> {
-        self.find(self.shared.places.sole(at.slab)?, at)
+    pub fn locate_plain(&self, at: Spot) -> Option<(Rc<dyn Device>, u64)> {
+        self.find(self.plain(at.slab)?, at)
+    }
+
+    /// The one place of a slab that has neither copies nor checksums.
+    #[inline]
+    fn plain(&self, slab: u32) -> Option<Home> {
+        if self.shared.sums.is_some() { None } else { self.shared.places.sole(slab) }
+    }
+
+    /// Blocks of the slab are overwritten without a word to anybody.
+    pub fn is_plain(&self, slab: u32) -> bool {
+        self.plain(slab).is_some()
     }
 
     #[inline]

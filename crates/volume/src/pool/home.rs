@@ -179,6 +179,10 @@ pub struct Pool {
     lus: RefCell<BTreeMap<[u8; 16], Granted>>,
     /// Where to look for the next number that is not in use: one that is has a place.
     next_number: Cell<u32>,
+    /// Generations of places whose grants may be on their disks, and do not count: by number.
+    retracted: RefCell<BTreeMap<u32, u32>>,
+    /// Copies of LUs that may be current by what the disks say, and are not.
+    undecided: RefCell<BTreeSet<([u8; 16], u16)>>,
     owned: RefCell<BTreeMap<[u8; 16], Owned>>,
     /// One change of the tables at a time.
     is_changing: Cell<bool>,
@@ -213,7 +217,8 @@ impl Pool {
             tables.push(Table::new(backing.name(), label, layout));
             all.push((backing, layout));
         }
-        let pool = Self::new(core, (id, name, shape), Shared::new(all), tables, 1);
+        let shared = Shared::new(all, (id, shape));
+        let pool = Self::new(core, (id, name, shape), shared, tables, 1);
         let disks: Vec<u32> = pool.members();
         pool.count_members();
         pool.blank(&disks).await?;
@@ -266,6 +271,8 @@ impl Pool {
             tables: RefCell::new(tables),
             lus: RefCell::default(),
             next_number: Cell::new(0),
+            retracted: RefCell::default(),
+            undecided: RefCell::default(),
             owned: RefCell::default(),
             is_changing: Cell::new(false),
             changed: Notify::new(),

@@ -57,7 +57,8 @@ pub enum Unlabelled {
 struct RawLabel {
     pv: [u8; 16],
     size: U64,
-    slab_bytes: U64,
+    /// With the checksums behind it: programs that know none find no power of two.
+    stride: U64,
     extent_bytes: U64,
     group: U16,
     name_len: U16,
@@ -80,7 +81,7 @@ impl Label {
         let raw = RawLabel {
             pv: self.pv,
             size: self.size.into(),
-            slab_bytes: self.shape.slab_bytes().into(),
+            stride: self.shape.stride().into(),
             extent_bytes: self.shape.extent_bytes().into(),
             group: self.group.into(),
             name_len: (self.pool_name.len() as u16).into(),
@@ -106,7 +107,7 @@ impl Label {
             members: raw.members.get(),
             group: raw.group.get(),
             group_members: raw.group_members.get(),
-            shape: Shape::new(raw.slab_bytes.get(), raw.extent_bytes.get())?,
+            shape: Shape::of_stride(raw.stride.get(), raw.extent_bytes.get())?,
             size: raw.size.get(),
             epoch: header.epoch,
             missed: raw.missed.get(),

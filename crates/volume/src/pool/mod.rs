@@ -10,6 +10,7 @@
 //! | [`root`] | where everything of an LU is found from |
 //! | [`page`] | a page of metadata, and what it is checked for |
 //! | [`journal`] | what is written, durable and sealed of an LU's map, and what an owner left |
+//! | [`sums`] | checksums of blocks, in pools that keep them |
 //! | [`places`] | where slabs are, also on their way to somewhere else |
 //! | [`memory`] | how much of the maps is kept in memory, by all LUs together |
 //! | [`passage`] | who is on the way by what was said before |
@@ -41,4 +42,5 @@ pub mod root;
 pub mod shape;
 pub mod slabs;
 pub mod space;
+pub mod sums;
 pub mod survey;

@@ -87,6 +87,12 @@ struct More {
     open: AtomicU64,
 }
 
+impl Chunk {
+    fn make_more(&self) -> &[More] {
+        self.more.get_or_init(|| (0..CHUNK_NUMBERS).map(|_| More::default()).collect())
+    }
+}
+
 pub struct Places {
     chunks: Box<[OnceLock<Chunk>]>,
     /// Whoever changes places; nobody who looks needs it.
@@ -203,8 +209,7 @@ impl Places {
             first.store(word, Ordering::Release);
             return true;
         }
-        let new = || (0..CHUNK_NUMBERS).map(|_| More::default()).collect();
-        let more = &chunk.more.get_or_init(new)[at];
+        let more = &chunk.make_more()[at];
         let Some(free) = more.places.iter().find(|word| word.load(Ordering::Acquire) == 0) else {
             return false;
         };
@@ -259,8 +264,8 @@ impl Places {
 
     /// These may be from now on, besides others.
     pub fn set_open(&self, number: u32, regions: u64) {
-        if let Some(more) = self.more(number) {
-            more.open.fetch_or(regions, Ordering::AcqRel);
+        if let Some((chunk, at)) = self.chunk(number) {
+            chunk.make_more()[at].open.fetch_or(regions, Ordering::AcqRel);
         }
     }
 

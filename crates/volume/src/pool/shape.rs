@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Slabs are what LUs are given, extents what an LU cuts its slabs into, blocks what is said to be
-//! written or not.
+//! written or not. In a pool with checksums each slab has those of its blocks behind it, in pages
+//! with two places each.
 
 use super::page::{PAGE_BYTES, PAYLOAD_BYTES};
 use super::slabs::GRANT_BYTES;
@@ -26,11 +27,15 @@ const TAIL_BYTES: u64 = MIB;
 /// Grants in one page of the slab table.
 pub const GRANTS_PER_PAGE: u64 = (PAYLOAD_BYTES / GRANT_BYTES) as u64;
 
+/// Checksums of blocks in one page.
+pub const SUMS_PER_PAGE: u64 = (PAYLOAD_BYTES / size_of::<u32>()) as u64;
+
 /// Sizes of slabs and extents, the same on every disk of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     slab_log: u8,
     extent_log: u8,
+    has_sums: bool,
 }
 
 /// Sizes that no pool can have.
@@ -63,7 +68,7 @@ pub enum Unfit {
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { slab_log: 24, extent_log: 18 }
+        Self { slab_log: 24, extent_log: 18, has_sums: false }
     }
 }
 
@@ -76,9 +81,40 @@ impl Shape {
         let slab_log = log(slab_bytes, 22, 28).ok_or(Unshapely::Slab)?;
         let extent_log = log(extent_bytes, 16, 22).ok_or(Unshapely::Extent)?;
         match extent_log + 2 <= slab_log {
-            true => Ok(Self { slab_log, extent_log }),
+            true => Ok(Self { slab_log, extent_log, has_sums: false }),
             false => Err(Unshapely::Extent),
         }
+    }
+
+    /// The same with checksums.
+    pub fn with_sums(self) -> Self {
+        Self { has_sums: true, ..self }
+    }
+
+    /// The shape in which slabs take so much of a disk.
+    pub fn of_stride(stride: u64, extent_bytes: u64) -> Result<Self, Unshapely> {
+        let slab_log = stride.checked_ilog2().ok_or(Unshapely::Slab)?;
+        let plain = Self::new(1 << slab_log, extent_bytes)?;
+        let shapes = [plain, plain.with_sums()];
+        shapes.into_iter().find(|shape| shape.stride() == stride).ok_or(Unshapely::Slab)
+    }
+
+    pub fn has_sums(self) -> bool {
+        self.has_sums
+    }
+
+    /// Pages of checksums of a slab.
+    pub fn sum_pages(self) -> u64 {
+        if self.has_sums { self.blocks_per_slab().div_ceil(SUMS_PER_PAGE) } else { 0 }
+    }
+
+    /// What a slab takes of a disk.
+    pub fn stride(self) -> u64 {
+        self.slab_bytes() + self.sum_pages() * 2 * PAGE_BYTES as u64
+    }
+
+    pub fn blocks_per_slab(self) -> u64 {
+        self.slab_bytes() / BLOCK_BYTES
     }
 
     pub fn slab_bytes(self) -> u64 {
@@ -110,11 +146,11 @@ impl Layout {
             let pages = slabs.div_ceil(GRANTS_PER_PAGE);
             (TABLE_START + pages * 2 * PAGE_BYTES as u64).next_multiple_of(MIB)
         };
-        let too_small = Unfit::TooSmall(start_for(1) + shape.slab_bytes() + TAIL_BYTES);
+        let too_small = Unfit::TooSmall(start_for(1) + shape.stride() + TAIL_BYTES);
         let room = size.checked_sub(TABLE_START + TAIL_BYTES).ok_or(too_small)?;
         // As many as there would be without a table, then fewer until the table has room too.
-        let mut slabs = room / shape.slab_bytes();
-        while slabs > 0 && start_for(slabs) + slabs * shape.slab_bytes() + TAIL_BYTES > size {
+        let mut slabs = room / shape.stride();
+        while slabs > 0 && start_for(slabs) + slabs * shape.stride() + TAIL_BYTES > size {
             slabs -= 1;
         }
         if slabs == 0 {
@@ -147,7 +183,7 @@ impl Layout {
 
     /// Where a slab begins. `None`: the disk has no such slab.
     pub fn slab(&self, index: u32) -> Option<u64> {
-        let at = self.first_slab + u64::from(index) * self.shape.slab_bytes();
+        let at = self.first_slab + u64::from(index) * self.shape.stride();
         (index < self.slabs).then_some(at)
     }
 }
@@ -171,18 +207,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_overlaps(size in 20_u64 << 20..1 << 45, slab in 22_u32..=28) {
+        fn nothing_overlaps(size in 20_u64 << 20..1 << 45, slab in 22_u32..=28, has_sums: bool) {
             let shape = Shape::new(1 << slab, 1 << 18).unwrap();
+            let shape = if has_sums { shape.with_sums() } else { shape };
+            prop_assert_eq!(Shape::of_stride(shape.stride(), 1 << 18), Ok(shape));
             let Ok(layout) = Layout::new(shape, size) else { return Ok(()) };
             let last_page = layout.table_places(layout.table_pages() - 1)[1] + PAGE_BYTES as u64;
             prop_assert!(layout.table_pages() * GRANTS_PER_PAGE >= u64::from(layout.slabs()));
             prop_assert!(last_page <= layout.slab(0).unwrap());
-            let end = layout.slab(layout.slabs() - 1).unwrap() + shape.slab_bytes();
+            let end = layout.slab(layout.slabs() - 1).unwrap() + shape.stride();
             prop_assert!(end <= layout.labels()[1] && layout.labels()[1] < size);
             prop_assert_eq!(layout.slab(layout.slabs()), None);
             // Nothing is wasted that would make a slab and what its table needs.
             let over = layout.labels()[1] - end;
-            prop_assert!(over < shape.slab_bytes() + 3 * MIB, "{} bytes are left over", over);
+            prop_assert!(over < shape.stride() + 3 * MIB, "{} bytes are left over", over);
         }
     }
 }

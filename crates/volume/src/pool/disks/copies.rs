@@ -12,6 +12,7 @@ use super::super::journal::Spot;
 use super::super::page::Page;
 use super::super::places::{Copy, Home, State};
 use super::super::shape::BLOCK_BYTES;
+use super::sums::are_right;
 use super::{Disks, Looker, gone};
 
 /// How often it is tried to mark a copy, before what it has missed is said to have failed.
@@ -22,27 +23,33 @@ const MARK_RETRY: Duration = Duration::from_millis(250);
 pub struct Reading {
     at: Spot,
     skip: u64,
-    from: Home,
-    answer: Answer,
+    /// None: it takes more than to read it at one place.
+    answer: Option<Answer>,
 }
 
 impl Reading {
-    /// Waits for it; what could not be read is looked for elsewhere.
+    /// Waits for it; what could not be read, or is not what was written, is looked for elsewhere.
     pub async fn end(self, disks: &Disks, data: &Sgl<'_>) -> Result<(), Error> {
-        let Self { at, skip, from, answer } = self;
-        let Err(error) = answer.outcome().await else { return Ok(()) };
-        for copy in disks.copies(at.slab) {
-            if copy.home == from || copy.state != State::Whole {
-                continue;
-            }
-            let Some((device, offset)) = disks.find(copy.home, at) else { continue };
-            if device.io(&Request::read(offset + skip, *data)).await.is_ok() {
-                let blocks = (skip + data.len() as u64).div_ceil(BLOCK_BYTES);
-                disks.mend((at, blocks), copy.home, from).await;
-                return Ok(());
+        let Self { at, skip, answer } = self;
+        if let Some(answer) = answer {
+            let failed = match answer.outcome().await {
+                Ok(_) if disks.is_right(at, data).await? => return Ok(()),
+                Ok(_) => None,
+                Err(error) => Some(error),
+            };
+            let is_sole = disks.shared().places.sole(at.slab).is_some();
+            if let Some(error) = failed.filter(|_| is_sole) {
+                return Err(error);
             }
         }
-        Err(error)
+        // Nobody changes it meanwhile, and the client does not see what is wrong.
+        let count = (skip + data.len() as u64).div_ceil(BLOCK_BYTES);
+        let buffer = Buffer::zeroed((count * BLOCK_BYTES) as usize);
+        let pages = disks.sum_pages(at, count).await?;
+        let _locked = disks.shared().locks.lock(at.slab, at.block.into(), count).await;
+        disks.read_any(at, &buffer, |data| are_right(&pages, data)).await?;
+        data.copy_from(&buffer.sgl().slice(skip as usize, data.len()));
+        Ok(())
     }
 }
 
@@ -54,30 +61,61 @@ impl Disks {
 
     /// Begins to read; [`Reading::end`] waits for it.
     pub fn begin_read(&self, (at, skip): (Spot, u64), data: &Sgl<'_>) -> Result<Reading, Error> {
+        let is_whole = skip == 0 && (data.len() as u64).is_multiple_of(BLOCK_BYTES);
+        if self.shared().sums.is_some() && !is_whole {
+            return Ok(Reading { at, skip, answer: None });
+        }
         let whole = self.shared().places.get(at.slab);
-        let found = whole.and_then(|from| Some((from, self.find(from, at)?)));
-        let (from, (device, offset)) = found.ok_or_else(|| unread(at))?;
-        let answer = device.ask(&Request::read(offset + skip, *data));
-        Ok(Reading { at, skip, from, answer })
+        let (device, offset) = whole.and_then(|it| self.find(it, at)).ok_or_else(|| unread(at))?;
+        let answer = Some(device.ask(&Request::read(offset + skip, *data)));
+        Ok(Reading { at, skip, answer })
+    }
+
+    /// Reads blocks wherever they are as they should be, and writes them anew where they are not.
+    /// The caller has their locks.
+    pub(super) async fn read_any(
+        &self,
+        at: Spot,
+        buffer: &Buffer,
+        is_right: impl Fn(&Sgl<'_>) -> bool,
+    ) -> Result<(), Error> {
+        let _guard = self.passage.guard();
+        let (mut bad, mut failed) = (Vec::new(), Err(unread(at)));
+        let whole = self.copies(at.slab).into_iter().filter(|copy| copy.state == State::Whole);
+        for Copy { home, .. } in whole {
+            let Some((device, offset)) = self.find(home, at) else { continue };
+            match device.io(&Request::read(offset, buffer.sgl())).await {
+                Ok(_) if is_right(&buffer.sgl()) => {
+                    for home in bad {
+                        // Without the mark, if that is needed, the next one who reads finds out.
+                        let _ = self.write_copy(at, home, buffer).await;
+                    }
+                    return Ok(());
+                }
+                Ok(_) => failed = Err(rotten(at)),
+                Err(error) => failed = Err(error),
+            }
+            bad.push(home);
+        }
+        failed
     }
 
     /// Writes whole blocks of a slab, at all its places. A copy that misses it is known to be stale
     /// when this is done.
     pub async fn write(&self, at: Spot, data: &Sgl<'_>) -> Result<(), Error> {
         let _guard = self.passage.guard();
-        if let Some((device, offset)) = self.locate_sole(at) {
+        let sole = self.shared().places.sole(at.slab);
+        if let Some((device, offset)) = sole.and_then(|home| self.find(home, at)) {
             return device.io(&Request::write(offset, *data)).await.map(drop);
         }
-        // A client may change its memory meanwhile, and all places shall have the same.
-        let copy = Buffer::zeroed(data.len());
-        copy.sgl().copy_from(data);
+        let copy = ours(data);
         let (first, count) = (u64::from(at.block), data.len() as u64 / BLOCK_BYTES);
         let _locked = self.shared().locks.lock(at.slab, first, count).await;
         self.write_all(at, &copy.sgl()).await
     }
 
     /// The same for one who has the locks.
-    async fn write_all(&self, at: Spot, data: &Sgl<'_>) -> Result<(), Error> {
+    pub(super) async fn write_all(&self, at: Spot, data: &Sgl<'_>) -> Result<(), Error> {
         let mut asked = Vec::new();
         for copy in self.copies(at.slab) {
             if copy.state != State::Broken
@@ -128,30 +166,12 @@ impl Disks {
         }
     }
 
-    /// Brings blocks of a slab to a place of it that fills. The caller has their locks.
+    /// Brings blocks of a slab to a place of it that fills, as they are. The caller has their locks.
     pub async fn fill(&self, (at, count): (Spot, u64), to: Home) -> Result<(), Error> {
         let buffer = Buffer::zeroed((count * BLOCK_BYTES) as usize);
-        self.read((at, 0), &buffer.sgl()).await?;
+        self.read_any(at, &buffer, |_| true).await?;
         let (device, offset) = self.find(to, at).ok_or_else(gone)?;
         device.io(&Request::write(offset, buffer.sgl())).await.map(drop)
-    }
-
-    /// Writes blocks anew where they could not be read, as they are at another place.
-    async fn mend(&self, (at, count): (Spot, u64), from: Home, to: Home) {
-        let _guard = self.passage.guard();
-        let _locked = self.shared().locks.lock(at.slab, at.block.into(), count).await;
-        if self.shared().places.state(at.slab, to) != Some(State::Whole) {
-            return;
-        }
-        let buffer = Buffer::zeroed((count * BLOCK_BYTES) as usize);
-        let (Some(good), Some(bad)) = (self.find(from, at), self.find(to, at)) else { return };
-        if good.0.io(&Request::read(good.1, buffer.sgl())).await.is_err() {
-            return;
-        }
-        if bad.0.io(&Request::write(bad.1, buffer.sgl())).await.is_err() {
-            // Without this mark the next one who reads finds out again.
-            let _ = self.mark(at.slab, to).await;
-        }
     }
 
     /// All places of a slab, in the order in which they are read.
@@ -178,6 +198,19 @@ impl Disks {
             Err(_) => self.mark(at.slab, to).await,
         }
     }
+}
+
+/// A client may change its memory meanwhile, and all places, and the sum, shall be of the same.
+pub(super) fn ours(data: &Sgl<'_>) -> Buffer {
+    let copy = Buffer::zeroed(data.len());
+    copy.sgl().copy_from(data);
+    copy
+}
+
+fn rotten(at: Spot) -> Error {
+    let Spot { slab, block } = at;
+    let note = format!("blocks from block {block} of slab {slab} on do not have their checksums");
+    Error::new(ErrorKind::Medium).note(note)
 }
 
 pub(super) fn unread(at: Spot) -> Error {

@@ -53,7 +53,8 @@ impl Pool {
         Ok(home)
     }
 
-    /// The new place has everything, durably: it is granted, durably too.
+    /// The new place has everything, durably: it is granted, durably too. Where that fails, the grant
+    /// may be on its disk or not: see [`Pool::retract_place`].
     pub async fn commit_place(&self, lu: [u8; 16], number: u32, to: Home) -> Result<(), PoolError> {
         let granted = self.change(|tables| {
             let Ok(known) = self.grant_of(tables, lu, number) else { return Vec::new() };
@@ -62,13 +63,37 @@ impl Pool {
             let stead = stead.filter_map(|copy| grant_at(tables, copy.home)).next();
             let slab = &mut tables[to.disk as usize].slabs[to.index as usize];
             let before = stead.map_or(0, |grant| grant.generation);
-            let generation = slab.generation().max(before) + 1;
+            let retracted = self.retracted.borrow().get(&number).copied().unwrap_or_default();
+            let generation = slab.generation().max(before).max(retracted) + 1;
             // A copy that is not all there yet has no age.
             let age = stead.map_or(0, |grant| grant.age);
             *slab = Slab::Granted(Grant { generation, age, ..known });
             vec![(to, ())]
         });
         granted.await?.pop().ok_or(PoolError::NoLu(lu))
+    }
+
+    /// A place that could not be granted does not count, whatever is on its disk: the one in the same
+    /// group has a higher generation from now on, or the next one that comes there.
+    pub async fn retract_place(&self, number: u32, to: Home) -> Result<(), PoolError> {
+        let retracted = self.change(|tables| {
+            let table = &mut tables[to.disk as usize];
+            let (generation, group) =
+                (table.slabs[to.index as usize].generation(), table.label.group);
+            if let Slab::Granted(_) = table.slabs[to.index as usize] {
+                table.slabs[to.index as usize] = Slab::Filling { generation };
+            }
+            self.retracted.borrow_mut().insert(number, generation);
+            let mut stead = self.shared.places.all(number).filter(|copy| copy.group == group);
+            let stead = stead.find(|copy| copy.home != to);
+            let Some(home) = stead.map(|copy| copy.home) else { return Vec::new() };
+            match &mut tables[home.disk as usize].slabs[home.index as usize] {
+                Slab::Granted(grant) => grant.generation = grant.generation.max(generation) + 1,
+                Slab::Free { .. } | Slab::Filling { .. } => return Vec::new(),
+            }
+            vec![(home, ())]
+        });
+        retracted.await.map(drop)
     }
 
     /// Nobody is on the way to the place that the slab has left.

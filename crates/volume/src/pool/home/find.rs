@@ -127,8 +127,9 @@ impl Found {
             all.push((backing, layout));
         }
         let epoch = newest.epoch.max(known_epoch) + 1;
+        let shared = Shared::new(all, (newest.pool, newest.shape));
         let what = (newest.pool, newest.pool_name, newest.shape);
-        let pool = Pool::new(&core, what, Shared::new(all), tables, epoch);
+        let pool = Pool::new(&core, what, shared, tables, epoch);
         pool.missed.set(newest.missed);
         pool.count_absent(absent);
         pool

@@ -65,7 +65,8 @@ impl Pool {
             (lu, tables[home.disk as usize].label.group)
         };
         let mut stale = self.stale_groups(lu);
-        if stale.contains(&group) {
+        // Where nobody knows whether the disks say that it is current, they are told.
+        if stale.contains(&group) && !self.undecided.borrow().contains(&(lu, group)) {
             // It was being brought up to date.
             self.shared.places.mark(number, home, (State::Whole, State::Broken));
             return Ok(());
@@ -80,6 +81,7 @@ impl Pool {
         let current = self.groups().into_iter().filter(|group| !stale.contains(group));
         self.set_age(lu, age, &current.collect::<Vec<_>>()).await?;
         self.take_out(lu, group);
+        self.undecided.borrow_mut().remove(&(lu, group));
         // It is known already, but the stale copy may be all that is found one day.
         let _ = self.set_age(lu, STALE, &[group]).await;
         Ok(())
@@ -91,7 +93,9 @@ impl Pool {
         if !self.all_slabs(lu, |copy| copy.group == group && copy.state == State::Whole) {
             return Err(PoolError::NotWhole(lu));
         }
+        self.undecided.borrow_mut().insert((lu, group));
         self.set_age(lu, self.age(lu), &[group]).await?;
+        self.undecided.borrow_mut().remove(&(lu, group));
         let is_last = {
             let mut lus = self.lus.borrow_mut();
             let granted = lus.get_mut(&lu).ok_or(PoolError::NoLu(lu))?;
@@ -189,14 +193,22 @@ impl Pool {
         all.filter_map(|copy| Some((copy.home, grant_at(tables, copy.home)?))).collect()
     }
 
-    /// Sets the age of the copies in these groups, durably.
+    /// Sets the age of the copies in these groups, durably. Where that fails they have it or not, and
+    /// what is written next says what they had.
     async fn set_age(&self, lu: [u8; 16], age: u16, groups: &[u16]) -> Result<(), PoolError> {
-        let changed = self.with_age(lu, age, groups);
-        self.write_changed(changed.into_iter()).await
+        let before = self.with_age(lu, age, groups);
+        let written = self.write_changed(before.iter().map(|(home, _)| *home)).await;
+        if written.is_err() {
+            let mut tables = self.tables.borrow_mut();
+            for (home, grant) in before {
+                tables[home.disk as usize].slabs[home.index as usize] = Slab::Granted(grant);
+            }
+        }
+        written
     }
 
-    /// The same, to be written.
-    fn with_age(&self, lu: [u8; 16], age: u16, groups: &[u16]) -> Vec<Home> {
+    /// The same, to be written; gives what was there.
+    fn with_age(&self, lu: [u8; 16], age: u16, groups: &[u16]) -> Vec<(Home, Grant)> {
         let mut tables = self.tables.borrow_mut();
         let mut firsts = self.firsts(&tables, lu);
         firsts.retain(|(home, _)| groups.contains(&tables[home.disk as usize].label.group));
@@ -204,7 +216,7 @@ impl Pool {
             let slab = Slab::Granted(Grant { age, ..*grant });
             tables[home.disk as usize].slabs[home.index as usize] = slab;
         }
-        firsts.into_iter().map(|(home, _)| home).collect()
+        firsts
     }
 
     /// When all tables were read: which copies are stale, as they or whoever else knows it say, and
@@ -274,7 +286,7 @@ impl Pool {
             let current = self.groups().into_iter().filter(|group| !stale.contains(group));
             changed.extend(self.with_age(lu, age, &current.collect::<Vec<_>>()));
         }
-        self.write_changed(changed.into_iter()).await?;
+        self.write_changed(changed.into_iter().map(|(home, _)| home)).await?;
         let all = outdated.iter().flat_map(|&disk| {
             let slabs = 0..self.layout(disk).slabs();
             slabs.step_by(GRANTS_PER_PAGE as usize).map(move |index| Home { disk, index })

@@ -47,8 +47,8 @@ pub struct Replayed {
 /// A change of the map that has come about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Accepted {
-    /// These blocks lie here, one behind the other.
-    Written { block: u64, at: Spot, count: u64 },
+    /// These blocks lie here, one behind the other, each with its sum.
+    Written { block: u64, at: Spot, sums: Vec<u32> },
     /// Everything else is as it was recorded.
     Other(Record),
 }
@@ -172,7 +172,7 @@ impl Replayed {
                     continue;
                 }
                 if *serial < self.sealed || is_there(spot, *sum) {
-                    append_block(&mut accepted, (*serial, block, spot));
+                    append_block(&mut accepted, (*serial, block, spot), *sum);
                 } else {
                     append_void(&mut refused, (*serial, block));
                 }
@@ -197,16 +197,20 @@ fn is_void(voids: &BTreeMap<Serial, Vec<(u64, u64)>>, serial: Serial, block: u64
     of.is_some_and(|all| all.iter().any(|&(from, count)| (from..from + count).contains(&block)))
 }
 
-fn append_block(accepted: &mut Vec<(Serial, Accepted)>, (serial, block, spot): (u64, u64, Spot)) {
-    if let Some((last, Accepted::Written { block: from, at, count })) = accepted.last_mut()
+fn append_block(
+    accepted: &mut Vec<(Serial, Accepted)>,
+    (serial, block, spot): (u64, u64, Spot),
+    sum: u32,
+) {
+    if let Some((last, Accepted::Written { block: from, at, sums })) = accepted.last_mut()
         && *last == serial
-        && *from + *count == block
-        && u64::from(at.block) + *count == u64::from(spot.block)
+        && *from + sums.len() as u64 == block
+        && at.block + sums.len() as u32 == spot.block
     {
-        *count += 1;
+        sums.push(sum);
         return;
     }
-    accepted.push((serial, Accepted::Written { block, at: spot, count: 1 }));
+    accepted.push((serial, Accepted::Written { block, at: spot, sums: vec![sum] }));
 }
 
 fn append_void(refused: &mut Vec<Record>, (serial, at): (Serial, u64)) {

@@ -198,8 +198,8 @@ impl Lu {
 
     fn take_over(&mut self, serial: Serial, accepted: &Accepted) {
         let (first, count) = match accepted {
-            Accepted::Written { block, count, .. }
-            | Accepted::Other(Record::Zeroed { block, count }) => (*block, *count),
+            Accepted::Written { block, sums, .. } => (*block, sums.len() as u64),
+            Accepted::Other(Record::Zeroed { block, count }) => (*block, *count),
             Accepted::Other(_) => unreachable!("there is one layer"),
         };
         for index in 0..count {
@@ -542,8 +542,10 @@ fn of_a_run_each_block_is_taken_by_itself() {
     assert_eq!(replayed.doubtful().count(), 4);
     let sum_of = |spot: Spot| if spot.block == 9 { 0 } else { spot.block + 3 };
     let (accepted, refused) = replayed.settle(|spot, sum| sum_of(spot) == sum);
-    let written = |block, at, count| (serial, Accepted::Written { block, at: spot(at), count });
-    assert_eq!(accepted, [written(40, 7, 2), written(43, 10, 1)]);
+    let written = |block, at, sums: &[u32]| {
+        (serial, Accepted::Written { block, at: spot(at), sums: sums.to_vec() })
+    };
+    assert_eq!(accepted, [written(40, 7, &[10, 11]), written(43, 10, &[13])]);
     assert_eq!(refused, [Record::Void { of: serial, block: 42, count: 1 }]);
 
     let mut next = Journal::resume((OWNER, 2, RING), &replayed, &refused).unwrap();

@@ -250,13 +250,13 @@ impl Handle {
         let Known { stack, .. } = pages.get(&page)?;
         let (device, offset) = match request.op {
             Op::Read => match self.find(stack, block, count) {
-                Run::Written { at, count: run } if run == count => self.disks.locate_sole(at)?,
+                Run::Written { at, count: run } if run == count => self.disks.locate_plain(at)?,
                 Run::Zero { count: run } | Run::Absent { count: run } if run == count => {
                     return Some(Straight::Zero);
                 }
                 _ => return None,
             },
-            _ => self.disks.locate_sole(self.sealed_at(stack, block, count)?)?,
+            _ => self.disks.locate_plain(self.sealed_at(stack, block, count)?)?,
         };
         Some(Straight::Disk(device, offset + request.offset % BLOCK_BYTES))
     }

@@ -20,6 +20,7 @@ use super::super::page::{Flaw, Page};
 use super::super::places::State;
 use super::super::root::{About, Base, Head, Root, Site};
 use super::super::shape::{BLOCK_BYTES, Shape};
+use super::super::sums::Known;
 use super::Lu;
 use super::service::{Parts, Service};
 use super::snapshots::{Readers, View};
@@ -188,8 +189,11 @@ impl Lu {
         }
         let (epoch, slabs) = (tenure.epoch, &slabs[..]);
         let whence = Whence { site, epoch, slabs, all: false, memory: &memory };
-        let Left { owner, unlike, .. } = read_left(&disks, whence, Err).await?;
+        let Left { owner, known, unlike, .. } = read_left(&disks, whence, Err).await?;
         disks.make_alike(unlike).await?;
+        if let Some(sums) = &disks.shared().sums {
+            sums.begin(slabs, known);
+        }
         doubt_regions(&disks, slabs, owner.regions());
         let About { size, block_size, base: wanted, .. } = *owner.about();
         if let Some(wanted) = wanted.filter(|it| base.as_ref().map(|base| base.is()) != Some(*it)) {
@@ -260,6 +264,7 @@ pub struct Whence<'a> {
 /// What an owner before has left, and what it took to find that.
 pub struct Left {
     pub owner: Owner,
+    pub known: Known,
     pub map_pages: usize,
     pub records: usize,
     /// A page of the journal that ends it and is not whole.
@@ -297,8 +302,8 @@ pub async fn read_left(
     looker.read_pages(pages, take).await?;
     let records = read.records();
     looker.read_doubtful(read.doubtful()).await?;
-    let owner = read.open(slabs, |at, sum| looker.has(at, sum), flawed)?;
-    Ok(Left { owner, map_pages, records, torn, unlike: looker.unlike() })
+    let (owner, known) = read.open(slabs, |at, sum| looker.has(at, sum), flawed)?;
+    Ok(Left { owner, known, map_pages, records, torn, unlike: looker.unlike() })
 }
 
 /// Replays the journal, and looks at what is behind its end.

@@ -71,8 +71,8 @@ pub(super) struct Service {
     /// Regions that somebody has asked for since the last look.
     wanted: RefCell<Regions>,
     is_closing_regions: Cell<bool>,
-    /// Regions where those overwrite whom the owner has sent there.
-    overwriting: RefCell<HashMap<Ticket, (u32, u64)>>,
+    /// Regions where those write whom the owner has sent there, and whom no passage counts.
+    writing: RefCell<HashMap<Ticket, (u32, u64)>>,
     /// Why nothing is written any more.
     failed: RefCell<Option<Error>>,
     has_failed: Arc<AtomicBool>,
@@ -146,7 +146,7 @@ impl Service {
             is_moving: Cell::new(false),
             wanted: RefCell::default(),
             is_closing_regions: Cell::new(false),
-            overwriting: RefCell::default(),
+            writing: RefCell::default(),
             failed: RefCell::default(),
             has_failed,
             stage: Cell::new(Stage::Serving),
@@ -182,7 +182,7 @@ impl Service {
             counts.holding += held;
         });
         match place {
-            Ok((at, true)) => match self.overwrite(ticket, at, count).await {
+            Ok((at, true)) => match self.overwrite(at, count).await {
                 Ok(()) => Ok((ticket, at)),
                 Err(error) => {
                     Err(self.written(ticket, Err(error.clone())).await.err().unwrap_or(error))
@@ -191,6 +191,7 @@ impl Service {
             Ok((at, false)) => Ok((ticket, at)),
             Err(error) => {
                 if self.forget(ticket).is_some_and(|waiter| waiter.place.is_some()) {
+                    self.writing.borrow_mut().remove(&ticket);
                     self.end();
                 }
                 Err(error)
@@ -204,7 +205,7 @@ impl Service {
         ticket: Ticket,
         outcome: Result<(), Error>,
     ) -> Result<(), Error> {
-        self.overwriting.borrow_mut().remove(&ticket);
+        self.writing.borrow_mut().remove(&ticket);
         if outcome.is_err() {
             self.forget(ticket);
             self.tell(|owner| owner.data_lost(ticket));
@@ -416,11 +417,17 @@ impl Service {
 
     fn carry_out(self: &Rc<Self>, order: Order) {
         match order {
-            Order::Data { ticket, at, overwrites } => self.change(ticket, |waiter| {
-                waiter.place = Some((at, overwrites));
-                self.count(|counts| counts.data += 1);
-                self.begin();
-            }),
+            Order::Data { ticket, at, count, overwrites } => {
+                if !self.disks.is_plain(at.slab) {
+                    let regions = self.regions(at.block.into(), count);
+                    self.writing.borrow_mut().insert(ticket, (at.slab, regions));
+                }
+                self.change(ticket, |waiter| {
+                    waiter.place = Some((at, overwrites));
+                    self.count(|counts| counts.data += 1);
+                    self.begin();
+                });
+            }
             Order::Answer { ticket, done } => {
                 let done = done.map_err(refused);
                 self.change(ticket, |waiter| waiter.done = Some(done));
@@ -444,7 +451,13 @@ impl Service {
             }
             Order::Root { at, page } => {
                 self.count(|counts| counts.roots += 1);
-                self.write(at, page, Owner::root_written);
+                self.start(|me| async move {
+                    // The journal is about to forget them.
+                    match me.save_sums().await {
+                        Ok(()) => me.write(at, page, Owner::root_written),
+                        Err(error) => me.fail("its checksums cannot be written", error),
+                    }
+                });
                 self.look_at_regions();
             }
             Order::Sync => {
@@ -513,6 +526,22 @@ impl Service {
         });
     }
 
+    /// The sums of what has come about until now are on disk, durably.
+    async fn save_sums(&self) -> Result<(), Error> {
+        let slabs = self.slabs();
+        let is_one = |slab| slabs.contains(&slab);
+        let Some(sums) = &self.disks.shared().sums else { return Ok(()) };
+        if sums.unwritten(is_one).is_empty() {
+            return Ok(());
+        }
+        self.disks.save_sums(is_one).await?;
+        self.sync().await
+    }
+
+    fn slabs(&self) -> BTreeSet<u32> {
+        self.owner.borrow_mut().space().slabs().collect()
+    }
+
     async fn load(self: Rc<Self>, id: PageId, at: Spot) {
         let page = self.disks.read_page(at).await;
         self.count(|counts| counts.loads += 1);
@@ -553,7 +582,7 @@ impl Service {
             let buffer = Buffer::zeroed((count * BLOCK_BYTES) as usize);
             let spot = |at: Spot| Spot { block: at.block + first as u32, ..at };
             self.disks.read((spot(from), 0), &buffer.sgl()).await?;
-            self.disks.write(spot(to), &buffer.sgl()).await?;
+            self.disks.write_data(spot(to), &buffer.sgl()).await?;
         }
         Ok(())
     }
@@ -586,7 +615,12 @@ impl Service {
             counts.growing += self.core.turn_time() - asked;
         });
         match granted {
-            Some(Ok(slabs)) => self.tell(|owner| owner.granted(&slabs)),
+            Some(Ok(slabs)) => {
+                if let Some(sums) = &self.disks.shared().sums {
+                    sums.forget(|slab| slabs.contains(&slab));
+                }
+                self.tell(|owner| owner.granted(&slabs));
+            }
             // Nothing is wrong with the LU, and there may be room.
             Some(Err(error)) if self.is_passing(&error) => {
                 self.core.sleep(RETRY).await;

@@ -15,6 +15,7 @@ use super::super::map::Run;
 use super::super::owner::regions_of;
 use super::super::passage::Guard;
 use super::super::shape::BLOCK_BYTES;
+use super::super::sums::sums_of;
 use super::closed;
 use super::handle::Handle;
 
@@ -27,16 +28,6 @@ const EXTENTS_MAX: usize = 1024;
 enum Source<'a> {
     Data(Sgl<'a>),
     Zeroes,
-}
-
-/// The sum of each block.
-fn sums_of(buffer: &Buffer) -> Vec<u32> {
-    let mut block = [0; BLOCK];
-    let sum = |at: usize| {
-        buffer.read(at, &mut block);
-        crc_fast::crc32_iscsi(&block)
-    };
-    (0..buffer.len()).step_by(BLOCK).map(sum).collect()
 }
 
 impl Handle {
@@ -248,26 +239,25 @@ impl Handle {
         drop(stack);
         if let Some(at) = at {
             self.open_regions(at, count).await?;
-            return self.disks.write(at, data).await;
+            return self.disks.write_data(at, data).await;
         }
         drop(guard);
         // The client may change its memory while it is written; what has a sum is ours.
         let copy = Buffer::zeroed(data.len());
         copy.sgl().copy_from(data);
-        let sums = sums_of(&copy);
+        let sums = sums_of(&copy.sgl()).collect();
         let (ticket, at) = self.ask(move |service| service.reserve(block, sums)).await?;
-        let written = self.disks.write(at, &copy.sgl()).await;
+        let written = self.disks.write_data(at, &copy.sgl()).await;
         self.ask(move |service| service.written(ticket, written)).await
     }
 
     /// Sees to it that blocks may be overwritten where there are several copies of them.
     async fn open_regions(&self, at: Spot, count: u64) -> Result<(), Error> {
-        let places = &self.disks.shared().places;
-        if places.sole(at.slab).is_some() {
+        if self.disks.is_plain(at.slab) {
             return Ok(());
         }
         let regions = regions_of(self.lu.shape, at.block.into(), count);
-        if places.open(at.slab) & regions == regions {
+        if self.disks.shared().places.open(at.slab) & regions == regions {
             return Ok(());
         }
         self.ask(move |service| service.open_regions(at.slab, regions)).await

@@ -84,6 +84,7 @@ pub enum Order {
     Data {
         ticket: Ticket,
         at: Spot,
+        count: u64,
         overwrites: bool,
     },
     /// Write a page of the journal, then [`Owner::journal_written`].
@@ -383,6 +384,7 @@ impl Owner {
         let Some(Syncing { sync, flushes }) = self.syncing.take() else { return Vec::new() };
         self.journal.synced(sync);
         self.syncs_ended = self.syncs_begun;
+        self.regions_synced(&flushes);
         flushes.into_iter().for_each(|ticket| self.answer(ticket, Ok(())));
         self.unfreshen();
         let journal = &self.journal;
@@ -501,7 +503,7 @@ impl Owner {
             None => self.space.take().expect("there are some"),
         };
         let at = self.layers.spot(place, wish.block);
-        let ticket = wish.ticket;
+        let (ticket, count) = (wish.ticket, wish.count);
         if is_direct {
             self.direct.insert(ticket, wish);
         } else {
@@ -522,7 +524,7 @@ impl Owner {
                 }
             }
         }
-        self.orders.push(Order::Data { ticket, at, overwrites });
+        self.orders.push(Order::Data { ticket, at, count, overwrites });
         Ok(())
     }
 

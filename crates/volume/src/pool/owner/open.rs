@@ -14,13 +14,15 @@ use super::super::map::Place;
 use super::super::memory::Memory;
 use super::super::page::{Flaw, Page};
 use super::super::root::{About, Frozen, Root, RootLayer, Site};
+use super::super::shape::Shape;
 use super::super::space::Space;
+use super::super::sums::{Known, kept};
 use super::checkpoint::{Checkpoint, Rooted};
 use super::fold::Folds;
 use super::gate::Gates;
 use super::layers::{LayerId, Layers, PageId};
 use super::load::Loads;
-use super::regions::{Opened, Regions};
+use super::regions::{Opened, Regions, regions_of};
 use super::{Growth, LayerNumber, Owner};
 
 /// Pages that are none of the journal, one behind the other, before it is taken for ended: what was
@@ -197,7 +199,7 @@ impl Read {
         slabs: &[u32],
         is_there: impl Fn(Spot, u32) -> bool,
         contradicts: impl FnMut(Unopened) -> Result<(), Unopened>,
-    ) -> Result<Owner, Unopened> {
+    ) -> Result<(Owner, Known), Unopened> {
         let Self { site, epoch, root, mut layers, replayed } = self;
         if epoch <= replayed.epoch {
             return Err(Unopened::Epoch);
@@ -206,8 +208,15 @@ impl Read {
         let ring = root.ring_pages(&site);
         let journal = Journal::resume((site.lu, epoch, ring), &replayed, &refused)?;
         let (size, opened) = (root.about.size, root.opened.clone());
+        let mut known = Known::default();
+        if site.shape.has_sums() {
+            accepted.iter().for_each(|(_, it)| known.learn(site.shape, it));
+        }
         let Taken { unsealed, mut freed, branched, touched, opened } =
             take_over((&mut layers, opened), accepted, &journal, size);
+        if site.shape.has_sums() {
+            known.doubt(site.shape, &opened.open);
+        }
         // Whatever a refused record names waits for its void, whatever else has freed it.
         let last = journal.next_serial() - 1;
         let doubtful: BTreeSet<Place> =
@@ -221,7 +230,7 @@ impl Read {
         let opened_then = Regions::new();
         let root = Root { layers: Vec::new(), used: None, opened: opened_then, ..root };
         let rooted = Rooted { root, described: Vec::new(), describing: Vec::new() };
-        Ok(Owner {
+        let owner = Owner {
             journal,
             layers,
             space,
@@ -257,8 +266,48 @@ impl Read {
             rooted,
             checkpoint: Checkpoint::None,
             orders: Vec::new(),
-        })
+        };
+        Ok((owner, known))
     }
+}
+
+impl Known {
+    /// What a change says of sums, in its turn.
+    fn learn(&mut self, shape: Shape, accepted: &Accepted) {
+        match *accepted {
+            Accepted::Written { at, ref sums, .. } => {
+                let spots = (at.block..).map(|block| Spot { block, ..at });
+                self.sums.extend(spots.zip(sums.iter().map(|sum| kept(*sum))));
+            }
+            // They are in their pages since.
+            Accepted::Other(Record::Closed { slab, regions }) => {
+                self.sums.retain(|at, _| !is_in(shape, *at, slab, regions));
+            }
+            // Its blocks have been copied, and no record has their sums.
+            Accepted::Other(Record::Folded { place: Some(place), .. }) => {
+                let blocks = shape.blocks_per_extent();
+                let regions = regions_of(shape, u64::from(place.extent) * blocks, blocks);
+                *self.doubtful.entry(place.slab).or_default() |= regions;
+            }
+            Accepted::Other(_) => {}
+        }
+    }
+
+    /// These regions may have been overwritten.
+    fn doubt(&mut self, shape: Shape, open: &Regions) {
+        for (slab, regions) in open {
+            *self.doubtful.entry(*slab).or_default() |= regions;
+        }
+        let doubtful = &self.doubtful;
+        self.sums.retain(|at, _| {
+            let regions = doubtful.get(&at.slab).copied().unwrap_or_default();
+            !is_in(shape, *at, at.slab, regions)
+        });
+    }
+}
+
+fn is_in(shape: Shape, at: Spot, slab: u32, regions: u64) -> bool {
+    at.slab == slab && regions_of(shape, at.block.into(), 1) & regions != 0
 }
 
 impl Owner {
@@ -296,7 +345,8 @@ fn take_over(
     let mut taken = Taken { opened: Opened::new(opened), ..Taken::default() };
     for (serial, accepted) in accepted {
         let (block, count) = match accepted {
-            Accepted::Written { block, at, count } => {
+            Accepted::Written { block, at, sums } => {
+                let count = sums.len() as u64;
                 let place = layers.place_of(at);
                 taken.touched.extend(layers.places_at(layers.extent_of(block), None));
                 taken.touched.insert(place);
@@ -345,7 +395,7 @@ struct Used<'a> {
 
 /// What a record has touched is used if something names it now. Everything else is as it was.
 fn space(
-    shape: super::super::shape::Shape,
+    shape: Shape,
     slabs: &[u32],
     Used { summed, touched, named, freed }: Used<'_>,
     mut contradicts: impl FnMut(Unopened) -> Result<(), Unopened>,

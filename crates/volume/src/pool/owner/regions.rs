@@ -30,8 +30,10 @@ pub fn regions_of(shape: Shape, first: u64, count: u64) -> u64 {
 pub(super) struct Opened {
     /// What the journal says, or is about to.
     pub open: Regions,
-    /// By records that are not written yet, or not durable.
+    /// By records that are not written yet.
     recorded: BTreeMap<Serial, Asked>,
+    /// By records that are written and not durable: whoever waits for a sync, with the slab.
+    unsynced: BTreeMap<Ticket, u32>,
     /// Who waits for room in the journal.
     waiting: VecDeque<Asked>,
 }
@@ -90,8 +92,9 @@ impl Owner {
     fn begin_opening(&mut self, asked: Asked) {
         let Asked { ticket, slab, regions } = asked;
         let is_open = self.opened.open.get(&slab).is_some_and(|open| open & regions == regions);
-        let is_durable = self.opened.recorded.values().all(|other| other.slab != slab);
-        if is_open && is_durable {
+        let recorded = self.opened.recorded.values().map(|other| other.slab);
+        let is_said = recorded.chain(self.opened.unsynced.values().copied()).all(|it| it != slab);
+        if is_open && is_said {
             return self.answer(ticket, Ok(()));
         }
         let record = Record::Opened { slab, regions };
@@ -112,8 +115,17 @@ impl Owner {
     pub(super) fn regions_written(&mut self) {
         let written = ..self.journal.written();
         let done = self.opened.recorded.extract_if(written, |_, _| true);
-        let tickets: Vec<Ticket> = done.map(|(_, asked)| asked.ticket).collect();
-        self.flushes.extend(tickets);
+        for Asked { ticket, slab, .. } in done.map(|(_, asked)| asked) {
+            self.flushes.push(ticket);
+            self.opened.unsynced.insert(ticket, slab);
+        }
+    }
+
+    /// They are durable.
+    pub(super) fn regions_synced(&mut self, tickets: &[Ticket]) {
+        for ticket in tickets {
+            self.opened.unsynced.remove(ticket);
+        }
     }
 
     pub(super) fn retry_regions(&mut self) {

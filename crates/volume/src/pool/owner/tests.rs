@@ -832,7 +832,7 @@ fn open_held(
     for (id, at) in read.pages() {
         read.load(id, &held.page(at))?;
     }
-    read.open(slabs, has, Err)
+    read.open(slabs, has, Err).map(|(owner, _)| owner)
 }
 
 /// A page of a map, wherever it is.

@@ -7,8 +7,9 @@
 //!                                   a slab that moves: ─▶ the old place ends ─▶ quiet ─▶ freed
 //! ```
 //!
-//! Nobody waits for more than the copy of one extent. Before the grant of a new place the others
-//! are what counts: a crash loses nothing in between, because what is written then is there too.
+//! Nobody waits for more than the copy of one extent, or the grant. Before the grant of a new place
+//! the others are what counts: a crash loses nothing in between, because what is written then is
+//! there too.
 
 use std::rc::Rc;
 
@@ -20,7 +21,7 @@ use super::super::super::map::Place;
 use super::super::super::places::{Home, State};
 use super::super::closed;
 use super::super::handle::Handle;
-use super::{Service, Spot, Stage};
+use super::{RETRY, Service, Spot, Stage, WRITE_TRIES};
 
 /// Everything of a slab.
 const ALL_REGIONS: u64 = u64::MAX;
@@ -129,18 +130,44 @@ impl Service {
         let begun = async move |pool: Rc<Pool>| pool.begin_place(lu, number, whither).await;
         let to = self.of_pool(begun).await?;
         let brought = Brought { number, to };
-        if let Err(error) = self.fill(brought, ALL_REGIONS).await {
-            places.remove(number, to);
-            self.all_quiet().await;
-            let aborted = async move |pool: Rc<Pool>| {
-                pool.abort_place(to).await;
-                Ok(())
-            };
-            return self.of_pool(aborted).await.and(Err(error));
+        let mut filled = self.fill(brought, ALL_REGIONS).await;
+        if filled.is_ok() {
+            // Nobody writes meanwhile: what the new place misses from its grant on, it misses for good.
+            let _locked = self.lock_all(number).await;
+            filled = self.is_filling(brought);
+            if filled.is_ok() {
+                filled = self.commit(brought).await;
+            }
+            if filled.is_ok() {
+                places.mark(number, to, (State::Filling, State::Whole));
+                return Ok(());
+            }
         }
-        // Where this fails the slab has both places until the pool is opened again.
-        self.of_pool(async move |pool| pool.commit_place(lu, number, to).await).await?;
-        self.whole(brought).await
+        places.remove(number, to);
+        self.all_quiet().await;
+        let aborted = async move |pool: Rc<Pool>| {
+            pool.abort_place(to).await;
+            Ok(())
+        };
+        self.of_pool(aborted).await.and(filled)
+    }
+
+    /// The grant of another place, or its certain end.
+    async fn commit(&self, Brought { number, to }: Brought) -> Result<(), Error> {
+        let lu = self.lu;
+        let committed = self.of_pool(async move |pool| pool.commit_place(lu, number, to).await);
+        let Err(error) = committed.await else { return Ok(()) };
+        for _ in 0..WRITE_TRIES {
+            let retract = async move |pool: Rc<Pool>| pool.retract_place(number, to).await;
+            if self.of_pool(retract).await.is_ok() {
+                return Err(error);
+            }
+            self.core.sleep(RETRY).await;
+        }
+        // Both places have everything now. What is written later may be missing at the one that
+        // counts when the pool is opened again.
+        self.fail("it is not known where a slab of it lies", error.clone());
+        Err(error)
     }
 
     /// One place less.
@@ -162,7 +189,21 @@ impl Service {
     ) -> Result<(), Error> {
         // Whoever has looked before does not write there.
         self.all_quiet().await;
-        let shared = self.disks.shared();
+        self.each_used((number, regions), async |at, blocks| {
+            self.disks.fill((at, blocks), to).await
+        })
+        .await?;
+        self.disks.fill_sums(number, to).await?;
+        self.sync().await
+    }
+
+    /// Goes over what is used in these regions of a slab, extent by extent, with the locks of each.
+    pub(super) async fn each_used(
+        &self,
+        (slab, regions): (u32, u64),
+        work: impl AsyncFn(Spot, u64) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let locks = &self.disks.shared().locks;
         let blocks = self.shape.blocks_per_extent();
         for extent in 0..self.shape.extents_per_slab() as u32 {
             if self.stage.get() != Stage::Serving {
@@ -172,22 +213,29 @@ impl Service {
             if self.regions(first, blocks) & regions == 0 {
                 continue;
             }
-            let _locked = shared.locks.lock(number, first, blocks).await;
+            let _locked = locks.lock(slab, first, blocks).await;
             // What is not used now is written at all places before it is read.
-            if self.owner.borrow_mut().space().is_used(Place { slab: number, extent }) {
-                let at = Spot { slab: number, block: first as u32 };
-                self.disks.fill((at, blocks), to).await?;
+            if self.owner.borrow_mut().space().is_used(Place { slab, extent }) {
+                work(Spot { slab, block: first as u32 }, blocks).await?;
             }
         }
-        self.sync().await
+        Ok(())
     }
 
     /// It is read there too from now on.
-    pub(super) async fn whole(&self, Brought { number, to }: Brought) -> Result<(), Error> {
-        let _locked = self.lock_all(number).await;
-        match self.disks.shared().places.mark(number, to, (State::Filling, State::Whole)) {
-            true => Ok(()),
-            false => {
+    pub(super) async fn whole(&self, brought: Brought) -> Result<(), Error> {
+        let _locked = self.lock_all(brought.number).await;
+        self.is_filling(brought)?;
+        let (from, to) = (State::Filling, State::Whole);
+        self.disks.shared().places.mark(brought.number, brought.to, (from, to));
+        Ok(())
+    }
+
+    /// Whether everything that was written since it has begun to fill is there.
+    fn is_filling(&self, Brought { number, to }: Brought) -> Result<(), Error> {
+        match self.disks.shared().places.state(number, to) {
+            Some(State::Filling) => Ok(()),
+            _ => {
                 let note = "the disk that a slab is brought to cannot be written";
                 Err(Error::new(ErrorKind::Medium).note(note))
             }
@@ -214,9 +262,8 @@ impl Service {
     pub(super) async fn sync(&self) -> Result<(), Error> {
         let mut synced = Ok(());
         for (disk, error) in self.disks.sync_each().await {
-            let slabs: Vec<u32> = self.owner.borrow_mut().space().slabs().collect();
             let places = &self.disks.shared().places;
-            for number in slabs {
+            for number in self.slabs() {
                 let lies = places.all(number).find(|copy| copy.home.disk == disk);
                 let Some(copy) = lies.filter(|copy| copy.state != State::Broken) else { continue };
                 let is_filling = (State::Filling, State::Broken);

@@ -17,7 +17,7 @@ use block::Error;
 
 use super::super::super::owner::{Regions, regions_of};
 use super::super::super::places::State;
-use super::{Brought, Service, Spot, Stage, Ticket};
+use super::{Brought, Service, Spot, Stage};
 
 /// Regions that are open before some are closed unasked: what a crash leaves to be made the same.
 const OPEN_MAX: u32 = 4096;
@@ -45,19 +45,12 @@ impl Service {
         Ok(())
     }
 
-    /// Somebody is about to overwrite blocks whom no passage counts: he says so until it is
-    /// written.
-    pub(super) async fn overwrite(
-        self: &Rc<Self>,
-        ticket: Ticket,
-        at: Spot,
-        count: u64,
-    ) -> Result<(), Error> {
-        if self.disks.shared().places.sole(at.slab).is_some() {
+    /// Somebody is about to overwrite blocks whom the owner has sent there.
+    pub(super) async fn overwrite(self: &Rc<Self>, at: Spot, count: u64) -> Result<(), Error> {
+        if self.disks.is_plain(at.slab) {
             return Ok(());
         }
         let regions = self.regions(at.block.into(), count);
-        self.overwriting.borrow_mut().insert(ticket, (at.slab, regions));
         self.clone().open_regions(at.slab, regions).await
     }
 
@@ -92,15 +85,13 @@ impl Service {
 
     /// Closes regions that nobody begins to overwrite without asking.
     async fn close_regions(self: &Rc<Self>, mut idle: Regions) {
-        for (slab, regions) in self.overwriting.borrow().values() {
-            if let Some(idle) = idle.get_mut(slab) {
-                *idle &= !regions;
-            }
-        }
+        self.leave_out_written(&mut idle);
         self.all_quiet().await;
-        if self.sync().await.is_err() {
+        if self.save_sums().await.is_err() || self.sync().await.is_err() {
             return;
         }
+        // Somebody has begun meanwhile, or has been and gone.
+        self.leave_out_written(&mut idle);
         let wanted = self.wanted.borrow();
         for (slab, regions) in &mut idle {
             // Somebody has asked meanwhile, or a copy has missed something.
@@ -113,12 +104,30 @@ impl Service {
         self.tell(|owner| owner.close_regions(&idle));
     }
 
+    /// Regions stay open where somebody writes whom the owner has sent there, and where sums have
+    /// changed that are not on disk.
+    fn leave_out_written(&self, idle: &mut Regions) {
+        let mut leave_out = |slab: &u32, regions: u64| {
+            if let Some(idle) = idle.get_mut(slab) {
+                *idle &= !regions;
+            }
+        };
+        self.writing.borrow().values().for_each(|(slab, regions)| leave_out(slab, *regions));
+        let Some(sums) = &self.disks.shared().sums else { return };
+        let slabs = self.slabs();
+        for id in sums.unwritten(|slab| slabs.contains(&slab)) {
+            let blocks = id.blocks(self.shape);
+            leave_out(&id.slab, self.regions(blocks.start, blocks.end - blocks.start));
+        }
+    }
+
     /// Makes the copies of what a crash has left in doubt the same, while the LU is used.
     pub(in super::super) fn settle(self: &Rc<Self>) {
-        if !self.owner().regions().is_empty() {
+        if !self.owner().regions().is_empty() || !self.doubtful().is_empty() {
             self.is_moving.set(true);
             self.start(|me| async move {
                 me.settle_regions().await;
+                me.settle_sums().await;
                 me.is_moving.set(false);
                 me.look_at_regions();
             });
@@ -147,6 +156,33 @@ impl Service {
                 }
             }
         }
+    }
+
+    /// Takes the sums anew that nobody knows: what is there is what there is.
+    async fn settle_sums(&self) {
+        for (slab, regions) in self.doubtful() {
+            // Kept in memory until their regions are in no doubt.
+            let Ok(_pages) = self.disks.sums_of_regions(slab, regions).await else { continue };
+            let pinned = self.owner.borrow_mut().space().pin(slab);
+            let taken = self.each_used((slab, regions), async |at, blocks| {
+                // What cannot be read has no sum, and an error of its own.
+                let _ = self.disks.take_sums(at, blocks).await;
+                Ok(())
+            });
+            let taken = taken.await;
+            if pinned {
+                self.owner.borrow_mut().space().unpin();
+            }
+            if let (Some(sums), Ok(())) = (&self.disks.shared().sums, taken) {
+                sums.settled(slab, regions);
+            }
+        }
+    }
+
+    fn doubtful(&self) -> Regions {
+        let slabs = self.slabs();
+        let sums = self.disks.shared().sums.as_ref();
+        sums.map(|sums| sums.doubtful(|slab| slabs.contains(&slab))).unwrap_or_default()
     }
 
     /// The LU is about to be closed, and nobody uses it: its copies are the same.

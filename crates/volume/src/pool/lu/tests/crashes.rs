@@ -612,8 +612,11 @@ struct Tally {
     let_go: u64,
 }
 
-/// `groups`: those of the two disks; `memory`: for maps.
-fn world(seed: u64, (groups, memory): ([u16; 2], usize), tally: &mut Tally) {
+/// What a world is like: the groups of the two disks, bytes of memory for maps, whether the pool
+/// keeps checksums.
+type Kind = ([u16; 2], usize, bool);
+
+fn world(seed: u64, (groups, memory, has_sums): Kind, tally: &mut Tally) {
     let mut random = Random::new(seed ^ 0x0c4a_5400);
     let world = World::new(seed, Options::swarm(seed));
     let (host, model) = (world.host("host"), Model::new());
@@ -627,7 +630,8 @@ fn world(seed: u64, (groups, memory): ([u16; 2], usize), tally: &mut Tally) {
         let disks = disks(&core).await.into_iter().zip([[8; 16], [9; 16]]).zip(groups);
         let new = |((backing, pv), group)| NewDisk { backing, pv, group };
         let disks = disks.map(new).collect();
-        let pool = Pool::format(&core, new_pool(), disks).await.unwrap();
+        let new = if has_sums { new_pool_with_sums() } else { new_pool() };
+        let pool = Pool::format(&core, new, disks).await.unwrap();
         let about = about(LU_BYTES, 512);
         pool.create_lu(NewLu { id: LU, layer: BASE, about }).await.map(drop).unwrap();
     });
@@ -680,7 +684,7 @@ fn crash(world: &World, host: &Host, disks: &[Disk], power: bool) {
 fn what_is_answered_survives() {
     let mut tally = Tally::default();
     for seed in 0..8 * super::super::super::crash::loops() {
-        world(seed, ([0, 0], DEFAULT_BYTES), &mut tally);
+        world(seed, ([0, 0], DEFAULT_BYTES, false), &mut tally);
     }
     println!("{tally:?}");
     assert!(tally.kills > 10 && tally.losses > 10 && tally.reopened > 10);
@@ -692,7 +696,7 @@ fn what_is_answered_survives() {
 fn two_copies_never_differ_in_what_is_read() {
     let mut tally = Tally::default();
     for seed in 0..8 * super::super::super::crash::loops() {
-        world(seed, ([0, 1], DEFAULT_BYTES), &mut tally);
+        world(seed, ([0, 1], DEFAULT_BYTES, false), &mut tally);
     }
     println!("{tally:?}");
     assert!(tally.kills > 10 && tally.losses > 10 && tally.reopened > 10);
@@ -703,9 +707,22 @@ fn two_copies_never_differ_in_what_is_read() {
 fn what_is_answered_survives_with_little_memory() {
     let mut tally = Tally::default();
     for seed in 0..4 * super::super::super::crash::loops() {
-        world(seed, ([0, 0], TWO_PAGES), &mut tally);
+        world(seed, ([0, 0], TWO_PAGES, false), &mut tally);
     }
     println!("{tally:?}");
     assert!(tally.kills > 5 && tally.losses > 5 && tally.reopened > 5);
     assert!(tally.answered > 500 && tally.let_go > 1 << 20);
+}
+
+/// A sum that is not that of its block would be an error.
+#[test]
+fn checksums_are_those_of_what_is_there() {
+    let mut tally = Tally::default();
+    for seed in 0..8 * super::super::super::crash::loops() {
+        let groups = if seed % 2 == 0 { [0, 0] } else { [0, 1] };
+        world(seed, (groups, DEFAULT_BYTES, true), &mut tally);
+    }
+    println!("{tally:?}");
+    assert!(tally.kills > 10 && tally.losses > 10 && tally.reopened > 10);
+    assert!(tally.answered > 1_000 && tally.moved > 0 && tally.mended > 0 && tally.compared > 0);
 }

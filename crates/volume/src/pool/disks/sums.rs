@@ -1,0 +1,149 @@
+//! Checksums of blocks: what is read is compared with them, what is written changes them, and their
+//! pages are read when somebody needs one.
+
+use std::sync::Arc;
+
+use block::{Buffer, Error, ErrorKind, Sgl};
+
+use super::super::journal::Spot;
+use super::super::places::Home;
+use super::super::shape::BLOCK_BYTES;
+use super::super::sums::{SumPage, Sums, SumsId, kept, sums_of};
+use super::Disks;
+use super::copies::{ours, unread};
+
+/// Where blocks have their sums: pages, with the place of the first block in each and how many have
+/// theirs there. None in a pool without.
+pub type SumPages = Vec<(Arc<SumPage>, usize, usize)>;
+
+/// Whether blocks are what was written.
+pub(super) fn are_right(pages: &SumPages, data: &Sgl<'_>) -> bool {
+    let places = pages
+        .iter()
+        .flat_map(|(page, first, count)| (*first..first + count).map(move |index| (page, index)));
+    places.zip(sums_of(data)).all(|((page, index), sum)| page.allows(index, kept(sum)))
+}
+
+impl Disks {
+    /// Writes data, at all places of a slab, and its sums where those are kept.
+    pub async fn write_data(&self, at: Spot, data: &Sgl<'_>) -> Result<(), Error> {
+        if self.shared().sums.is_none() {
+            return self.write(at, data).await;
+        }
+        let _guard = self.passage.guard();
+        let copy = ours(data);
+        let (first, count) = (u64::from(at.block), data.len() as u64 / BLOCK_BYTES);
+        // Read before, so that nothing is written whose sum cannot be kept.
+        let pages = self.sum_pages(at, count).await?;
+        let _locked = self.shared().locks.lock(at.slab, first, count).await;
+        let data = copy.sgl();
+        let written = self.write_all(at, &data).await;
+        let mut sums = sums_of(&data);
+        for (page, first, count) in &pages {
+            for index in *first..first + count {
+                // Of a write that has failed nobody knows what is there.
+                let sum = sums.next().filter(|_| written.is_ok());
+                page.set(index, sum.map(kept));
+            }
+        }
+        written
+    }
+
+    /// Whether what was read of whole blocks has their sums, as far as there are any.
+    pub(super) async fn is_right(&self, at: Spot, data: &Sgl<'_>) -> Result<bool, Error> {
+        if self.shared().sums.is_none() {
+            return Ok(true);
+        }
+        let pages = self.sum_pages(at, data.len() as u64 / BLOCK_BYTES).await?;
+        Ok(are_right(&pages, data))
+    }
+
+    pub(super) async fn sum_pages(&self, at: Spot, count: u64) -> Result<SumPages, Error> {
+        let Some(sums) = &self.shared().sums else { return Ok(SumPages::new()) };
+        let mut pages = SumPages::with_capacity(1);
+        for (id, first, count) in SumsId::of(at, count) {
+            let page = self.sum_page(sums, id).await?;
+            pages.push((page, first, count));
+        }
+        Ok(pages)
+    }
+
+    async fn sum_page(&self, sums: &Sums, id: SumsId) -> Result<Arc<SumPage>, Error> {
+        if let Some(page) = sums.get(id) {
+            return Ok(page);
+        }
+        let _alone = sums.locks.lock(id.slab, id.page.into(), 1).await;
+        if let Some(page) = sums.get(id) {
+            return Ok(page);
+        }
+        // Who is nowhere now may be back.
+        self.shared().places.get(id.slab).ok_or_else(|| unread(id.places(sums.of().1)[0]))?;
+        let mut places = [None, None];
+        for (place, at) in places.iter_mut().zip(id.places(sums.of().1)) {
+            *place = match self.read_page(at).await {
+                Ok(page) => Some(page),
+                Err(error) if error.kind() == ErrorKind::Medium => None,
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(sums.insert(id, SumPage::decode(id, sums.of(), places)))
+    }
+
+    /// Writes what has changed of the sums of these slabs. It is durable behind the next sync.
+    pub async fn save_sums(&self, is_one: impl Fn(u32) -> bool) -> Result<(), Error> {
+        let Some(sums) = &self.shared().sums else { return Ok(()) };
+        for id in sums.unwritten(is_one) {
+            let page = self.sum_page(sums, id).await?;
+            let _alone = sums.locks.lock(id.slab, id.page.into(), 1).await;
+            let Some((at, image)) = page.image(id, sums.of()) else { continue };
+            let written = self.write_page(at, &image).await;
+            page.is_written(written.is_ok());
+            written?;
+        }
+        Ok(())
+    }
+
+    /// Brings the pages of a slab to a place of it that fills, as they are.
+    pub async fn fill_sums(&self, slab: u32, to: Home) -> Result<(), Error> {
+        let Some(sums) = &self.shared().sums else { return Ok(()) };
+        let shape = sums.of().1;
+        for page in 0..shape.sum_pages() as u32 {
+            let _alone = sums.locks.lock(slab, page.into(), 1).await;
+            let [at, _] = SumsId { slab, page }.places(shape);
+            self.fill((at, 2), to).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the sums of blocks anew of which none is known. The caller has their locks.
+    pub async fn take_sums(&self, at: Spot, count: u64) -> Result<(), Error> {
+        let pages = self.sum_pages(at, count).await?;
+        let buffer = Buffer::zeroed((count * BLOCK_BYTES) as usize);
+        self.read_any(at, &buffer, |_| true).await?;
+        let data = buffer.sgl();
+        let mut sums = sums_of(&data);
+        for (page, first, count) in &pages {
+            for index in *first..first + count {
+                let sum = sums.next();
+                if !page.is_known(index) {
+                    page.set(index, sum.map(kept));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The pages of these regions, which stay in memory as long as somebody has them.
+    pub async fn sums_of_regions(
+        &self,
+        slab: u32,
+        regions: u64,
+    ) -> Result<Vec<Arc<SumPage>>, Error> {
+        let Some(sums) = &self.shared().sums else { return Ok(Vec::new()) };
+        let mut pages = Vec::new();
+        for id in sums.pages_of(slab, regions) {
+            pages.push(self.sum_page(sums, id).await?);
+        }
+        Ok(pages)
+    }
+}
