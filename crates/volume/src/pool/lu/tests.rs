@@ -8,6 +8,7 @@ mod groups;
 mod members;
 mod memory;
 mod resizes;
+mod sums;
 mod thicks;
 
 use std::cell::{Cell, RefCell};

@@ -85,13 +85,14 @@ impl Service {
 
     /// Closes regions that nobody begins to overwrite without asking.
     async fn close_regions(self: &Rc<Self>, mut idle: Regions) {
-        self.leave_out_written(&mut idle);
+        self.leave_out_writing(&mut idle);
         self.all_quiet().await;
         if self.save_sums().await.is_err() || self.sync().await.is_err() {
             return;
         }
         // Somebody has begun meanwhile, or has been and gone.
-        self.leave_out_written(&mut idle);
+        self.leave_out_writing(&mut idle);
+        self.leave_out_unsaved(&mut idle);
         let wanted = self.wanted.borrow();
         for (slab, regions) in &mut idle {
             // Somebody has asked meanwhile, or a copy has missed something.
@@ -104,20 +105,19 @@ impl Service {
         self.tell(|owner| owner.close_regions(&idle));
     }
 
-    /// Regions stay open where somebody writes whom the owner has sent there, and where sums have
-    /// changed that are not on disk.
-    fn leave_out_written(&self, idle: &mut Regions) {
-        let mut leave_out = |slab: &u32, regions: u64| {
-            if let Some(idle) = idle.get_mut(slab) {
-                *idle &= !regions;
-            }
-        };
-        self.writing.borrow().values().for_each(|(slab, regions)| leave_out(slab, *regions));
+    /// Regions stay open where somebody writes whom the owner has sent there.
+    fn leave_out_writing(&self, idle: &mut Regions) {
+        for (slab, regions) in self.writing.borrow().values() {
+            leave_out(idle, *slab, *regions);
+        }
+    }
+
+    /// Regions stay open where sums have changed that are not on disk.
+    fn leave_out_unsaved(&self, idle: &mut Regions) {
         let Some(sums) = &self.disks.shared().sums else { return };
-        let slabs = self.slabs();
-        for id in sums.unwritten(|slab| slabs.contains(&slab)) {
+        for id in sums.unwritten(|slab| idle.contains_key(&slab)) {
             let blocks = id.blocks(self.shape);
-            leave_out(&id.slab, self.regions(blocks.start, blocks.end - blocks.start));
+            leave_out(idle, id.slab, self.regions(blocks.start, blocks.end - blocks.start));
         }
     }
 
@@ -197,5 +197,11 @@ impl Service {
     /// The regions that blocks of a slab lie in.
     pub(super) fn regions(&self, first: u64, count: u64) -> u64 {
         regions_of(self.shape, first, count)
+    }
+}
+
+fn leave_out(idle: &mut Regions, slab: u32, regions: u64) {
+    if let Some(idle) = idle.get_mut(&slab) {
+        *idle &= !regions;
     }
 }

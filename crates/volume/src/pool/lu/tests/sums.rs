@@ -1,0 +1,221 @@
+//! Pools with checksums: what is not what was written is never given out as that.
+
+use super::*;
+
+const PATHS: [&str; 2] = ["/dev/a", "/dev/b"];
+const LU_BYTES: u64 = 64 << 20;
+const BLOCKS: u8 = 40;
+const PIECE: u64 = 1 << 20;
+
+/// A block says who it is.
+fn block_of(number: u8, value: u8) -> Vec<u8> {
+    [number, value].repeat(BLOCK_BYTES as usize / 2)
+}
+
+async fn write(lu: &Arc<Lu>, core: &Core, value: u8) {
+    let device = lu.device(core);
+    for number in 0..BLOCKS {
+        let data = Buffer::from_bytes(&block_of(number, value));
+        device.io(&Request::write(u64::from(number) * BLOCK_BYTES, data.sgl())).await.unwrap();
+    }
+    device.io(&Request::flush()).await.unwrap();
+}
+
+/// Whether a block is read at all: then it is what was written.
+async fn holds(lu: &Arc<Lu>, core: &Core, (number, value): (u8, u8)) -> bool {
+    let into = Buffer::zeroed(BLOCK_BYTES as usize);
+    let request = Request::read(u64::from(number) * BLOCK_BYTES, into.sgl());
+    match lu.device(core).io(&request).await {
+        Ok(_) => {
+            assert_eq!(into.to_vec(), block_of(number, value), "block {number}");
+            true
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Medium, "{error}");
+            false
+        }
+    }
+}
+
+/// Opens the pool, and closes it.
+async fn visit(core: &Core, disks: usize, then: impl AsyncFnOnce(&Arc<Lu>)) {
+    let mut all = Vec::new();
+    for path in &PATHS[..disks] {
+        all.push(backing(core, Path::new(path), true).await);
+    }
+    let pool = Pool::open(core, all).await.unwrap();
+    let lu = Lu::open(core, pool.seat(LU).unwrap()).await.unwrap();
+    then(&lu).await;
+    lu.close().await;
+    drop(lu);
+    pool.close().await.unwrap();
+}
+
+/// Changes what lies on a disk, page by page. Gives how many were changed.
+async fn spoil(core: &Core, disk: usize, mut f: impl FnMut(&mut [u8]) -> bool) -> usize {
+    let device = backing(core, Path::new(PATHS[disk]), true).await.device(core);
+    let (buffer, mut changed) = (Buffer::zeroed(PIECE as usize), 0);
+    for at in (0..DISK_BYTES).step_by(PIECE as usize) {
+        device.io(&Request::read(at, buffer.sgl())).await.unwrap();
+        let mut bytes = buffer.to_vec();
+        let pages = bytes.chunks_mut(BLOCK_BYTES as usize).map(&mut f);
+        let count = pages.filter(|is_changed| *is_changed).count();
+        if count > 0 {
+            let buffer = Buffer::from_bytes(&bytes);
+            device.io(&Request::write(at, buffer.sgl())).await.unwrap();
+        }
+        changed += count;
+    }
+    changed
+}
+
+fn with_pool<F: Future<Output = ()> + 'static>(
+    (seed, disks): (u64, usize),
+    f: impl FnOnce(Core) -> F + 'static,
+) {
+    let world = World::new(seed, Options::swarm(seed));
+    let host = world.host("host");
+    PATHS.iter().for_each(|path| world.disk(DISK_BYTES).attach(&host, *path));
+    let done = world.block_on(&host.core(), |core| async move {
+        let mut all = Vec::new();
+        for (group, path) in (0..).zip(&PATHS[..disks]) {
+            let backing = backing(&core, Path::new(path), true).await;
+            all.push(NewDisk { backing, pv: [group as u8 + 7; 16], group });
+        }
+        let pool = Pool::format(&core, new_pool_with_sums(), all).await.unwrap();
+        let new = NewLu { id: LU, layer: BASE, about: about(LU_BYTES, 512) };
+        let lu = Lu::open(&core, pool.create_lu(new).await.unwrap()).await.unwrap();
+        write(&lu, &core, 1).await;
+        lu.close().await;
+        drop(lu);
+        pool.close().await.unwrap();
+        drop(pool);
+        f(core).await;
+    });
+    done.expect("it ends");
+}
+
+fn is(page: &[u8], number: u8, value: u8) -> bool {
+    *page == block_of(number, value)
+}
+
+#[test]
+fn a_rotten_block_is_an_error_until_it_is_written_again() {
+    with_pool((1, 1), |core| async move {
+        let rot = |page: &mut [u8]| {
+            let is_it = is(page, 5, 1) || is(page, 33, 1);
+            page[4095] ^= u8::from(is_it) << 3;
+            is_it
+        };
+        assert_eq!(spoil(&core, 0, rot).await, 2);
+        visit(&core, 1, async |lu| {
+            for number in 0..BLOCKS {
+                assert_eq!(holds(lu, &core, (number, 1)).await, number != 5 && number != 33);
+            }
+            // Parts of blocks are no better, read or written.
+            let (device, sector) = (lu.device(&core), Buffer::zeroed(512));
+            for request in [Request::read(5 * BLOCK_BYTES, sector.sgl()), {
+                Request::write(5 * BLOCK_BYTES, sector.sgl())
+            }] {
+                assert_eq!(device.io(&request).await.unwrap_err().kind(), ErrorKind::Medium);
+            }
+            write(lu, &core, 2).await;
+            assert!(holds(lu, &core, (5, 2)).await);
+        })
+        .await;
+        visit(&core, 1, async |lu| {
+            for number in 0..BLOCKS {
+                assert!(holds(lu, &core, (number, 2)).await);
+            }
+        })
+        .await;
+    });
+}
+
+/// What was written is there no more, though whatever is there was once right.
+#[test]
+fn a_block_of_another_place_or_time_is_an_error() {
+    with_pool((2, 1), |core| async move {
+        visit(&core, 1, async |lu| write(lu, &core, 2).await).await;
+        let lost = |page: &mut [u8]| {
+            let (old, other) = (is(page, 7, 2), is(page, 8, 2));
+            if old {
+                page.copy_from_slice(&block_of(7, 1));
+            }
+            if other {
+                page.copy_from_slice(&block_of(9, 2));
+            }
+            old || other
+        };
+        assert_eq!(spoil(&core, 0, lost).await, 2);
+        visit(&core, 1, async |lu| {
+            for number in 0..BLOCKS {
+                assert_eq!(holds(lu, &core, (number, 2)).await, !(7..9).contains(&number));
+            }
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_rotten_block_is_mended_from_the_other_copy() {
+    with_pool((3, 2), |core| async move {
+        for (disk, number) in [(0, 3), (1, 4), (0, 20)] {
+            let rot = |page: &mut [u8]| {
+                let is_it = is(page, number, 1);
+                page[17] ^= u8::from(is_it);
+                is_it
+            };
+            assert_eq!(spoil(&core, disk, rot).await, 1);
+        }
+        visit(&core, 2, async |lu| {
+            for number in 0..BLOCKS {
+                assert!(holds(lu, &core, (number, 1)).await);
+            }
+        })
+        .await;
+        // The copy that is not read was not looked at.
+        for (disk, rotten) in [(0, 0), (1, 1)] {
+            let mut good = 0;
+            let count = |page: &mut [u8]| {
+                good += (0..BLOCKS).filter(|number| is(page, *number, 1)).count();
+                false
+            };
+            spoil(&core, disk, count).await;
+            assert_eq!(good + rotten, usize::from(BLOCKS), "disk {disk}");
+        }
+    });
+}
+
+#[test]
+fn rotten_checksums_are_no_excuse() {
+    for places in 1..=2 {
+        with_pool((4, 1), move |core| async move {
+            // Both places of a page have been written.
+            visit(&core, 1, async |lu| write(lu, &core, 2).await).await;
+            let mut left = places;
+            let rot = |page: &mut [u8]| {
+                let is_it = page.starts_with(b"VDcs") && left > 0;
+                left -= usize::from(is_it);
+                page[100] ^= u8::from(is_it);
+                is_it
+            };
+            assert_eq!(spoil(&core, 0, rot).await, places);
+            visit(&core, 1, async |lu| {
+                let mut right = 0;
+                for number in 0..BLOCKS {
+                    right += usize::from(holds(lu, &core, (number, 2)).await);
+                }
+                assert!(places == 1 || right == 0, "{right} blocks were not compared");
+                write(lu, &core, 3).await;
+            })
+            .await;
+            visit(&core, 1, async |lu| {
+                for number in 0..BLOCKS {
+                    assert!(holds(lu, &core, (number, 3)).await);
+                }
+            })
+            .await;
+        });
+    }
+}
