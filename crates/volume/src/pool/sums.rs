@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use block::Sgl;
 
 use super::journal::Spot;
+use super::memory::{Held, Memory};
 use super::owner::{Regions, regions_of};
 use super::page::{Flaw, Header, Kind, Owner, Page};
 use super::places::Locks;
@@ -70,13 +71,14 @@ pub struct SumPage {
     is_dirty: AtomicBool,
     /// Since somebody looked for one that can go.
     is_used: AtomicBool,
+    _held: Held,
 }
 
 impl SumPage {
     fn of(sum: u32, turn: u64) -> Self {
         let sums = (0..SUMS_PER_PAGE).map(|_| AtomicU32::new(sum)).collect();
         let (is_dirty, is_used) = (AtomicBool::new(false), AtomicBool::new(true));
-        Self { sums, turn: AtomicU64::new(turn), is_dirty, is_used }
+        Self { sums, turn: AtomicU64::new(turn), is_dirty, is_used, _held: Held::default() }
     }
 
     /// Whether a block may have this sum.
@@ -191,6 +193,8 @@ pub struct Sums {
     shards: Box<[Mutex<HashMap<SumsId, Arc<SumPage>>>]>,
     /// What pages have to be told when they are read.
     known: Mutex<Known>,
+    /// Where they are counted.
+    memory: Mutex<Arc<Memory>>,
     /// Each page is read, or written, by one at a time.
     pub locks: Locks,
 }
@@ -198,7 +202,14 @@ pub struct Sums {
 impl Sums {
     pub fn new(pool: Owner, shape: Shape) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { pool, shape, shards, known: Mutex::default(), locks: Locks::default() }
+        Self {
+            pool,
+            shape,
+            shards,
+            known: Mutex::default(),
+            memory: Mutex::default(),
+            locks: Locks::default(),
+        }
     }
 
     pub fn of(&self) -> (Owner, Shape) {
@@ -226,15 +237,17 @@ impl Sums {
             page.set((u64::from(at.block) - blocks.start) as usize, Some(sum));
         }
         drop(known);
-        let page = Arc::new(page);
+        let _held = lock(&self.memory).hold(size_of::<SumPage>() + page.sums.len() * SUM_BYTES);
+        let page = Arc::new(SumPage { _held, ..page });
         let mut shard = lock(self.shard(id));
         make_room(&mut shard);
         shard.insert(id, page.clone());
         page
     }
 
-    /// An owner begins, with what its journal knows of its slabs.
-    pub fn begin(&self, slabs: &[u32], known: Known) {
+    /// An owner begins, with what its journal knows of its slabs, and where memory is counted.
+    pub fn begin(&self, slabs: &[u32], known: Known, memory: &Arc<Memory>) {
+        lock(&self.memory).clone_from(memory);
         let slabs: BTreeSet<u32> = slabs.iter().copied().collect();
         self.forget(|slab| slabs.contains(&slab));
         let mut all = lock(&self.known);

@@ -192,7 +192,7 @@ impl Lu {
         let Left { owner, known, unlike, .. } = read_left(&disks, whence, Err).await?;
         disks.make_alike(unlike).await?;
         if let Some(sums) = &disks.shared().sums {
-            sums.begin(slabs, known);
+            sums.begin(slabs, known, &memory);
         }
         doubt_regions(&disks, slabs, owner.regions());
         let About { size, block_size, base: wanted, .. } = *owner.about();

@@ -321,6 +321,10 @@ impl Service {
         // A checkpoint, if there is room for one: whoever opens the LU next has less to read.
         self.tell(Owner::checkpoint);
         self.ended.until(|| self.under_way.get() == 0).await;
+        if let Some(sums) = &self.disks.shared().sums {
+            let slabs = self.slabs();
+            sums.forget(|slab| slabs.contains(&slab));
+        }
         self.stage.set(Stage::Closed);
         self.tenure.take();
     }
