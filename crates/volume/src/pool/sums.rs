@@ -2,15 +2,15 @@
 //! the slab.
 //!
 //! ```text
-//!   first write   ─▶ sum in its record ─▶ in its page here ── checkpoint ──▶ on disk, record gone
-//!   overwrite     ─▶ region open ───────▶ in its page here ── quiet ───────▶ on disk, region closed
+//!   first write   ─▶ sum in its record ─▶ in its page ── checkpoint ─▶ on disk, record gone
+//!   overwrite     ─▶ region open ───────▶ in its page ── quiet ──────▶ on disk, region closed
 //!   after a crash ─▶ of records: in them; of open regions: taken anew from what is there
 //! ```
 //!
-//! Every core looks into the same pages, and changes them who has the locks of the blocks. A page on
-//! disk is older than what it speaks of only where the journal knows better: it is written before
-//! the journal forgets. What a page says of blocks that are not written means nothing, so slabs are
-//! granted and extents are freed without a look at it.
+//! Every core looks into the same pages, and whoever has the locks of blocks changes theirs. A page
+//! on disk is older than what it speaks of only where the journal knows better: it is written
+//! before the journal forgets. What a page says of blocks that are not written means nothing, so
+//! slabs are granted and extents are freed without a look at it.
 //!
 //! Not here: reading and writing pages (`disks`), and when (`lu::service`).
 

@@ -166,7 +166,8 @@ impl Disks {
         }
     }
 
-    /// Brings blocks of a slab to a place of it that fills, as they are. The caller has their locks.
+    /// Brings blocks of a slab to a place of it that fills, as they are. The caller has their
+    /// locks.
     pub async fn fill(&self, (at, count): (Spot, u64), to: Home) -> Result<(), Error> {
         let buffer = Buffer::zeroed((count * BLOCK_BYTES) as usize);
         self.read_any(at, &buffer, |_| true).await?;

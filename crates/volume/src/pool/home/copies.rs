@@ -53,8 +53,8 @@ impl Pool {
         Ok(home)
     }
 
-    /// The new place has everything, durably: it is granted, durably too. Where that fails, the grant
-    /// may be on its disk or not: see [`Pool::retract_place`].
+    /// The new place has everything, durably: it is granted, durably too. Where that fails, the
+    /// grant may be on its disk or not: see [`Pool::retract_place`].
     pub async fn commit_place(&self, lu: [u8; 16], number: u32, to: Home) -> Result<(), PoolError> {
         let granted = self.change(|tables| {
             let Ok(known) = self.grant_of(tables, lu, number) else { return Vec::new() };
@@ -73,8 +73,8 @@ impl Pool {
         granted.await?.pop().ok_or(PoolError::NoLu(lu))
     }
 
-    /// A place that could not be granted does not count, whatever is on its disk: the one in the same
-    /// group has a higher generation from now on, or the next one that comes there.
+    /// A place that could not be granted does not count, whatever is on its disk: the one in the
+    /// same group has a higher generation from now on, or the next one that comes there.
     pub async fn retract_place(&self, number: u32, to: Home) -> Result<(), PoolError> {
         let retracted = self.change(|tables| {
             let table = &mut tables[to.disk as usize];

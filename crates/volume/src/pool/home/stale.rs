@@ -193,8 +193,8 @@ impl Pool {
         all.filter_map(|copy| Some((copy.home, grant_at(tables, copy.home)?))).collect()
     }
 
-    /// Sets the age of the copies in these groups, durably. Where that fails they have it or not, and
-    /// what is written next says what they had.
+    /// Sets the age of the copies in these groups, durably. Where that fails they have it or not,
+    /// and what is written next says what they had.
     async fn set_age(&self, lu: [u8; 16], age: u16, groups: &[u16]) -> Result<(), PoolError> {
         let before = self.with_age(lu, age, groups);
         let written = self.write_changed(before.iter().map(|(home, _)| *home)).await;

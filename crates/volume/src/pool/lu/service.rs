@@ -422,15 +422,7 @@ impl Service {
     fn carry_out(self: &Rc<Self>, order: Order) {
         match order {
             Order::Data { ticket, at, count, overwrites } => {
-                if !self.disks.is_plain(at.slab) {
-                    let regions = self.regions(at.block.into(), count);
-                    self.writing.borrow_mut().insert(ticket, (at.slab, regions));
-                }
-                self.change(ticket, |waiter| {
-                    waiter.place = Some((at, overwrites));
-                    self.count(|counts| counts.data += 1);
-                    self.begin();
-                });
+                self.let_write(ticket, (at, count), overwrites);
             }
             Order::Answer { ticket, done } => {
                 let done = done.map_err(refused);
@@ -455,13 +447,7 @@ impl Service {
             }
             Order::Root { at, page } => {
                 self.count(|counts| counts.roots += 1);
-                self.start(|me| async move {
-                    // The journal is about to forget them.
-                    match me.save_sums().await {
-                        Ok(()) => me.write(at, page, Owner::root_written),
-                        Err(error) => me.fail("its checksums cannot be written", error),
-                    }
-                });
+                self.start(move |me| me.write_root(at, page));
                 self.look_at_regions();
             }
             Order::Sync => {
@@ -528,6 +514,27 @@ impl Service {
             }
             me.end();
         });
+    }
+
+    /// Somebody writes his data now.
+    fn let_write(self: &Rc<Self>, ticket: Ticket, (at, count): (Spot, u64), overwrites: bool) {
+        if !self.disks.is_plain(at.slab) {
+            let regions = self.regions(at.block.into(), count);
+            self.writing.borrow_mut().insert(ticket, (at.slab, regions));
+        }
+        self.change(ticket, |waiter| {
+            waiter.place = Some((at, overwrites));
+            self.count(|counts| counts.data += 1);
+            self.begin();
+        });
+    }
+
+    /// The journal is about to forget what the root does not say: also sums.
+    async fn write_root(self: Rc<Self>, at: Spot, page: Page) {
+        match self.save_sums().await {
+            Ok(()) => self.write(at, page, Owner::root_written),
+            Err(error) => self.fail("its checksums cannot be written", error),
+        }
     }
 
     /// The sums of what has come about until now are on disk, durably.

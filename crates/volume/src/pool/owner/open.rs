@@ -208,15 +208,10 @@ impl Read {
         let ring = root.ring_pages(&site);
         let journal = Journal::resume((site.lu, epoch, ring), &replayed, &refused)?;
         let (size, opened) = (root.about.size, root.opened.clone());
-        let mut known = Known::default();
-        if site.shape.has_sums() {
-            accepted.iter().for_each(|(_, it)| known.learn(site.shape, it));
-        }
+        let mut known = Known::by(site.shape, &accepted);
         let Taken { unsealed, mut freed, branched, touched, opened } =
             take_over((&mut layers, opened), accepted, &journal, size);
-        if site.shape.has_sums() {
-            known.doubt(site.shape, &opened.open);
-        }
+        known.doubt(site.shape, &opened.open);
         // Whatever a refused record names waits for its void, whatever else has freed it.
         let last = journal.next_serial() - 1;
         let doubtful: BTreeSet<Place> =
@@ -227,8 +222,7 @@ impl Read {
         let named = [layers.places(), own].concat();
         let used = Used { summed: root.used.as_deref(), touched, named, freed };
         let space = space(site.shape, slabs, used, contradicts)?;
-        let opened_then = Regions::new();
-        let root = Root { layers: Vec::new(), used: None, opened: opened_then, ..root };
+        let root = Root { layers: Vec::new(), used: None, opened: Regions::new(), ..root };
         let rooted = Rooted { root, described: Vec::new(), describing: Vec::new() };
         let owner = Owner {
             journal,
@@ -272,6 +266,15 @@ impl Read {
 }
 
 impl Known {
+    /// What the journal says, in a pool that keeps sums.
+    fn by(shape: Shape, accepted: &[(Serial, Accepted)]) -> Self {
+        let mut known = Self::default();
+        if shape.has_sums() {
+            accepted.iter().for_each(|(_, it)| known.learn(shape, it));
+        }
+        known
+    }
+
     /// What a change says of sums, in its turn.
     fn learn(&mut self, shape: Shape, accepted: &Accepted) {
         match *accepted {
@@ -295,6 +298,9 @@ impl Known {
 
     /// These regions may have been overwritten.
     fn doubt(&mut self, shape: Shape, open: &Regions) {
+        if !shape.has_sums() {
+            return;
+        }
         for (slab, regions) in open {
             *self.doubtful.entry(*slab).or_default() |= regions;
         }

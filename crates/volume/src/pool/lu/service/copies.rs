@@ -132,7 +132,7 @@ impl Service {
         let brought = Brought { number, to };
         let mut filled = self.fill(brought, ALL_REGIONS).await;
         if filled.is_ok() {
-            // Nobody writes meanwhile: what the new place misses from its grant on, it misses for good.
+            // Nobody writes meanwhile: the new place must not miss anything and be granted.
             let _locked = self.lock_all(number).await;
             filled = self.is_filling(brought);
             if filled.is_ok() {
