@@ -38,6 +38,9 @@ pub struct Pool {
     /// What an LU cuts its slabs into.
     #[serde(default = "extent_size")]
     pub extent_size: Size,
+    /// Whether each block has a checksum, which is compared when it is read.
+    #[serde(default)]
+    pub checksums: bool,
     #[serde(default)]
     pub settings: PoolSettings,
     pub pvs: Vec<PoolPv>,
@@ -123,6 +126,9 @@ pub struct PoolCreate {
     pub slab_size: Option<Size>,
     #[serde(default)]
     pub extent_size: Option<Size>,
+    /// Each block has a checksum, which is compared when it is read.
+    #[serde(default)]
+    pub checksums: bool,
     /// Also disks that hold data, which is lost.
     #[serde(default)]
     pub force: bool,
@@ -398,6 +404,7 @@ impl PoolCreate {
             uuid,
             slab_size: self.slab_size.unwrap_or(Size(SLAB_SIZE_DEFAULT)),
             extent_size: self.extent_size.unwrap_or(Size(EXTENT_SIZE_DEFAULT)),
+            checksums: self.checksums,
             settings: PoolSettings::default(),
             pvs,
         }

@@ -104,6 +104,7 @@ fn make(state: &mut State, size: Size, world: &dyn World) -> Result<Size, ApiErr
         size: Some(size),
         slab_size: None,
         extent_size: None,
+        checksums: false,
         force: false,
     };
     let (next, mut marks) = pools::pool_create(state.config(), &request, &[], || world.uuid())?;

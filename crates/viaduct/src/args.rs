@@ -519,6 +519,9 @@ pub struct PoolCreate {
     /// What an LU cuts that into [default: 256KiB]
     #[arg(long, value_name = "SIZE")]
     pub extent_size: Option<Size>,
+    /// Keep a checksum of each block, and compare it when the block is read
+    #[arg(long)]
+    pub checksums: bool,
     /// Take disks that hold data, which is lost
     #[arg(long)]
     pub force: bool,

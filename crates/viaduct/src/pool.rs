@@ -57,9 +57,9 @@ pub fn pool(node: &Client, command: args::Pool, format: Format) -> Done {
 }
 
 fn create(node: &Client, arguments: args::PoolCreate, format: Format) -> Done {
-    let args::PoolCreate { name, pv, size, slab_size, extent_size, force } = arguments;
+    let args::PoolCreate { name, pv, size, slab_size, extent_size, checksums, force } = arguments;
     let pvs = pv.into_iter().map(absolute_at).collect::<Result<_, _>>()?;
-    let request = PoolCreate { name, pvs, size, slab_size, extent_size, force };
+    let request = PoolCreate { name, pvs, size, slab_size, extent_size, checksums, force };
     let view: PoolView = node.post("/v1/pools", &request)?;
     show(format, &view, |view| {
         let size = or_none(view.size.map(rounded));
@@ -180,6 +180,7 @@ fn pool_list(view: &PoolView) -> String {
         ("virtual to size", or_none(view.overcommit.map(|ratio| format!("{ratio:.2}")))),
         ("slab size", pool.slab_size.to_string()),
         ("extent size", pool.extent_size.to_string()),
+        ("checksums", if pool.checksums { "yes" } else { "no" }.to_owned()),
         ("state", view.state.to_string()),
         ("alerts", alerts(view)),
         ("LUs", joined(&view.lus)),

@@ -96,6 +96,7 @@ fn pool(number: u8, is_fine: bool) -> Pool {
         uuid: uuid(number),
         slab_size: Size::mib(16),
         extent_size: Size::mib(if is_fine { 1 } else { 2 }),
+        checksums: !is_fine,
         settings: PoolSettings::default(),
         pvs: vec![PoolPv {
             uuid: uuid(number + 100),

@@ -11,14 +11,13 @@ use model::{
 use serde::Deserialize;
 use utoipa::IntoParams;
 use volume::pool::lu::thick_bytes;
-use volume::pool::shape::Shape;
 
 use super::routes::{Answer, Body, Parameters, Removed, named, removed};
 use super::{Api, must_be_absolute, on_thread};
 use crate::control::{Change, PoolChange};
 use crate::probe;
 use crate::state::pool_pvs::{Load, Wish};
-use crate::state::pools::{Found, no_pool};
+use crate::state::pools::{Found, no_pool, shape_of};
 
 /// All pools.
 #[utoipa::path(get, path = "/v1/pools", tag = "pool", responses(
@@ -176,10 +175,8 @@ pub(super) async fn has_room(api: &Api, next: &Config, name: &LuName) -> Result<
     // Where nothing is known of the pool, it tells when it is there.
     let pool = next.pool_of(lu).and_then(|pool| Some((pool, snapshot.pools.get(&pool.uuid)?)));
     let Some((pool, status)) = pool else { return Ok(()) };
-    let shape = Shape::new(pool.slab_size.bytes(), pool.extent_size.bytes())
-        .map_err(|error| ApiError::failed(format!("pool '{}': {error}", pool.name)))?;
     let free = status.disks.values().map(|disk| disk.free.bytes()).sum();
-    let wanted = thick_bytes(shape, lu.size.bytes());
+    let wanted = thick_bytes(shape_of(pool)?, lu.size.bytes());
     if wanted <= free {
         return Ok(());
     }

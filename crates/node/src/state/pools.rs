@@ -79,12 +79,17 @@ pub fn pool_create(
     Ok((next, marks))
 }
 
+/// How a pool cuts its disks up.
+pub fn shape_of(pool: &Pool) -> Result<Shape, ApiError> {
+    let shape = Shape::new(pool.slab_size.bytes(), pool.extent_size.bytes())
+        .map_err(|error| ApiError::usage(format!("pool '{}': {error}", pool.name)))?;
+    Ok(if pool.checksums { shape.with_sums() } else { shape })
+}
+
 /// How many slabs of a pool fit on a disk of this size.
 pub(super) fn slabs_of(pool: &Pool, place: &PvPlace, size: Size) -> Result<u64, ApiError> {
     let name = &pool.name;
-    let shape = Shape::new(pool.slab_size.bytes(), pool.extent_size.bytes())
-        .map_err(|error| ApiError::usage(format!("pool '{name}': {error}")))?;
-    let layout = Layout::new(shape, size.bytes()).map_err(|error| {
+    let layout = Layout::new(shape_of(pool)?, size.bytes()).map_err(|error| {
         let what = match place {
             PvPlace::Path { path } => path.clone(),
             PvPlace::File { size } => format!("a file of {size}"),

@@ -16,8 +16,9 @@ use super::map::{self, Form, MapPage, Run};
 use super::owner::Opening;
 use super::page::{Header, Kind, PAGE_BYTES, Page};
 use super::root::{self, Head, Root, Site};
-use super::shape::Shape;
+use super::shape::{SUMS_PER_PAGE, Shape};
 use super::slabs::{self, Grant, Slab};
+use super::sums;
 
 /// Names and values that belong together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,7 @@ const KINDS: [(Kind, &str); 6] = [
     (root::BODY, "page of the body of an LU's root"),
     (map::KIND, "page of a layer's map"),
     (journal::KIND, "page of an LU's journal"),
+    (sums::KIND, "page of checksums"),
 ];
 
 impl Section {
@@ -237,7 +239,25 @@ fn payload(page: &Page, header: &Header, shape: Option<Shape>, section: &mut Sec
                 section.add(format!("record {serial}"), record_text(record));
             }
         }
+        sums::KIND => {
+            let Some(shape) = shape.filter(|shape| shape.has_sums()) else { return };
+            sum_fields(page, header.number, shape, section);
+        }
         _ => {}
+    }
+}
+
+/// Sums in rows, as far as some are known.
+fn sum_fields(page: &Page, number: u64, shape: Shape, section: &mut Section) {
+    const ROW: usize = 8;
+    section.add("slab", number / shape.sum_pages());
+    let first = number % shape.sum_pages() * SUMS_PER_PAGE;
+    let sums: Vec<Option<String>> = sums::said(page).collect();
+    for (row, sums) in (first..).step_by(ROW).zip(sums.chunks(ROW)) {
+        if sums.iter().any(Option::is_some) {
+            let sums: Vec<&str> = sums.iter().map(|it| it.as_deref().unwrap_or("-")).collect();
+            section.add(format!("blocks from {row} on"), sums.join(" "));
+        }
     }
 }
 
@@ -251,6 +271,7 @@ fn label_fields(label: &Label, section: &mut Section) {
     section.add("size", label.size);
     section.add("slab size", label.shape.slab_bytes());
     section.add("extent size", label.shape.extent_bytes());
+    section.add("checksums", if label.shape.has_sums() { "yes" } else { "no" });
 }
 
 fn table_fields(page: u64, all: &[Slab], section: &mut Section) {

@@ -130,11 +130,7 @@ impl SumPage {
         };
         let newest = super::page::newest([check(&places[0]), check(&places[1])]).ok();
         if let Some(page) = newest.and_then(|newest| places[newest].as_ref()) {
-            let sums = page.payload().chunks_exact(SUM_BYTES).take(SUMS_PER_PAGE as usize);
-            let sum = |bytes: &[u8]| {
-                AtomicU32::new(u32::from_le_bytes(bytes.try_into().expect("so many")))
-            };
-            let sums = sums.map(sum).collect();
+            let sums = sums_in(page).map(AtomicU32::new).collect();
             return Self { sums, ..Self::of(UNKNOWN, page.says().0.turn) };
         }
         // One that was written once only may have been torn then: what it said the journal knows.
@@ -144,6 +140,20 @@ impl SumPage {
             false => Self::of(UNKNOWN, 0),
         }
     }
+}
+
+fn sums_in(page: &Page) -> impl Iterator<Item = u32> {
+    let all = page.payload().chunks_exact(SUM_BYTES).take(SUMS_PER_PAGE as usize);
+    all.map(|bytes| u32::from_le_bytes(bytes.try_into().expect("so many")))
+}
+
+/// What a page says, in words; nothing of blocks of which nothing is known.
+pub fn said(page: &Page) -> impl Iterator<Item = Option<String>> {
+    sums_in(page).map(|sum| match sum {
+        UNKNOWN => None,
+        LOST => Some("lost".to_owned()),
+        sum => Some(format!("{sum:08x}")),
+    })
 }
 
 impl SumsId {
@@ -186,11 +196,14 @@ pub struct Known {
     pub doubtful: Regions,
 }
 
+/// Some of the pages that are in memory.
+type Shard = HashMap<SumsId, Arc<SumPage>>;
+
 /// The pages that are in memory, of all slabs of a pool.
 pub struct Sums {
     pool: Owner,
     shape: Shape,
-    shards: Box<[Mutex<HashMap<SumsId, Arc<SumPage>>>]>,
+    shards: Box<[Mutex<Shard>]>,
     /// What pages have to be told when they are read.
     known: Mutex<Known>,
     /// Where they are counted.
@@ -310,14 +323,14 @@ impl Sums {
         })
     }
 
-    fn shard(&self, id: SumsId) -> &Mutex<HashMap<SumsId, Arc<SumPage>>> {
+    fn shard(&self, id: SumsId) -> &Mutex<Shard> {
         &self.shards[(id.slab as usize).wrapping_mul(31).wrapping_add(id.page as usize) % SHARDS]
     }
 }
 
 /// Lets go of a page that nobody has and nobody has looked into of late. One that is not on disk
 /// stays: there are no more of these than open regions and records in journals.
-fn make_room(shard: &mut HashMap<SumsId, Arc<SumPage>>) {
+fn make_room(shard: &mut Shard) {
     if shard.len() < SHARD_PAGES_MAX {
         return;
     }

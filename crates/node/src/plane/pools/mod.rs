@@ -35,9 +35,9 @@ use rt::{Core, Placed, Remote};
 use uuid::Uuid;
 use volume::pool::home::{self, DiskUse, NewDisk, NewPool, PoolError, Registry, Terms};
 use volume::pool::memory::Memory;
-use volume::pool::shape::Shape;
 
 use crate::engine::{Context, Made, PoolStatus, PvUse, Report};
+use crate::state::pools::shape_of;
 use alarm::Alarm;
 use copies::Copies;
 pub(super) use lus::{PoolStore, Wanted};
@@ -135,8 +135,7 @@ impl Pools {
         }
         // Known before it is there, so that it is not another's if this is cut short.
         epochs::begin(context, core, spec).await?;
-        let shape = Shape::new(spec.slab_size.bytes(), spec.extent_size.bytes())
-            .map_err(|error| ApiError::failed(format!("pool '{}': {error}", spec.name)))?;
+        let shape = shape_of(spec)?;
         let (id, name) = (spec.uuid.into_bytes(), spec.name.to_string());
         let disk = |(backing, pv): (_, &PoolPv)| NewDisk {
             backing,

@@ -177,6 +177,7 @@ fn own_pool(uuid: Uuid, name: &str) -> Pool {
         uuid,
         slab_size: Size::mib(4),
         extent_size: Size(64 << 10),
+        checksums: false,
         settings: PoolSettings::default(),
         pvs: vec![PoolPv {
             uuid: Uuid::from_u128(uuid.as_u128() + 1),

@@ -28,7 +28,15 @@ pub(super) fn fast() -> PoolName {
 
 pub(super) fn request() -> PoolCreate {
     let pvs = vec![PvAt::path("/dev/sdb"), PvAt::path("/dev/sdc")];
-    PoolCreate { name: fast(), pvs, size: None, slab_size: None, extent_size: None, force: false }
+    PoolCreate {
+        name: fast(),
+        pvs,
+        size: None,
+        slab_size: None,
+        extent_size: None,
+        checksums: false,
+        force: false,
+    }
 }
 
 /// What is furnished, with pool fast and LU p in it.
