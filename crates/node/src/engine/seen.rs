@@ -19,6 +19,7 @@ pub struct SeenPool {
     pub name: String,
     pub slab_size: Size,
     pub extent_size: Size,
+    pub checksums: bool,
     /// In the order of their groups and paths.
     pub disks: Vec<SeenDisk>,
     /// How many disks it has.

@@ -141,6 +141,7 @@ fn pool(
         uuid: seen.uuid,
         slab_size: seen.slab_size,
         extent_size: seen.extent_size,
+        checksums: seen.checksums,
         settings: PoolSettings::default(),
         pvs: here.chain(away).collect(),
     };

@@ -214,9 +214,8 @@ pub fn restored(here: &Pool, document: &Pool) -> Result<Pool, ApiError> {
         let is_it = |other: &PoolPv| other.uuid == pv.uuid;
         pv.place == PvPlace::Missing || pvs.iter().any(is_it)
     };
-    let Pool { name, slab_size, extent_size, .. } = here;
-    let shape = (name, slab_size, extent_size);
-    let is_same = shape == (&document.name, &document.slab_size, &document.extent_size);
+    let shape = |of: &Pool| (of.name.clone(), of.slab_size, of.extent_size, of.checksums);
+    let is_same = shape(here) == shape(document);
     if !is_same || pvs.len() != here.pvs.len() || !here.pvs.iter().all(is_said) {
         return Err(differs());
     }

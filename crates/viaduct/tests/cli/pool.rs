@@ -74,6 +74,7 @@ fn pools_are_shown_in_full() {
             virtual to size:     0.75
             slab size:           16MiB
             extent size:         256KiB
+            checksums:           no
             state:               online
             alerts:              -
             LUs:                 web
@@ -107,6 +108,7 @@ fn pools_are_shown_in_full() {
             virtual to size:     0.00
             slab size:           4MiB
             extent size:         256KiB
+            checksums:           no
             state:               online
             alerts:              -
             LUs:                 -
@@ -547,6 +549,7 @@ fn disks_that_leave_are_shown_and_may_stay() {
             virtual to size:     0.75
             slab size:           16MiB
             extent size:         256KiB
+            checksums:           no
             state:               online
             alerts:              -
             LUs:                 web

@@ -157,6 +157,7 @@ fn a_disk_is_shown_page_by_page() {
             size:                      71303168
             slab size:                 4194304
             extent size:               262144
+            checksums:                 no
 
             label, at byte 71299072
             kind:                      VDlb
@@ -175,6 +176,7 @@ fn a_disk_is_shown_page_by_page() {
             size:                      71303168
             slab size:                 4194304
             extent size:               262144
+            checksums:                 no
 
             page of the slab table, at byte 1048576
             kind:     VDst
@@ -223,6 +225,7 @@ fn one_page_is_shown() {
             size:                      71303168
             slab size:                 4194304
             extent size:               262144
+            checksums:                 no
         "#]],
     );
 }

@@ -43,7 +43,7 @@ pub enum Unseen {
 }
 
 /// What the kinds of pages are called.
-const KINDS: [(Kind, &str); 6] = [
+const KINDS: [(Kind, &str); 7] = [
     (label::KIND, "label"),
     (slabs::KIND, "page of the slab table"),
     (root::HEAD, "head of an LU's root"),

@@ -85,6 +85,7 @@ async fn look_at(core: &Core, disks: Vec<Labelled>) -> SeenPool {
         name: pool_name,
         slab_size: Size(shape.slab_bytes()),
         extent_size: Size(shape.extent_bytes()),
+        checksums: shape.has_sums(),
         disks: disks.iter().map(|(disk, label)| seen_disk(&**disk, label)).collect(),
         wanted: members,
         missing: Vec::new(),

@@ -37,6 +37,7 @@ fn seen() -> SeenPool {
         name: "fast".to_owned(),
         slab_size: Size::mib(4),
         extent_size: Size(64 << 10),
+        checksums: true,
         disks: vec![disk("/dev/sdb", 0xf1, 0), disk("/dev/sdc", 0xf2, 0)],
         wanted: 2,
         missing: Vec::new(),
@@ -76,6 +77,7 @@ fn a_pool_comes_with_its_disks_lus_snapshots_and_clones() {
     validate::config(&config).unwrap();
     let pool = pool_of(&config);
     assert_eq!((pool.uuid, pool.slab_size, pool.extent_size), (POOL, Size::mib(4), Size(64 << 10)));
+    assert!(pool.checksums);
     assert_eq!(pool.paths().collect::<Vec<_>>(), ["/dev/sdb", "/dev/sdc"]);
     assert!(pool.pvs.iter().all(|pv| pv.group == PvGroup::default()));
     let web = config.lu(&lu("web")).unwrap();
