@@ -736,6 +736,12 @@ impl Control {
                     _ => None,
                 })
                 .collect(),
+            lus_left: (self.reconciler.actual().leftovers.values())
+                .filter_map(|left| match left {
+                    Leftover::Lu { pool } => Some(*pool),
+                    _ => None,
+                })
+                .collect(),
             devices: self.reconciler.actual().open().collect::<BTreeSet<Uuid>>(),
             mappings: self
                 .reconciler

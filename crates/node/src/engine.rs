@@ -227,6 +227,8 @@ pub struct Snapshot {
 /// An open pool.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PoolStatus {
+    /// LUs that its disks know, whether anybody else does or not.
+    pub lus: u64,
     pub disks: BTreeMap<Uuid, PvUse>,
     /// Why disks that are to leave do not get empty.
     pub waits: BTreeMap<Uuid, Trouble>,

@@ -37,6 +37,8 @@ pub struct Published {
     pub pools: BTreeSet<Uuid>,
     /// Disks that have left pools, and have their labels still.
     pub left: Vec<(Uuid, PoolPv)>,
+    /// Pools that LUs were removed from that have their space still, one for each of these.
+    pub lus_left: Vec<Uuid>,
     pub devices: BTreeSet<Uuid>,
     pub mappings: BTreeSet<MappingId>,
     /// Only for who asks for them by name.
@@ -55,6 +57,7 @@ impl Default for Published {
             failures: BTreeMap::new(),
             pools: BTreeSet::new(),
             left: Vec::new(),
+            lus_left: Vec::new(),
             devices: BTreeSet::new(),
             mappings: BTreeSet::new(),
             secrets: Arc::default(),

@@ -279,7 +279,11 @@ fn what_cannot_be_imported_says_why() -> Result<()> {
     let name = imported["lus"][0].as_str().context(|| format!("{imported}"))?;
     assert!(name.starts_with("old-"), "{imported}");
     assert_eq!(second.cli(&["lu", "show", name])?["state"], "online");
-    has_no_problems(&second)
+    has_no_problems(&second)?;
+    // What was left does not go unasked.
+    second.cli(&["lu", "rm", name])?;
+    refuses(&second, &["pool", "rm", "old"], 4, "has an LU that is none of this node")?;
+    second.cli(&["pool", "rm", "old", "--force"]).map(drop)
 }
 
 #[test]

@@ -464,7 +464,12 @@ pub enum Pool {
     /// Change when you are told of a pool, also while it is in use
     Set(PoolSet),
     /// Remove a pool that has no LUs
-    Rm { name: PoolName },
+    Rm {
+        name: PoolName,
+        /// Also with LUs in it that were left out when it was imported
+        #[arg(long)]
+        force: bool,
+    },
     /// Add disks to a pool, also while it is used
     AddPv(PoolAddPv),
     /// Take a disk out of a pool, also while it is used: what is on it goes to the others first

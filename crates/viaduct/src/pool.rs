@@ -42,8 +42,8 @@ pub fn pool(node: &Client, command: args::Pool, format: Format) -> Done {
             let view: PoolView = node.patch(&path, &settings.change())?;
             show(format, &view, |view| list(&setting_pairs(view.pool.settings)))
         }
-        args::Pool::Rm { name } => {
-            let removed: Removed = node.delete(&format!("/v1/pools/{name}"))?;
+        args::Pool::Rm { name, force } => {
+            let removed: Removed = node.delete(&format!("/v1/pools/{name}?force={force}"))?;
             show(format, &removed, |_| format!("pool {name} removed\n"))
         }
         args::Pool::Import(arguments) => pool_import::import(node, arguments, format),

@@ -204,9 +204,51 @@ pub async fn pool_set(
     view(&api, &name).await
 }
 
-/// Removes a pool without LUs; its disks are free then. Refused while LUs are in it.
-#[utoipa::path(delete, path = "/v1/pools/{name}", tag = "pool", params(("name" = String, Path)),
+/// How a pool is to be removed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct PoolRemoveQuery {
+    /// Also with LUs in it that are none of this node.
+    #[serde(default)]
+    force: bool,
+}
+
+/// Removes a pool without LUs; its disks are free then. Refused while LUs are in it, also such as
+/// were left out when it was imported, unless forced.
+#[utoipa::path(delete, path = "/v1/pools/{name}", tag = "pool",
+    params(("name" = String, Path), PoolRemoveQuery),
     responses((status = 200, body = Removed), (status = "default", body = ApiError)))]
-pub async fn pool_remove(State(api): State<Api>, Path(name): Path<String>) -> Answer<Removed> {
-    removed(&api.change(Change::Pool(PoolChange::Remove(named(&name)?))).await?)
+pub async fn pool_remove(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    Parameters(PoolRemoveQuery { force }): Parameters<PoolRemoveQuery>,
+) -> Answer<Removed> {
+    let name: PoolName = named(&name)?;
+    if !force {
+        has_no_strangers(&api, &name).await?;
+    }
+    removed(&api.change(Change::Pool(PoolChange::Remove(name))).await?)
+}
+
+/// Refuses a pool with LUs that only its disks know.
+async fn has_no_strangers(api: &Api, name: &PoolName) -> Result<(), ApiError> {
+    let published = api.published();
+    let Some(pool) = published.config.pool(name) else { return Ok(()) };
+    let snapshot = api.snapshot().await?;
+    let known = published.config.lus_in(name).count()
+        + published.lus_left.iter().filter(|left| **left == pool.uuid).count();
+    let there = snapshot.pools.get(&pool.uuid).map_or(0, |status| status.lus);
+    let strangers = there.saturating_sub(known as u64);
+    if strangers == 0 {
+        return Ok(());
+    }
+    let what = match strangers {
+        1 => "an LU that is none of this node".to_owned(),
+        many => format!("{many} LUs that are none of this node"),
+    };
+    let message = format!("pool '{name}' has {what}");
+    Err(ApiError::conflict(message).then(format!(
+        "import it on a new data directory to have them; viaduct pool rm {name} --force removes \
+         them with it"
+    )))
 }

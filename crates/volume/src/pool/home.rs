@@ -372,6 +372,12 @@ impl Pool {
         self.lus.borrow().clone()
     }
 
+    /// How many LUs are in it.
+    pub fn lu_count(&self) -> u64 {
+        let lus = self.lus.borrow();
+        lus.values().filter(|granted| granted.first.is_some()).count() as u64
+    }
+
     /// What this LU has.
     pub fn granted(&self, lu: [u8; 16]) -> Option<Granted> {
         self.lus.borrow().get(&lu).cloned()

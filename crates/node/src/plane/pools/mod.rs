@@ -245,7 +245,8 @@ impl Pools {
         let mut statuses = BTreeMap::new();
         for (uuid, pool) in pools {
             let slab = pool.spec.slab_size.bytes();
-            let disks = pool.home.call(async |home| home.disks_used()).await.unwrap_or_default();
+            let asked = pool.home.call(async |home| (home.disks_used(), home.lu_count()));
+            let (disks, lus) = asked.await.unwrap_or_default();
             let disk = |DiskUse { pv, slabs, free, used }: DiskUse| {
                 let [size, free, used] = [slabs, free, used].map(|slabs| Size(slabs * slab));
                 (Uuid::from_bytes(pv), PvUse { size, free, used })
@@ -253,7 +254,7 @@ impl Pools {
             let waits = pool.members.call(async |members: Rc<Members>| members.waits()).await;
             let (disks, waits) = (disks.into_iter().map(disk).collect(), waits.unwrap_or_default());
             let removals = pool.lus().values().flat_map(|lu| lu.removals()).collect();
-            statuses.insert(uuid, PoolStatus { disks, waits, removals });
+            statuses.insert(uuid, PoolStatus { lus, disks, waits, removals });
         }
         statuses
     }
