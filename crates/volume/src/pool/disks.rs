@@ -153,6 +153,13 @@ impl Shared {
         marked.await.unwrap_or(Err(PoolError::Closed))
     }
 
+    /// See [`Pool::note_damage`]. Nobody waits for that.
+    fn note_damage(&self, places: Vec<Home>, found: (u64, bool)) {
+        if let Some(pool) = self.lock().pool.clone() {
+            drop(pool.call(move |pool| async move { pool.note_damage(&places, found) }));
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, HeldDisks> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }

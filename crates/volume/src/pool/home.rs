@@ -6,6 +6,7 @@
 //! owners of LUs have it as theirs, so that no owner ever has the epoch of one before.
 
 mod copies;
+mod damage;
 mod find;
 mod look;
 mod members;
@@ -31,6 +32,7 @@ use super::slabs::{self, Grant, Slab, TableHeader};
 use table::{Standing, Table};
 
 pub use copies::Whither;
+pub use damage::{Damaged, Damages};
 pub use find::{Found, Terms, read_ends, read_label};
 pub use look::TableFlaw;
 pub use members::DiskUse;
@@ -195,6 +197,8 @@ pub struct Pool {
     /// Copies of LUs may lack something.
     may_lack: Cell<bool>,
     mending: Notify,
+    damages: RefCell<Damages>,
+    damaged: Notify,
 }
 
 /// Called on the pool's core; it must not wait for anything.
@@ -281,6 +285,8 @@ impl Pool {
             memory: RefCell::default(),
             may_lack: Cell::new(true),
             mending: Notify::new(),
+            damages: RefCell::default(),
+            damaged: Notify::new(),
         });
         pool.shared.belong_to(Placed::new(core, pool.clone()));
         pool
@@ -326,6 +332,7 @@ impl Pool {
         let changing = self.changing().await;
         self.disks.take();
         self.mending.notify();
+        self.damaged.notify();
         drop(changing);
         self.shared.close().await;
         Ok(())

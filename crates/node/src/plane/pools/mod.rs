@@ -14,6 +14,7 @@
 
 mod alarm;
 mod copies;
+mod damage;
 mod disks;
 mod epochs;
 mod lus;
@@ -172,6 +173,7 @@ impl Pools {
             let open = Arc::new(OpenPool { spec, home, members, alarm, pace, lus });
             members::come_back(&context, &open, &disks).await?;
             core.spawn(copies::mend(context.clone(), open.clone(), disks.pool().clone()));
+            core.spawn(damage::tell(context.clone(), open.clone(), disks.pool().clone()));
             Ok(open)
         });
         let open = opened.await.unwrap_or_else(|| Err(ended()))?;

@@ -86,10 +86,11 @@ impl Disks {
             let Some((device, offset)) = self.find(home, at) else { continue };
             match device.io(&Request::read(offset, buffer.sgl())).await {
                 Ok(_) if is_right(&buffer.sgl()) => {
-                    for home in bad {
+                    for home in &bad {
                         // Without the mark, if that is needed, the next one who reads finds out.
-                        let _ = self.write_copy(at, home, buffer).await;
+                        let _ = self.write_copy(at, *home, buffer).await;
                     }
+                    self.tell_damage(bad, (buffer, true));
                     return Ok(());
                 }
                 Ok(_) => failed = Err(rotten(at)),
@@ -97,7 +98,15 @@ impl Disks {
             }
             bad.push(home);
         }
+        self.tell_damage(bad, (buffer, false));
         failed
+    }
+
+    fn tell_damage(&self, bad: Vec<Home>, (blocks, is_mended): (&Buffer, bool)) {
+        if !bad.is_empty() {
+            let count = blocks.len() as u64 / BLOCK_BYTES;
+            self.shared().note_damage(bad, (count, is_mended));
+        }
     }
 
     /// Writes whole blocks of a slab, at all its places. A copy that misses it is known to be stale
