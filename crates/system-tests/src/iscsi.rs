@@ -5,7 +5,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::{Context, Node, Result};
+use crate::cache::Cache;
+use crate::libiscsi::TOOL;
+use crate::qemu::Qemu;
+use crate::{Context, Error, Node, Result};
 
 /// This machine's loopback, from inside of a guest.
 pub const HOST: &str = "10.0.2.2";
@@ -35,6 +38,36 @@ pub fn target_of(node: &Node, client: &str) -> Result<String> {
     let shown = node.cli(&["client", "show", client])?;
     let target = find(&shown, "target").context(|| format!("no target in {shown}"))?;
     Ok(target.to_owned())
+}
+
+/// Maps these LUs to client `tool`, each at the LUN that is its place in the list.
+pub fn map_to_tool(node: &Node, lus: &[&str]) -> Result<()> {
+    node.cli(&["client", "create", "tool", "--iqn", TOOL])?;
+    for lu in lus {
+        node.cli(&["map", lu, "--to", "tool", "--via", "iscsi"])?;
+    }
+    Ok(())
+}
+
+/// Runs `qemu-img` with an LU of client `tool` as its last image.
+pub fn qemu_img(node: &Node, lun: usize, arguments: &[&str]) -> Result<()> {
+    let (portal, target) = (portal_of(node)?, target_of(node, "tool")?);
+    let options = format!(
+        "driver=iscsi,transport=tcp,portal={portal},target={target},lun={lun},initiator-name={TOOL}"
+    );
+    let mut command = Qemu::V10.tool(&Cache::open()?, "qemu-img")?;
+    let output = command.args(arguments).arg(&options).output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned()
+        + &String::from_utf8_lossy(&output.stdout);
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(Error::new(format!("qemu-img {arguments:?} LUN {lun}: {said}"))),
+    }
+}
+
+/// Whether an LU holds what an image does.
+pub fn holds(node: &Node, lun: usize, image: &str) -> Result<()> {
+    qemu_img(node, lun, &["compare", "--image-opts", &format!("driver=file,filename={image}")])
 }
 
 /// The first text under this key, however deep.

@@ -8,10 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use system_tests::cache::Cache;
-use system_tests::iscsi::{node, portal_of, target_of};
-use system_tests::libiscsi::TOOL;
-use system_tests::qemu::Qemu;
+use system_tests::iscsi::{holds, map_to_tool, node, qemu_img};
 use system_tests::{Context, Error, Node, Result};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -46,36 +43,8 @@ fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     Ok(())
 }
 
-/// Maps these LUs to a client, each at the LUN that is its place in the list.
-fn mapped(node: &Node, lus: &[&str]) -> Result<()> {
-    node.cli(&["client", "create", "tool", "--iqn", TOOL])?;
-    for lu in lus {
-        node.cli(&["map", lu, "--to", "tool", "--via", "iscsi"])?;
-    }
-    Ok(())
-}
-
-fn qemu_img(node: &Node, lun: usize, arguments: &[&str]) -> Result<()> {
-    let (portal, target) = (portal_of(node)?, target_of(node, "tool")?);
-    let options = format!(
-        "driver=iscsi,transport=tcp,portal={portal},target={target},lun={lun},initiator-name={TOOL}"
-    );
-    let mut command = Qemu::V10.tool(&Cache::open()?, "qemu-img")?;
-    let output = command.args(arguments).arg(&options).output()?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned()
-        + &String::from_utf8_lossy(&output.stdout);
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(Error::new(format!("qemu-img {arguments:?} LUN {lun}: {said}"))),
-    }
-}
-
 fn write(node: &Node, lun: usize, image: &str) -> Result<()> {
     qemu_img(node, lun, &["convert", "-n", "--target-image-opts", "-f", "raw", image])
-}
-
-fn holds(node: &Node, lun: usize, image: &str) -> Result<()> {
-    qemu_img(node, lun, &["compare", "--image-opts", &format!("driver=file,filename={image}")])
 }
 
 fn names(list: &Value) -> Vec<String> {
@@ -107,7 +76,7 @@ fn a_pool_comes_with_everything_where_its_store_is_lost() -> Result<()> {
     let lu = ["lu", "create", "--pool", "fast"];
     first.cli(&[&lu[..], &["web", "--size", "16M"]].concat())?;
     first.cli(&[&lu[..], &["db", "--size", "8M", "--thick", "--block-size", "4096"]].concat())?;
-    mapped(&first, &["web", "db"])?;
+    map_to_tool(&first, &["web", "db"])?;
     let [monday, tuesday] = [image(root, "monday", 16, 1)?, image(root, "tuesday", 16, 2)?];
     let (accounts, edited) = (image(root, "accounts", 8, 3)?, image(root, "edited", 16, 4)?);
     write(&first, 0, &monday)?;
@@ -296,7 +265,7 @@ fn a_pool_is_imported_without_another_failure_group_and_gets_it_back() -> Result
     first
         .cli(&[&["pool", "create", "safe", "--pv", &at[0], "--pv", &at[1]][..], &SHAPE].concat())?;
     first.cli(&["lu", "create", "disk", "--size", "16M", "--pool", "safe"])?;
-    mapped(&first, &["disk"])?;
+    map_to_tool(&first, &["disk"])?;
     let [one, two] = [image(root, "image1", 16, 1)?, image(root, "image2", 16, 2)?];
     write(&first, 0, &one)?;
     let document = root.join("config.json").display().to_string();
@@ -311,7 +280,7 @@ fn a_pool_is_imported_without_another_failure_group_and_gets_it_back() -> Result
     assert_eq!(imported["missing"], 1, "{imported}");
     let shown = second.cli(&["pool", "show", "safe"])?;
     assert_eq!(shown["disks"].as_array().map(Vec::len), Some(2), "{shown}");
-    mapped(&second, &["disk"])?;
+    map_to_tool(&second, &["disk"])?;
     holds(&second, 0, &one)?;
     write(&second, 0, &two)?;
     second.cli(&["unmap", "disk", "--from", "tool", "--force"])?;
@@ -334,7 +303,7 @@ fn a_pool_is_imported_without_another_failure_group_and_gets_it_back() -> Result
     fs::rename(&right, &away)?;
     let (third, _) = node(&root.join("third"), 0)?;
     third.cli(&["pool", "import", "safe", "--dir", &disks])?;
-    mapped(&third, &["disk"])?;
+    map_to_tool(&third, &["disk"])?;
     holds(&third, 0, &two)?;
 
     // Or another disk takes the place of the one that will never be back.

@@ -155,7 +155,9 @@ impl Shared {
 
     /// See [`Pool::note_damage`]. Nobody waits for that.
     fn note_damage(&self, places: Vec<Home>, found: (u64, bool)) {
-        if let Some(pool) = self.lock().pool.clone() {
+        if !places.is_empty()
+            && let Some(pool) = self.lock().pool.clone()
+        {
             drop(pool.call(move |pool| async move { pool.note_damage(&places, found) }));
         }
     }

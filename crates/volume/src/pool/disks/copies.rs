@@ -12,8 +12,10 @@ use super::super::journal::Spot;
 use super::super::page::Page;
 use super::super::places::{Copy, Home, State};
 use super::super::shape::BLOCK_BYTES;
-use super::sums::are_right;
+use super::sums::{SumPages, are_right};
 use super::{Disks, Looker, gone};
+
+const BLOCK: usize = BLOCK_BYTES as usize;
 
 /// How often it is tried to mark a copy, before what it has missed is said to have failed.
 const MARK_TRIES: u32 = 20;
@@ -47,7 +49,7 @@ impl Reading {
         let buffer = Buffer::zeroed((count * BLOCK_BYTES) as usize);
         let pages = disks.sum_pages(at, count).await?;
         let _locked = disks.shared().locks.lock(at.slab, at.block.into(), count).await;
-        disks.read_any(at, &buffer, |data| are_right(&pages, data)).await?;
+        disks.read_any(at, &buffer, &pages).await?;
         data.copy_from(&buffer.sgl().slice(skip as usize, data.len()));
         Ok(())
     }
@@ -77,36 +79,60 @@ impl Disks {
         &self,
         at: Spot,
         buffer: &Buffer,
-        is_right: impl Fn(&Sgl<'_>) -> bool,
+        pages: &SumPages,
     ) -> Result<(), Error> {
+        let count = buffer.len() / BLOCK;
+        let read = self.read_somewhere(at, buffer, (pages, 0)).await;
+        let (error, bad) = match read {
+            Ok(()) => return Ok(()),
+            Err((error, bad)) if count == 1 || bad.len() < 2 => (error, bad),
+            Err(_) => {
+                // Each may have others that are bad.
+                let block = Buffer::zeroed(BLOCK);
+                for index in 0..count {
+                    let at = Spot { block: at.block + index as u32, ..at };
+                    if let Err((error, bad)) = self.read_somewhere(at, &block, (pages, index)).await
+                    {
+                        self.shared().note_damage(bad, (1, false));
+                        return Err(error);
+                    }
+                    buffer.sgl().slice(index * BLOCK, BLOCK).copy_from(&block.sgl());
+                }
+                return Ok(());
+            }
+        };
+        self.shared().note_damage(bad, (count as u64, false));
+        Err(error)
+    }
+
+    /// The same of what is as it should be at one place altogether. Blocks have their sums from this
+    /// one on. An error with the places where it is not.
+    async fn read_somewhere(
+        &self,
+        at: Spot,
+        buffer: &Buffer,
+        (pages, first): (&SumPages, usize),
+    ) -> Result<(), (Error, Vec<Home>)> {
         let _guard = self.passage.guard();
-        let (mut bad, mut failed) = (Vec::new(), Err(unread(at)));
+        let (mut bad, mut failed) = (Vec::new(), unread(at));
         let whole = self.copies(at.slab).into_iter().filter(|copy| copy.state == State::Whole);
         for Copy { home, .. } in whole {
             let Some((device, offset)) = self.find(home, at) else { continue };
             match device.io(&Request::read(offset, buffer.sgl())).await {
-                Ok(_) if is_right(&buffer.sgl()) => {
+                Ok(_) if are_right((pages, first), &buffer.sgl()) => {
                     for home in &bad {
                         // Without the mark, if that is needed, the next one who reads finds out.
                         let _ = self.write_copy(at, *home, buffer).await;
                     }
-                    self.tell_damage(bad, (buffer, true));
+                    self.shared().note_damage(bad, ((buffer.len() / BLOCK) as u64, true));
                     return Ok(());
                 }
-                Ok(_) => failed = Err(rotten(at)),
-                Err(error) => failed = Err(error),
+                Ok(_) => failed = rotten(at),
+                Err(error) => failed = error,
             }
             bad.push(home);
         }
-        self.tell_damage(bad, (buffer, false));
-        failed
-    }
-
-    fn tell_damage(&self, bad: Vec<Home>, (blocks, is_mended): (&Buffer, bool)) {
-        if !bad.is_empty() {
-            let count = blocks.len() as u64 / BLOCK_BYTES;
-            self.shared().note_damage(bad, (count, is_mended));
-        }
+        Err((failed, bad))
     }
 
     /// Writes whole blocks of a slab, at all its places. A copy that misses it is known to be stale
@@ -179,7 +205,7 @@ impl Disks {
     /// locks.
     pub async fn fill(&self, (at, count): (Spot, u64), to: Home) -> Result<(), Error> {
         let buffer = Buffer::zeroed((count * BLOCK_BYTES) as usize);
-        self.read_any(at, &buffer, |_| true).await?;
+        self.read_any(at, &buffer, &SumPages::new()).await?;
         let (device, offset) = self.find(to, at).ok_or_else(gone)?;
         device.io(&Request::write(offset, buffer.sgl())).await.map(drop)
     }

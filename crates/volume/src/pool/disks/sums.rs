@@ -16,12 +16,13 @@ use super::copies::{ours, unread};
 /// theirs there. None in a pool without.
 pub type SumPages = Vec<(Arc<SumPage>, usize, usize)>;
 
-/// Whether blocks are what was written.
-pub(super) fn are_right(pages: &SumPages, data: &Sgl<'_>) -> bool {
+/// Whether blocks are what was written: as far as they have sums, from this one on.
+pub(super) fn are_right((pages, first): (&SumPages, usize), data: &Sgl<'_>) -> bool {
     let places = pages
         .iter()
         .flat_map(|(page, first, count)| (*first..first + count).map(move |index| (page, index)));
-    places.zip(sums_of(data)).all(|((page, index), sum)| page.allows(index, kept(sum)))
+    let mut places = places.skip(first).zip(sums_of(data));
+    places.all(|((page, index), sum)| page.allows(index, kept(sum)))
 }
 
 impl Disks {
@@ -55,7 +56,7 @@ impl Disks {
             return Ok(true);
         }
         let pages = self.sum_pages(at, data.len() as u64 / BLOCK_BYTES).await?;
-        Ok(are_right(&pages, data))
+        Ok(are_right((&pages, 0), data))
     }
 
     pub(super) async fn sum_pages(&self, at: Spot, count: u64) -> Result<SumPages, Error> {
@@ -119,7 +120,7 @@ impl Disks {
     pub async fn take_sums(&self, at: Spot, count: u64) -> Result<(), Error> {
         let pages = self.sum_pages(at, count).await?;
         let buffer = Buffer::zeroed((count * BLOCK_BYTES) as usize);
-        self.read_any(at, &buffer, |_| true).await?;
+        self.read_any(at, &buffer, &SumPages::new()).await?;
         let data = buffer.sgl();
         let mut sums = sums_of(&data);
         for (page, first, count) in &pages {
