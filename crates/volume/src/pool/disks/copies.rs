@@ -105,8 +105,8 @@ impl Disks {
         Err(error)
     }
 
-    /// The same of what is as it should be at one place altogether. Blocks have their sums from this
-    /// one on. An error with the places where it is not.
+    /// The same of what is as it should be at one place altogether. Blocks have their sums from
+    /// this one on. An error with the places where it is not.
     async fn read_somewhere(
         &self,
         at: Spot,

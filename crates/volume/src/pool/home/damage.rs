@@ -1,5 +1,5 @@
-//! Blocks that were not what was written, or could not be read: whoever finds some says so here, and
-//! somebody tells the operator.
+//! Blocks that were not what was written, or could not be read: whoever finds some says so here,
+//! and somebody tells the operator.
 
 use std::collections::BTreeMap;
 
