@@ -1,10 +1,11 @@
 //! The benchmarks behind `cargo xtask bench`: a program of its own, so that it is built for release
 //! and everyday verbs do not have to build what it is made of.
 //!
-//! Two kinds: what runs inside this process (`executor`, `ring`, `pool`), and servers with clients
-//! in processes of their own, pinned to different CPUs (`vhost-blk`, `iscsi`, `scaling`, `idle`,
-//! `allocations`, `counts`). Every bar stands in one table, `report::BARS`; each verb ends with the
-//! rows that it has measured. What is not here: correctness, which is the tests' business.
+//! Two kinds: what runs inside this process (`executor`, `ring`, `pool`, `pool-memory`), and
+//! servers with clients in processes of their own, pinned to different CPUs (`vhost-blk`, `iscsi`,
+//! `scaling`, `idle`, `allocations`, `counts`). Every bar stands in one table, `report::BARS`; each
+//! verb ends with the rows that it has measured. What is not here: correctness, which is the tests'
+//! business.
 
 use std::process::ExitCode;
 
@@ -28,6 +29,7 @@ mod limits;
 mod matrix;
 mod numbers;
 mod pool;
+mod pool_memory;
 mod procfs;
 mod program;
 mod report;
@@ -64,6 +66,8 @@ enum Verb {
     Iscsi(iscsi::Arguments),
     /// LUs of a pool, against a file
     Pool(pool::Arguments),
+    /// Memory for the map of an LU of 1 TiB
+    PoolMemory(pool_memory::Arguments),
     /// Allocations in steady state
     Allocations(allocations::Arguments),
     /// Instructions and system calls per request
@@ -87,6 +91,7 @@ fn main() -> ExitCode {
         Verb::Scaling(arguments) => scaling::run(&arguments),
         Verb::Idle(arguments) => idle::run(&arguments),
         Verb::Pool(arguments) => pool::run(&arguments),
+        Verb::PoolMemory(arguments) => pool_memory::run(&arguments),
         Verb::Allocations(arguments) => allocations::run(&arguments),
         Verb::Counts(arguments) => counts::run(&arguments),
         Verb::Serve(arguments) => serve::run(&arguments),

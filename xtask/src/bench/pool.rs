@@ -26,6 +26,7 @@ use store::{FileStore, Store};
 use volume::pool::disks::Backing;
 use volume::pool::home::{NewPool, Pool};
 use volume::pool::lu::{Counts, Lu, NewLu};
+use volume::pool::memory::{DEFAULT_BYTES, Memory};
 use volume::pool::root::About;
 use volume::pool::shape::Shape;
 
@@ -51,6 +52,9 @@ pub struct Arguments {
     /// Requests of each case that is not flushed
     #[arg(long, default_value_t = 16_000)]
     requests: u64,
+    /// What maps may take, in MiB
+    #[arg(long, default_value_t = DEFAULT_BYTES >> 20)]
+    map_memory: usize,
     /// Only this case, on the pool: for profilers
     #[arg(long)]
     case: Option<usize>,
@@ -123,7 +127,7 @@ impl Counted {
 }
 
 /// A file as a disk of a pool.
-struct OnFile(Arc<FileStore>);
+pub struct OnFile(pub Arc<FileStore>);
 
 impl Backing for OnFile {
     fn device(&self, core: &Core) -> Rc<dyn Device> {
@@ -156,10 +160,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 continue;
             }
             let (raw, pool, requests) = (raw.path(), pool.path(), arguments.requests);
+            let memory = Arc::new(Memory::new(arguments.map_memory << 20));
             if arguments.case.is_none() {
                 measured.file.push(on_core(|core| file_iops(core, raw, case.what, requests))?);
             }
-            let (iops, counts) = on_core(|core| pool_iops(core, pool, case.what, requests))?;
+            let (iops, counts) =
+                on_core(|core| pool_iops(core, (pool, memory), case.what, requests))?;
             measured.pool.push(iops);
             measured.counts = counts;
         }
@@ -220,7 +226,7 @@ fn counted(figures: &[Figure]) -> Vec<Vec<String>> {
     lines
 }
 
-fn on_core<T, F>(f: impl FnOnce(Core) -> F) -> Result<T>
+pub fn on_core<T, F>(f: impl FnOnce(Core) -> F) -> Result<T>
 where
     T: 'static,
     F: Future<Output = Result<T>> + 'static,
@@ -228,7 +234,7 @@ where
     Core::block_on(&Config::new("pool"), f)?
 }
 
-async fn store(core: &Core, path: &Path, size: Option<u64>) -> Result<Arc<FileStore>> {
+pub async fn store(core: &Core, path: &Path, size: Option<u64>) -> Result<Arc<FileStore>> {
     let options = Options { size, block_size: 512, ..Options::default() };
     Ok(FileStore::open(core, path, options, || {}).await?)
 }
@@ -248,7 +254,7 @@ fn file_iops(
 
 fn pool_iops(
     core: Core,
-    path: &Path,
+    (path, memory): (&Path, Arc<Memory>),
     what: What,
     requests: u64,
 ) -> impl Future<Output = Result<(f64, Counted)>> + 'static {
@@ -257,6 +263,7 @@ fn pool_iops(
         let backing: Arc<dyn Backing> = Arc::new(OnFile(store(&core, &path, None).await?));
         let new = NewPool { id: [1; 16], name: "bench".to_owned(), shape: Shape::default() };
         let pool = Pool::format(&core, new, vec![(backing, [2; 16])]).await?;
+        pool.keep_maps_in(memory);
         let name = "lu".to_owned();
         let about = About { name, size: LU_BYTES, block_size: 512, base: None, thick: false };
         // Another LU each time: what an earlier one has left in the file is not its.

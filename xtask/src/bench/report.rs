@@ -35,7 +35,7 @@ const fn at_least(name: &'static str, limit: f64, measure: &'static str) -> Bar 
 }
 
 /// Every bar of every verb.
-pub const BARS: [Bar; 38] = [
+pub const BARS: [Bar; 41] = [
     at_most("executor-nop-32", 2.2, "io_uring NOP by a task, depth 32: × the bare loop"),
     at_most(
         "executor-at-once",
@@ -74,6 +74,9 @@ pub const BARS: [Bar; 38] = [
     at_least("pool-first", 0.6, "pool, first writes over 1 TiB: × the file's IOPS"),
     at_least("pool-after-snapshot", 0.6, "pool, first writes after a snapshot: × the file's IOPS"),
     at_least("pool-first-flushed", 0.5, "pool, first writes, a flush after 32: × the file's IOPS"),
+    at_most("pool-memory-all", 48.0, "memory for the map of 1 TiB, all written: MiB"),
+    at_most("pool-memory-half", 48.0, "memory for the map of 1 TiB, half written: MiB"),
+    at_most("pool-memory-snapshots", 48.0, "memory for the maps of 1 TiB, 10 snapshots: MiB"),
     at_least("iscsi-perf-32-iops", 2.5, "iscsi-perf, 4 KiB read, depth 32: × tgt's IOPS"),
     at_most("iscsi-perf-32-cpu", 0.35, "iscsi-perf, 4 KiB read, depth 32: × tgt's CPU per I/O"),
     at_least("iscsi-perf-1-iops", 2.0, "iscsi-perf, 4 KiB read, depth 1: × tgt's IOPS"),

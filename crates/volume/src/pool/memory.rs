@@ -24,9 +24,11 @@ pub const DEFAULT_BYTES: usize = 48 << 20;
 /// A sweep begins when only one part in so many of the budget is left, and ends when twice as much
 /// is.
 const SPARE_PARTS: usize = 16;
-/// What has changed is at most one part in so many: it is there a second time while a checkpoint
-/// writes it, and others change meanwhile.
+/// A checkpoint begins when one part in so many has changed; with what the checkpoint will make of
+/// it it is twice as much.
 const CHANGED_PARTS: usize = 4;
+/// And while one is under way so much more may change.
+const CHANGED_MEANWHILE_PARTS: usize = 8;
 /// Where a sweep has found nothing another one begins when it is one part in so many more.
 const AGAIN_PARTS: usize = 64;
 
@@ -131,10 +133,12 @@ impl Memory {
         }
     }
 
-    /// Whether so much that has changed is more than one LU's part of what may be.
+    /// Whether so much that has changed is more than one LU's part of what may be, while a
+    /// checkpoint of the LU is under way or not.
     #[inline]
-    pub(super) fn is_crowded(&self, changed: usize) -> bool {
-        let most = self.limit / CHANGED_PARTS;
+    pub(super) fn is_crowded(&self, changed: usize, meanwhile: bool) -> bool {
+        let parts = if meanwhile { CHANGED_MEANWHILE_PARTS } else { CHANGED_PARTS };
+        let most = self.limit / parts;
         let count = self.keepers_count.load(Ordering::Relaxed).max(1);
         let is_much = changed > 0 && self.changed.load(Ordering::Relaxed) >= most;
         is_much && changed.saturating_mul(count) >= most

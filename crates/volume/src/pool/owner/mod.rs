@@ -667,7 +667,9 @@ impl Owner {
         for extent in extents.difference(&fresh) {
             self.layers.set_fresh(extent * blocks, false);
         }
-        self.layers.may_go();
+        if !extents.is_empty() {
+            self.layers.may_go();
+        }
     }
 
     /// Says in the journal what could not be written.

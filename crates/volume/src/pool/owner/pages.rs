@@ -57,7 +57,7 @@ impl Owner {
 
     /// It is time for a checkpoint so that pages may go.
     pub(super) fn wants_clean(&self) -> bool {
-        let is_wanted = self.is_pressed || self.layers.is_crowded();
+        let is_wanted = self.is_pressed || self.layers.is_crowded(false);
         is_wanted && self.layers.dirty() > 0 && !self.is_cramped
     }
 
@@ -66,6 +66,6 @@ impl Owner {
     pub(super) fn must_wait(&self, layer: LayerNumber, block: u64) -> bool {
         let id = (layer, self.layers.form().locate(block).0);
         let is_under_way = !matches!(self.checkpoint, Checkpoint::None);
-        is_under_way && self.layers.is_crowded() && !self.layers.is_dirty(id)
+        is_under_way && self.layers.is_crowded(true) && !self.layers.is_dirty(id)
     }
 }

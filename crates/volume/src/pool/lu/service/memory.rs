@@ -13,7 +13,7 @@ use super::super::handle::Handle;
 use super::{Owner, Service, Stage};
 
 /// Pages that are looked at before others have a turn.
-const LOOKS_PER_TURN: usize = 256;
+const LOOKS_PER_TURN: usize = 1024;
 /// Numbers of pages that handles are told of at one time.
 const NUMBERS_MAX: usize = 256;
 

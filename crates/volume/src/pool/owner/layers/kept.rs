@@ -68,9 +68,10 @@ impl Drop for Dirty {
 }
 
 impl Layers {
-    /// So much has changed that others of the node want room.
-    pub(in super::super) fn is_crowded(&self) -> bool {
-        self.memory.is_crowded(self.dirty.len() * self.dirty.page_bytes)
+    /// So much has changed that others of the node want room; less is enough while a checkpoint is
+    /// under way.
+    pub(in super::super) fn is_crowded(&self, meanwhile: bool) -> bool {
+        self.memory.is_crowded(self.dirty.len() * self.dirty.page_bytes, meanwhile)
     }
 
     pub(in super::super) fn is_dirty(&self, id: PageId) -> bool {
