@@ -30,6 +30,7 @@ mod matrix;
 mod numbers;
 mod pool;
 mod pool_memory;
+mod pool_sums;
 mod procfs;
 mod program;
 mod report;
@@ -68,6 +69,8 @@ enum Verb {
     Pool(pool::Arguments),
     /// Memory for the map of an LU of 1 TiB
     PoolMemory(pool_memory::Arguments),
+    /// Checksums of a pool, on against off
+    PoolSums(pool_sums::Arguments),
     /// Allocations in steady state
     Allocations(allocations::Arguments),
     /// Instructions and system calls per request
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
         Verb::Idle(arguments) => idle::run(&arguments),
         Verb::Pool(arguments) => pool::run(&arguments),
         Verb::PoolMemory(arguments) => pool_memory::run(&arguments),
+        Verb::PoolSums(arguments) => pool_sums::run(&arguments),
         Verb::Allocations(arguments) => allocations::run(&arguments),
         Verb::Counts(arguments) => counts::run(&arguments),
         Verb::Serve(arguments) => serve::run(&arguments),

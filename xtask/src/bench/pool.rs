@@ -61,12 +61,14 @@ pub struct Arguments {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
+pub enum What {
     Read,
     Write,
     First,
     AfterSnapshot,
     Flushed,
+    /// As write, and flushed.
+    Rewritten,
 }
 
 struct Case {
@@ -273,8 +275,8 @@ fn pool_iops(
         let device = lu.device(&core);
         let span = match what {
             What::First | What::Flushed => LU_BYTES,
-            What::Read | What::Write | What::AfterSnapshot => {
-                fill(&*device).await?;
+            What::Read | What::Write | What::Rewritten | What::AfterSnapshot => {
+                fill(&*device, STEADY_BYTES).await?;
                 STEADY_BYTES
             }
         };
@@ -290,16 +292,20 @@ fn pool_iops(
 
 impl What {
     /// How many requests there are of so many.
-    fn of(self, requests: u64) -> u64 {
-        if self == Self::Flushed { requests / 4 } else { requests }
+    pub fn of(self, requests: u64) -> u64 {
+        if self.is_flushed() { requests / 4 } else { requests }
+    }
+
+    fn is_flushed(self) -> bool {
+        matches!(self, Self::Flushed | Self::Rewritten)
     }
 }
 
 /// Writes what steady requests go to, and seals it.
-async fn fill(device: &dyn Device) -> Result<()> {
+pub async fn fill(device: &dyn Device, bytes: u64) -> Result<()> {
     const PIECE: u64 = 1 << 20;
     let data = Buffer::from_bytes(&vec![0x5a; PIECE as usize]);
-    for at in (0..STEADY_BYTES).step_by(PIECE as usize) {
+    for at in (0..bytes).step_by(PIECE as usize) {
         device.io(&Request::write(at, data.sgl())).await?;
     }
     // One makes it durable, the next ones let marks follow.
@@ -310,7 +316,7 @@ async fn fill(device: &dyn Device) -> Result<()> {
 }
 
 /// Asks so much, so many at a time, and gives requests per second.
-async fn load(
+pub async fn load(
     core: &Core,
     device: Rc<dyn Device>,
     span: u64,
@@ -338,7 +344,7 @@ async fn load(
                         What::Read => device.io(&Request::read(at, data.sgl())).await?,
                         _ => device.io(&Request::write(at, data.sgl())).await?,
                     };
-                    if what == What::Flushed && number % FLUSH_EVERY == 0 {
+                    if what.is_flushed() && number % FLUSH_EVERY == 0 {
                         device.io(&Request::flush()).await?;
                     }
                 }

@@ -35,7 +35,7 @@ const fn at_least(name: &'static str, limit: f64, measure: &'static str) -> Bar 
 }
 
 /// Every bar of every verb.
-pub const BARS: [Bar; 41] = [
+pub const BARS: [Bar; 42] = [
     at_most("executor-nop-32", 2.2, "io_uring NOP by a task, depth 32: × the bare loop"),
     at_most(
         "executor-at-once",
@@ -73,6 +73,7 @@ pub const BARS: [Bar; 41] = [
     at_least("pool-write", 0.95, "pool, 4 KiB random write, depth 32: × the file's IOPS"),
     at_least("pool-first", 0.6, "pool, first writes over 1 TiB: × the file's IOPS"),
     at_least("pool-after-snapshot", 0.6, "pool, first writes after a snapshot: × the file's IOPS"),
+    at_least("pool-sums-flushed", 0.8, "pool, hot set, a flush after 32: × without checksums"),
     at_least("pool-first-flushed", 0.5, "pool, first writes, a flush after 32: × the file's IOPS"),
     at_most("pool-memory-all", 48.0, "memory for the map of 1 TiB, all written: MiB"),
     at_most("pool-memory-half", 48.0, "memory for the map of 1 TiB, half written: MiB"),

@@ -82,27 +82,30 @@ impl Disks {
         pages: &SumPages,
     ) -> Result<(), Error> {
         let count = buffer.len() / BLOCK;
-        let read = self.read_somewhere(at, buffer, (pages, 0)).await;
-        let (error, bad) = match read {
+        let (error, bad) = match self.read_somewhere(at, buffer, (pages, 0)).await {
             Ok(()) => return Ok(()),
-            Err((error, bad)) if count == 1 || bad.len() < 2 => (error, bad),
-            Err(_) => {
-                // Each may have others that are bad.
-                let block = Buffer::zeroed(BLOCK);
-                for index in 0..count {
-                    let at = Spot { block: at.block + index as u32, ..at };
-                    if let Err((error, bad)) = self.read_somewhere(at, &block, (pages, index)).await
-                    {
-                        self.shared().note_damage(bad, (1, false));
-                        return Err(error);
-                    }
-                    buffer.sgl().slice(index * BLOCK, BLOCK).copy_from(&block.sgl());
-                }
-                return Ok(());
+            // Each copy may have others that are bad.
+            Err((_, bad)) if count > 1 && bad.len() > 1 => {
+                return self.read_each(at, buffer, pages).await;
             }
+            Err(found) => found,
         };
         self.shared().note_damage(bad, (count as u64, false));
         Err(error)
+    }
+
+    /// The same block by block.
+    async fn read_each(&self, at: Spot, buffer: &Buffer, pages: &SumPages) -> Result<(), Error> {
+        let block = Buffer::zeroed(BLOCK);
+        for index in 0..buffer.len() / BLOCK {
+            let at = Spot { block: at.block + index as u32, ..at };
+            self.read_somewhere(at, &block, (pages, index)).await.map_err(|(error, bad)| {
+                self.shared().note_damage(bad, (1, false));
+                error
+            })?;
+            buffer.sgl().slice(index * BLOCK, BLOCK).copy_from(&block.sgl());
+        }
+        Ok(())
     }
 
     /// The same of what is as it should be at one place altogether. Blocks have their sums from

@@ -1,6 +1,8 @@
 //! Checksums of blocks: what is read is compared with them, what is written changes them, and their
 //! pages are read when somebody needs one.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use block::{Buffer, Error, ErrorKind, Sgl};
@@ -11,6 +13,9 @@ use super::super::shape::BLOCK_BYTES;
 use super::super::sums::{SumPage, Sums, SumsId, kept, sums_of};
 use super::Disks;
 use super::copies::{ours, unread};
+
+/// Pages that are written at one time: others want the disks too.
+const SAVES_MAX: usize = 8;
 
 /// Where blocks have their sums: pages, with the place of the first block in each and how many have
 /// theirs there. None in a pool without.
@@ -91,17 +96,34 @@ impl Disks {
     }
 
     /// Writes what has changed of the sums of these slabs. It is durable behind the next sync.
-    pub async fn save_sums(&self, is_one: impl Fn(u32) -> bool) -> Result<(), Error> {
+    pub async fn save_sums(self: &Rc<Self>, is_one: impl Fn(u32) -> bool) -> Result<(), Error> {
         let Some(sums) = &self.shared().sums else { return Ok(()) };
-        for id in sums.unwritten(is_one) {
-            let page = self.sum_page(sums, id).await?;
-            let _alone = sums.locks.lock(id.slab, id.page.into(), 1).await;
-            let Some((at, image)) = page.image(id, sums.of()) else { continue };
-            let written = self.write_page(at, &image).await;
-            page.is_written(written.is_ok());
-            written?;
+        let all: Rc<RefCell<Vec<SumsId>>> = Rc::new(RefCell::new(sums.unwritten(is_one)));
+        let writer = |_| {
+            let (me, all) = (self.clone(), all.clone());
+            self.core.spawn_task(async move {
+                loop {
+                    let Some(id) = all.borrow_mut().pop() else { return Ok(()) };
+                    me.save_page(id).await?;
+                }
+            })
+        };
+        let writers: Vec<_> = (0..SAVES_MAX).map(writer).collect();
+        let mut saved = Ok(());
+        for writer in writers {
+            saved = saved.and(writer.await);
         }
-        Ok(())
+        saved
+    }
+
+    async fn save_page(&self, id: SumsId) -> Result<(), Error> {
+        let Some(sums) = &self.shared().sums else { return Ok(()) };
+        let page = self.sum_page(sums, id).await?;
+        let _alone = sums.locks.lock(id.slab, id.page.into(), 1).await;
+        let Some((at, image)) = page.image(id, sums.of()) else { return Ok(()) };
+        let written = self.write_page(at, &image).await;
+        page.is_written(written.is_ok());
+        written
     }
 
     /// Brings the pages of a slab to a place of it that fills, as they are.

@@ -1,0 +1,168 @@
+//! What checksums cost: an LU of a pool that keeps them against one of a pool that does not, both on
+//! the same file full of data, asked as devices.
+//!
+//! | case | each request |
+//! |---|---|
+//! | read, write | a block of the hot set |
+//! | flushed | as write, with a flush after every 32 of them |
+//! | first, flushed | a block of an LU of 1 TiB that was never written, flushed likewise |
+//!
+//! Each pass asks both in turn, every region of the hot set having been written to before. Ratios
+//! are of the medians.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use block::{Buffer, Device, Request};
+use clap::Args;
+use rt::Core;
+use serde::Serialize;
+use volume::pool::disks::Backing;
+use volume::pool::home::{NewPool, Pool};
+use volume::pool::lu::{Lu, NewLu};
+use volume::pool::root::About;
+use volume::pool::shape::Shape;
+
+use crate::file::Filled;
+use crate::numbers::{Summary, columns, short};
+use crate::pool::{OnFile, What, fill, load, on_core, store};
+use crate::report::{Report, results_dir};
+use crate::{Result, cpu};
+
+const LU_BYTES: u64 = 1 << 40;
+const REGION_BYTES: u64 = 1 << 20;
+const BLOCK: u64 = 4096;
+
+#[derive(Args)]
+pub struct Arguments {
+    /// Run on this CPU; the last one if not given
+    #[arg(long)]
+    cpu: Option<usize>,
+    #[arg(long, default_value_t = 3)]
+    passes: usize,
+    /// Requests of each case that is not flushed
+    #[arg(long, default_value_t = 40_000)]
+    requests: u64,
+    /// The hot set, in MiB
+    #[arg(long, default_value_t = 4096)]
+    hot: u64,
+}
+
+struct Case {
+    name: &'static str,
+    bar: Option<&'static str>,
+    what: What,
+}
+
+const CASES: [Case; 4] = [
+    Case { name: "read", bar: None, what: What::Read },
+    Case { name: "write", bar: None, what: What::Write },
+    Case { name: "flushed", bar: Some("pool-sums-flushed"), what: What::Rewritten },
+    Case { name: "first, flushed", bar: None, what: What::Flushed },
+];
+
+#[derive(Serialize)]
+struct Figure {
+    name: &'static str,
+    off_iops: Summary,
+    on_iops: Summary,
+    ratio: f64,
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    cpu::pin_or_last(arguments.cpu)?;
+    let dir = tempfile::Builder::new().prefix("pool-sums").tempdir_in(results_dir()?)?;
+    let hot = arguments.hot << 20;
+    // Every first write takes an extent.
+    let firsts = What::Flushed.of(arguments.requests) * Shape::default().extent_bytes();
+    let file = Filled::make(dir.path(), (hot + firsts) * 5 / 4 + (1 << 30))?;
+    let mut measured: Vec<[Vec<f64>; 2]> = CASES.iter().map(|_| Default::default()).collect();
+    for _ in 0..arguments.passes {
+        for has_sums in [false, true] {
+            let path = file.path();
+            let all = on_core(|core| pass(core, path, has_sums, (hot, arguments.requests)))?;
+            for (of, iops) in measured.iter_mut().zip(all) {
+                of[usize::from(has_sums)].push(iops);
+            }
+        }
+    }
+    judge(&measured)
+}
+
+/// The figures of all cases, in a pool that is made for them.
+fn pass(
+    core: Core,
+    path: &Path,
+    has_sums: bool,
+    (hot, requests): (u64, u64),
+) -> impl Future<Output = Result<Vec<f64>>> + 'static {
+    let path = path.to_owned();
+    async move {
+        let backing: Arc<dyn Backing> = Arc::new(OnFile(store(&core, &path, None).await?));
+        let plain = Shape::default();
+        let shape = if has_sums { plain.with_sums() } else { plain };
+        let new = NewPool { id: [1; 16], name: "bench".to_owned(), shape };
+        let pool = Pool::format(&core, new, vec![(backing, [2; 16])]).await?;
+        let about = |name: &str| About {
+            name: name.to_owned(),
+            size: LU_BYTES,
+            block_size: 512,
+            base: None,
+            thick: false,
+        };
+        let mut devices = Vec::new();
+        for name in ["hot", "new"] {
+            // Others each time: what earlier ones have left in the file is not theirs.
+            let id = (u128::from(core.random()) << 64 | u128::from(core.random())).to_le_bytes();
+            let new = NewLu { id, layer: [3; 16], about: about(name) };
+            let lu = Lu::open(&core, pool.create_lu(new).await?).await?;
+            devices.push(lu.device(&core));
+        }
+        warm_up(&*devices[0], hot).await?;
+        let mut all = Vec::new();
+        for Case { what, .. } in CASES {
+            let (device, span): (Rc<dyn Device>, u64) = match what {
+                What::Flushed => (devices[1].clone(), LU_BYTES),
+                _ => (devices[0].clone(), hot),
+            };
+            all.push(load(&core, device, span, what, requests).await?);
+        }
+        Ok(all)
+    }
+}
+
+/// Writes the hot set, and once more into each region of it.
+async fn warm_up(device: &dyn Device, hot: u64) -> Result<()> {
+    fill(device, hot).await?;
+    let data = Buffer::from_bytes(&[0x3c; BLOCK as usize]);
+    for at in (0..hot).step_by(REGION_BYTES as usize) {
+        device.io(&Request::write(at, data.sgl())).await?;
+    }
+    device.io(&Request::flush()).await?;
+    Ok(())
+}
+
+fn judge(measured: &[[Vec<f64>; 2]]) -> Result<()> {
+    let figure = |(case, [off, on]): (&Case, &[Vec<f64>; 2])| {
+        let (off_iops, on_iops) = (Summary::of(off), Summary::of(on));
+        Figure { name: case.name, ratio: on_iops.median / off_iops.median, off_iops, on_iops }
+    };
+    let figures: Vec<Figure> = CASES.iter().zip(measured).map(figure).collect();
+    let heads = ["", "off, IOPS", "on, IOPS", "lowest", "highest", "× off"];
+    let mut lines = vec![heads.map(str::to_owned).to_vec()];
+    for Figure { name, off_iops, on_iops, ratio } in &figures {
+        let numbers = [off_iops.median, on_iops.median, on_iops.lowest, on_iops.highest];
+        let numbers = numbers.iter().chain([ratio]).map(|it| short(*it));
+        lines.push([(*name).to_owned()].into_iter().chain(numbers).collect());
+    }
+    println!("{}", columns(&lines));
+    let ratios: Vec<f64> = figures.iter().map(|figure| figure.ratio).collect();
+    let mut report = Report::new("pool-sums", figures);
+    for (case, ratio) in CASES.iter().zip(ratios) {
+        if let Some(bar) = case.bar {
+            report.judge(bar, ratio, Vec::new());
+        }
+    }
+    report.finish()
+}
