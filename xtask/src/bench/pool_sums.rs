@@ -1,5 +1,5 @@
-//! What checksums cost: an LU of a pool that keeps them against one of a pool that does not, both on
-//! the same file full of data, asked as devices.
+//! What checksums cost: an LU of a pool that keeps them against one of a pool that does not, both
+//! on the same file full of data, asked as devices.
 //!
 //! | case | each request |
 //! |---|---|
