@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use system_tests::blk_client::{self, Churned};
 use system_tests::image::own_program;
-use system_tests::iscsi::{node, target_of};
+use system_tests::iscsi::{holds, map_to_tool, node, target_of};
 use system_tests::libiscsi::{SECOND_TOOL, Suite, TOOL, Tally, Unit};
 use system_tests::node::binary;
 use system_tests::verify::Report;
@@ -514,5 +514,84 @@ fn a_guest_does_not_notice_that_a_copy_is_gone() -> Result<()> {
     assert!(node.stop()?.success());
     let (code, report, said) = check(&disks)?;
     assert!(code == Some(0), "{report} {said}");
+    Ok(())
+}
+
+/// Whether the label of a disk says that its failure group has everything.
+fn is_whole(disk: &str) -> Result<bool> {
+    let output = Command::new(binary()?).args(["pool", "inspect", disk]).output()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = said.lines().find(|line| line.contains("lacks something"));
+    Ok(line.context(|| said.clone())?.trim_end().ends_with("no"))
+}
+
+#[test]
+fn a_disk_that_is_gone_for_good_is_replaced() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut node, _) = node(&dir.path().join("node"), 0)?;
+    let [one, two, three] =
+        [disk(dir.path(), "one", 300)?, disk(dir.path(), "two", 300)?, disk(dir.path(), "3", 300)?];
+    let at = [format!("{one}@left"), format!("{two}@right")];
+    let shape = ["--slab-size", "4M", "--extent-size", "64K"];
+    node.cli(&[&["pool", "create", "fast", "--pv", &at[0], "--pv", &at[1]][..], &shape].concat())?;
+    let image = dir.path().join("image");
+    let content: Vec<u8> = (0..8_u32 << 20).map(|at| (at >> 12).wrapping_mul(97) as u8).collect();
+    fs::write(&image, content)?;
+    let image = image.display().to_string();
+    node.cli(&["lu", "create", "disk", "--from", &image, "--pool", "fast"])?;
+    map_to_tool(&node, &["disk"])?;
+    let away = |path: &str| format!("{path}.away");
+    let is_online = |node: &Node| Ok(node.cli(&["lu", "show", "disk"])?["state"] == "online");
+
+    node.kill()?;
+    fs::rename(&two, away(&two))?;
+    node.start()?;
+    until("it is used without the disk", || is_online(&node))?;
+    node.cli(&["pool", "replace-pv", "fast", &two, &three, "--no-wait"])?;
+    for round in 0..4 {
+        thread::sleep(Duration::from_millis(round * 30));
+        node.kill()?;
+        node.start()?;
+    }
+    until(
+        "the other one is in its place",
+        || Ok(disks_of(&node)? == [one.clone(), three.clone()]),
+    )?;
+    until("everything is there", || {
+        thread::sleep(Duration::from_millis(300));
+        assert!(node.stop()?.success());
+        let is_whole = is_whole(&three)?;
+        node.start()?;
+        Ok(is_whole)
+    })?;
+
+    assert!(node.stop()?.success());
+    fs::rename(&one, away(&one))?;
+    fs::rename(away(&two), &two)?;
+    node.start()?;
+    until("the new one is enough", || is_online(&node))?;
+    holds(&node, 0, &image)?;
+    // What has been replaced is none of its disks, and not taken for a free one.
+    assert_eq!(disks_of(&node)?, [one.clone(), three.clone()]);
+    let again = format!("{two}@right");
+    let (code, said) = node.cli_fails(&["pool", "add-pv", "fast", "--pv", &again])?;
+    assert!(code == 4 && said.contains("holds data"), "{code}: {said}");
+    assert!(node.stop()?.success());
+    fs::rename(away(&one), &one)?;
+    node.start()?;
+    until("both have everything", || {
+        thread::sleep(Duration::from_millis(300));
+        assert!(node.stop()?.success());
+        let is_whole = is_whole(&one)?;
+        node.start()?;
+        Ok(is_whole)
+    })?;
+    holds(&node, 0, &image)?;
+    assert!(node.stop()?.success());
+    let (code, report, said) = check(&[one.clone(), three.clone()])?;
+    assert!(code == Some(0) && report["findings"] == serde_json::json!([]), "{report} {said}");
+    let (code, report, said) = check(&[one, two, three])?;
+    let is_said = report.to_string().contains("was replaced in the pool");
+    assert!(code == Some(1) && is_said, "{report} {said}");
     Ok(())
 }

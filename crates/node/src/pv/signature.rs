@@ -245,6 +245,7 @@ mod tests {
             size: 1 << 30,
             epoch: 1,
             missed: 0,
+            is_behind: false,
         };
         let size = 1 << 20;
         let (front, back) = (label.encode(End::Front), label.encode(End::Back));

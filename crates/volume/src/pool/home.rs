@@ -96,6 +96,12 @@ pub enum PoolError {
     Shrunk { disk: String, was: u64, is: u64 },
     #[error("the pool has {wanted} disks, and {found} are here")]
     Missing { wanted: u16, found: usize },
+    #[error(
+        "the pool has {wanted} disks, and the {found} that are here lack some of what others have"
+    )]
+    Behind { wanted: u16, found: usize },
+    #[error("{disk} was replaced in the pool by another disk, and is none of its own any more")]
+    Replaced { disk: String },
     #[error("{disk}: page {page} of its slab table cannot be read: {flaw}")]
     Table { disk: String, page: u64, flaw: Flaw },
     #[error("slab {number} is on {disk} and on {other}")]
@@ -733,8 +739,20 @@ fn label_of(
     (pv, group, size): ([u8; 16], u16, u64),
 ) -> Label {
     let (pool_name, members, group_members) = (name.to_owned(), 1, 1);
-    let (epoch, missed) = (0, 0);
-    Label { pool, pool_name, pv, members, group, group_members, shape, size, epoch, missed }
+    let (epoch, missed, is_behind) = (0, 0, false);
+    Label {
+        pool,
+        pool_name,
+        pv,
+        members,
+        group,
+        group_members,
+        shape,
+        size,
+        epoch,
+        missed,
+        is_behind,
+    }
 }
 
 /// In each of these groups the disk with the most room; none when one of them has no room.

@@ -268,6 +268,7 @@ fn label_fields(label: &Label, section: &mut Section) {
     section.add("failure group", label.group);
     section.add("disks of the group", label.group_members);
     section.add("last epoch without a disk", label.missed);
+    section.add("lacks something", if label.is_behind { "yes" } else { "no" });
     section.add("size", label.size);
     section.add("slab size", label.shape.slab_bytes());
     section.add("extent size", label.shape.extent_bytes());

@@ -32,6 +32,9 @@ pub struct Label {
     /// The last epoch in which a disk was missing: one that was not there then, and so has a lower
     /// epoch, does not know what has become of its slabs.
     pub missed: u64,
+    /// Its failure group may lack some of what others have: the disk joined it, or was missing, or
+    /// another one was given up, and not everything has been brought there since.
+    pub is_behind: bool,
 }
 
 /// Which of the two ends.
@@ -67,6 +70,8 @@ struct RawLabel {
     group_members: U16,
     name: [u8; POOL_NAME_BYTES_MAX],
     missed: U64,
+    /// Not zero: it is.
+    is_behind: U16,
 }
 
 impl Label {
@@ -89,6 +94,7 @@ impl Label {
             group_members: self.group_members.into(),
             name,
             missed: self.missed.into(),
+            is_behind: u16::from(self.is_behind).into(),
         };
         let (owner, number, epoch) = (self.pool, end as u64, self.epoch);
         let header = Header { kind: KIND, owner, number, turn: 0, epoch };
@@ -111,6 +117,7 @@ impl Label {
             size: raw.size.get(),
             epoch: header.epoch,
             missed: raw.missed.get(),
+            is_behind: raw.is_behind.get() != 0,
         })
     }
 }
@@ -132,6 +139,7 @@ mod tests {
             size: 1 << 40,
             epoch: 4,
             missed: 3,
+            is_behind: true,
         };
         let page = label.encode(End::Back);
         assert_eq!(Label::decode(&page, End::Back), Ok(label));

@@ -118,7 +118,7 @@ pub(super) async fn mend(context: Context, open: Arc<OpenPool>, pool: Rc<home::P
                 lack |= mended.is_some();
                 moves |= mended == Some(true);
             }
-            if !lack {
+            if !lack && settle(&pool).await {
                 break;
             }
             if !moves {
@@ -144,7 +144,8 @@ async fn mend_some(
     let slabs = pool.lacks(id, 0).0;
     if slabs == 0 && pool.stale_groups(id).is_empty() {
         // What lacked nothing but a place has it.
-        if told.remove(&uuid) {
+        if told.contains(&uuid) && settle(pool).await {
+            told.remove(&uuid);
             report(Severity::Info, everything());
         }
         return None;
@@ -153,17 +154,19 @@ async fn mend_some(
         report(Severity::Warning, lacking(name, slabs));
     }
     match lu.lu().mend(SLABS_AT_A_TIME).await {
-        Ok(0) => {
-            told.remove(&uuid);
-            report(Severity::Info, everything());
-            Some(true)
-        }
         Ok(_) => Some(true),
         Err(error) => {
             tracing::debug!(%error, lu = %name, "its copies are tried again");
             Some(false)
         }
     }
+}
+
+/// Failure groups with everything are known as such before that is told, so that whoever waits for
+/// it may take the others away. False: it is to be tried again.
+async fn settle(pool: &home::Pool) -> bool {
+    let settled = pool.settle_groups().await;
+    settled.inspect_err(|error| tracing::debug!(%error, "labels are tried again")).is_ok()
 }
 
 fn lacking(name: &LuName, slabs: usize) -> String {

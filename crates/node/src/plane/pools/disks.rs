@@ -97,6 +97,7 @@ pub(super) fn unusable(error: &PoolError) -> Option<String> {
         PoolError::Disk { disk, .. }
         | PoolError::Unlabelled { disk, .. }
         | PoolError::OtherPool { disk, .. }
+        | PoolError::Replaced { disk }
         | PoolError::Shrunk { disk, .. } => Some(disk.clone()),
         _ => None,
     }
@@ -134,7 +135,7 @@ pub(super) async fn find(
     (certain, oldest): (Vec<Arc<dyn Backing>>, u64),
 ) -> Result<Found, PoolError> {
     match home::Pool::find(core, certain.clone()).await {
-        Err(PoolError::Missing { .. }) => {}
+        Err(PoolError::Missing { .. } | PoolError::Behind { .. }) => {}
         found => return found,
     }
     let mut all = certain;

@@ -329,6 +329,7 @@ fn next(spec: &Pool, error: &PoolError) -> String {
     let name = &spec.name;
     match error {
         PoolError::Missing { .. }
+        | PoolError::Behind { .. }
         | PoolError::Disk { .. }
         | PoolError::LastCopy { .. }
         | PoolError::NoCopy(_) => {
@@ -337,6 +338,7 @@ fn next(spec: &Pool, error: &PoolError) -> String {
         PoolError::Unlabelled { .. } | PoolError::OtherPool { .. } => {
             format!("put the disk of pool '{name}' back; this one is left as it is")
         }
+        PoolError::Replaced { .. } => "take it away, or use it for something else".to_owned(),
         PoolError::Twice { .. } => "take the copy away, and keep the disk itself".to_owned(),
         PoolError::Shrunk { .. } => "give the disk the size back that it had".to_owned(),
         PoolError::Unfit { .. } => "choose another disk".to_owned(),

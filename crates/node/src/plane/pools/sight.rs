@@ -159,7 +159,10 @@ fn seen_lu(Surveyed { id, said }: Surveyed) -> SeenLu {
 /// Why a pool cannot be opened, and what can be done.
 fn problem(seen: &SeenPool, error: &PoolError) -> ApiError {
     let next = match error {
-        PoolError::Missing { .. } => "connect its other disks, or say where they are: --pv, --dir",
+        PoolError::Missing { .. } | PoolError::Behind { .. } => {
+            "connect its other disks, or say where they are: --pv, --dir"
+        }
+        PoolError::Replaced { .. } => "leave that disk out: say which ones it has with --pv",
         PoolError::Twice { .. } => "say which of them is the disk: --pv",
         PoolError::Shrunk { .. } => "give the disk the size back that it had",
         _ => "viaduct pool check with all of its disks says what is wrong",

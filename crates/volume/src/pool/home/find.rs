@@ -105,6 +105,7 @@ impl Found {
         pool.sync().await?;
         pool.read_tables().await?;
         pool.mark_outdated().await?;
+        pool.note_whole_groups();
         pool.count_members();
         pool.write_labels(&pool.members()).await?;
         if absent > 0 {
@@ -121,6 +122,8 @@ impl Found {
         let (mut all, mut tables) = (Vec::new(), Vec::new());
         for (backing, label, layout) in disks {
             let is_outdated = label.epoch < newest.missed;
+            let is_behind = label.is_behind || is_outdated;
+            let label = Label { is_behind, ..label };
             let mut table = Table::new(backing.name(), label, layout);
             table.is_outdated = is_outdated;
             tables.push(table);
@@ -164,8 +167,20 @@ impl Pool {
         let is_current = |label: &&Label| label.epoch >= newest.missed;
         let current: Vec<&Label> = labels.iter().map(|(_, it)| it).filter(is_current).collect();
         let is_enough = is_all && current.len() == labels.len();
-        if !is_enough && (absent == 0 && !is_all || !has_whole_group(&current)) {
-            return Err(PoolError::Missing { wanted: newest.members, found: labels.len() });
+        let (wanted, found) = (newest.members, labels.len());
+        if counted > usize::from(wanted) {
+            let is_replaced = current.len() == usize::from(wanted);
+            let mut outdated = labels.iter().filter(|(_, label)| !is_current(&label));
+            return Err(match outdated.next().filter(|_| is_replaced) {
+                Some((backing, _)) => PoolError::Replaced { disk: backing.name().to_owned() },
+                None => PoolError::Missing { wanted, found },
+            });
+        }
+        if !is_enough && !has_whole_group(&current, has_everything) {
+            return Err(match has_whole_group(&current, |_| true) {
+                true => PoolError::Behind { wanted, found },
+                false => PoolError::Missing { wanted, found },
+            });
         }
         // Those that know everything come first.
         labels.sort_by_key(|(_, label)| (label.epoch < newest.missed, label.group, label.pv));
@@ -193,13 +208,19 @@ impl Pool {
     }
 }
 
-/// Whether there is a failure group with all its disks.
-fn has_whole_group(labels: &[&Label]) -> bool {
+/// Whether there is a failure group with all its disks, each of which is such a one.
+fn has_whole_group(labels: &[&Label], is_such: impl Fn(&Label) -> bool) -> bool {
     let is_whole = |label: &&Label| {
-        let of_group = labels.iter().filter(|other| other.group == label.group).count();
+        let of_group = |other: &&&Label| other.group == label.group && is_such(other);
+        let of_group = labels.iter().filter(of_group).count();
         label.group_members > 0 && of_group >= usize::from(label.group_members)
     };
     labels.iter().any(is_whole)
+}
+
+/// Whoever opened the pool without the others would take what it does not know for gone.
+fn has_everything(label: &Label) -> bool {
+    !label.is_behind
 }
 
 /// The label of a disk, the newer of those at its two ends; and the epoch of the one at its front.

@@ -14,6 +14,7 @@
 
 use std::collections::BTreeMap;
 
+use super::super::label::Label;
 use super::super::shape::Layout;
 use super::super::slabs::Slab;
 use super::stale::groups_of;
@@ -61,6 +62,8 @@ impl Pool {
             .map_err(|error| PoolError::Unfit { disk: backing.name().to_owned(), error })?;
         let name = backing.name().to_owned();
         let label = label_of((self.id, &self.name, self.shape), (pv, group, size));
+        // Whether it is can be told when it is admitted.
+        let label = Label { is_behind: true, ..label };
         let disk = self.shared.add(backing, layout).await;
         let mut table = Table::new(&name, label, layout);
         table.standing = Standing::Leaving;
@@ -81,6 +84,7 @@ impl Pool {
     pub async fn admit(&self, disk: u32) -> Result<(), PoolError> {
         let _changing = self.changing().await;
         self.count_members();
+        self.note_groups_behind();
         self.write_labels(&self.members()).await?;
         self.settled.set(self.epoch.get());
         self.tables.borrow_mut()[disk as usize].standing = Standing::Member;
@@ -194,6 +198,7 @@ impl Pool {
         self.epoch.set(self.epoch.get() + 1);
         self.missed.set(self.epoch.get());
         self.count_members();
+        self.note_groups_behind();
         self.write_labels(&self.members()).await?;
         self.settled.set(self.epoch.get());
         Ok(())

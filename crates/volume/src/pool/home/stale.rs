@@ -143,6 +143,51 @@ impl Pool {
         (lacking.count() + some.len(), some)
     }
 
+    /// Says of failure groups that have everything that they do, durably: from then on the pool can
+    /// be opened with any of them alone.
+    pub async fn settle_groups(&self) -> Result<(), PoolError> {
+        let _changing = self.changing().await;
+        let behind = self.note_whole_groups();
+        // In case this fails others are tried with them.
+        let written = self.write_labels(&behind).await;
+        if written.is_err() {
+            let mut tables = self.tables.borrow_mut();
+            behind.iter().for_each(|disk| tables[*disk as usize].label.is_behind = true);
+        }
+        written
+    }
+
+    /// The same in memory only. Gives the disks of those groups that were behind.
+    pub(super) fn note_whole_groups(&self) -> Vec<u32> {
+        let is_behind = |disk: &u32| self.tables.borrow()[*disk as usize].label.is_behind;
+        let mut behind: Vec<u32> = self.members().into_iter().filter(is_behind).collect();
+        behind.retain(|disk| self.has_everything(self.group_of(*disk)));
+        let mut tables = self.tables.borrow_mut();
+        behind.iter().for_each(|disk| tables[*disk as usize].label.is_behind = false);
+        behind
+    }
+
+    /// Groups whose disks have changed are behind, unless they have everything.
+    pub(super) fn note_groups_behind(&self) {
+        for disk in self.members() {
+            let is_behind = !self.has_everything(self.group_of(disk));
+            self.tables.borrow_mut()[disk as usize].label.is_behind = is_behind;
+        }
+    }
+
+    fn group_of(&self, disk: u32) -> u16 {
+        self.tables.borrow()[disk as usize].label.group
+    }
+
+    /// Whether all of every LU is in this failure group.
+    fn has_everything(&self, group: u16) -> bool {
+        let is_whole = |copy: Copy| copy.group == group && copy.state == State::Whole;
+        let is_stale = |granted: &Granted| granted.stale.contains(&group);
+        let lus = self.lus.borrow();
+        let mut lus_here = lus.iter();
+        lus_here.all(|(lu, granted)| !is_stale(granted) && self.all_slabs(*lu, is_whole))
+    }
+
     /// Whether each slab of an LU has such a copy.
     fn all_slabs(&self, lu: [u8; 16], is_such: impl Fn(Copy) -> bool) -> bool {
         let lus = self.lus.borrow();

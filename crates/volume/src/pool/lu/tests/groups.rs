@@ -1,9 +1,15 @@
 //! Disks of failure groups that are missing, and come back.
 
+use std::sync::Mutex;
+
+use rt::sim::Random;
+
+use super::super::super::crash::loops;
 use super::super::super::home::{Found, Terms};
 use super::*;
 
-const PATHS: [&str; 2] = ["/dev/a", "/dev/b"];
+/// The third one is for who replaces another.
+const PATHS: [&str; 3] = ["/dev/a", "/dev/b", "/dev/c"];
 const BLOCKS: u64 = 40;
 const APART: u64 = 3 << 20;
 const LU_BYTES: u64 = 256 << 20;
@@ -27,6 +33,17 @@ async fn visit(core: &Core, disks: &[usize], then: impl AsyncFnOnce(&Rc<Pool>, &
     pool.close().await.unwrap();
 }
 
+/// Everything gets to where it is lacking.
+async fn catch_up(pool: &Rc<Pool>, lu: &Arc<Lu>) {
+    while lu.mend(7).await.unwrap() > 0 {}
+    pool.settle_groups().await.unwrap();
+}
+
+/// Asserts that the pool cannot be opened with these disks, because others have more.
+async fn is_refused(core: &Core, disks: &[usize]) {
+    assert!(matches!(find(core, disks).await, Err(PoolError::Behind { .. })), "{disks:?}");
+}
+
 async fn write(core: &Core, lu: &Arc<Lu>, value: u8) {
     let (device, data) = (lu.device(core), Buffer::from_bytes(&[value; 4096]));
     for block in 0..BLOCKS {
@@ -48,22 +65,26 @@ fn with_pool<F: Future<Output = ()> + 'static>(seed: u64, f: impl FnOnce(Core) -
     let host = world.host("host");
     PATHS.iter().for_each(|path| world.disk(DISK_BYTES).attach(&host, *path));
     let done = world.block_on(&host.core(), |core| async move {
-        let mut disks = Vec::new();
-        for (group, path) in (0..).zip(PATHS) {
-            let backing = backing(&core, Path::new(path), true).await;
-            disks.push(NewDisk { backing, pv: [group as u8 + 7; 16], group });
-        }
-        let pool = Pool::format(&core, new_pool(), disks).await.unwrap();
-        let new = NewLu { id: LU, layer: BASE, about: about(LU_BYTES, 512) };
-        let lu = Lu::open(&core, pool.create_lu(new).await.unwrap()).await.unwrap();
-        write(&core, &lu, 1).await;
-        lu.close().await;
-        drop(lu);
-        pool.close().await.unwrap();
-        drop(pool);
+        make(core.clone()).await;
         f(core).await;
     });
     done.expect("it ends");
+}
+
+/// A pool of two disks, each a group of its own.
+async fn make(core: Core) {
+    let mut disks = Vec::new();
+    for (group, path) in (0..2).zip(PATHS) {
+        let backing = backing(&core, Path::new(path), true).await;
+        disks.push(NewDisk { backing, pv: [group as u8 + 7; 16], group });
+    }
+    let pool = Pool::format(&core, new_pool(), disks).await.unwrap();
+    let new = NewLu { id: LU, layer: BASE, about: about(LU_BYTES, 512) };
+    let lu = Lu::open(&core, pool.create_lu(new).await.unwrap()).await.unwrap();
+    write(&core, &lu, 1).await;
+    lu.close().await;
+    drop(lu);
+    pool.close().await.unwrap();
 }
 
 #[test]
@@ -87,12 +108,14 @@ fn a_copy_that_was_missing_is_not_read_before_it_has_everything() {
                 write(&core, lu, 3).await;
             })
             .await;
-            // Alone it says itself that it lacks something.
-            let alone = find(&core, &[away]).await.unwrap();
-            let alone = alone.open_on(Terms { may_lack: true, ..Terms::default() }).await.unwrap();
-            assert!(matches!(alone.seat(LU), Err(LuError::Pool(PoolError::NoCopy(LU)))));
-            alone.close().await.unwrap();
-            drop(alone);
+            // Alone it says itself that it lacks something, and spoils nothing.
+            is_refused(&core, &[away]).await;
+            visit(&core, &[0, 1], async |pool, lu| {
+                holds(&core, lu, 3).await;
+                catch_up(pool, lu).await;
+            })
+            .await;
+            visit(&core, &[away], async |_, lu| holds(&core, lu, 3).await).await;
         });
     }
 }
@@ -102,7 +125,7 @@ fn a_copy_that_was_brought_up_to_date_is_as_good_as_the_other() {
     with_pool(3, |core| async move {
         visit(&core, &[1], async |_, lu| write(&core, lu, 2).await).await;
         visit(&core, &[0, 1], async |pool, lu| {
-            while lu.mend(7).await.unwrap() > 0 {}
+            catch_up(pool, lu).await;
             assert_eq!((pool.stale_groups(LU), pool.lacks(LU, 0).0), (vec![], 0));
             write(&core, lu, 3).await;
         })
@@ -130,7 +153,7 @@ fn what_was_granted_and_taken_back_meanwhile_is_known_when_a_disk_comes_back() {
         visit(&core, &[0, 1], async |pool, lu| {
             let other = Lu::open(&core, pool.seat([4; 16]).unwrap()).await.unwrap();
             for lu in [lu, &other] {
-                while lu.mend(7).await.unwrap() > 0 {}
+                catch_up(pool, lu).await;
             }
             other.close().await;
             drop(other);
@@ -145,4 +168,183 @@ fn what_was_granted_and_taken_back_meanwhile_is_known_when_a_disk_comes_back() {
         })
         .await;
     });
+}
+
+/// Another disk in the place of the second one, without which the pool is open.
+async fn replace(core: &Core, pool: &Rc<Pool>) {
+    let backing = backing(core, Path::new(PATHS[2]), true).await;
+    let disk = pool.prepare(NewDisk { backing, pv: [9; 16], group: 1 }).await.unwrap();
+    pool.admit(disk).await.unwrap();
+    pool.abandon(1).await.unwrap();
+}
+
+#[test]
+fn a_disk_that_never_comes_back_is_replaced() {
+    with_pool(7, |core| async move {
+        visit(&core, &[0], async |pool, lu| {
+            write(&core, lu, 2).await;
+            replace(&core, pool).await;
+            assert_eq!(pool.absent(), 0);
+            write(&core, lu, 3).await;
+        })
+        .await;
+        // It has some of it, and not all.
+        is_refused(&core, &[2]).await;
+        visit(&core, &[0, 2], async |_, lu| {
+            holds(&core, lu, 3).await;
+            assert!(lu.mend(1).await.unwrap() > 0);
+        })
+        .await;
+        is_refused(&core, &[2]).await;
+        visit(&core, &[0, 2], async |pool, lu| {
+            catch_up(pool, lu).await;
+            assert_eq!((pool.stale_groups(LU), pool.lacks(LU, 0).0), (vec![], 0));
+        })
+        .await;
+        // The one that was replaced is none of them, whatever it says of itself.
+        let all = find(&core, &[0, 1, 2]).await;
+        assert!(matches!(all, Err(PoolError::Replaced { disk }) if disk == PATHS[1]));
+        assert_eq!(find(&core, &[0, 2]).await.unwrap().absent(), 0);
+        visit(&core, &[2], async |_, lu| {
+            holds(&core, lu, 3).await;
+            write(&core, lu, 4).await;
+        })
+        .await;
+        visit(&core, &[0, 2], async |pool, lu| {
+            holds(&core, lu, 4).await;
+            catch_up(pool, lu).await;
+        })
+        .await;
+        visit(&core, &[0], async |_, lu| holds(&core, lu, 4).await).await;
+    });
+}
+
+#[test]
+fn an_lu_that_a_copy_knows_nothing_of_is_not_taken_for_removed() {
+    const NEW: [u8; 16] = [4; 16];
+    with_pool(9, |core| async move {
+        visit(&core, &[0], async |pool, _| {
+            let new = NewLu { id: NEW, layer: [5; 16], about: about(LU_BYTES, 512) };
+            let lu = Lu::open(&core, pool.create_lu(new).await.unwrap()).await.unwrap();
+            write(&core, &lu, 9).await;
+            lu.close().await;
+        })
+        .await;
+        visit(&core, &[0, 1], async |pool, lu| catch_up(pool, lu).await).await;
+        is_refused(&core, &[1]).await;
+        visit(&core, &[0, 1], async |pool, _| {
+            let lu = Lu::open(&core, pool.seat(NEW).unwrap()).await.unwrap();
+            holds(&core, &lu, 9).await;
+            catch_up(pool, &lu).await;
+            lu.close().await;
+        })
+        .await;
+        visit(&core, &[1], async |pool, _| {
+            let lu = Lu::open(&core, pool.seat(NEW).unwrap()).await.unwrap();
+            holds(&core, &lu, 9).await;
+            lu.close().await;
+        })
+        .await;
+    });
+}
+
+/// How often it is cut short.
+const ROUNDS: u32 = 7;
+
+/// What the records of a pool say whose second disk is being replaced.
+#[derive(Clone, Copy, PartialEq)]
+enum Step {
+    /// The first disk is the only one.
+    Alone,
+    Prepared,
+    Admitted,
+    Abandoned,
+    /// Everything is on both.
+    Done,
+}
+
+/// Goes on where a process that was killed has left it.
+async fn go_on(core: Core, told: Arc<Mutex<Step>>) {
+    let step = *told.lock().unwrap();
+    // Before it is a member it counts only where it is known already.
+    let found = match find(&core, &[0, 2]).await {
+        Ok(found) => found,
+        Err(_) if step == Step::Alone => find(&core, &[0]).await.unwrap(),
+        Err(error) => panic!("{error}"),
+    };
+    let pool = found.open_on(Terms { may_lack: true, ..Terms::default() }).await.unwrap();
+    let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
+    holds(&core, &lu, 1).await;
+    let tell = async |step| {
+        *told.lock().unwrap() = step;
+        core.sleep(Duration::from_millis(5)).await;
+    };
+    let disk = match pool.disk([9; 16]) {
+        Some(disk) => disk,
+        None => {
+            let backing = backing(&core, Path::new(PATHS[2]), true).await;
+            pool.prepare(NewDisk { backing, pv: [9; 16], group: 1 }).await.unwrap()
+        }
+    };
+    tell(Step::Prepared).await;
+    pool.admit(disk).await.unwrap();
+    tell(Step::Admitted).await;
+    // As the records know: it has gone only once.
+    if pool.absent() > 0 {
+        pool.abandon(1).await.unwrap();
+    }
+    tell(Step::Abandoned).await;
+    catch_up(&pool, &lu).await;
+    tell(Step::Done).await;
+}
+
+#[test]
+fn a_replacement_that_is_cut_short_goes_on() {
+    let (mut cuts, mut done) = ([0; 5], 0);
+    let seeds = 12 * loops();
+    for seed in 0..seeds {
+        let world = World::new(seed, Options::swarm(seed));
+        let (host, mut random) = (world.host("host"), Random::new(seed ^ 0x7e91));
+        let attach = |path: &str| {
+            let disk = world.disk(DISK_BYTES);
+            disk.attach(&host, path);
+            disk
+        };
+        let all = PATHS.map(attach);
+        world.block_on(&host.core(), make).expect("it ends");
+        let told = Arc::new(Mutex::new(Step::Alone));
+        for round in 0..ROUNDS {
+            let shared = told.clone();
+            host.core().remote().send(move |core| {
+                core.spawn(go_on(core.clone(), shared));
+            });
+            // The last one has all the time that it takes.
+            let most = if round + 1 == ROUNDS { 60_000 } else { 1 + random.below(50 << round) };
+            world.run_for(Duration::from_millis(most));
+            let now = *told.lock().unwrap();
+            cuts[now as usize] += 1;
+            match random.coin() {
+                true => {
+                    host.lose_power();
+                    world.run_for(Duration::from_micros(1));
+                    all.iter().for_each(Disk::lose_power);
+                }
+                false => host.kill(),
+            }
+            world.run_for(Duration::from_micros(1));
+            // Alone it is used when all of it is there, and not before.
+            let alone = world.block_on(&host.core(), move |core| async move {
+                let is_enough = find(&core, &[2]).await.is_ok();
+                assert!(is_enough || now != Step::Done);
+                if is_enough {
+                    visit(&core, &[2], async |_, lu| holds(&core, lu, 1).await).await;
+                }
+            });
+            alone.expect("it ends");
+        }
+        done += u64::from(*told.lock().unwrap() == Step::Done);
+    }
+    println!("cut short {cuts:?}");
+    assert_eq!(done, seeds);
+    assert!(cuts.iter().all(|count| *count > 0), "{cuts:?}");
 }
