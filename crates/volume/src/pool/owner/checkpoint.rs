@@ -30,11 +30,11 @@ pub(super) enum Checkpoint {
     },
     Root {
         start: Start,
-        left: Vec<Place>,
+        left: Left,
     },
     RootWritten {
         start: Start,
-        left: Vec<Place>,
+        left: Left,
         syncs: u64,
     },
 }
@@ -44,8 +44,15 @@ pub(super) enum Checkpoint {
 pub(super) struct Next {
     head: (Spot, Page),
     start: Start,
-    /// Extents that the root before named and this one does not.
-    left: Vec<Place>,
+    left: Left,
+}
+
+/// What the root before may have named and this one does not.
+#[derive(Debug)]
+pub(super) struct Left {
+    extents: Vec<Place>,
+    /// Nothing of them is used: whoever opened the LU by the former root would miss them.
+    slabs: Vec<u32>,
 }
 
 /// What an LU is, and how the last root said it.
@@ -135,7 +142,8 @@ impl Owner {
         root.turn = turn;
         let (body, head) = next.encode(&self.site, epoch);
         pages.extend(body);
-        let next = Next { head, start, left: self.layers.take_left() };
+        let (extents, slabs) = (self.layers.take_left(), std::mem::take(&mut self.surplus));
+        let next = Next { head, start, left: Left { extents, slabs } };
         self.rooted.describing = std::mem::take(&mut self.rooted.described);
         self.checkpoint = Checkpoint::Pages { left: pages.len(), next };
         self.orders.extend(pages.into_iter().map(|(at, page)| Order::Page { at, page }));
@@ -143,7 +151,7 @@ impl Owner {
 
     /// Something waits for the next root.
     pub(super) fn wants_root(&self) -> bool {
-        !self.rooted.described.is_empty() || self.layers.has_left()
+        !self.rooted.described.is_empty() || self.layers.has_left() || !self.surplus.is_empty()
     }
 
     pub(super) fn checkpoint_wants_sync(&self) -> bool {
@@ -166,8 +174,12 @@ impl Owner {
             }
             Checkpoint::RootWritten { start, left, syncs } if ended > syncs => {
                 self.journal.let_go(start);
-                self.may_have_surplus |= !left.is_empty();
-                left.into_iter().for_each(|place| self.space.untake(place));
+                let Left { extents, slabs } = left;
+                self.may_have_surplus |= !extents.is_empty();
+                extents.into_iter().for_each(|place| self.space.untake(place));
+                if !slabs.is_empty() {
+                    self.orders.push(Order::Shrink { slabs });
+                }
                 self.is_journal_full = false;
                 let told = std::mem::take(&mut self.rooted.describing);
                 told.into_iter().for_each(|ticket| self.answer(ticket, Ok(())));

@@ -284,6 +284,8 @@ pub struct Owner {
     is_behind: bool,
     /// A thick LU may have more than it needs.
     may_have_surplus: bool,
+    /// Slabs that go back to the pool when a root is durable that does not name them.
+    surplus: Vec<u32>,
     site: Site,
     rooted: Rooted,
     checkpoint: Checkpoint,
@@ -585,17 +587,13 @@ impl Owner {
         if self.space.free_extents() < kept + ahead {
             return self.grow();
         }
-        let mut slabs = Vec::new();
         // What was just granted is not too much.
         let enough = kept + 3 * ahead;
         while self.growth != Growth::Asked
             && self.space.free_extents() >= enough + per_slab
             && let Some(slab) = self.space.withdraw()
         {
-            slabs.push(slab);
-        }
-        if !slabs.is_empty() {
-            self.orders.push(Order::Shrink { slabs });
+            self.surplus.push(slab);
         }
     }
 
@@ -751,6 +749,9 @@ impl Owner {
             self.begin_checkpoint();
         }
         self.size_up();
+        if !self.surplus.is_empty() {
+            self.begin_checkpoint();
+        }
         let lack = self.wanted_seal().map(|serial| self.journal.lacks(serial));
         if lack == Some(Lack::Mark) {
             self.journal.want_mark();

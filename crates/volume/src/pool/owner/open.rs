@@ -256,6 +256,7 @@ impl Read {
             pace: 1,
             is_behind: false,
             may_have_surplus: true,
+            surplus: Vec::new(),
             site,
             rooted,
             checkpoint: Checkpoint::None,

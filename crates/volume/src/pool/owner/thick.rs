@@ -104,14 +104,10 @@ impl Owner {
         }
         self.may_have_surplus = false;
         let (per_slab, kept) = (self.site.shape.extents_per_slab(), self.needs(None));
-        let mut slabs = Vec::new();
         while self.space.free_extents() >= kept + per_slab
             && let Some(slab) = self.space.withdraw()
         {
-            slabs.push(slab);
-        }
-        if !slabs.is_empty() {
-            self.orders.push(Order::Shrink { slabs });
+            self.surplus.push(slab);
         }
     }
 

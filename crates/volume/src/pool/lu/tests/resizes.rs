@@ -245,3 +245,44 @@ fn a_write_comes_before_the_new_end_or_is_refused() {
     println!("{done:?} resized, refused, written behind the end");
     assert!(done.iter().all(|count| *count > 20), "{done:?}");
 }
+
+/// A root that was written before says that they are used.
+#[test]
+fn slabs_that_went_back_are_not_missed_by_who_opens_the_lu_after_a_kill() {
+    for seed in 0..8 {
+        let world = World::new(seed, Options::swarm(seed));
+        let (host, disk) = (world.host("host"), world.disk(DISK_BYTES));
+        disk.attach(&host, PATH);
+        let done = world.block_on(&host.core(), |core| async move {
+            let (pool, lu) = new_lu(&core, 256 * MIB).await;
+            let data = Buffer::from_bytes(&[7; MIB as usize]);
+            let device = lu.device(&core);
+            for mib in 0..100 {
+                device.io(&Request::write(mib * MIB, data.sgl())).await.unwrap();
+            }
+            drop(device);
+            // Its root says what is used.
+            lu.close().await;
+            let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
+            let (device, (_, before)) = (lu.device(&core), pool.slabs());
+            device.io(&Request::plain(Op::Discard, 0, 90 * MIB)).await.unwrap();
+            device.io(&Request::flush()).await.unwrap();
+            while pool.slabs().1 < before + 10 {
+                core.sleep(Duration::from_millis(1)).await;
+            }
+        });
+        done.expect("slabs go back");
+        host.kill();
+        world.run_for(Duration::from_micros(1));
+        let done = world.block_on(&host.core(), |core| async move {
+            let pool = Pool::open(&core, vec![backing(&core, Path::new(PATH), true).await]);
+            let pool = pool.await.unwrap();
+            let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
+            let device = lu.device(&core);
+            for (block, value) in [(0, 0), (89 * MIB / BLOCK, 0), (90 * MIB / BLOCK, 7)] {
+                assert_eq!(read(&device, block).await, Ok(value));
+            }
+        });
+        done.expect("it opens");
+    }
+}
