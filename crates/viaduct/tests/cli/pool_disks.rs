@@ -154,6 +154,7 @@ fn a_disk_is_shown_page_by_page() {
             failure group:             0
             disks of the group:        2
             last epoch without a disk: 0
+            lacks something:           no
             size:                      71303168
             slab size:                 4194304
             extent size:               262144
@@ -173,6 +174,7 @@ fn a_disk_is_shown_page_by_page() {
             failure group:             0
             disks of the group:        2
             last epoch without a disk: 0
+            lacks something:           no
             size:                      71303168
             slab size:                 4194304
             extent size:               262144
@@ -222,6 +224,7 @@ fn one_page_is_shown() {
             failure group:             0
             disks of the group:        2
             last epoch without a disk: 0
+            lacks something:           no
             size:                      71303168
             slab size:                 4194304
             extent size:               262144
