@@ -71,15 +71,27 @@ impl Pool {
             self.shared.places.mark(number, home, (State::Whole, State::Broken));
             return Ok(());
         }
-        let is_else = |copy: Copy| copy.group != group && copy.state == State::Whole;
-        if !self.all_slabs(lu, is_else) {
+        let is_whole = |other: &u16| {
+            let is_such = |copy: Copy| copy.group == *other && copy.state == State::Whole;
+            *other != group && self.all_slabs(lu, is_such)
+        };
+        let whole: Vec<u16> = self.groups().into_iter().filter(is_whole).collect();
+        if whole.is_empty() {
             return Err(PoolError::LastCopy { disk: self.name_of(home.disk) });
         }
+        // One that was stale may have everything again, and nobody has said so yet.
+        let caught_up = stale.extract_if(.., |other| whole.contains(other));
+        let caught_up: Vec<([u8; 16], u16)> = caught_up.map(|other| (lu, other)).collect();
         let age = self.next_age(lu)?;
         self.note(vec![(lu, Some(age))]).await?;
         stale.push(group);
         let current = self.groups().into_iter().filter(|group| !stale.contains(group));
+        self.undecided.borrow_mut().extend(&caught_up);
         self.set_age(lu, age, &current.collect::<Vec<_>>()).await?;
+        self.undecided.borrow_mut().retain(|it| !caught_up.contains(it));
+        if let Some(granted) = self.lus.borrow_mut().get_mut(&lu) {
+            granted.stale.retain(|other| !caught_up.contains(&(lu, *other)));
+        }
         self.take_out(lu, group);
         self.undecided.borrow_mut().remove(&(lu, group));
         // It is known already, but the stale copy may be all that is found one day.

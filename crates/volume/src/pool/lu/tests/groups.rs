@@ -135,6 +135,32 @@ fn a_copy_that_was_brought_up_to_date_is_as_good_as_the_other() {
 }
 
 #[test]
+fn a_copy_that_has_caught_up_is_the_last_one_before_that_was_said() {
+    with_pool(4, |core| async move {
+        visit(&core, &[1], async |_, lu| write(&core, lu, 2).await).await;
+        visit(&core, &[0, 1], async |pool, lu| {
+            // Everything is there; it is marked by who finds that nothing lacks.
+            assert!(lu.mend(1000).await.unwrap() > 0);
+            assert_eq!((pool.stale_groups(LU), pool.lacks(LU, 0).0), (vec![0], 0));
+            let first = pool.granted(LU).unwrap().first.unwrap();
+            let other = pool.shared.places.all(first).find(|copy| copy.group == 1).unwrap();
+            pool.mark_stale(first, other.home).await.unwrap();
+            assert_eq!(pool.stale_groups(LU), [1]);
+            write(&core, lu, 3).await;
+            let last = pool.shared.places.all(first).find(|copy| copy.group == 0).unwrap();
+            let refused = pool.mark_stale(first, last.home).await;
+            assert!(matches!(refused, Err(PoolError::LastCopy { .. })));
+        })
+        .await;
+        visit(&core, &[0, 1], async |pool, lu| {
+            assert_eq!(pool.stale_groups(LU), [1]);
+            holds(&core, lu, 3).await;
+        })
+        .await;
+    });
+}
+
+#[test]
 fn what_was_granted_and_taken_back_meanwhile_is_known_when_a_disk_comes_back() {
     with_pool(5, |core| async move {
         visit(&core, &[1], async |pool, lu| {
