@@ -4,6 +4,7 @@
 mod copies;
 mod look;
 mod sums;
+mod verify;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use super::sums::Sums;
 
 pub use copies::Reading;
 pub use look::{Looker, Unlike};
+pub use verify::{Bad, Outcome, Seen, Verified};
 
 /// What a disk of a pool lies on: gives each core its device.
 pub trait Backing: Send + Sync {

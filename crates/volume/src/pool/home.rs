@@ -10,6 +10,7 @@ mod damage;
 mod find;
 mod look;
 mod members;
+mod scrub;
 mod stale;
 mod table;
 
@@ -36,6 +37,7 @@ pub use damage::{Damaged, Damages};
 pub use find::{Found, Terms, read_ends, read_label};
 pub use look::TableFlaw;
 pub use members::DiskUse;
+pub use scrub::Looked;
 pub use stale::{Noted, Registry};
 
 /// An LU may be opened so often while its pool is.
@@ -726,6 +728,12 @@ impl Pool {
 
     fn of(&self, disk: u32, error: Error) -> PoolError {
         PoolError::Disk { disk: self.name_of(disk), error }
+    }
+
+    /// The disks of these places, each once.
+    pub fn names_of(&self, homes: &[Home]) -> Vec<String> {
+        let disks: BTreeSet<u32> = homes.iter().map(|home| home.disk).collect();
+        disks.into_iter().map(|disk| self.name_of(disk)).collect()
     }
 
     fn name_of(&self, disk: u32) -> String {

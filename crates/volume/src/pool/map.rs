@@ -251,6 +251,23 @@ impl MapPage {
         Some(place)
     }
 
+    /// The written blocks of an extent: first ones and counts. Who looks only for that does not
+    /// need the page.
+    pub fn written(&self, extent: usize) -> Vec<(u64, u64)> {
+        let mut runs = Vec::new();
+        let mut block = 0;
+        while block < self.form.blocks {
+            let is_written = self.is_set(Bits::Written, extent, block);
+            let alike = |written: u64, _| if is_written { written } else { !written };
+            let count = self.run(extent, block, self.form.blocks - block, alike);
+            if is_written {
+                runs.push((block, count));
+            }
+            block += count;
+        }
+        runs
+    }
+
     /// Whether nothing is known here of an extent.
     pub fn is_absent(&self, extent: usize) -> bool {
         let known = [Bits::Written, Bits::Zero].map(|bits| self.words(bits, extent));

@@ -17,6 +17,7 @@
 //! | [`disks`] | what a core reads and writes |
 //! | [`home`] | the pool itself: labels, slab tables, grants |
 //! | [`lu`] | an LU of it, as a device |
+//! | [`scrub`] | what is found in a pool that is used |
 //! | [`check`] | whether all of that is right, from the disks alone |
 //! | [`survey`] | what a pool and its LUs are, from the disks alone |
 //! | [`inspect`] | what lies where, in words |
@@ -39,6 +40,7 @@ pub mod page;
 mod passage;
 pub mod places;
 pub mod root;
+pub mod scrub;
 pub mod shape;
 pub mod slabs;
 pub mod space;

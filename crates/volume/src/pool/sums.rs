@@ -118,6 +118,16 @@ impl SumPage {
         }
     }
 
+    /// It is written anew, whatever is on disk.
+    pub fn make_dirty(&self) {
+        self.is_dirty.store(true, Ordering::Release);
+    }
+
+    /// Of the newest on disk.
+    pub fn turn(&self) -> u64 {
+        self.turn.load(Ordering::Acquire)
+    }
+
     pub fn is_dirty(&self) -> bool {
         self.is_dirty.load(Ordering::Acquire)
     }
@@ -176,7 +186,7 @@ impl SumsId {
     }
 
     /// Its number in the pool.
-    fn number(self, shape: Shape) -> u64 {
+    pub(super) fn number(self, shape: Shape) -> u64 {
         u64::from(self.slab) * shape.sum_pages() + u64::from(self.page)
     }
 
@@ -234,6 +244,19 @@ impl Sums {
         let page = shard.get(&id)?;
         page.is_used.store(true, Ordering::Relaxed);
         Some(page.clone())
+    }
+
+    /// Whether a page is in memory; it is not used by that.
+    pub fn has(&self, id: SumsId) -> bool {
+        lock(self.shard(id)).contains_key(&id)
+    }
+
+    /// Lets a page go that can be read again, unless somebody has it.
+    pub fn let_go(&self, id: SumsId) {
+        let mut shard = lock(self.shard(id));
+        if shard.get(&id).is_some_and(can_be_read_again) {
+            shard.remove(&id);
+        }
     }
 
     /// A page that was read, corrected by what is known better.
@@ -336,12 +359,16 @@ fn make_room(shard: &mut Shard) {
     }
     let can_go = |page: &Arc<SumPage>| {
         let was_used = page.is_used.swap(false, Ordering::Relaxed);
-        !was_used && !page.is_dirty() && Arc::strong_count(page) == 1
+        !was_used && can_be_read_again(page)
     };
     let second_look = || shard.iter().find(|(_, page)| can_go(page)).map(|(id, _)| *id);
     if let Some(id) = second_look().or_else(second_look) {
         shard.remove(&id);
     }
+}
+
+fn can_be_read_again(page: &Arc<SumPage>) -> bool {
+    !page.is_dirty() && Arc::strong_count(page) == 1
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -13,7 +13,7 @@ use super::super::root::{About, Base, Site};
 use super::{Of, Progress, Report, Severity};
 
 /// What was learned of an LU, for those that stand on it.
-struct Known {
+pub(super) struct Known {
     /// Its frozen layers.
     frozen: Vec<LayerId>,
 }
@@ -61,7 +61,7 @@ fn baseless(known: &All, Base { lu, layer }: Base) -> Option<String> {
     }
 }
 
-async fn check_lu(
+pub(super) async fn check_lu(
     pool: &Pool,
     (id, granted): ([u8; 16], Granted),
     report: &mut Report,

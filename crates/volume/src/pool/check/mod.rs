@@ -5,7 +5,7 @@
 //! It goes on behind what it finds, as far as what is left makes sense: without a disk no LU can be
 //! judged, without its root nothing of an LU can.
 //!
-//! Not here: data of clients, of which nothing is known that could be checked.
+//! Not here: data of clients, and pools that are in use (see `scrub`).
 
 mod lus;
 #[cfg(test)]
@@ -68,6 +68,22 @@ pub enum Of {
     Lu { id: [u8; 16], name: Option<String> },
 }
 
+impl Counts {
+    pub fn add(&mut self, more: Self) {
+        let all = [
+            (&mut self.disks, more.disks),
+            (&mut self.slabs, more.slabs),
+            (&mut self.slabs_granted, more.slabs_granted),
+            (&mut self.lus, more.lus),
+            (&mut self.layers, more.layers),
+            (&mut self.map_pages, more.map_pages),
+            (&mut self.extents_used, more.extents_used),
+            (&mut self.records, more.records),
+        ];
+        all.into_iter().for_each(|(count, more)| *count += more);
+    }
+}
+
 impl Report {
     pub fn is_damaged(&self) -> bool {
         self.findings.iter().any(|finding| finding.severity == Severity::Damaged)
@@ -123,6 +139,16 @@ pub async fn check(
         report.add(Severity::Damaged, Of::Pool, error);
     }
     report
+}
+
+/// Checks an LU that nobody has open, of a pool that is. None: somebody has opened it meanwhile, or
+/// it is gone.
+pub async fn closed_lu(pool: &Pool, id: [u8; 16]) -> Option<Report> {
+    let (granted, mut report) = (pool.granted(id)?, Report::default());
+    report.counts.lus = 1;
+    lus::check_lu(pool, (id, granted.clone()), &mut report).await;
+    let is_still = pool.granted(id) == Some(granted) && pool.tenure(id).is_ok();
+    is_still.then_some(report)
 }
 
 /// Looks at both labels of a disk.

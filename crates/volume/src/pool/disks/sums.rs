@@ -1,16 +1,18 @@
 //! Checksums of blocks: what is read is compared with them, what is written changes them, and their
 //! pages are read when somebody needs one.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use block::{Buffer, Error, ErrorKind, Sgl};
 
 use super::super::journal::Spot;
+use super::super::owner::Unread;
+use super::super::page::Page;
 use super::super::places::Home;
 use super::super::shape::BLOCK_BYTES;
-use super::super::sums::{SumPage, Sums, SumsId, kept, sums_of};
+use super::super::sums::{KIND, SumPage, Sums, SumsId, kept, sums_of};
 use super::Disks;
 use super::copies::{ours, unread};
 
@@ -21,6 +23,15 @@ const SAVES_MAX: usize = 8;
 /// theirs there. None in a pool without.
 pub type SumPages = Vec<(Arc<SumPage>, usize, usize)>;
 
+/// A page of checksums on disk.
+#[derive(Debug, Default)]
+pub struct SumsSeen {
+    /// Where it was written anew, as other copies have it.
+    pub homes: Vec<Home>,
+    /// A place of it has rotted in all copies; true: it was written anew from what is known.
+    pub rotten: Option<bool>,
+}
+
 /// Whether blocks are what was written: as far as they have sums, from this one on.
 pub(super) fn are_right((pages, first): (&SumPages, usize), data: &Sgl<'_>) -> bool {
     let places = pages
@@ -28,6 +39,18 @@ pub(super) fn are_right((pages, first): (&SumPages, usize), data: &Sgl<'_>) -> b
         .flat_map(|(page, first, count)| (*first..first + count).map(move |index| (page, index)));
     let mut places = places.skip(first).zip(sums_of(data));
     places.all(|((page, index), sum)| page.allows(index, kept(sum)))
+}
+
+/// Whether anything is known of a block: its sum is this one of those.
+pub(super) fn is_known((pages, index): (&SumPages, usize)) -> bool {
+    let mut left = index;
+    for (page, first, count) in pages {
+        if left < *count {
+            return page.is_known(first + left);
+        }
+        left -= count;
+    }
+    false
 }
 
 impl Disks {
@@ -82,6 +105,11 @@ impl Disks {
         if let Some(page) = sums.get(id) {
             return Ok(page);
         }
+        self.load_sums(sums, id).await
+    }
+
+    /// Reads a page. The caller is alone with it, and it is not in memory.
+    async fn load_sums(&self, sums: &Sums, id: SumsId) -> Result<Arc<SumPage>, Error> {
         // Who is nowhere now may be back.
         self.shared().places.get(id.slab).ok_or_else(|| unread(id.places(sums.of().1)[0]))?;
         let mut places = [None, None];
@@ -120,10 +148,66 @@ impl Disks {
         let Some(sums) = &self.shared().sums else { return Ok(()) };
         let page = self.sum_page(sums, id).await?;
         let _alone = sums.locks.lock(id.slab, id.page.into(), 1).await;
+        self.save(sums, id, &page).await
+    }
+
+    /// The same for one who is alone with it.
+    async fn save(&self, sums: &Sums, id: SumsId, page: &SumPage) -> Result<(), Error> {
         let Some((at, image)) = page.image(id, sums.of()) else { return Ok(()) };
         let written = self.write_page(at, &image).await;
         page.is_written(written.is_ok());
         written
+    }
+
+    /// Looks at both places of a page as they are on disk, in all copies.
+    pub async fn verify_sums(&self, id: SumsId) -> Result<SumsSeen, Error> {
+        let mut seen = SumsSeen::default();
+        let Some(sums) = &self.shared().sums else { return Ok(seen) };
+        let _alone = sums.locks.lock(id.slab, id.page.into(), 1).await;
+        let ((pool, shape), mut rotten) = (sums.of(), Vec::new());
+        let number = id.number(shape);
+        for at in id.places(shape) {
+            // What was there before anything was written is nothing, and looks like anything.
+            let was = Cell::new(None);
+            let check = |page: &Page| {
+                if page.was(KIND, &pool, number) {
+                    was.set(Some(page.says().0.turn));
+                }
+                page.check(KIND, &pool, number).map(drop)
+            };
+            match self.verify_page(at, check).await?.page() {
+                Ok((_, homes)) => seen.homes.extend(homes),
+                Err(Unread::Disk) => rotten.push(u64::MAX),
+                Err(Unread::Flaw(_)) => rotten.extend(was.get()),
+            }
+        }
+        if !rotten.is_empty() {
+            seen.rotten = Some(self.renew_sums(sums, id, &rotten).await?);
+        }
+        Ok(seen)
+    }
+
+    /// Writes a page anew of which places have rotted that had these turns, if it is known what it
+    /// is. The caller is alone with it.
+    async fn renew_sums(&self, sums: &Sums, id: SumsId, rotten: &[u64]) -> Result<bool, Error> {
+        let here = sums.get(id);
+        let is_here = here.is_some();
+        let page = match here {
+            Some(page) => page,
+            None => self.load_sums(sums, id).await?,
+        };
+        // The journal knows what a crash has cut off; otherwise only an older one may be missed.
+        let is_known = is_here || page.is_dirty();
+        if !is_known && rotten.iter().any(|turn| *turn > page.turn().max(1)) {
+            return Ok(false);
+        }
+        for _ in 0..2 {
+            page.make_dirty();
+            self.save(sums, id, &page).await?;
+            // One of them is always whole.
+            self.sync().await?;
+        }
+        Ok(true)
     }
 
     /// Brings the pages of a slab to a place of it that fills, as they are.

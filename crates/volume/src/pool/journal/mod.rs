@@ -391,6 +391,15 @@ impl Journal {
         }
     }
 
+    /// The first written page from this one on that a reader would need, with the epoch of its
+    /// owner.
+    pub fn needed(&self, from: u64) -> Option<(u64, u64)> {
+        let first = self.pages.front()?.number;
+        let at = from.saturating_sub(first) as usize;
+        let past = self.pages.get(at).filter(|_| at < self.written_pages)?;
+        Some((past.number, past.epoch))
+    }
+
     /// How much of the ring is taken, in hundredths: whoever makes checkpoints begins one in time.
     pub fn fill_percent(&self) -> u64 {
         self.taken() * 100 / self.ring

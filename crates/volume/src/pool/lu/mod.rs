@@ -15,6 +15,7 @@
 //! | another size | `resize` |
 //! | snapshots, and the way back to one | `snapshots`, `service::layers` |
 //! | slabs that get other places | `service::copies` |
+//! | everything looked at | `service::scrub` |
 //! | space for those that have all at once | `thick` |
 //! | what was done | `counts` |
 
@@ -41,6 +42,7 @@ use rt::{Core, Placed};
 use super::disks::Shared;
 use super::memory::{Keeper, Memory};
 use super::root::About;
+use super::scrub::{Cursor, Depth, Step};
 use super::shape::{BLOCK_BYTES, Shape};
 use handle::{Handle, PoolDevice};
 use service::Service;
@@ -161,6 +163,12 @@ impl Lu {
     /// Gives how many there were; none, and all copies are read again.
     pub async fn mend(&self, most: usize) -> Result<usize, Error> {
         self.ask(move |service| service.mend(most)).await
+    }
+
+    /// A step of a walk over everything that it has, from there on and for about so many bytes: see
+    /// [`scrub`](super::scrub).
+    pub async fn scrub(&self, from: Cursor, what: (Depth, u64)) -> Result<Step, Error> {
+        self.ask(move |service| service.scrub(from, what)).await
     }
 
     /// What its owner has had done since it was opened.

@@ -5,6 +5,7 @@ mod copies;
 mod layers;
 mod memory;
 mod regions;
+mod scrub;
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -26,6 +27,7 @@ use super::super::map::{Form, MapPage};
 use super::super::memory::{Held, Memory};
 use super::super::owner::{LayerNumber, Order, Owner, PageId, Refusal, Regions, Ticket};
 use super::super::page::{PAGE_BYTES, Page};
+use super::super::passage::Passage;
 use super::super::root::About;
 use super::super::shape::{BLOCK_BYTES, Shape};
 use super::closed;
@@ -60,6 +62,8 @@ pub(super) struct Service {
     /// What was ordered to be quiet while others were waited for, with pages to forget.
     quiescing: RefCell<Vec<(Ticket, Option<u64>)>>,
     is_quiescing: Cell<bool>,
+    /// Who reads everything, besides the handles.
+    scrubbing: Rc<Passage>,
     /// Frozen layers that are read, some of them no more.
     views: RefCell<Vec<(LayerNumber, Weak<()>)>>,
     /// The layer that is about to go.
@@ -140,6 +144,7 @@ impl Service {
             last_ticket: Cell::new(0),
             quiescing: RefCell::default(),
             is_quiescing: Cell::new(false),
+            scrubbing: Rc::default(),
             views: RefCell::default(),
             going: Cell::new(None),
             is_folding: Cell::new(false),
@@ -476,6 +481,7 @@ impl Service {
             }
             Order::Grow { slabs } => self.start(|me| me.grow(slabs)),
             Order::Shrink { slabs } => self.start(|me| async move {
+                me.scrubbing.over().await;
                 let lu = me.lu;
                 let back = me.pool.call(move |pool| async move {
                     // Where it fails they are the LU's until that is opened again.
@@ -611,6 +617,7 @@ impl Service {
                 async move { handle.passage().over().await }
             };
             each(self.readers.members(), over).await;
+            self.scrubbing.over().await;
             asked.into_iter().for_each(|(ticket, _)| self.tell(|owner| owner.quiet(ticket)));
         }
         self.is_quiescing.set(false);

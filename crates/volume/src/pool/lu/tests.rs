@@ -8,6 +8,7 @@ mod groups;
 mod members;
 mod memory;
 mod resizes;
+mod scrub;
 mod sums;
 mod thicks;
 

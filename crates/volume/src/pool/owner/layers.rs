@@ -189,6 +189,11 @@ impl Layers {
         self.all.get(&id.0)?.pages.get(&id.1)
     }
 
+    /// A page that is in memory.
+    pub(super) fn page_here(&self, (layer, number): PageId) -> Option<&Arc<MapPage>> {
+        self.all.get(&layer)?.pages.get(&number)
+    }
+
     /// Whether a page has to be read before anybody looks for it.
     pub(super) fn is_absent(&self, (layer, number): PageId) -> bool {
         let Some(layer) = self.all.get(&layer) else { return false };
@@ -205,12 +210,23 @@ impl Layers {
         ids.filter(|id| self.is_absent(*id)).collect()
     }
 
-    /// Where a page is that is absent.
+    /// Where a page is that is on disk.
     pub(super) fn spot_of_page(&self, (layer, number): PageId) -> Option<Spot> {
         let (per_chunk, blocks) = (self.shape.pages_per_chunk(), self.shape.blocks_per_extent());
         let Chunk { place, pages } = self.all.get(&layer)?.chunks.get(&(number / per_chunk))?;
         let second = *pages.get(&number)?;
         Some(spot_of(*place, blocks, (number % per_chunk, second)))
+    }
+
+    /// Where a page is that a root names which is written, or about to be with nothing else under
+    /// way for it.
+    pub(super) fn written_at(&self, id: PageId) -> Option<Spot> {
+        if self.imaged.contains(&id) { None } else { self.spot_of_page(id) }
+    }
+
+    /// The next checkpoint writes this page, which is in memory and on disk.
+    pub(super) fn make_dirty(&mut self, id: PageId) {
+        self.dirty.insert(id);
     }
 
     /// Numbers of the pages from this one on that are looked into by who looks from the top, or

@@ -36,6 +36,11 @@ enum Sleeper {
         view: Option<LayerNumber>,
         number: u64,
     },
+    /// Wants this page only.
+    Page {
+        ticket: Ticket,
+        id: PageId,
+    },
     Folds(Ticket, LayerNumber, usize),
 }
 
@@ -112,6 +117,14 @@ impl Owner {
         }
     }
 
+    pub(super) fn begin_fetch(&mut self, ticket: Ticket, id: PageId) {
+        if self.layers.is_absent(id) {
+            return self.sleep(&[id], Sleeper::Page { ticket, id });
+        }
+        let found = Ok(self.page_here(id).into_iter().collect());
+        self.orders.push(Order::Found { ticket, found });
+    }
+
     fn absent_of(&self, view: Option<LayerNumber>, number: u64) -> Vec<PageId> {
         let layer = view.unwrap_or(self.layers.top_number());
         self.layers.absent(self.layers.chain_from(layer), number)
@@ -139,6 +152,7 @@ impl Owner {
                 self.begin(wish);
             }
             Sleeper::Look { ticket, view, number } => self.begin_look(ticket, view, number),
+            Sleeper::Page { ticket, id } => self.begin_fetch(ticket, id),
             Sleeper::Folds(ticket, layer, most) => self.begin_folds(ticket, layer, most),
         }
     }
@@ -146,7 +160,7 @@ impl Owner {
     fn disappoint(&mut self, sleeper: Sleeper, why: Refusal) {
         match sleeper {
             Sleeper::Wish(wish) => self.give_up(&wish, why),
-            Sleeper::Look { ticket, .. } => {
+            Sleeper::Look { ticket, .. } | Sleeper::Page { ticket, .. } => {
                 self.orders.push(Order::Found { ticket, found: Err(why) });
             }
             Sleeper::Folds(ticket, ..) => self.answer(ticket, Err(why)),

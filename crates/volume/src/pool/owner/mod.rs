@@ -27,6 +27,7 @@ mod load;
 mod open;
 mod pages;
 mod regions;
+mod scrub;
 #[cfg(test)]
 mod tests;
 mod thick;
@@ -39,6 +40,7 @@ pub use super::journal::LayerNumber;
 pub use layers::{Chunk, Chunks, LayerId, Layers, PageId};
 pub use open::{LOOK_BEHIND_PAGES, Opening, Read, Unopened};
 pub use regions::{Regions, regions_of};
+pub use scrub::Lies;
 pub use thick::{Room, extents_of_new};
 
 use super::journal::{Full, Journal, Lack, Record, Serial, Spot, Sync, Write};

@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 
 use super::checkpoint::Checkpoint;
-use super::{LayerNumber, Order, Owner};
+use super::{LayerNumber, Order, Owner, PageId};
 
 impl Owner {
     /// Pages of maps that are in memory.
@@ -30,6 +30,15 @@ impl Owner {
     pub fn let_go(&mut self, numbers: &[u64]) -> usize {
         let pinned = self.pinned();
         self.layers.let_go_of(numbers, &pinned)
+    }
+
+    /// The same of one that was read for somebody who has looked at all of it now, with what else
+    /// is of its number. It stays if anybody has it.
+    pub fn let_page_go(&mut self, id: PageId) {
+        if let Some(page) = self.layers.page_here(id) {
+            page.take_used();
+        }
+        self.let_go(&[id.1]);
     }
 
     /// Sees to it that pages may go later.

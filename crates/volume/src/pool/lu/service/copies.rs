@@ -278,7 +278,7 @@ impl Service {
         synced
     }
 
-    async fn of_pool<T, F>(
+    pub(super) async fn of_pool<T, F>(
         &self,
         ask: impl FnOnce(Rc<Pool>) -> F + Send + 'static,
     ) -> Result<T, Error>

@@ -8,7 +8,7 @@ use block::{Error, ErrorKind};
 use super::super::super::map::MapPage;
 use super::super::super::owner::{LayerId, LayerNumber, Room};
 use super::super::super::root::{Frozen, LAYERS_MAX, SNAPSHOT_NAME_BYTES_MAX};
-use super::Service;
+use super::{Service, Ticket};
 
 /// A layer of an LU.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,6 +188,11 @@ impl Service {
         // Also of an LU that has failed: what was written is read as long as its disks can be.
         let ticket = self.new_ticket()?;
         self.tell(|owner| owner.look(ticket, view, number));
+        self.found(ticket).await
+    }
+
+    /// Pages that the owner was asked for.
+    pub(super) async fn found(&self, ticket: Ticket) -> Result<Vec<Arc<MapPage>>, Error> {
         let found = self.wait(ticket, |waiter| match (&waiter.found, &waiter.done) {
             (Some(found), _) => Some(found.clone()),
             (None, Some(Err(error))) => Some(Err(error.clone())),

@@ -9,6 +9,8 @@ use rt::sim::{Fault, Harm, On, Random};
 
 use super::super::super::check::check;
 use super::super::super::memory::{DEFAULT_BYTES, Memory};
+use super::super::super::scrub::Cursor;
+use super::scrub::scrub_some;
 use super::*;
 
 const SECTOR: u64 = 512;
@@ -29,6 +31,7 @@ const ROUNDS: u32 = 12;
 const TWO_PAGES: usize = 17 << 10;
 /// At most.
 const MOVES_APART_US: u64 = 4_000;
+const SCRUBS_APART_US: u64 = 10_000;
 
 #[derive(Clone, Debug)]
 struct Past {
@@ -82,6 +85,8 @@ struct Model {
     mended: u64,
     /// Looks at what the other copy has.
     compared: u64,
+    /// Extents that were looked at while they were used, and found good.
+    scrubbed: u64,
     /// Bytes of maps that left memory while an LU was open.
     let_go: u64,
 }
@@ -325,8 +330,8 @@ impl User {
                 model.doomed.push(layer);
                 Ok(())
             }
-            (3..6, Some(layer)) => self.roll_back(layer).await,
-            (6.., _) => self.fold().await,
+            (3..8, Some(layer)) => self.roll_back(layer).await,
+            (8.., _) => self.fold().await,
             _ => Ok(()),
         };
         match done {
@@ -348,6 +353,24 @@ impl User {
             self.model.lock().unwrap().moved += u64::from(moved.is_ok());
             if moved.is_err_and(|error| error.kind() == ErrorKind::Offline) {
                 return;
+            }
+        }
+    }
+
+    /// Everything is good at every place at any time.
+    async fn scrub(mut self) {
+        let starts = [Cursor::Root, Cursor::Map { number: 0, layer: 0, extent: 0 }];
+        let mut cursor = *self.random.pick(&starts);
+        loop {
+            self.core.sleep(Duration::from_micros(self.random.below(SCRUBS_APART_US))).await;
+            match scrub_some(&self.lu, cursor, &mut self.random).await {
+                Ok(found) => {
+                    assert!(found.is_good(), "{found:?}");
+                    self.model.lock().unwrap().scrubbed += found.extents;
+                    cursor = found.next.unwrap_or_default();
+                }
+                Err(error) if error.kind() == ErrorKind::Offline => return,
+                Err(_) => {}
             }
         }
     }
@@ -515,7 +538,12 @@ async fn reopen(
     let mut swept = 0;
     loop {
         core.sleep(Duration::from_micros(100 + random.below(40_000))).await;
-        assert!(matches!(pool.seat(LU), Err(LuError::Pool(PoolError::Open(LU)))));
+        let seat = pool.seat(LU).map(drop);
+        assert!(
+            matches!(seat, Err(LuError::Pool(PoolError::Open(LU)))),
+            "{seat:?} {:?}",
+            pool.granted(LU).map(|it| it.stale)
+        );
         assert!(matches!(pool.close().await, Err(PoolError::Open(LU))));
         model.lock().unwrap().let_go += memory.swept() - swept;
         swept = memory.swept();
@@ -584,14 +612,15 @@ async fn look_elsewhere(core: &Core, (pool, lu): (&Rc<Pool>, &Arc<Lu>), model: &
 
 fn start_users(core: &Core, lu: &Arc<Lu>, model: &Shared, seed: u64) {
     let device = lu.device(core);
-    for task in 0..=TASKS_PER_CORE {
+    for task in 0..TASKS_PER_CORE + 2 {
         let random = Random::new(seed << 8 | task);
         model.lock().unwrap().users += 1;
         let (model, lu, device) = (model.clone(), lu.clone(), device.clone());
         let user = User { model, lu, device, core: core.clone(), random };
         match task {
+            0..TASKS_PER_CORE => core.spawn(user.go()),
             TASKS_PER_CORE => core.spawn(user.move_slabs()),
-            _ => core.spawn(user.go()),
+            _ => core.spawn(user.scrub()),
         }
     }
 }
@@ -609,6 +638,7 @@ struct Tally {
     moved: u64,
     mended: u64,
     compared: u64,
+    scrubbed: u64,
     let_go: u64,
 }
 
@@ -665,6 +695,7 @@ fn world(seed: u64, (groups, memory, has_sums): Kind, tally: &mut Tally) {
     tally.moved += model.moved;
     tally.mended += model.mended;
     tally.compared += model.compared;
+    tally.scrubbed += model.scrubbed;
     tally.let_go += model.let_go;
 }
 
@@ -690,6 +721,7 @@ fn what_is_answered_survives() {
     assert!(tally.kills > 10 && tally.losses > 10 && tally.reopened > 10);
     assert!(tally.answered > 1_000 && tally.failed > 0);
     assert!(tally.deleted > 0 && tally.rolled_back > 0 && tally.moved > 10);
+    assert!(tally.scrubbed > 10);
 }
 
 #[test]
@@ -701,6 +733,7 @@ fn two_copies_never_differ_in_what_is_read() {
     println!("{tally:?}");
     assert!(tally.kills > 10 && tally.losses > 10 && tally.reopened > 10);
     assert!(tally.answered > 1_000 && tally.mended > 0 && tally.compared > 10);
+    assert!(tally.scrubbed > 10);
 }
 
 #[test]
@@ -711,7 +744,7 @@ fn what_is_answered_survives_with_little_memory() {
     }
     println!("{tally:?}");
     assert!(tally.kills > 5 && tally.losses > 5 && tally.reopened > 5);
-    assert!(tally.answered > 500 && tally.let_go > 1 << 20);
+    assert!(tally.answered > 500 && tally.let_go > 1 << 20 && tally.scrubbed > 10);
 }
 
 /// A sum that is not that of its block would be an error.
@@ -725,4 +758,5 @@ fn checksums_are_those_of_what_is_there() {
     println!("{tally:?}");
     assert!(tally.kills > 10 && tally.losses > 10 && tally.reopened > 10);
     assert!(tally.answered > 1_000 && tally.moved > 0 && tally.mended > 0 && tally.compared > 0);
+    assert!(tally.scrubbed > 10);
 }
