@@ -517,6 +517,83 @@ fn a_guest_does_not_notice_that_a_copy_is_gone() -> Result<()> {
     Ok(())
 }
 
+/// A file that cannot be written, also by who has it open. None: this machine does not let us.
+struct Unwritable<'a>(&'a str);
+
+impl<'a> Unwritable<'a> {
+    fn new(path: &'a str) -> Result<Option<Self>> {
+        let made = Command::new("chattr").args(["+i", path]).output()?;
+        Ok(made.status.success().then_some(Self(path)))
+    }
+}
+
+impl Drop for Unwritable<'_> {
+    fn drop(&mut self) {
+        // Nobody could remove it either.
+        let _ = Command::new("chattr").args(["-i", self.0]).status();
+    }
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_is_missed_and_taken_back_under_a_guest() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut node = Node::on(&dir.path().join("node")).start()?;
+    let disks = [disk(dir.path(), "one", 300)?, disk(dir.path(), "two", 300)?];
+    if Unwritable::new(&disks[0])?.is_none() {
+        println!("NOT RUN: files cannot be made immutable here (root, CAP_LINUX_IMMUTABLE, ext4)");
+        return Ok(());
+    }
+    let at = [format!("{}@left", disks[0]), format!("{}@right", disks[1])];
+    let shape = ["--slab-size", "4M", "--extent-size", "64K"];
+    node.cli(&[&["pool", "create", "fast", "--pv", &at[0], "--pv", &at[1]][..], &shape].concat())?;
+    create(&node, "disk", "4G")?;
+    node.cli(&["client", "create", "vm"])?;
+    node.cli(&["map", "disk", "--to", "vm", "--via", "vhost-user-blk"])?;
+    let verifier = GuestImage::new().with_host_program("verify", &own_program("verify")?);
+    let guest =
+        Guest::builder().disk(VhostBlk::new(&node.socket("vm", 2))).image(verifier).boot()?;
+    let load = guest.start("verify load /dev/vda --fresh --threads 8")?;
+    load.wait_for_text("started", SOON)?;
+    let told = |node: &Node, what: &str| -> Result<usize> {
+        let events = node.cli(&["event", "ls"])?;
+        let all = events.as_array();
+        Ok(all.map_or(0, |all| all.iter().filter(|it| it.to_string().contains(what)).count()))
+    };
+    for (times, path) in disks.iter().enumerate() {
+        let unwritable = Unwritable::new(path)?;
+        // What needs a grant of every group goes on without this one.
+        for name in ["first", "second"] {
+            create(&node, name, "1G")?;
+        }
+        until("it is said", || Ok(told(&node, &format!("is used without {path}"))? > 0))?;
+        assert_eq!(node.cli(&["lu", "show", "disk"])?["state"], "online");
+        node.cli(&["lu", "rm", "first"])?;
+        thread::sleep(Duration::from_millis(1500));
+        drop(unwritable);
+        until("it is taken back", || Ok(told(&node, "can be written again")? > times))?;
+        until("the copy has everything again", || {
+            Ok(told(&node, "all copies of LU disk have everything again")? > times)
+        })?;
+        node.cli(&["lu", "rm", "second"])?;
+    }
+    // Missed again, killed, and found as it was.
+    let unwritable = Unwritable::new(&disks[0])?;
+    create(&node, "third", "1G")?;
+    node.kill()?;
+    drop(unwritable);
+    node.start()?;
+    until("the copy has everything again", || {
+        Ok(told(&node, "all copies of LU disk have everything again")? > 0)
+    })?;
+    load.close_input()?;
+    println!("{:?}", Report::parse(&load.wait(SOON)?.text())?.check()?);
+    guest.quit()?;
+    assert!(node.stop()?.success());
+    let (code, report, said) = check(&disks)?;
+    assert!(code == Some(0), "{report} {said}");
+    Ok(())
+}
+
 /// Whether the label of a disk says that its failure group has everything.
 fn is_whole(disk: &str) -> Result<bool> {
     let output = Command::new(binary()?).args(["pool", "inspect", disk]).output()?;

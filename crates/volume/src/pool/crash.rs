@@ -102,6 +102,22 @@ impl Dice {
     }
 }
 
+/// The seeds of a test that runs so many: `VIADUCT_LOOPS` times as many, or the one that
+/// `VIADUCT_SEED` names. Each is printed, which is seen where the test fails.
+pub fn seeds(count: u64) -> impl Iterator<Item = u64> {
+    let all = seed().map_or(0..count * loops(), |seed| seed..seed + 1);
+    all.inspect(|seed| println!("seed {seed}"))
+}
+
+/// Whether it is only one, which need not show everything that all together do.
+pub fn is_one_seed() -> bool {
+    seed().is_some()
+}
+
+fn seed() -> Option<u64> {
+    std::env::var("VIADUCT_SEED").ok()?.parse().ok()
+}
+
 /// So many times what runs in each test: `VIADUCT_LOOPS`.
 pub fn loops() -> u64 {
     std::env::var("VIADUCT_LOOPS").ok().and_then(|loops| loops.parse().ok()).unwrap_or(1)

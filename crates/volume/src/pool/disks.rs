@@ -7,7 +7,7 @@ mod sums;
 mod verify;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -49,6 +49,8 @@ pub struct Shared {
 struct HeldDisks {
     /// By their numbers, of which none is used again.
     disks: Vec<Option<(Arc<dyn Backing>, Layout)>>,
+    /// Those where nothing is that has to be durable.
+    aside: BTreeSet<u32>,
     /// Each core's.
     cores: BTreeMap<CoreId, Placed<Disks>>,
     /// Is told of copies that have missed something.
@@ -76,7 +78,8 @@ impl Shared {
         let mounted = RefCell::new(held.disks.iter().map(mounted).collect());
         let (passage, spare) = (Rc::default(), RefCell::default());
         let (core_of, shared) = (core.clone(), self.clone());
-        let disks = Rc::new(Disks { core: core_of, shared, mounted, passage, spare });
+        let aside = RefCell::new(held.aside.clone());
+        let disks = Rc::new(Disks { core: core_of, shared, mounted, aside, passage, spare });
         if !held.is_closed {
             held.cores.insert(core.id(), Placed::new(core, disks.clone()));
         }
@@ -98,6 +101,16 @@ impl Shared {
     pub async fn remove(&self, disk: u32) {
         self.lock().disks[disk as usize] = None;
         self.on_all(move |disks| disks.mounted.borrow_mut()[disk as usize] = None).await;
+    }
+
+    /// Nothing is on this disk that has to be durable, or there is again.
+    pub async fn set_aside(&self, disk: u32, is_aside: bool) {
+        let set = move |aside: &mut BTreeSet<u32>| match is_aside {
+            true => drop(aside.insert(disk)),
+            false => drop(aside.remove(&disk)),
+        };
+        set(&mut self.lock().aside);
+        self.on_all(move |disks| set(&mut disks.aside.borrow_mut())).await;
     }
 
     async fn on_all(&self, f: impl Fn(&Disks) + Clone + Send + 'static) {
@@ -178,6 +191,8 @@ pub struct Disks {
     shared: Arc<Shared>,
     /// By their numbers.
     mounted: RefCell<Vec<Option<Mounted>>>,
+    /// Those where nothing is that has to be durable.
+    aside: RefCell<BTreeSet<u32>>,
     /// Who is writing, or reading a page, where the slab was when they looked.
     passage: Rc<Passage>,
     spare: RefCell<Vec<Buffer>>,
@@ -297,13 +312,20 @@ impl Disks {
 
     /// The same; gives the disks of which it cannot be said.
     pub async fn sync_each(&self) -> Vec<(u32, Error)> {
+        let aside = self.aside.borrow().clone();
+        self.sync_some(|disk| !aside.contains(&disk)).await
+    }
+
+    /// The same of some disks.
+    pub async fn sync_some(&self, is_one: impl Fn(u32) -> bool) -> Vec<(u32, Error)> {
         let flush = Request::flush();
         let asked: Vec<_> = {
             let mounted = self.mounted.borrow();
             let ask = |(disk, it): (u32, &Option<Mounted>)| {
                 it.as_ref().map(|(device, _)| (disk, device.ask(&flush)))
             };
-            (0..).zip(mounted.iter()).filter_map(ask).collect()
+            let all = (0..).zip(mounted.iter()).filter(|(disk, _)| is_one(*disk));
+            all.filter_map(ask).collect()
         };
         let mut failed = Vec::new();
         for (disk, answer) in asked {

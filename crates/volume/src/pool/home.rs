@@ -9,10 +9,13 @@ mod copies;
 mod damage;
 mod find;
 mod look;
+mod lost;
 mod members;
+mod outdated;
 mod scrub;
 mod stale;
 mod table;
+mod tables;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,18 +27,20 @@ use rt::sync::Notify;
 use rt::{Core, Placed};
 
 use super::disks::{Backing, Disks, Shared};
-use super::label::{End, Label, Unlabelled};
+use super::label::{Label, Unlabelled};
 use super::memory::Memory;
-use super::page::{Flaw, Header, Owner, PAGE_BYTES, newest};
-use super::places::{Copy, Home, SLABS_MAX, State};
-use super::shape::{GRANTS_PER_PAGE, Layout, Shape, Unfit};
-use super::slabs::{self, Grant, Slab, TableHeader};
-use table::{Standing, Table};
+use super::page::{Flaw, Header, Owner, PAGE_BYTES};
+use super::places::{Copy, GROUP_NUMBERS, Home, State, numbers_of};
+use super::shape::{Layout, Shape, Unfit};
+use super::slabs::{Grant, Slab};
+use super::turns::Turns;
+use table::Table;
 
 pub use copies::Whither;
 pub use damage::{Damaged, Damages};
 pub use find::{Found, Terms, read_ends, read_label};
 pub use look::TableFlaw;
+pub use lost::LostDisk;
 pub use members::DiskUse;
 pub use scrub::Looked;
 pub use stale::{Noted, Registry};
@@ -136,16 +141,6 @@ pub enum PoolError {
     Closed,
 }
 
-/// The one change of the tables that is under way.
-struct Changing<'a>(&'a Pool);
-
-impl Drop for Changing<'_> {
-    fn drop(&mut self) {
-        self.0.is_changing.set(false);
-        self.0.changed.notify();
-    }
-}
-
 /// The right to be the owner of an LU, until it is dropped.
 pub struct Tenure {
     /// Higher than that of any owner before.
@@ -165,10 +160,6 @@ struct Owned {
 /// What one place of a page of a table says.
 type ReadPage = Result<(Header, Vec<Slab>), Flaw>;
 
-fn newest_of(read: &[ReadPage]) -> Result<usize, Flaw> {
-    newest([0, 1].map(|place| read[place].as_ref().map(|it| it.0).map_err(|flaw| *flaw)))
-}
-
 pub struct Pool {
     core: Core,
     pub shared: Arc<Shared>,
@@ -187,16 +178,16 @@ pub struct Pool {
     absent: RefCell<BTreeMap<Option<u16>, u16>>,
     tables: RefCell<Vec<Table>>,
     lus: RefCell<BTreeMap<[u8; 16], Granted>>,
-    /// Where to look for the next number that is not in use: one that is has a place.
-    next_number: Cell<u32>,
+    /// Where to look for the next number that is not in use, of those of each group: one that is
+    /// has a place.
+    next_numbers: RefCell<[u32; GROUP_NUMBERS as usize]>,
     /// Generations of places whose grants may be on their disks, and do not count: by number.
     retracted: RefCell<BTreeMap<u32, u32>>,
     /// Copies of LUs that may be current by what the disks say, and are not.
     undecided: RefCell<BTreeSet<([u8; 16], u16)>>,
     owned: RefCell<BTreeMap<[u8; 16], Owned>>,
     /// One change of the tables at a time.
-    is_changing: Cell<bool>,
-    changed: Notify,
+    changes: Turns,
     /// Hears of every change of what is free.
     watcher: RefCell<Option<Watcher>>,
     registry: RefCell<Option<Rc<dyn Registry>>>,
@@ -205,6 +196,7 @@ pub struct Pool {
     /// Copies of LUs may lack something.
     may_lack: Cell<bool>,
     mending: Notify,
+    losing: Notify,
     damages: RefCell<Damages>,
     damaged: Notify,
 }
@@ -234,7 +226,7 @@ impl Pool {
         let disks: Vec<u32> = pool.members();
         pool.count_members();
         pool.blank(&disks).await?;
-        pool.write_labels(&disks).await?;
+        pool.write_labels(&disks).await.map_err(|(_, error)| error)?;
         Ok(pool)
     }
 
@@ -248,7 +240,7 @@ impl Pool {
                 self.write_table(disk, page).await?;
             }
         }
-        self.sync().await
+        self.sync_these(disks).await
     }
 
     async fn unlabel(&self, disks: &[u32]) -> Result<(), PoolError> {
@@ -258,7 +250,7 @@ impl Pool {
                 self.write(disk, at, &blank).await?;
             }
         }
-        self.sync().await
+        self.sync_these(disks).await
     }
 
     fn new(
@@ -282,17 +274,17 @@ impl Pool {
             absent: RefCell::default(),
             tables: RefCell::new(tables),
             lus: RefCell::default(),
-            next_number: Cell::new(0),
+            next_numbers: RefCell::default(),
             retracted: RefCell::default(),
             undecided: RefCell::default(),
             owned: RefCell::default(),
-            is_changing: Cell::new(false),
-            changed: Notify::new(),
+            changes: Turns::default(),
             watcher: RefCell::default(),
             registry: RefCell::default(),
             memory: RefCell::default(),
             may_lack: Cell::new(true),
             mending: Notify::new(),
+            losing: Notify::new(),
             damages: RefCell::default(),
             damaged: Notify::new(),
         });
@@ -340,6 +332,7 @@ impl Pool {
         let changing = self.changing().await;
         self.disks.take();
         self.mending.notify();
+        self.losing.notify();
         self.damaged.notify();
         drop(changing);
         self.shared.close().await;
@@ -407,16 +400,12 @@ impl Pool {
         first: bool,
     ) -> Result<Vec<u32>, PoolError> {
         let granted = self.change(|tables| {
-            let stale = self.stale_groups(lu);
-            let takes = |group: &u16| {
-                let is_one = |table: &Table| table.label.group == *group && table.takes();
-                !stale.contains(group) && tables.iter().any(is_one)
-            };
-            let groups: Vec<u16> = stale::groups_of(tables).into_iter().filter(takes).collect();
+            let groups = self.groups_that_take(tables, lu);
+            let numbers = self.group_of_numbers(tables, &groups);
             let (mut changed, mut slabs) = (Vec::new(), 0);
             while slabs < count
                 && let Some(disks) = roomiest(tables, &groups)
-                && let Some(number) = self.free_number()
+                && let Some(number) = self.free_number(numbers)
             {
                 let is_first = first && slabs == 0;
                 for disk in disks {
@@ -436,6 +425,7 @@ impl Pool {
         let mut granted = granted.await?;
         granted.dedup_by_key(|(number, _)| *number);
         granted.iter().for_each(|(number, is_first)| self.list(lu, *number, *is_first));
+        self.note_lacking(lu);
         let slabs: Vec<u32> = granted.iter().map(|(number, _)| *number).collect();
         if slabs.is_empty() { Err(PoolError::Full) } else { Ok(slabs) }
     }
@@ -448,6 +438,8 @@ impl Pool {
         let numbers = self.granted(lu).unwrap_or_default().slabs;
         self.take_back(lu, &numbers).await?;
         self.lus.borrow_mut().remove(&lu);
+        // What is known of one that is no more does no harm.
+        let _ = self.note(vec![(lu, None)]).await;
         Ok(())
     }
 
@@ -486,220 +478,33 @@ impl Pool {
         }
     }
 
-    fn free_number(&self) -> Option<u32> {
-        let next = self.next_number.get();
+    /// The failure groups where an LU is given slabs: all that have everything of it.
+    fn groups_that_take(&self, tables: &[Table], lu: [u8; 16]) -> Vec<u16> {
+        let stale = self.stale_groups(lu);
+        let is_known = self.lus.borrow().contains_key(&lu);
+        let takes =
+            |group: u16| tables.iter().any(|table| table.label.group == group && table.takes());
+        let mut groups = stale::groups_of(tables);
+        groups.retain(|group| !stale.contains(group) && (is_known || takes(*group)));
+        groups
+    }
+
+    /// Of these groups the one that gives a number: it knows all of its own.
+    fn group_of_numbers(&self, tables: &[Table], groups: &[u16]) -> u16 {
+        let absent = self.absent.borrow();
+        let is_all = |group: &&u16| absent.get(&Some(**group)).is_none_or(|count| *count == 0);
+        let found = groups.iter().find(is_all).or(groups.first());
+        found.copied().unwrap_or_else(|| stale::groups_of(tables).first().copied().unwrap_or(0))
+    }
+
+    fn free_number(&self, group: u16) -> Option<u32> {
+        let (all, mut next) = (numbers_of(group), self.next_numbers.borrow_mut());
+        let next = &mut next[usize::from(group % GROUP_NUMBERS)];
+        let start = all.start + *next;
         let is_free = |number: &u32| !self.shared.places.is_known(*number);
-        let found = (next..SLABS_MAX).chain(0..next).find(is_free)?;
-        self.next_number.set(found + 1);
+        let found = (start..all.end).chain(all.start..start).find(is_free)?;
+        *next = (found - all.start + 1) % (all.end - all.start);
         Some(found)
-    }
-
-    /// Changes the tables, writes what has changed, and gives what was said of that. What cannot be
-    /// written leaves slabs that are nobody's until the pool is opened again.
-    async fn change<T>(
-        &self,
-        f: impl FnOnce(&mut Vec<Table>) -> Vec<(Home, T)>,
-    ) -> Result<Vec<T>, PoolError> {
-        self.change_in_turns(|tables| vec![f(tables)]).await
-    }
-
-    /// The same of changes that are written one after the other.
-    async fn change_in_turns<T>(
-        &self,
-        f: impl FnOnce(&mut Vec<Table>) -> Vec<Vec<(Home, T)>>,
-    ) -> Result<Vec<T>, PoolError> {
-        let _changing = self.changing().await;
-        let _disks = self.disks()?;
-        let turns = f(&mut self.tables.borrow_mut());
-        let mut written = Ok(());
-        for changed in &turns {
-            if written.is_ok() {
-                written = self.write_changed(changed.iter().map(|(home, _)| *home)).await;
-            }
-        }
-        self.tell_watcher();
-        written?;
-        Ok(turns.into_iter().flatten().map(|(_, said)| said).collect())
-    }
-
-    fn tell_watcher(&self) {
-        let watcher = self.watcher.borrow().clone();
-        if let Some(watcher) = watcher {
-            watcher(self);
-        }
-    }
-
-    /// Waits until nobody changes the tables; nobody else does until this is dropped.
-    async fn changing(&self) -> Changing<'_> {
-        self.changed.until(|| !self.is_changing.get()).await;
-        self.is_changing.set(true);
-        Changing(self)
-    }
-
-    async fn write_changed(&self, changed: impl Iterator<Item = Home>) -> Result<(), PoolError> {
-        let page = |home: Home| (home.disk, u64::from(home.index) / GRANTS_PER_PAGE);
-        let pages: BTreeSet<(u32, u64)> = changed.map(page).collect();
-        // What counts is durable at one place before it is at both: so there is always one, and a
-        // page that rots later has a twin that says the same.
-        for _ in 0..2 {
-            for &(disk, page) in &pages {
-                self.write_table(disk, page).await?;
-            }
-            if !pages.is_empty() {
-                self.sync().await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes a page of a table at the place that was not written last.
-    async fn write_table(&self, disk: u32, page: u64) -> Result<(), PoolError> {
-        let (image, at) = {
-            let tables = self.tables.borrow();
-            let table = &tables[disk as usize];
-            let (place, turn) = table.turns[page as usize];
-            let (pool, epoch) = (self.id, self.epoch.get());
-            let header = TableHeader { pool, page, turn: turn + 1, epoch };
-            let at = table.layout.table_places(page)[1 - place];
-            (slabs::encode(header, table.page_of(page)), at)
-        };
-        self.write(disk, at, &image).await?;
-        let (place, turn) = &mut self.tables.borrow_mut()[disk as usize].turns[page as usize];
-        (*place, *turn) = (1 - *place, *turn + 1);
-        Ok(())
-    }
-
-    async fn read_tables(&self) -> Result<(), PoolError> {
-        let mut doubtful = BTreeSet::new();
-        for disk in self.members() {
-            let layout = self.layout(disk);
-            for page in 0..layout.table_pages() {
-                let (place, turn, slabs, is_whole) = self.read_table(disk, page).await?;
-                self.tables.borrow_mut()[disk as usize].turns[page as usize] = (place, turn);
-                if !is_whole {
-                    doubtful.insert((disk, page));
-                }
-                let start = (page * GRANTS_PER_PAGE) as u32;
-                for (index, slab) in (start..layout.slabs()).zip(slabs) {
-                    if let Some(left) = self.take_slab(Home { disk, index }, slab)? {
-                        doubtful.insert((left.disk, u64::from(left.index) / GRANTS_PER_PAGE));
-                    }
-                }
-            }
-        }
-        self.find_stale();
-        // A write was cut short, or one of two has rotted: both are good again. Or a slab has left.
-        for (disk, page) in doubtful {
-            self.write_table(disk, page).await?;
-        }
-        Ok(())
-    }
-
-    /// Takes what a table says of a slab. Gives a place that a slab has left.
-    fn take_slab(&self, home: Home, slab: Slab) -> Result<Option<Home>, PoolError> {
-        let mut tables = self.tables.borrow_mut();
-        tables[home.disk as usize].load(home.index, slab);
-        let Slab::Granted(grant) = slab else { return Ok(None) };
-        if tables[home.disk as usize].is_outdated {
-            if !self.take_outdated(&tables, &grant, home) {
-                tables[home.disk as usize].free(home.index);
-            }
-            return Ok(None);
-        }
-        let left = self.settle(&mut tables, &grant, home)?;
-        if let Some(left) = left {
-            tables[left.disk as usize].free(left.index);
-        }
-        Ok(left)
-    }
-
-    /// Takes a slab into account that a table names. Of two places of one slab the one counts that
-    /// was granted later: it was whole then. The other one is what it has left.
-    fn settle(
-        &self,
-        tables: &mut [Table],
-        grant: &Grant,
-        home: Home,
-    ) -> Result<Option<Home>, PoolError> {
-        let number = grant.number;
-        let contradicts = |tables: &[Table], other: Home| {
-            let name = |home: Home| tables[home.disk as usize].name.clone();
-            Err(PoolError::Contradiction { number, disk: name(home), other: name(other) })
-        };
-        if number >= SLABS_MAX {
-            return contradicts(tables, home);
-        }
-        let group = tables[home.disk as usize].label.group;
-        let copy = Copy { home, group, state: State::Whole };
-        let known: Vec<Copy> = self.shared.places.all(number).collect();
-        for other in &known {
-            let is_same = copies::grant_at(tables, other.home).is_some_and(|first| {
-                let is_one = (first.lu, first.is_first) == (grant.lu, grant.is_first);
-                is_one && (other.group != group || first.generation != grant.generation)
-            });
-            if !is_same {
-                return contradicts(tables, other.home);
-            }
-        }
-        if known.is_empty() {
-            self.list(grant.lu, number, grant.is_first);
-        }
-        let before = known.into_iter().find(|other| other.group == group);
-        let is_newer = |other: &Copy| {
-            let first = copies::grant_at(tables, other.home);
-            first.is_some_and(|first| first.generation > grant.generation)
-        };
-        match before {
-            Some(other) if is_newer(&other) => return Ok(Some(home)),
-            Some(other) => self.shared.places.remove(number, other.home),
-            None => {}
-        }
-        if !self.shared.places.add(number, copy) {
-            return contradicts(tables, home);
-        }
-        Ok(before.map(|other| other.home))
-    }
-
-    async fn read_table(
-        &self,
-        disk: u32,
-        page: u64,
-    ) -> Result<(usize, u64, Vec<Slab>, bool), PoolError> {
-        let mut read = self.read_places(disk, page).await?;
-        let flaw = |flaw| PoolError::Table { disk: self.name_of(disk), page, flaw };
-        let place = newest_of(&read).map_err(flaw)?;
-        let is_whole = matches!(&read[..], [Ok((_, one)), Ok((_, other))] if one == other);
-        let (header, slabs) = read.swap_remove(place).map_err(flaw)?;
-        Ok((place, header.turn, slabs, is_whole))
-    }
-
-    /// What stands at both places of a page of a table.
-    async fn read_places(&self, disk: u32, page: u64) -> Result<Vec<ReadPage>, PoolError> {
-        let places = self.layout(disk).table_places(page);
-        let mut read = Vec::new();
-        for at in places {
-            let image =
-                self.disks()?.read_own(disk, at).await.map_err(|error| self.of(disk, error))?;
-            read.push(slabs::decode(&image, &self.id, page));
-        }
-        Ok(read)
-    }
-
-    /// Writes labels with the pool's epoch, the one at the end of each disk first.
-    async fn write_labels(&self, disks: &[u32]) -> Result<(), PoolError> {
-        for end in [End::Back, End::Front] {
-            for &disk in disks {
-                let (label, at) = {
-                    let table = &self.tables.borrow()[disk as usize];
-                    let (epoch, missed) = (self.epoch.get(), self.missed.get());
-                    let label = Label { epoch, missed, ..table.label.clone() };
-                    (label, table.layout.labels()[end as usize])
-                };
-                self.write(disk, at, &label.encode(end)).await?;
-            }
-            self.sync().await?;
-        }
-        Ok(())
     }
 
     fn layout(&self, disk: u32) -> Layout {
@@ -709,17 +514,13 @@ impl Pool {
     /// The numbers of its disks.
     fn members(&self) -> Vec<u32> {
         let tables = self.tables.borrow();
-        let is_member = |disk: &u32| tables[*disk as usize].standing != Standing::Gone;
+        let is_member = |disk: &u32| tables[*disk as usize].is_here();
         (0..tables.len() as u32).filter(is_member).collect()
     }
 
-    async fn write(&self, disk: u32, at: u64, page: &super::page::Page) -> Result<(), PoolError> {
-        self.disks()?.write_own(disk, at, page).await.map_err(|error| self.of(disk, error))
-    }
-
-    async fn sync(&self) -> Result<(), PoolError> {
-        let of = |error| PoolError::Disk { disk: self.name.clone(), error };
-        self.disks()?.sync().await.map_err(of)
+    async fn sync_these(&self, disks: &[u32]) -> Result<(), PoolError> {
+        let disks = disks.iter().copied().collect();
+        self.sync_disks(&disks).await.map_err(|(_, error)| error)
     }
 
     pub(super) fn disks(&self) -> Result<Rc<Disks>, PoolError> {

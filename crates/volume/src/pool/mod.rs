@@ -46,3 +46,4 @@ pub mod slabs;
 pub mod space;
 pub mod sums;
 pub mod survey;
+mod turns;

@@ -19,6 +19,7 @@
 //! begins to fill one, waits until nobody is.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
@@ -28,14 +29,23 @@ use model::limits::GROUPS_MAX;
 /// Numbers in one chunk of the table.
 const CHUNK_NUMBERS: usize = 4096;
 const CHUNKS_MAX: usize = 4096;
-/// Slabs of a pool: 256 TiB of the default size.
-pub const SLABS_MAX: u32 = (CHUNK_NUMBERS * CHUNKS_MAX) as u32;
 
 /// Places of a number: one in each group, and one that it moves to.
 pub const PLACES_MAX: usize = GROUPS_MAX + 1;
 
 /// Numbers of groups are below this.
 pub const GROUP_NUMBERS: u16 = 8;
+
+/// Each group has so many numbers of its own: slabs of 256 TiB, of the default size.
+const GROUP_SLABS: u32 = (CHUNK_NUMBERS * CHUNKS_MAX) as u32;
+pub const SLABS_MAX: u32 = GROUP_SLABS * GROUP_NUMBERS as u32;
+
+/// The numbers that are given by a failure group that knows all of them. Where other groups give
+/// numbers that it does not hear of, because it is not there, those are never the same.
+pub fn numbers_of(group: u16) -> Range<u32> {
+    let start = GROUP_SLABS * u32::from(group % GROUP_NUMBERS);
+    start..start + GROUP_SLABS
+}
 
 /// A slab on a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,17 +103,14 @@ impl Chunk {
     }
 }
 
+/// The chunks of the numbers of a group.
+type Chunks = Box<[OnceLock<Chunk>]>;
+
+#[derive(Default)]
 pub struct Places {
-    chunks: Box<[OnceLock<Chunk>]>,
+    groups: [OnceLock<Chunks>; GROUP_NUMBERS as usize],
     /// Whoever changes places; nobody who looks needs it.
     changing: Mutex<()>,
-}
-
-impl Default for Places {
-    fn default() -> Self {
-        let chunks = (0..CHUNKS_MAX).map(|_| OnceLock::new()).collect();
-        Self { chunks, changing: Mutex::default() }
-    }
 }
 
 /// Zero is nowhere: what is kept is one more than the disk's number.
@@ -132,7 +139,8 @@ fn bits_of(state: State) -> u64 {
 
 impl Places {
     fn chunk(&self, number: u32) -> Option<(&Chunk, usize)> {
-        let chunk = self.chunks.get(number as usize / CHUNK_NUMBERS)?.get()?;
+        let chunks = self.groups.get((number / GROUP_SLABS) as usize)?.get()?;
+        let chunk = chunks[(number % GROUP_SLABS) as usize / CHUNK_NUMBERS].get()?;
         Some((chunk, number as usize % CHUNK_NUMBERS))
     }
 
@@ -199,7 +207,10 @@ impl Places {
     /// beyond [`SLABS_MAX`].
     pub fn add(&self, number: u32, copy: Copy) -> bool {
         let _changing = self.lock();
-        let chunk = self.chunks[number as usize / CHUNK_NUMBERS].get_or_init(|| Chunk {
+        let chunks = self.groups[(number / GROUP_SLABS) as usize]
+            .get_or_init(|| (0..CHUNKS_MAX).map(|_| OnceLock::new()).collect());
+        let chunk = &chunks[(number % GROUP_SLABS) as usize / CHUNK_NUMBERS];
+        let chunk = chunk.get_or_init(|| Chunk {
             firsts: (0..CHUNK_NUMBERS).map(|_| AtomicU64::new(0)).collect(),
             more: OnceLock::new(),
         });

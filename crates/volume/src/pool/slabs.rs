@@ -4,7 +4,7 @@
 //! A grant is written here, durably, before the slab is used. Its generation grows with every grant
 //! of the slab, so that what an earlier owner has left in it is never taken for the present one's.
 
-use zerocopy::little_endian::{U16, U32};
+use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::page::{Flaw, Header, Kind, Owner, Page};
@@ -23,7 +23,7 @@ pub struct Grant {
     pub is_first: bool,
     /// Of the LU's copy in the failure group of this disk, said by the grant of its first slab:
     /// copies that are older than another one have missed something, and are not read.
-    pub age: u16,
+    pub age: u32,
 }
 
 /// A place in the table.
@@ -58,8 +58,8 @@ struct RawGrant {
     number: U32,
     generation: U32,
     state: u8,
-    reserved: u8,
-    age: U16,
+    reserved: [u8; 3],
+    age: U32,
 }
 
 pub(super) const GRANT_BYTES: usize = size_of::<RawGrant>();
@@ -113,8 +113,8 @@ fn raw(slab: &Slab) -> RawGrant {
         number: U32::ZERO,
         generation: U32::ZERO,
         state: FREE,
-        reserved: 0,
-        age: U16::ZERO,
+        reserved: [0; 3],
+        age: U32::ZERO,
     };
     match *slab {
         Slab::Free { generation } | Slab::Filling { generation } => {

@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use volume::pool::home::{self, Noted, Registry};
 
-use super::OpenPool;
 use super::lus::PoolStore;
+use super::{OpenPool, epochs};
 use crate::engine::{Context, Report};
 use crate::records::{Record, Records};
 
@@ -34,15 +35,15 @@ const SLABS_AT_A_TIME: usize = 64;
 struct Kept {
     version: u32,
     /// By LU: copies that are younger have missed something.
-    ages: BTreeMap<Uuid, u16>,
+    ages: BTreeMap<Uuid, u32>,
 }
 
 /// What `kv` knows of the copies of a pool.
 pub(super) struct Copies {
     core: Core,
     records: Arc<dyn Records>,
-    of: Record,
-    ages: RefCell<BTreeMap<Uuid, u16>>,
+    pool: Uuid,
+    ages: RefCell<BTreeMap<Uuid, u32>>,
 }
 
 impl Copies {
@@ -70,16 +71,16 @@ impl Copies {
                 kept.ages
             }
         };
-        Ok(Rc::new(Self { core: core.clone(), records, of, ages: RefCell::new(ages) }))
+        Ok(Rc::new(Self { core: core.clone(), records, pool: spec.uuid, ages: RefCell::new(ages) }))
     }
 }
 
 impl Registry for Copies {
-    fn age(&self, lu: [u8; 16]) -> u16 {
+    fn age(&self, lu: [u8; 16]) -> u32 {
         self.ages.borrow().get(&Uuid::from_bytes(lu)).copied().unwrap_or_default()
     }
 
-    fn note(&self, all: Vec<([u8; 16], Option<u16>)>) -> Noted<'_> {
+    fn note(&self, all: Vec<([u8; 16], Option<u32>)>) -> Noted<'_> {
         Box::pin(async move {
             let mut ages = self.ages.borrow().clone();
             for (lu, age) in all {
@@ -92,10 +93,9 @@ impl Registry for Copies {
             if ages == *self.ages.borrow() {
                 return Ok(());
             }
-            let failed = |why: String| Error::new(ErrorKind::Medium).note(why);
             let kept = serde_json::to_vec(&Kept { version: VERSION, ages: ages.clone() });
             let kept = kept.map_err(|error| failed(error.to_string()))?;
-            let (records, of) = (self.records.clone(), self.of);
+            let (records, of) = (self.records.clone(), Record::Copies(self.pool));
             let written = self.core.blocking(move || records.write(of, kept)).await;
             let written = written.ok_or_else(|| failed("the work was given up".to_owned()))?;
             written.map_err(|error| failed(error.message))?;
@@ -103,6 +103,17 @@ impl Registry for Copies {
             Ok(())
         })
     }
+
+    fn epochs(&self, all: RangeInclusive<u64>) -> Noted<'_> {
+        Box::pin(async move {
+            let noted = epochs::note(&self.records, &self.core, self.pool, all).await;
+            noted.map_err(|error| failed(error.message))
+        })
+    }
+}
+
+fn failed(why: String) -> Error {
+    Error::new(ErrorKind::Medium).note(why)
 }
 
 /// Brings copies up to date, for as long as the pool is open.

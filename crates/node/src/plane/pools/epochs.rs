@@ -7,6 +7,7 @@
 //! way what is here and what is there do not belong together, and nothing is written.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use model::{ApiError, Pool};
 use rt::Core;
@@ -17,7 +18,7 @@ use volume::pool::label::Label;
 
 use super::disks;
 use crate::engine::Context;
-use crate::records::Record;
+use crate::records::{Record, Records};
 
 /// The version of the form that this program writes.
 const VERSION: u32 = 1;
@@ -57,17 +58,6 @@ pub(super) async fn adopt(
 /// What every disk has that was there when the pool was last opened.
 pub(super) async fn oldest(context: &Context, core: &Core, spec: &Pool) -> Result<u64, ApiError> {
     Ok(read(context, core, spec).await?.map_or(0, |known| *known.start()))
-}
-
-/// Some disks of an open pool are about to say this.
-pub(super) async fn raise(
-    context: &Context,
-    core: &Core,
-    spec: &Pool,
-    epoch: u64,
-) -> Result<(), ApiError> {
-    let oldest = oldest(context, core, spec).await?;
-    write(context, core, spec, oldest..=epoch).await
 }
 
 /// A pool is about to be opened: refuses disks that do not fit what is known, and keeps what they
@@ -167,8 +157,18 @@ fn encoded(known: Known) -> Result<Vec<u8>, ApiError> {
 }
 
 async fn write(context: &Context, core: &Core, spec: &Pool, known: Known) -> Result<(), ApiError> {
+    note(&context.records, core, spec.uuid, known).await
+}
+
+/// Disks of a pool are about to say this, or say it.
+pub(super) async fn note(
+    records: &Arc<dyn Records>,
+    core: &Core,
+    pool: Uuid,
+    known: Known,
+) -> Result<(), ApiError> {
     let kept = encoded(known)?;
-    let (records, of) = (context.records.clone(), Record::Pool(spec.uuid));
+    let (records, of) = (records.clone(), Record::Pool(pool));
     let written = core.blocking(move || records.write(of, kept)).await;
     written.unwrap_or_else(|| Err(given_up()))
 }

@@ -32,7 +32,7 @@ use uuid::Uuid;
 use volume::pool::home::{self, NewDisk};
 
 use super::lus::tell_of_room;
-use super::{OpenPool, Pools, disks, ended, epochs, failed};
+use super::{OpenPool, Pools, disks, ended, failed};
 use crate::engine::{Context, Report, Trouble};
 
 /// When to look again for slabs that could not move.
@@ -150,13 +150,11 @@ impl Members {
                 }
                 disks::make_file(context, core, pv).await?;
                 let backing = disks::open_backing(context, core, spec, pv).await?;
-                epochs::raise(context, core, spec, self.pool.epoch() + 1).await?;
                 let new = NewDisk { backing, pv: pv.uuid.into_bytes(), group: pv.group.number };
                 self.pool.prepare(new).await.map_err(failed)?
             }
         };
         self.pool.admit(disk).await.map_err(failed)?;
-        epochs::opened(context, core, spec, self.pool.epoch()).await?;
         tell_of_room(open).await;
         Ok(())
     }
@@ -169,7 +167,7 @@ impl Members {
         pv: &PoolPv,
     ) -> Result<(), ApiError> {
         let Some(disk) = self.pool.disk(pv.uuid.into_bytes()) else {
-            return self.abandon(context, open, pv).await;
+            return self.abandon(open, pv).await;
         };
         // Who could not tell all others is on his way out all the same.
         let is_dismissed = self.number(pv.uuid).is_none();
@@ -182,21 +180,13 @@ impl Members {
     }
 
     /// A disk is not missed any more without which the pool was opened.
-    async fn abandon(
-        &self,
-        context: &Context,
-        open: &OpenPool,
-        pv: &PoolPv,
-    ) -> Result<(), ApiError> {
+    async fn abandon(&self, open: &OpenPool, pv: &PoolPv) -> Result<(), ApiError> {
         let _turn = self.turn().await;
         if self.pool.absent() == 0 {
             return Ok(());
         }
-        let core = self.pool.core();
-        epochs::raise(context, core, &open.spec, self.pool.epoch() + 1).await?;
-        let abandoned = self.pool.abandon(pv.group.number).await;
-        abandoned.map_err(|error| failed(&open.spec, "cannot let a disk go", error))?;
-        epochs::opened(context, core, &open.spec, self.pool.epoch()).await
+        let abandoned = self.pool.abandon(pv.uuid.into_bytes(), pv.group.number).await;
+        abandoned.map_err(|error| failed(&open.spec, "cannot let a disk go", error))
     }
 
     async fn empty_and_dismiss(
@@ -208,9 +198,13 @@ impl Members {
         let path = disks::path_of(context, pv).to_string_lossy().into_owned();
         let (mut stuck, mut is_told) = (0, false);
         loop {
+            if self.pool.disk(pv.uuid.into_bytes()).is_none() {
+                // It was lost meanwhile.
+                return self.abandon(open, pv).await;
+            }
             match self.move_some(open, (pv.uuid, disk), &path).await? {
                 Looked::Empty => {
-                    if self.dismiss(context, open, (pv.uuid, disk)).await? {
+                    if self.dismiss(open, (pv.uuid, disk)).await? {
                         return Ok(());
                     }
                 }
@@ -297,12 +291,7 @@ impl Members {
     }
 
     /// Takes an empty disk out; false if it is not empty any more.
-    async fn dismiss(
-        &self,
-        context: &Context,
-        open: &OpenPool,
-        (pv, disk): (Uuid, u32),
-    ) -> Result<bool, ApiError> {
+    async fn dismiss(&self, open: &OpenPool, (pv, disk): (Uuid, u32)) -> Result<bool, ApiError> {
         let _turn = self.turn().await;
         if self.must_end(pv) {
             return Err(stays(open, &pv.to_string()));
@@ -310,15 +299,12 @@ impl Members {
         if !self.pool.slabs_on(disk).is_empty() {
             return Ok(false);
         }
-        let core = self.pool.core();
-        epochs::raise(context, core, &open.spec, self.pool.epoch() + 1).await?;
         // From here on it does not come back.
         if let Some(leaving) = self.leaving.borrow_mut().get_mut(&pv) {
             leaving.is_dismissed = true;
         }
         let dismissed = self.pool.dismiss(disk).await;
         dismissed.map_err(|error| failed(&open.spec, "cannot let a disk go", error))?;
-        epochs::opened(context, core, &open.spec, self.pool.epoch()).await?;
         Ok(true)
     }
 

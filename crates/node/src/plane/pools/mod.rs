@@ -5,7 +5,7 @@
 //! | which pools are open; making, opening, closing, removing one | here |
 //! | what is told of their room | `alarm` |
 //! | their disks: opening them, taking labels off | `disks` |
-//! | disks that come and go while the pool is used | `members` |
+//! | disks that come and go while the pool is used | `members`, `lost` |
 //! | what is known here of a pool, against what its disks say | `epochs` |
 //! | how fast what was removed is let go | `pace` |
 //! | pools of others, by what their disks say | `sight` |
@@ -17,6 +17,7 @@ mod copies;
 mod damage;
 mod disks;
 mod epochs;
+mod lost;
 mod lus;
 mod members;
 mod pace;
@@ -174,6 +175,7 @@ impl Pools {
             members::come_back(&context, &open, &disks).await?;
             core.spawn(copies::mend(context.clone(), open.clone(), disks.pool().clone()));
             core.spawn(damage::tell(context.clone(), open.clone(), disks.pool().clone()));
+            core.spawn(lost::take_back(context.clone(), open.clone(), disks.pool().clone()));
             Ok(open)
         });
         let open = opened.await.unwrap_or_else(|| Err(ended()))?;

@@ -8,6 +8,7 @@
 
 use super::super::places::{Copy, Home, State};
 use super::super::slabs::{Grant, Slab};
+use super::stale::{LACKING, STALE};
 use super::table::Table;
 use super::{Pool, PoolError};
 
@@ -61,16 +62,26 @@ impl Pool {
             let group = tables[to.disk as usize].label.group;
             let stead = self.shared.places.all(number).filter(|copy| copy.group == group);
             let stead = stead.filter_map(|copy| grant_at(tables, copy.home)).next();
+            let age = stead.map_or_else(|| self.first_age(tables, lu, group), |grant| grant.age);
             let slab = &mut tables[to.disk as usize].slabs[to.index as usize];
             let before = stead.map_or(0, |grant| grant.generation);
             let retracted = self.retracted.borrow().get(&number).copied().unwrap_or_default();
             let generation = slab.generation().max(before).max(retracted) + 1;
-            // A copy that is not all there yet has no age.
-            let age = stead.map_or(0, |grant| grant.age);
             *slab = Slab::Granted(Grant { generation, age, ..known });
             vec![(to, ())]
         });
         granted.await?.pop().ok_or(PoolError::NoLu(lu))
+    }
+
+    /// The age of a copy of which this is the first that is there: it lacks others.
+    fn first_age(&self, tables: &[Table], lu: [u8; 16], group: u16) -> u32 {
+        let has_missed = |copy: Copy| copy.group == group && copy.state == State::Broken;
+        if self.any_slab(lu, has_missed) {
+            return STALE;
+        }
+        // Whoever misses something there makes the others older.
+        self.undecided.borrow_mut().insert((lu, group));
+        self.age_in(tables, lu) | LACKING
     }
 
     /// A place that could not be granted does not count, whatever is on its disk: the one in the

@@ -11,6 +11,7 @@ use super::super::disks::{Backing, Shared, read_page};
 use super::super::label::{End, Label, Unlabelled};
 use super::super::page::{Flaw, Owner, PAGE_BYTES};
 use super::super::shape::{Layout, Shape};
+use super::outdated::outdated;
 use super::table::Table;
 use super::{Pool, PoolError, Registry};
 
@@ -102,16 +103,17 @@ impl Found {
         let pool = self.unopened(terms.epoch);
         pool.registry.replace(terms.registry);
         // What a process that was killed has written may be read here and yet be lost later.
-        pool.sync().await?;
+        pool.sync_these(&pool.members()).await?;
         pool.read_tables().await?;
         pool.mark_outdated().await?;
         pool.note_whole_groups();
         pool.count_members();
-        pool.write_labels(&pool.members()).await?;
+        let failed = |(_, error)| error;
+        pool.write_labels(&pool.members()).await.map_err(failed)?;
         if absent > 0 {
             // Known only when all that are here have the epoch: none of them is taken for missing.
             pool.missed.set(pool.epoch());
-            pool.write_labels(&pool.members()).await?;
+            pool.write_labels(&pool.members()).await.map_err(failed)?;
         }
         Ok(pool)
     }
@@ -120,12 +122,12 @@ impl Found {
     pub(super) fn unopened(self, known_epoch: u64) -> Rc<Pool> {
         let Self { core, disks, newest, absent, fronts: _ } = self;
         let (mut all, mut tables) = (Vec::new(), Vec::new());
-        for (backing, label, layout) in disks {
-            let is_outdated = label.epoch < newest.missed;
-            let is_behind = label.is_behind || is_outdated;
+        let outdated = outdated(&disks.iter().map(|(_, label, _)| label).collect::<Vec<_>>());
+        for ((backing, label, layout), outdated) in disks.into_iter().zip(outdated) {
+            let is_behind = label.is_behind || outdated > 0;
             let label = Label { is_behind, ..label };
             let mut table = Table::new(backing.name(), label, layout);
-            table.is_outdated = is_outdated;
+            table.outdated = outdated;
             tables.push(table);
             all.push((backing, layout));
         }
@@ -166,7 +168,6 @@ impl Pool {
         let absent = newest.members.saturating_sub(counted as u16);
         let is_current = |label: &&Label| label.epoch >= newest.missed;
         let current: Vec<&Label> = labels.iter().map(|(_, it)| it).filter(is_current).collect();
-        let is_enough = is_all && current.len() == labels.len();
         let (wanted, found) = (newest.members, labels.len());
         if counted > usize::from(wanted) {
             let is_replaced = current.len() == usize::from(wanted);
@@ -176,7 +177,8 @@ impl Pool {
                 None => PoolError::Missing { wanted, found },
             });
         }
-        if !is_enough && !has_whole_group(&current, has_everything) {
+        // Where all are here, each LU has what it needs, or says what it lacks.
+        if !is_all && !has_whole_group(&current, has_everything) {
             return Err(match has_whole_group(&current, |_| true) {
                 true => PoolError::Behind { wanted, found },
                 false => PoolError::Missing { wanted, found },

@@ -6,10 +6,10 @@ use std::rc::Rc;
 
 use super::super::journal::Spot;
 use super::super::page::Flaw;
-use super::super::places::Home;
 use super::super::shape::{BLOCK_BYTES, GRANTS_PER_PAGE};
 use super::super::slabs::{Grant, Slab};
-use super::{Found, Pool, PoolError, ReadPage, newest_of};
+use super::tables::newest_of;
+use super::{Found, Pool, PoolError, ReadPage};
 
 /// What is wrong with slab tables.
 #[derive(Debug)]
@@ -50,10 +50,15 @@ impl Found {
                 };
                 let start = (page * GRANTS_PER_PAGE) as u32;
                 for (index, slab) in (start..layout.slabs()).zip(slabs) {
-                    pool.look_at_slab(slab, Home { disk, index }, &mut firsts, told);
+                    pool.tables.borrow_mut()[disk as usize].load(index, slab);
+                    look_for_firsts(slab, &mut firsts, told);
                 }
             }
         }
+        pool.settle_all(&mut |settled| match settled {
+            Ok(left) => told(TableFlaw::Left { disk: pool.name_of(left.disk), index: left.index }),
+            Err(error) => told(TableFlaw::Error(error)),
+        });
         pool.find_stale();
         pool
     }
@@ -94,19 +99,11 @@ impl Pool {
         let read = counts.and_then(|place| read.swap_remove(place));
         read.map_or(Vec::new(), |(_, slabs)| slabs)
     }
+}
 
-    fn look_at_slab(&self, slab: Slab, home: Home, firsts: &mut Firsts, told: Told<'_>) {
-        match self.take_slab(home, slab) {
-            Err(error) => return told(TableFlaw::Error(error)),
-            Ok(Some(left)) => {
-                let (disk, index) = (self.name_of(left.disk), left.index);
-                told(TableFlaw::Left { disk, index });
-            }
-            Ok(None) => {}
-        }
-        let Slab::Granted(Grant { lu, number, is_first: true, .. }) = slab else { return };
-        if let Some(other) = firsts.insert(lu, number).filter(|other| *other != number) {
-            told(TableFlaw::Firsts { lu, slabs: [other, number] });
-        }
+fn look_for_firsts(slab: Slab, firsts: &mut Firsts, told: Told<'_>) {
+    let Slab::Granted(Grant { lu, number, is_first: true, .. }) = slab else { return };
+    if let Some(other) = firsts.insert(lu, number).filter(|other| *other != number) {
+        told(TableFlaw::Firsts { lu, slabs: [other, number] });
     }
 }

@@ -13,6 +13,7 @@
 //! | `forget` | its labels are gone |
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use super::super::label::Label;
 use super::super::shape::Layout;
@@ -69,26 +70,50 @@ impl Pool {
         table.standing = Standing::Leaving;
         self.tables.borrow_mut().push(table);
         self.count_members();
-        self.epoch.set(self.epoch.get() + 1);
-        let prepared = match self.blank(&[disk]).await {
-            Ok(()) => self.write_labels(&[disk]).await,
-            failed => failed,
-        };
+        let prepared = self.label_anew(disk).await;
         if prepared.is_err() {
             self.let_go(disk).await;
         }
         prepared.map(|()| disk)
     }
 
+    async fn label_anew(&self, disk: u32) -> Result<(), PoolError> {
+        self.next_epoch().await?;
+        self.blank(&[disk]).await?;
+        self.write_labels(&[disk]).await.map_err(|(_, error)| error)
+    }
+
+    /// Labels are about to get another epoch. Whoever keeps records of them knows it before.
+    pub(super) async fn next_epoch(&self) -> Result<(), PoolError> {
+        let next = self.epoch.get() + 1;
+        self.tell_epochs(self.settled.get()..=next).await?;
+        self.epoch.set(next);
+        Ok(())
+    }
+
+    /// All labels have the epoch.
+    pub(super) async fn settle_epoch(&self) -> Result<(), PoolError> {
+        let epoch = self.epoch.get();
+        self.settled.set(epoch);
+        self.tell_epochs(epoch..=epoch).await
+    }
+
+    async fn tell_epochs(&self, all: RangeInclusive<u64>) -> Result<(), PoolError> {
+        let registry = self.registry.borrow().clone();
+        let Some(registry) = registry else { return Ok(()) };
+        registry.epochs(all).await.map_err(PoolError::Registry)
+    }
+
     /// What was prepared is a disk like all others.
     pub async fn admit(&self, disk: u32) -> Result<(), PoolError> {
         let _changing = self.changing().await;
         self.count_members();
-        self.note_groups_behind();
-        self.write_labels(&self.members()).await?;
-        self.settled.set(self.epoch.get());
+        self.note_behind(self.group_of(disk));
+        self.write_all_labels().await?;
+        self.settle_epoch().await?;
         self.tables.borrow_mut()[disk as usize].standing = Standing::Member;
         // It may be the first one of its failure group.
+        self.note_all_lacking();
         self.look_at_copies();
         self.tell_watcher();
         Ok(())
@@ -131,13 +156,12 @@ impl Pool {
         if !is_empty || is_last {
             return Err(PoolError::InUse { disk: self.name_of(disk) });
         }
-        self.epoch.set(self.epoch.get() + 1);
+        self.next_epoch().await?;
         self.tables.borrow_mut()[disk as usize].label.members = 0;
-        self.write_labels(&[disk]).await?;
+        self.write_labels(&[disk]).await.map_err(|(_, error)| error)?;
         self.count_members();
-        self.write_labels(&others).await?;
-        self.settled.set(self.epoch.get());
-        Ok(())
+        self.write_labels(&others).await.map_err(|(_, error)| error)?;
+        self.settle_epoch().await
     }
 
     /// Takes the labels off a disk that was dismissed, and lets go of it.
@@ -180,28 +204,45 @@ impl Pool {
         absent.iter().flat_map(of).collect()
     }
 
-    /// A disk of this group that is not here is not missed any more. The epoch grows, as when a
-    /// disk leaves.
-    pub async fn abandon(&self, group: u16) -> Result<(), PoolError> {
+    /// This disk, of this group, which is not here, is not missed any more. The epoch grows, as
+    /// when a disk leaves.
+    pub async fn abandon(&self, pv: [u8; 16], group: u16) -> Result<(), PoolError> {
         let _changing = self.changing().await;
-        let is_one = {
-            let mut absent = self.absent.borrow_mut();
-            let of_group = absent.get(&Some(group)).is_some_and(|count| *count > 0);
-            let count = absent.entry(of_group.then_some(group)).or_default();
-            let is_one = *count > 0;
-            *count = count.saturating_sub(1);
-            is_one
-        };
-        if !is_one {
-            return Ok(());
+        let lost = self.lost_disk(pv);
+        if let Some(disk) = lost.filter(|disk| self.is_needed(*disk)) {
+            return Err(PoolError::LastCopy { disk: self.name_of(disk) });
         }
-        self.epoch.set(self.epoch.get() + 1);
+        let found = {
+            let absent = self.absent.borrow();
+            let is_missed = |group: &Option<u16>| absent.get(group).is_some_and(|count| *count > 0);
+            [Some(group), None].into_iter().find(is_missed)
+        };
+        let Some(of) = found else { return Ok(()) };
+        // Before the group counts as whole again.
+        self.mark_lacking(group).await?;
+        let count = |more: i16| {
+            let mut absent = self.absent.borrow_mut();
+            let count = absent.entry(of).or_default();
+            *count = count.saturating_add_signed(more);
+        };
+        count(-1);
+        if let Err(error) = self.tell_of_abandoned(group).await {
+            count(1);
+            return Err(error);
+        }
+        if let Some(disk) = lost {
+            self.let_go(disk).await;
+        }
+        Ok(())
+    }
+
+    async fn tell_of_abandoned(&self, group: u16) -> Result<(), PoolError> {
+        self.next_epoch().await?;
         self.missed.set(self.epoch.get());
         self.count_members();
-        self.note_groups_behind();
-        self.write_labels(&self.members()).await?;
-        self.settled.set(self.epoch.get());
-        Ok(())
+        self.note_behind(group);
+        self.write_all_labels().await?;
+        self.settle_epoch().await
     }
 
     /// So many disks are not here: how many of each group, as far as another one of it is.
@@ -222,5 +263,5 @@ impl Pool {
 }
 
 fn is_staying(table: &Table) -> bool {
-    table.standing != Standing::Gone && !table.label.has_left()
+    table.is_here() && !table.label.has_left()
 }

@@ -111,7 +111,7 @@ impl Pool {
     async fn rewrite_table(&self, disk: u32, page: u64) -> Result<(), PoolError> {
         for _ in 0..2 {
             self.write_table(disk, page).await?;
-            self.sync().await?;
+            self.sync_these(&[disk]).await?;
         }
         Ok(())
     }

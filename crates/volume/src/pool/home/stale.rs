@@ -6,19 +6,22 @@
 //! and in whatever keeps records of the pool, so that it is known also by who finds nothing but the
 //! stale copy. One that has been brought up to date gets the age of the others.
 
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 
 use block::Error;
 
 use super::super::places::{Copy, Home, State};
-use super::super::shape::GRANTS_PER_PAGE;
 use super::super::slabs::{Grant, Slab};
 use super::copies::grant_at;
-use super::table::{Standing, Table};
+use super::table::Table;
 use super::{Granted, Pool, PoolError};
 
 /// The age of a copy that says of itself that it is stale.
-const STALE: u16 = u16::MAX;
+pub(super) const STALE: u32 = u32::MAX;
+
+/// The copy has slabs that are as good as those of this age, and lacks others.
+pub(super) const LACKING: u32 = 1 << 31;
 
 /// Something to wait for, on the pool's core.
 pub type Noted<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + 'a>>;
@@ -26,11 +29,15 @@ pub type Noted<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + 'a>>;
 /// Remembers, beside the disks, which copies have missed something.
 pub trait Registry {
     /// Copies of this LU that are younger than this are stale; 0: nothing is known of any.
-    fn age(&self, lu: [u8; 16]) -> u16;
+    fn age(&self, lu: [u8; 16]) -> u32;
 
     /// The same is known of these LUs from now on, durably when it is done. None: all copies are
     /// the same again.
-    fn note(&self, all: Vec<([u8; 16], Option<u16>)>) -> Noted<'_>;
+    fn note(&self, all: Vec<([u8; 16], Option<u32>)>) -> Noted<'_>;
+
+    /// Each label has one of these epochs, but those of disks that are not here: known durably when
+    /// it is done.
+    fn epochs(&self, all: RangeInclusive<u64>) -> Noted<'_>;
 }
 
 impl Pool {
@@ -47,9 +54,10 @@ impl Pool {
 
     /// Refuses an LU of which no copy is here that has everything.
     pub fn must_have_copy(&self, lu: [u8; 16], granted: &Granted) -> Result<(), PoolError> {
-        match self.groups().iter().all(|group| granted.stale.contains(group)) {
-            true => Err(PoolError::NoCopy(lu)),
-            false => Ok(()),
+        let has_all = |group: &u16| !granted.stale.contains(group) && self.is_all_here(*group);
+        match self.groups().iter().any(has_all) {
+            true => Ok(()),
+            false => Err(PoolError::NoCopy(lu)),
         }
     }
 
@@ -58,40 +66,35 @@ impl Pool {
     /// everything, or it cannot be said.
     pub async fn mark_stale(&self, number: u32, home: Home) -> Result<(), PoolError> {
         let _changing = self.changing().await;
+        if self.is_lost(home.disk) && self.shared.places.state(number, home).is_none() {
+            // Nobody looks there any more.
+            return Ok(());
+        }
         let (lu, group) = {
             let tables = self.tables.borrow();
             let grant = grant_at(&tables, home).filter(|grant| grant.number == number);
             let lu = grant.ok_or(PoolError::NoPlace(number))?.lu;
             (lu, tables[home.disk as usize].label.group)
         };
-        let mut stale = self.stale_groups(lu);
+        let stale = self.stale_groups(lu);
         // Where nobody knows whether the disks say that it is current, they are told.
         if stale.contains(&group) && !self.undecided.borrow().contains(&(lu, group)) {
             // It was being brought up to date.
             self.shared.places.mark(number, home, (State::Whole, State::Broken));
             return Ok(());
         }
-        let is_whole = |other: &u16| {
-            let is_such = |copy: Copy| copy.group == *other && copy.state == State::Whole;
-            *other != group && self.all_slabs(lu, is_such)
-        };
-        let whole: Vec<u16> = self.groups().into_iter().filter(is_whole).collect();
+        // One that was stale and has everything by now counts from here on.
+        let mut others = self.groups();
+        others.retain(|other| *other != group);
+        let whole: Vec<u16> =
+            others.iter().copied().filter(|other| self.is_whole_in(lu, *other)).collect();
         if whole.is_empty() {
             return Err(PoolError::LastCopy { disk: self.name_of(home.disk) });
         }
-        // One that was stale may have everything again, and nobody has said so yet.
-        let caught_up = stale.extract_if(.., |other| whole.contains(other));
-        let caught_up: Vec<([u8; 16], u16)> = caught_up.map(|other| (lu, other)).collect();
+        others.retain(|other| whole.contains(other) || !stale.contains(other));
         let age = self.next_age(lu)?;
         self.note(vec![(lu, Some(age))]).await?;
-        stale.push(group);
-        let current = self.groups().into_iter().filter(|group| !stale.contains(group));
-        self.undecided.borrow_mut().extend(&caught_up);
-        self.set_age(lu, age, &current.collect::<Vec<_>>()).await?;
-        self.undecided.borrow_mut().retain(|it| !caught_up.contains(it));
-        if let Some(granted) = self.lus.borrow_mut().get_mut(&lu) {
-            granted.stale.retain(|other| !caught_up.contains(&(lu, *other)));
-        }
+        self.set_current(lu, age, &others).await?;
         self.take_out(lu, group);
         self.undecided.borrow_mut().remove(&(lu, group));
         // It is known already, but the stale copy may be all that is found one day.
@@ -99,25 +102,29 @@ impl Pool {
         Ok(())
     }
 
+    /// The copies in these groups have this age, durably, and are not stale.
+    async fn set_current(&self, lu: [u8; 16], age: u32, groups: &[u16]) -> Result<(), PoolError> {
+        let is_stale = |group: &u16| self.stale_groups(lu).contains(group);
+        let stale: Vec<_> = groups.iter().filter(|it| is_stale(it)).map(|it| (lu, *it)).collect();
+        self.undecided.borrow_mut().extend(stale.iter().copied());
+        self.set_age(lu, age, groups).await?;
+        self.undecided.borrow_mut().retain(|it| !stale.contains(it));
+        if let Some(granted) = self.lus.borrow_mut().get_mut(&lu) {
+            granted.stale.retain(|group| !groups.contains(group));
+        }
+        Ok(())
+    }
+
     /// The LU's copy in this group has everything, durably.
     pub async fn mark_current(&self, lu: [u8; 16], group: u16) -> Result<(), PoolError> {
         let _changing = self.changing().await;
-        if !self.all_slabs(lu, |copy| copy.group == group && copy.state == State::Whole) {
+        if !self.is_whole_in(lu, group) {
             return Err(PoolError::NotWhole(lu));
         }
-        self.undecided.borrow_mut().insert((lu, group));
-        self.set_age(lu, self.age(lu), &[group]).await?;
-        self.undecided.borrow_mut().remove(&(lu, group));
-        let is_last = {
-            let mut lus = self.lus.borrow_mut();
-            let granted = lus.get_mut(&lu).ok_or(PoolError::NoLu(lu))?;
-            granted.stale.retain(|other| *other != group);
-            granted.stale.is_empty()
-        };
-        if is_last {
-            // All are the same from here on, whichever of them are found.
+        self.set_current(lu, self.age(lu), &[group]).await?;
+        // One that is not here may be older.
+        if self.stale_groups(lu).is_empty() && self.absent() == 0 {
             self.note(vec![(lu, None)]).await?;
-            self.set_age(lu, 0, &self.groups()).await?;
         }
         Ok(())
     }
@@ -161,7 +168,7 @@ impl Pool {
         let _changing = self.changing().await;
         let behind = self.note_whole_groups();
         // In case this fails others are tried with them.
-        let written = self.write_labels(&behind).await;
+        let written = self.write_labels(&behind).await.map_err(|(_, error)| error);
         if written.is_err() {
             let mut tables = self.tables.borrow_mut();
             behind.iter().for_each(|disk| tables[*disk as usize].label.is_behind = true);
@@ -179,42 +186,45 @@ impl Pool {
         behind
     }
 
-    /// Groups whose disks have changed are behind, unless they have everything.
-    pub(super) fn note_groups_behind(&self) {
+    /// A group whose disks have changed is behind, unless it has everything.
+    pub(super) fn note_behind(&self, group: u16) {
+        let is_behind = !self.has_everything(group);
         for disk in self.members() {
-            let is_behind = !self.has_everything(self.group_of(disk));
-            self.tables.borrow_mut()[disk as usize].label.is_behind = is_behind;
+            let label = &mut self.tables.borrow_mut()[disk as usize].label;
+            if label.group == group {
+                label.is_behind = is_behind;
+            }
         }
     }
 
-    fn group_of(&self, disk: u32) -> u16 {
+    pub(super) fn group_of(&self, disk: u32) -> u16 {
         self.tables.borrow()[disk as usize].label.group
     }
 
     /// Whether all of every LU is in this failure group.
     fn has_everything(&self, group: u16) -> bool {
-        let is_whole = |copy: Copy| copy.group == group && copy.state == State::Whole;
         let is_stale = |granted: &Granted| granted.stale.contains(&group);
         let lus = self.lus.borrow();
         let mut lus_here = lus.iter();
-        lus_here.all(|(lu, granted)| !is_stale(granted) && self.all_slabs(*lu, is_whole))
+        lus_here.all(|(lu, granted)| !is_stale(granted) && self.is_whole_in(*lu, group))
     }
 
-    /// Whether each slab of an LU has such a copy.
-    fn all_slabs(&self, lu: [u8; 16], is_such: impl Fn(Copy) -> bool) -> bool {
+    /// Whether every slab of an LU has a good place in this group.
+    fn is_whole_in(&self, lu: [u8; 16], group: u16) -> bool {
+        let is_such = |copy: Copy| copy.group == group && copy.state == State::Whole;
         let lus = self.lus.borrow();
         let mut slabs = lus.get(&lu).into_iter().flat_map(|granted| &granted.slabs);
-        slabs.all(|slab| self.shared.places.all(*slab).any(&is_such))
+        slabs.all(|slab| self.shared.places.all(*slab).any(is_such))
     }
 
-    async fn note(&self, all: Vec<([u8; 16], Option<u16>)>) -> Result<(), PoolError> {
+    pub(super) async fn note(&self, all: Vec<([u8; 16], Option<u32>)>) -> Result<(), PoolError> {
         let registry = self.registry.borrow().clone();
         let Some(registry) = registry else { return Ok(()) };
         registry.note(all).await.map_err(PoolError::Registry)
     }
 
     /// Nothing is read or written in this copy any more.
-    fn take_out(&self, lu: [u8; 16], group: u16) {
+    pub(super) fn take_out(&self, lu: [u8; 16], group: u16) {
         let mut lus = self.lus.borrow_mut();
         let Some(granted) = lus.get_mut(&lu) else { return };
         for &number in &granted.slabs {
@@ -232,14 +242,61 @@ impl Pool {
     }
 
     /// The highest age of an LU's copies.
-    fn age(&self, lu: [u8; 16]) -> u16 {
-        let tables = self.tables.borrow();
-        let ages = self.firsts(&tables, lu).into_iter().map(|(_, grant)| grant.age);
-        ages.filter(|age| *age != STALE).max().unwrap_or(0)
+    fn age(&self, lu: [u8; 16]) -> u32 {
+        self.age_in(&self.tables.borrow(), lu)
     }
 
-    fn next_age(&self, lu: [u8; 16]) -> Result<u16, PoolError> {
-        let next = self.age(lu).checked_add(1).filter(|age| *age != STALE);
+    pub(super) fn age_in(&self, tables: &[Table], lu: [u8; 16]) -> u32 {
+        highest(self.firsts(tables, lu).into_iter().map(|(_, grant)| grant.age))
+    }
+
+    /// The same of copies that say this, as whoever else knows of it says.
+    pub(super) fn newest_age(&self, lu: [u8; 16], said: impl Iterator<Item = u32>) -> u32 {
+        let known = self.registry.borrow().as_ref().map_or(0, |registry| registry.age(lu));
+        highest(said).max(known)
+    }
+
+    /// Failure groups where the LU has no first slab do not have everything.
+    pub(super) fn note_lacking(&self, lu: [u8; 16]) {
+        let has: Vec<u16> = {
+            let tables = self.tables.borrow();
+            let group = |home: Home| tables[home.disk as usize].label.group;
+            self.firsts(&tables, lu).into_iter().map(|(home, _)| group(home)).collect()
+        };
+        let lacking = self.groups().into_iter().filter(|group| !has.contains(group));
+        lacking.for_each(|group| self.is_lacking(lu, group));
+    }
+
+    pub(super) fn note_all_lacking(&self) {
+        let lus: Vec<[u8; 16]> = self.lus.borrow().keys().copied().collect();
+        lus.into_iter().for_each(|lu| self.note_lacking(lu));
+    }
+
+    /// Says of copies in this group that lack slabs that they do, durably.
+    pub(super) async fn mark_lacking(&self, group: u16) -> Result<(), PoolError> {
+        let lus: Vec<[u8; 16]> = self.lus.borrow().keys().copied().collect();
+        for lu in lus {
+            if !self.stale_groups(lu).contains(&group) && !self.is_whole_in(lu, group) {
+                self.is_lacking(lu, group);
+                self.set_age(lu, self.age(lu) | LACKING, &[group]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A copy does not have everything. What it has is good, until it misses something.
+    fn is_lacking(&self, lu: [u8; 16], group: u16) {
+        if let Some(granted) = self.lus.borrow_mut().get_mut(&lu)
+            && !granted.stale.contains(&group)
+        {
+            granted.stale.push(group);
+            granted.stale.sort_unstable();
+            self.undecided.borrow_mut().insert((lu, group));
+        }
+    }
+
+    pub(super) fn next_age(&self, lu: [u8; 16]) -> Result<u32, PoolError> {
+        let next = self.age(lu).checked_add(1).filter(|age| *age < LACKING);
         next.ok_or(PoolError::TooOld(lu))
     }
 
@@ -252,7 +309,7 @@ impl Pool {
 
     /// Sets the age of the copies in these groups, durably. Where that fails they have it or not,
     /// and what is written next says what they had.
-    async fn set_age(&self, lu: [u8; 16], age: u16, groups: &[u16]) -> Result<(), PoolError> {
+    async fn set_age(&self, lu: [u8; 16], age: u32, groups: &[u16]) -> Result<(), PoolError> {
         let before = self.with_age(lu, age, groups);
         let written = self.write_changed(before.iter().map(|(home, _)| *home)).await;
         if written.is_err() {
@@ -265,7 +322,7 @@ impl Pool {
     }
 
     /// The same, to be written; gives what was there.
-    fn with_age(&self, lu: [u8; 16], age: u16, groups: &[u16]) -> Vec<(Home, Grant)> {
+    pub(super) fn with_age(&self, lu: [u8; 16], age: u32, groups: &[u16]) -> Vec<(Home, Grant)> {
         let mut tables = self.tables.borrow_mut();
         let mut firsts = self.firsts(&tables, lu);
         firsts.retain(|(home, _)| groups.contains(&tables[home.disk as usize].label.group));
@@ -279,82 +336,26 @@ impl Pool {
     /// When all tables were read: which copies are stale, as they or whoever else knows it say, and
     /// are not to be read.
     pub(super) fn find_stale(&self) {
-        let registry = self.registry.borrow().clone();
         let lus: Vec<[u8; 16]> = self.lus.borrow().keys().copied().collect();
         for lu in lus {
-            let known = registry.as_ref().map_or(0, |registry| registry.age(lu));
-            let newest = self.age(lu).max(known);
-            let firsts: Vec<(u16, u16)> = {
+            let firsts: Vec<(u16, u32)> = {
                 let tables = self.tables.borrow();
                 let group = |home: Home| tables[home.disk as usize].label.group;
                 let firsts = self.firsts(&tables, lu);
                 firsts.into_iter().map(|(home, grant)| (group(home), grant.age)).collect()
             };
+            let newest = self.newest_age(lu, firsts.iter().map(|(_, age)| *age));
             for group in self.groups() {
-                if !firsts.contains(&(group, newest)) {
+                if firsts.contains(&(group, newest | LACKING)) {
+                    self.is_lacking(lu, group);
+                } else if !firsts.contains(&(group, newest)) {
                     self.take_out(lu, group);
                 }
             }
         }
     }
 
-    /// What a disk says of a slab that was missing when the pool was used: it has a copy that may
-    /// lack something, if the slab is still what it was. False: the slab is nobody's.
-    pub(super) fn take_outdated(&self, tables: &[Table], grant: &Grant, home: Home) -> bool {
-        let group = tables[home.disk as usize].label.group;
-        let known: Vec<Copy> = self.shared.places.all(grant.number).collect();
-        let is_same = |copy: &Copy| {
-            let there = grant_at(tables, copy.home);
-            let is_its = there.is_some_and(|it| (it.lu, it.is_first) == (grant.lu, grant.is_first));
-            is_its && copy.group != group
-        };
-        let is_still = !known.is_empty() && known.iter().all(is_same);
-        let copy = Copy { home, group, state: State::Broken };
-        is_still && self.shared.places.add(grant.number, copy)
-    }
-
-    /// Says of copies on disks that were missing that they are stale, before those disks are taken
-    /// for others again, and writes the tables of these anew.
-    pub(super) async fn mark_outdated(&self) -> Result<(), PoolError> {
-        let outdated: Vec<u32> = {
-            let is_outdated = |disk: &u32| self.tables.borrow()[*disk as usize].is_outdated;
-            self.members().into_iter().filter(is_outdated).collect()
-        };
-        let lus: Vec<[u8; 16]> = self.lus.borrow().keys().copied().collect();
-        let mut younger = Vec::new();
-        for lu in lus {
-            let stale = self.stale_groups(lu);
-            let is_broken = |group: u16| {
-                let is_such = |copy: Copy| copy.group == group && copy.state == State::Broken;
-                self.any_slab(lu, is_such)
-            };
-            let groups = self.groups().into_iter().filter(|group| !stale.contains(group));
-            let broken: Vec<u16> = groups.filter(|group| is_broken(*group)).collect();
-            if !broken.is_empty() {
-                broken.iter().for_each(|group| self.take_out(lu, *group));
-                younger.push((lu, self.next_age(lu)?, broken));
-            }
-        }
-        self.note(younger.iter().map(|(lu, age, _)| (*lu, Some(*age))).collect()).await?;
-        let mut changed = Vec::new();
-        for (lu, age, broken) in younger {
-            changed.extend(self.with_age(lu, STALE, &broken));
-            let stale = self.stale_groups(lu);
-            let current = self.groups().into_iter().filter(|group| !stale.contains(group));
-            changed.extend(self.with_age(lu, age, &current.collect::<Vec<_>>()));
-        }
-        self.write_changed(changed.into_iter().map(|(home, _)| home)).await?;
-        let all = outdated.iter().flat_map(|&disk| {
-            let slabs = 0..self.layout(disk).slabs();
-            slabs.step_by(GRANTS_PER_PAGE as usize).map(move |index| Home { disk, index })
-        });
-        self.write_changed(all.collect::<Vec<_>>().into_iter()).await?;
-        let mut tables = self.tables.borrow_mut();
-        outdated.iter().for_each(|disk| tables[*disk as usize].is_outdated = false);
-        Ok(())
-    }
-
-    fn any_slab(&self, lu: [u8; 16], is_such: impl Fn(Copy) -> bool) -> bool {
+    pub(super) fn any_slab(&self, lu: [u8; 16], is_such: impl Fn(Copy) -> bool) -> bool {
         let lus = self.lus.borrow();
         let mut slabs = lus.get(&lu).into_iter().flat_map(|granted| &granted.slabs);
         slabs.any(|slab| self.shared.places.all(*slab).any(&is_such))
@@ -362,9 +363,14 @@ impl Pool {
 }
 
 pub(super) fn groups_of(tables: &[Table]) -> Vec<u16> {
-    let own = tables.iter().filter(|table| table.standing != Standing::Gone);
+    let own = tables.iter().filter(|table| table.is_here());
     let mut groups: Vec<u16> = own.map(|table| table.label.group).collect();
     groups.sort_unstable();
     groups.dedup();
     groups
+}
+
+/// Of ages of copies that have everything.
+fn highest(ages: impl Iterator<Item = u32>) -> u32 {
+    ages.filter(|age| *age < LACKING).max().unwrap_or(0)
 }

@@ -10,6 +10,8 @@ pub(super) enum Standing {
     Member,
     /// Nothing is granted there any more.
     Leaving,
+    /// It could not be written, and counts as missing.
+    Lost,
     /// Its number is nobody's.
     Gone,
 }
@@ -20,8 +22,9 @@ pub(super) struct Table {
     pub label: Label,
     pub layout: Layout,
     pub standing: Standing,
-    /// It was missing when the pool was used: it does not know what has become of its slabs.
-    pub is_outdated: bool,
+    /// How often the pool was used without it, and without those that others were without: 0 of
+    /// one that knows what has become of its slabs.
+    pub outdated: u16,
     pub slabs: Vec<Slab>,
     /// Of each page: the place that counts, and its turn. Never written: no turn.
     pub turns: Vec<(usize, u64)>,
@@ -35,8 +38,13 @@ impl Table {
         let slabs = vec![Slab::Free { generation: 0 }; layout.slabs() as usize];
         let turns = vec![(1, 0); layout.table_pages() as usize];
         let (name, free, standing) = (name.to_owned(), layout.slabs(), Standing::Member);
-        let (is_outdated, hint) = (false, 0);
-        Self { name, label, layout, standing, is_outdated, free, slabs, turns, hint }
+        let (outdated, hint) = (0, 0);
+        Self { name, label, layout, standing, outdated, free, slabs, turns, hint }
+    }
+
+    /// It can be read and written.
+    pub fn is_here(&self) -> bool {
+        !matches!(self.standing, Standing::Lost | Standing::Gone)
     }
 
     /// Slabs may be granted there, if some are free.

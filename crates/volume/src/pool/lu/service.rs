@@ -30,6 +30,7 @@ use super::super::page::{PAGE_BYTES, Page};
 use super::super::passage::Passage;
 use super::super::root::About;
 use super::super::shape::{BLOCK_BYTES, Shape};
+use super::super::turns::Turns;
 use super::closed;
 use super::counts::Counts;
 use super::handle::Handle;
@@ -75,6 +76,8 @@ pub(super) struct Service {
     /// Regions that somebody has asked for since the last look.
     wanted: RefCell<Regions>,
     is_closing_regions: Cell<bool>,
+    /// Whoever writes pages of sums: what is at one place is durable before the other is written.
+    saving: Turns,
     /// Regions where those write whom the owner has sent there, and whom no passage counts.
     writing: RefCell<HashMap<Ticket, (u32, u64)>>,
     /// Why nothing is written any more.
@@ -151,6 +154,7 @@ impl Service {
             is_moving: Cell::new(false),
             wanted: RefCell::default(),
             is_closing_regions: Cell::new(false),
+            saving: Turns::default(),
             writing: RefCell::default(),
             failed: RefCell::default(),
             has_failed,
@@ -548,6 +552,7 @@ impl Service {
         let slabs = self.slabs();
         let is_one = |slab| slabs.contains(&slab);
         let Some(sums) = &self.disks.shared().sums else { return Ok(()) };
+        let _alone = self.saving.take().await;
         if sums.unwritten(is_one).is_empty() {
             return Ok(());
         }

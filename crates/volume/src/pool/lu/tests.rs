@@ -3,6 +3,7 @@
 
 mod cost;
 mod crashes;
+mod deaths;
 pub(in crate::pool) mod families;
 mod groups;
 mod members;

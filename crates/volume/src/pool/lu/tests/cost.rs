@@ -90,10 +90,10 @@ fn first_writes_cost_little_more_than_their_data() {
     // Pages of the journal for 1,000 writes, and how many times as long as on the disk itself, in
     // tenths.
     let cases = [
-        (What::First, 70, 20),
+        (What::First, 70, 24),
         (What::FirstOfSmall, 70, 25),
         (What::FirstFromElsewhere, 85, 30),
-        (What::AfterSnapshot, 70, 20),
+        (What::AfterSnapshot, 70, 24),
         (What::Flushed, 85, 20),
     ];
     for (what, journal_most, tenths_most) in cases {

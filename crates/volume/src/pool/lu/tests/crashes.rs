@@ -7,7 +7,8 @@ use std::sync::Mutex;
 
 use rt::sim::{Fault, Harm, On, Random};
 
-use super::super::super::check::check;
+use super::super::super::check::{Of, check};
+use super::super::super::crash::{is_one_seed, loops, seeds};
 use super::super::super::memory::{DEFAULT_BYTES, Memory};
 use super::super::super::scrub::Cursor;
 use super::scrub::scrub_some;
@@ -22,6 +23,7 @@ const TASKS_PER_CORE: u64 = 4;
 const SNAPSHOTS_MAX: usize = 3;
 /// Layers that were ever made have names of their own.
 const TOP: LayerId = [100; 16];
+const OTHER: [u8; 16] = [101; 16];
 const PATHS: [&str; 2] = ["/dev/disk", "/dev/other"];
 /// Numbers of slabs that the LU has now and then, and some that it never has.
 const SLABS: u64 = 6;
@@ -69,6 +71,10 @@ struct Model {
     last: u64,
     users: u64,
     reopened: u32,
+    lost: u64,
+    returned: u64,
+    /// A disk may fail in everything: what only it has cannot be used.
+    is_dying: bool,
     snapshots: BTreeMap<LayerId, Snapshot>,
     layers: u64,
     /// Layers that nobody needs.
@@ -365,7 +371,8 @@ impl User {
             self.core.sleep(Duration::from_micros(self.random.below(SCRUBS_APART_US))).await;
             match scrub_some(&self.lu, cursor, &mut self.random).await {
                 Ok(found) => {
-                    assert!(found.is_good(), "{found:?}");
+                    let is_dying = self.model.lock().unwrap().is_dying;
+                    assert!(found.is_good() || is_dying, "{found:?}");
                     self.model.lock().unwrap().scrubbed += found.extents;
                     cursor = found.next.unwrap_or_default();
                 }
@@ -466,8 +473,13 @@ async fn read_all(device: &Rc<dyn Device>) -> Result<Vec<(u64, u64)>, Error> {
 }
 
 /// What is there of layers after a crash: every snapshot that must be, and what nobody needs.
-async fn look_at_layers(core: &Core, lu: &Arc<Lu>, model: &Shared, power: bool) {
-    let layers = lu.layers().await.unwrap();
+async fn look_at_layers(
+    core: &Core,
+    lu: &Arc<Lu>,
+    model: &Shared,
+    power: bool,
+) -> Result<(), Error> {
+    let layers = lu.layers().await?;
     let frozen: Vec<LayerId> =
         layers.iter().filter(|layer| layer.frozen.is_some()).map(|layer| layer.id).collect();
     {
@@ -482,8 +494,8 @@ async fn look_at_layers(core: &Core, lu: &Arc<Lu>, model: &Shared, power: bool) 
         model.is_still = false;
     }
     for layer in frozen {
-        let view = lu.view(layer).await.unwrap();
-        let read = read_all(&view.device(core)).await.unwrap();
+        let view = lu.view(layer).await?;
+        let read = read_all(&view.device(core)).await?;
         let mut model = model.lock().unwrap();
         let Some(snapshot) = model.snapshots.get_mut(&layer) else { continue };
         for (sector, value) in read {
@@ -492,6 +504,7 @@ async fn look_at_layers(core: &Core, lu: &Arc<Lu>, model: &Shared, power: bool) 
         }
         snapshot.is_durable = true;
     }
+    Ok(())
 }
 
 impl Drop for User {
@@ -512,14 +525,16 @@ async fn disks(core: &Core) -> Vec<Arc<dyn Backing>> {
 /// A process that opens the pool, looks at every sector, and then uses the LU until it is killed.
 async fn live(core: Core, (other, model): (Remote, Shared), power: bool, memory: usize, seed: u64) {
     let disks = disks(&core).await;
-    let report = check(&core, disks.clone(), |_| ()).await;
+    let mut report = check(&core, disks.clone(), |_| ()).await;
+    // Of one that was being made nobody but whoever asked for it knows that it is none.
+    report.findings.retain(|it| !matches!(it.of, Of::Lu { id: OTHER, .. }));
     assert!(!report.is_damaged(), "{report:?}");
     let pool = Pool::open(&core, disks).await.unwrap();
     let memory = Arc::new(Memory::new(memory));
     pool.keep_maps_in(memory.clone());
     let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
-    look(&core, &lu, &model, power).await;
-    look_elsewhere(&core, (&pool, &lu), &model).await;
+    look(&core, &lu, &model, power).await.unwrap();
+    look_elsewhere(&core, (&pool, &lu), &model).await.unwrap();
     start_users(&core, &lu, &model, seed);
     let (remote, shared, opened) = (other.clone(), model.clone(), lu.clone());
     other.send(move |core| start_users(core, &opened, &shared, seed + 1));
@@ -547,6 +562,7 @@ async fn reopen(
         assert!(matches!(pool.close().await, Err(PoolError::Open(LU))));
         model.lock().unwrap().let_go += memory.swept() - swept;
         swept = memory.swept();
+        come_and_go(&core, &pool, &model).await;
         lu.close().await;
         drop(lu);
         while model.lock().unwrap().users > 0 {
@@ -555,17 +571,29 @@ async fn reopen(
         if random.coin() {
             pool.close().await.unwrap();
             drop(pool);
-            let found = Pool::find(&core, disks(&core).await).await.unwrap();
+            let found = Pool::find(&core, disks(&core).await).await;
+            let Some(found) = unless_dying(&model, found) else { return };
             assert_eq!((found.id(), found.name(), found.labels().count()), (POOL, "pool", 2));
             // Some writes fail.
             let Ok(opened) = found.open(0).await else { return };
             pool = opened;
             pool.keep_maps_in(memory.clone());
         }
-        assert_eq!(pool.describe_lu(LU).await.unwrap(), about(LU_BYTES, 512));
-        lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
-        look(&core, &lu, &model, false).await;
-        look_elsewhere(&core, (&pool, &lu), &model).await;
+        // Where the only good copy is on a disk that is lost, the LU waits for that.
+        while pool.seat(LU).is_err() {
+            take_back(&core, &pool, &model).await;
+        }
+        let described = pool.describe_lu(LU).await;
+        let Some(described) = unless_dying(&model, described) else { return };
+        assert_eq!(described, about(LU_BYTES, 512));
+        let opened = Lu::open(&core, pool.seat(LU).unwrap()).await;
+        let Some(opened) = unless_dying(&model, opened) else { return };
+        lu = opened;
+        let looked = match look(&core, &lu, &model, false).await {
+            Ok(()) => look_elsewhere(&core, (&pool, &lu), &model).await,
+            failed => failed,
+        };
+        let Some(()) = unless_dying(&model, looked) else { return };
         let seed = random.below(1 << 40);
         model.lock().unwrap().reopened += 1;
         start_users(&core, &lu, &model, seed);
@@ -574,17 +602,44 @@ async fn reopen(
     }
 }
 
+/// Another LU is made and removed: nothing of it is in the way of the one that is looked at. Disks
+/// that cannot be written meanwhile are lost, and taken back when they can.
+async fn come_and_go(core: &Core, pool: &Rc<Pool>, model: &Shared) {
+    let about = about(64 << 20, 512);
+    let _ = pool.create_lu(NewLu { id: OTHER, layer: OTHER, about }).await;
+    let _ = pool.revoke(OTHER).await;
+    model.lock().unwrap().lost += pool.lost().len() as u64;
+    take_back(core, pool, model).await;
+}
+
+async fn take_back(core: &Core, pool: &Rc<Pool>, model: &Shared) {
+    core.sleep(Duration::from_millis(1)).await;
+    for lost in pool.lost() {
+        let is_back = pool.rejoin(lost.disk).await.is_ok();
+        model.lock().unwrap().returned += u64::from(is_back);
+    }
+}
+
+fn unless_dying<T, E: std::fmt::Debug>(model: &Shared, done: Result<T, E>) -> Option<T> {
+    assert!(done.is_ok() || model.lock().unwrap().is_dying, "{:?}", done.err());
+    done.ok()
+}
+
 /// Reads every sector.
-async fn look(core: &Core, lu: &Arc<Lu>, model: &Shared, power: bool) {
+async fn look(core: &Core, lu: &Arc<Lu>, model: &Shared, power: bool) -> Result<(), Error> {
     let device = lu.device(core);
-    for (sector, value) in read_all(&device).await.unwrap() {
+    for (sector, value) in read_all(&device).await? {
         model.lock().unwrap().found(sector, value, power);
     }
-    look_at_layers(core, lu, model, power).await;
+    look_at_layers(core, lu, model, power).await
 }
 
 /// Reads every sector where it is not read otherwise: the other copies have the same.
-async fn look_elsewhere(core: &Core, (pool, lu): (&Rc<Pool>, &Arc<Lu>), model: &Shared) {
+async fn look_elsewhere(
+    core: &Core,
+    (pool, lu): (&Rc<Pool>, &Arc<Lu>),
+    model: &Shared,
+) -> Result<(), Error> {
     let places = &pool.shared.places;
     let slabs = pool.granted(LU).unwrap().slabs;
     let is_settling = || {
@@ -595,7 +650,7 @@ async fn look_elsewhere(core: &Core, (pool, lu): (&Rc<Pool>, &Arc<Lu>), model: &
         core.sleep(Duration::from_micros(100)).await;
     }
     if pool.groups().len() == 1 || pool.lacks(LU, 0).0 > 0 || !pool.stale_groups(LU).is_empty() {
-        return;
+        return Ok(());
     }
     let flip = |states| {
         for slab in &slabs {
@@ -605,9 +660,10 @@ async fn look_elsewhere(core: &Core, (pool, lu): (&Rc<Pool>, &Arc<Lu>), model: &
         }
     };
     flip((State::Whole, State::Filling));
-    look(core, lu, model, false).await;
+    let looked = look(core, lu, model, false).await;
     flip((State::Filling, State::Whole));
     model.lock().unwrap().compared += 1;
+    looked
 }
 
 fn start_users(core: &Core, lu: &Arc<Lu>, model: &Shared, seed: u64) {
@@ -633,6 +689,8 @@ struct Tally {
     answered: u64,
     failed: u64,
     reopened: u32,
+    lost: u64,
+    returned: u64,
     deleted: u64,
     rolled_back: u64,
     moved: u64,
@@ -640,6 +698,14 @@ struct Tally {
     compared: u64,
     scrubbed: u64,
     let_go: u64,
+}
+
+impl Tally {
+    /// What was to happen has happened.
+    fn must(&self, have: impl Fn(&Self) -> bool) {
+        println!("{self:?}");
+        assert!(is_one_seed() || have(self));
+    }
 }
 
 /// What a world is like: the groups of the two disks, bytes of memory for maps, whether the pool
@@ -670,7 +736,11 @@ fn world(seed: u64, (groups, memory, has_sums): Kind, tally: &mut Tally) {
     for round in 0..ROUNDS {
         crash(&world, &host, &all, power);
         all.iter().for_each(Disk::heal);
-        model.lock().unwrap().busy.clear();
+        {
+            let mut model = model.lock().unwrap();
+            model.busy.clear();
+            model.is_dying = false;
+        }
         let (core, other) = (host.core(), host.core().remote());
         let (shared, seed) = (model.clone(), seed << 16 | u64::from(round) << 2);
         let lives = world.block_on(&core, |core| live(core, (other, shared), power, memory, seed));
@@ -683,6 +753,10 @@ fn world(seed: u64, (groups, memory, has_sums): Kind, tally: &mut Tally) {
         }
         let longest = if random.below(6) == 0 { 300_000 } else { 60_000 };
         world.run_for(Duration::from_micros(200 + random.below(longest)));
+        if groups[0] != groups[1] && random.below(4) == 0 {
+            model.lock().unwrap().is_dying = true;
+            die_for_a_while(&world, random.pick(&all), &mut random);
+        }
         power = random.coin();
         *(if power { &mut tally.losses } else { &mut tally.kills }) += 1;
     }
@@ -690,6 +764,8 @@ fn world(seed: u64, (groups, memory, has_sums): Kind, tally: &mut Tally) {
     tally.answered += model.answered;
     tally.failed += model.failed;
     tally.reopened += model.reopened;
+    tally.lost += model.lost;
+    tally.returned += model.returned;
     tally.deleted += model.deleted;
     tally.rolled_back += model.rolled_back;
     tally.moved += model.moved;
@@ -697,6 +773,16 @@ fn world(seed: u64, (groups, memory, has_sums): Kind, tally: &mut Tally) {
     tally.compared += model.compared;
     tally.scrubbed += model.scrubbed;
     tally.let_go += model.let_go;
+}
+
+/// Nothing can be read or written there; the crash comes before it is over, or behind.
+fn die_for_a_while(world: &World, disk: &Disk, random: &mut Random) {
+    disk.fault(Fault::always(On::Any, Harm::Errno(5)));
+    world.run_for(Duration::from_micros(random.below(400_000)));
+    if random.coin() {
+        disk.heal();
+        world.run_for(Duration::from_micros(random.below(100_000)));
+    }
 }
 
 fn crash(world: &World, host: &Host, disks: &[Disk], power: bool) {
@@ -714,49 +800,47 @@ fn crash(world: &World, host: &Host, disks: &[Disk], power: bool) {
 #[test]
 fn what_is_answered_survives() {
     let mut tally = Tally::default();
-    for seed in 0..8 * super::super::super::crash::loops() {
+    for seed in seeds(8) {
         world(seed, ([0, 0], DEFAULT_BYTES, false), &mut tally);
     }
-    println!("{tally:?}");
-    assert!(tally.kills > 10 && tally.losses > 10 && tally.reopened > 10);
-    assert!(tally.answered > 1_000 && tally.failed > 0);
-    assert!(tally.deleted > 0 && tally.rolled_back > 0 && tally.moved > 10);
-    assert!(tally.scrubbed > 10);
+    tally.must(|it| it.kills > 10 && it.losses > 10 && it.reopened > 5);
+    tally.must(|it| it.answered > 1_000 && it.failed > 0 && it.deleted > 0 && it.moved > 10);
+    tally.must(|it| it.rolled_back > 0 || loops() == 1);
+    tally.must(|it| it.scrubbed > 10);
 }
 
 #[test]
 fn two_copies_never_differ_in_what_is_read() {
     let mut tally = Tally::default();
-    for seed in 0..8 * super::super::super::crash::loops() {
+    for seed in seeds(8) {
         world(seed, ([0, 1], DEFAULT_BYTES, false), &mut tally);
     }
-    println!("{tally:?}");
-    assert!(tally.kills > 10 && tally.losses > 10 && tally.reopened > 10);
-    assert!(tally.answered > 1_000 && tally.mended > 0 && tally.compared > 10);
-    assert!(tally.scrubbed > 10);
+    tally.must(|it| it.kills > 10 && it.losses > 10 && it.reopened > 5);
+    tally.must(|it| it.answered > 1_000 && it.mended > 0 && it.compared > 10);
+    tally.must(|it| it.lost > 0 && it.returned > 0 || loops() == 1);
+    tally.must(|it| it.scrubbed > 10);
 }
 
 #[test]
 fn what_is_answered_survives_with_little_memory() {
     let mut tally = Tally::default();
-    for seed in 0..4 * super::super::super::crash::loops() {
+    for seed in seeds(4) {
         world(seed, ([0, 0], TWO_PAGES, false), &mut tally);
     }
-    println!("{tally:?}");
-    assert!(tally.kills > 5 && tally.losses > 5 && tally.reopened > 5);
-    assert!(tally.answered > 500 && tally.let_go > 1 << 20 && tally.scrubbed > 10);
+    tally.must(|it| it.kills > 5 && it.losses > 5 && it.reopened > 3);
+    tally.must(|it| it.answered > 500 && it.let_go > 1 << 20);
+    tally.must(|it| it.scrubbed > 10);
 }
 
 /// A sum that is not that of its block would be an error.
 #[test]
 fn checksums_are_those_of_what_is_there() {
     let mut tally = Tally::default();
-    for seed in 0..8 * super::super::super::crash::loops() {
+    for seed in seeds(8) {
         let groups = if seed % 2 == 0 { [0, 0] } else { [0, 1] };
         world(seed, (groups, DEFAULT_BYTES, true), &mut tally);
     }
-    println!("{tally:?}");
-    assert!(tally.kills > 10 && tally.losses > 10 && tally.reopened > 10);
-    assert!(tally.answered > 1_000 && tally.moved > 0 && tally.mended > 0 && tally.compared > 0);
-    assert!(tally.scrubbed > 10);
+    tally.must(|it| it.kills > 10 && it.losses > 10 && it.reopened > 5);
+    tally.must(|it| it.answered > 1_000 && it.moved > 0 && it.mended > 0 && it.compared > 0);
+    tally.must(|it| it.scrubbed > 10);
 }

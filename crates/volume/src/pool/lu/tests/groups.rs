@@ -12,9 +12,9 @@ use super::*;
 const PATHS: [&str; 3] = ["/dev/a", "/dev/b", "/dev/c"];
 const BLOCKS: u64 = 40;
 const APART: u64 = 3 << 20;
-const LU_BYTES: u64 = 256 << 20;
+pub(super) const LU_BYTES: u64 = 256 << 20;
 
-async fn find(core: &Core, disks: &[usize]) -> Result<Found, PoolError> {
+pub(super) async fn find(core: &Core, disks: &[usize]) -> Result<Found, PoolError> {
     let mut all = Vec::new();
     for disk in disks {
         all.push(backing(core, Path::new(PATHS[*disk]), true).await);
@@ -23,7 +23,11 @@ async fn find(core: &Core, disks: &[usize]) -> Result<Found, PoolError> {
 }
 
 /// Opens the pool with these disks only, writes a value everywhere or finds one, and closes it.
-async fn visit(core: &Core, disks: &[usize], then: impl AsyncFnOnce(&Rc<Pool>, &Arc<Lu>)) {
+pub(super) async fn visit(
+    core: &Core,
+    disks: &[usize],
+    then: impl AsyncFnOnce(&Rc<Pool>, &Arc<Lu>),
+) {
     let found = find(core, disks).await.unwrap();
     let pool = found.open_on(Terms { may_lack: true, ..Terms::default() }).await.unwrap();
     let lu = Lu::open(core, pool.seat(LU).unwrap()).await.unwrap();
@@ -34,7 +38,7 @@ async fn visit(core: &Core, disks: &[usize], then: impl AsyncFnOnce(&Rc<Pool>, &
 }
 
 /// Everything gets to where it is lacking.
-async fn catch_up(pool: &Rc<Pool>, lu: &Arc<Lu>) {
+pub(super) async fn catch_up(pool: &Rc<Pool>, lu: &Arc<Lu>) {
     while lu.mend(7).await.unwrap() > 0 {}
     pool.settle_groups().await.unwrap();
 }
@@ -44,7 +48,7 @@ async fn is_refused(core: &Core, disks: &[usize]) {
     assert!(matches!(find(core, disks).await, Err(PoolError::Behind { .. })), "{disks:?}");
 }
 
-async fn write(core: &Core, lu: &Arc<Lu>, value: u8) {
+pub(super) async fn write(core: &Core, lu: &Arc<Lu>, value: u8) {
     let (device, data) = (lu.device(core), Buffer::from_bytes(&[value; 4096]));
     for block in 0..BLOCKS {
         device.io(&Request::write(block * APART, data.sgl())).await.unwrap();
@@ -52,7 +56,7 @@ async fn write(core: &Core, lu: &Arc<Lu>, value: u8) {
     device.io(&Request::flush()).await.unwrap();
 }
 
-async fn holds(core: &Core, lu: &Arc<Lu>, value: u8) {
+pub(super) async fn holds(core: &Core, lu: &Arc<Lu>, value: u8) {
     let (device, into) = (lu.device(core), Buffer::zeroed(4096));
     for block in 0..BLOCKS {
         device.io(&Request::read(block * APART, into.sgl())).await.unwrap();
@@ -61,12 +65,24 @@ async fn holds(core: &Core, lu: &Arc<Lu>, value: u8) {
 }
 
 fn with_pool<F: Future<Output = ()> + 'static>(seed: u64, f: impl FnOnce(Core) -> F + 'static) {
+    with_disks(seed, |core, _| f(core));
+}
+
+/// The same for one who does something to the disks.
+pub(super) fn with_disks<F: Future<Output = ()> + 'static>(
+    seed: u64,
+    f: impl FnOnce(Core, [Disk; 3]) -> F + 'static,
+) {
     let world = World::new(seed, Options::swarm(seed));
     let host = world.host("host");
-    PATHS.iter().for_each(|path| world.disk(DISK_BYTES).attach(&host, *path));
+    let disks = PATHS.map(|path| {
+        let disk = world.disk(DISK_BYTES);
+        disk.attach(&host, path);
+        disk
+    });
     let done = world.block_on(&host.core(), |core| async move {
         make(core.clone()).await;
-        f(core).await;
+        f(core, disks).await;
     });
     done.expect("it ends");
 }
@@ -201,7 +217,7 @@ async fn replace(core: &Core, pool: &Rc<Pool>) {
     let backing = backing(core, Path::new(PATHS[2]), true).await;
     let disk = pool.prepare(NewDisk { backing, pv: [9; 16], group: 1 }).await.unwrap();
     pool.admit(disk).await.unwrap();
-    pool.abandon(1).await.unwrap();
+    pool.abandon([8; 16], 1).await.unwrap();
 }
 
 #[test]
@@ -317,7 +333,7 @@ async fn go_on(core: Core, told: Arc<Mutex<Step>>) {
     tell(Step::Admitted).await;
     // As the records know: it has gone only once.
     if pool.absent() > 0 {
-        pool.abandon(1).await.unwrap();
+        pool.abandon([8; 16], 1).await.unwrap();
     }
     tell(Step::Abandoned).await;
     catch_up(&pool, &lu).await;

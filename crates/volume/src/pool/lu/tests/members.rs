@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use rt::sim::Random;
 
+use super::super::super::crash::seeds;
 use super::*;
 
 const PATHS: [&str; 4] = ["/dev/a", "/dev/b", "/dev/c", "/dev/d"];
@@ -197,7 +198,7 @@ fn world(seed: u64, rounds: u32) -> (u32, u64) {
 #[test]
 fn disks_come_and_go_under_a_load() {
     let (mut swaps, mut writes) = (0, 0);
-    for seed in 0..3 * super::super::super::crash::loops() {
+    for seed in seeds(3) {
         let (swapped, written) = world(seed, 12);
         (swaps, writes) = (swaps + swapped, writes + written);
     }

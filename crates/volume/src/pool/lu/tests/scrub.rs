@@ -471,7 +471,7 @@ fn rot_is_found_beside_a_load() {
     }
     println!("{tally:?}");
     let (writes, layers, moves, mended) = tally;
-    assert!(writes > 300 && layers > 5 && moves > 10 && mended > 60, "{tally:?}");
+    assert!(writes > 200 && layers > 3 && moves > 10 && mended > 60, "{tally:?}");
 }
 
 /// Writes, layers that were let go, slabs that have moved, and blocks that were mended.

@@ -1,0 +1,195 @@
+//! Disks that are lost while the pool is used: what cannot be written counts as missing, as if the
+//! pool had been opened without it, and is taken back when it can be written again.
+//!
+//! ```text
+//!            its table cannot be written,              its labels are what they were
+//!            and another group is all there            and everything can be written
+//!   member ─────────────────────────────────▶ lost ─────────────────────────────────▶ member
+//!              all others say durably that                  what it has counts
+//!              it missed this epoch: then its               as outdated
+//!              places are nobody's
+//! ```
+//!
+//! An LU of which it has the only good copy keeps its places there, for what can still be read.
+
+use super::super::label::{End, Label};
+use super::copies::grant_at;
+use super::table::{Standing, Table};
+use super::{Pool, PoolError};
+
+/// A disk that could not be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostDisk {
+    pub disk: u32,
+    pub pv: [u8; 16],
+    /// As an operator knows it.
+    pub name: String,
+}
+
+impl Pool {
+    pub(super) fn is_lost(&self, disk: u32) -> bool {
+        self.tables.borrow()[disk as usize].standing == Standing::Lost
+    }
+
+    /// Disks that could not be written.
+    pub fn lost(&self) -> Vec<LostDisk> {
+        let tables = self.tables.borrow();
+        let all = (0..).zip(tables.iter()).filter(|(_, it)| it.standing == Standing::Lost);
+        let of = |(disk, table): (u32, &Table)| LostDisk {
+            disk,
+            pv: table.label.pv,
+            name: table.name.clone(),
+        };
+        all.map(of).collect()
+    }
+
+    /// Waits until some are lost; none when the pool was closed.
+    pub async fn losses(&self) -> Option<Vec<LostDisk>> {
+        self.losing.until(|| !self.lost().is_empty() || self.is_closed()).await;
+        (!self.is_closed()).then(|| self.lost())
+    }
+
+    /// The number of a disk that was lost.
+    pub(super) fn lost_disk(&self, pv: [u8; 16]) -> Option<u32> {
+        let tables = self.tables.borrow();
+        let is_it = |disk: &u32| tables[*disk as usize].label.pv == pv && self.is_lost(*disk);
+        (0..tables.len() as u32).find(is_it)
+    }
+
+    /// Goes on without a disk that cannot be written. An error: there is no failure group that can
+    /// do without it, or it cannot be said. The caller changes the tables.
+    pub(super) async fn lose(&self, disk: u32) -> Result<(), PoolError> {
+        if !self.can_lose(disk) {
+            return Err(PoolError::LastCopy { disk: self.name_of(disk) });
+        }
+        let before = self.stand(disk, Standing::Lost);
+        let told = self.tell_of_lost().await;
+        if told.is_err() {
+            // Others may say that it is missing; then they will say that it is back.
+            self.stand(disk, before);
+            self.count_members();
+            return told;
+        }
+        self.leave_lost(disk).await;
+        Ok(())
+    }
+
+    async fn tell_of_lost(&self) -> Result<(), PoolError> {
+        self.next_epoch().await?;
+        self.missed.set(self.epoch());
+        self.count_members();
+        self.write_labels(&self.members()).await.map_err(|(_, error)| error)?;
+        self.settle_epoch().await
+    }
+
+    /// A disk counts as missing, or does not any more. Gives what it was.
+    fn stand(&self, disk: u32, standing: Standing) -> Standing {
+        let table = &mut self.tables.borrow_mut()[disk as usize];
+        let before = std::mem::replace(&mut table.standing, standing);
+        let mut absent = self.absent.borrow_mut();
+        let count = absent.entry(Some(table.label.group)).or_default();
+        match (before, standing) {
+            (Standing::Lost, Standing::Lost) => {}
+            (_, Standing::Lost) => *count += 1,
+            (Standing::Lost, _) => *count = count.saturating_sub(1),
+            _ => {}
+        }
+        before
+    }
+
+    /// Whether a failure group that has everything is there without this disk.
+    fn can_lose(&self, disk: u32) -> bool {
+        let tables = self.tables.borrow();
+        let absent = self.absent.borrow();
+        let lost = tables[disk as usize].label.group;
+        let is_all = |group: u16| {
+            let mut own = tables.iter().filter(|it| it.is_here() && it.label.group == group);
+            absent.get(&Some(group)).is_none_or(|count| *count == 0)
+                && own.all(|it| !it.label.is_behind)
+        };
+        let groups = super::stale::groups_of(&tables);
+        tables[disk as usize].is_here() && groups.into_iter().any(|it| it != lost && is_all(it))
+    }
+
+    /// Nobody writes there any more, and nobody has to.
+    async fn leave_lost(&self, disk: u32) {
+        for home in self.homes_on(disk) {
+            let Some(grant) = grant_at(&self.tables.borrow(), home) else { continue };
+            let has_other = self
+                .granted(grant.lu)
+                .is_none_or(|granted| self.must_have_copy(grant.lu, &granted).is_ok());
+            if has_other {
+                self.shared.places.remove(grant.number, home);
+            }
+        }
+        self.shared.set_aside(disk, !self.is_needed(disk)).await;
+        self.losing.notify();
+        self.note_all_lacking();
+        self.look_at_copies();
+        self.tell_watcher();
+    }
+
+    /// Slabs have places there.
+    pub(super) fn is_needed(&self, disk: u32) -> bool {
+        let tables = self.tables.borrow();
+        self.homes_on(disk).into_iter().any(|home| {
+            let number = grant_at(&tables, home).map(|grant| grant.number);
+            number.is_some_and(|number| self.shared.places.state(number, home).is_some())
+        })
+    }
+
+    /// A disk that was lost can be written again: from now on it is one of the pool as it was, with
+    /// copies that are outdated.
+    pub async fn rejoin(&self, disk: u32) -> Result<(), PoolError> {
+        let _changing = self.changing().await;
+        self.disks()?;
+        if !self.is_lost(disk) {
+            return Ok(());
+        }
+        self.must_be_its_own(disk).await?;
+        self.stand(disk, Standing::Member);
+        self.tables.borrow_mut()[disk as usize].outdated = 1;
+        let homes = self.homes_on(disk);
+        homes.iter().for_each(|home| self.take_outdated(*home));
+        let back = self.tell_of_return(disk).await;
+        if back.is_err() {
+            self.stand(disk, Standing::Lost);
+            self.count_members();
+            self.leave_lost(disk).await;
+            return back;
+        }
+        self.shared.set_aside(disk, false).await;
+        self.note_all_lacking();
+        self.look_at_copies();
+        self.tell_watcher();
+        Ok(())
+    }
+
+    async fn tell_of_return(&self, disk: u32) -> Result<(), PoolError> {
+        self.mark_outdated().await?;
+        self.next_epoch().await?;
+        self.note_behind(self.group_of(disk));
+        self.count_members();
+        self.write_labels(&self.members()).await.map_err(|(_, error)| error)?;
+        self.settle_epoch().await
+    }
+
+    /// Whoever has used it in between has left his label.
+    async fn must_be_its_own(&self, disk: u32) -> Result<(), PoolError> {
+        let places = self.layout(disk).labels();
+        let of = |error| self.of(disk, error);
+        let mut found = Vec::new();
+        for end in [End::Front, End::Back] {
+            let page = self.disks()?.read_own(disk, places[end as usize]).await.map_err(of)?;
+            found.extend(Label::decode(&page, end));
+        }
+        let is_own = |label: &Label| {
+            let own = &self.tables.borrow()[disk as usize].label;
+            (label.pool, label.pv) == (self.id, own.pv) && label.epoch <= self.epoch()
+        };
+        match !found.is_empty() && found.iter().all(is_own) {
+            true => Ok(()),
+            false => Err(PoolError::Replaced { disk: self.name_of(disk) }),
+        }
+    }
+}
