@@ -1,22 +1,26 @@
-//! What looking at the disks of a pool shows without a node: the report of `pool check`, and what
-//! `pool inspect` prints.
+//! What looking at the disks of a pool shows: the report of `pool check`, by a node that has it
+//! open or without one, and what `pool inspect` prints.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// The report of `pool check`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PoolCheck {
     /// What the labels say; unknown where there is none.
     pub name: Option<String>,
     pub uuid: Option<Uuid>,
     pub damaged: bool,
+    /// A node has it open.
+    #[serde(default)]
+    pub is_open: bool,
     pub counts: CheckCounts,
     pub findings: Vec<CheckFinding>,
 }
 
 /// How much was looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CheckCounts {
     pub disks: u64,
     pub slabs: u64,
@@ -29,7 +33,7 @@ pub struct CheckCounts {
 }
 
 /// Something that is not as it should be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CheckFinding {
     pub severity: CheckSeverity,
     /// The disk that it was found on, where it is about one.
@@ -59,10 +63,10 @@ pub struct InspectedField {
 }
 
 /// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckSeverity {
-    /// Opening the pool makes it good.
+    /// Opening the pool makes it good; or the node that has it open has done so.
     Mended,
     /// Something is lost, or would be refused.
     Damaged,

@@ -9,6 +9,7 @@
 //! | [`lu`] | [`Lu`] and what creates, adopts and resizes one |
 //! | [`pool`] | [`Pool`]: disks that LUs are cut from |
 //! | [`pool_import`] | pools that are found on disks, and taken over |
+//! | [`scrub`] | [`Scrub`]: reading all of it, and what that has come to |
 //! | [`pool_settings`] | [`PoolSettings`]: what of it can be changed at any time |
 //! | [`medium`] | [`Medium`]: a disc image in the library |
 //! | [`drive`] | [`Drive`]: a virtual drive for them |
@@ -54,6 +55,7 @@ pub mod qos;
 pub mod redirect;
 pub mod reservation;
 mod schema;
+pub mod scrub;
 pub mod size;
 pub mod snapshot;
 pub mod stats;
@@ -79,5 +81,6 @@ pub use pool_settings::{PoolSettings, PoolSettingsChange};
 pub use pv::PvView;
 pub use qos::{Limits, LimitsChange};
 pub use redirect::{PortalAddress, Redirect};
+pub use scrub::Scrub;
 pub use size::Size;
 pub use snapshot::{CloneCreate, Snapshot, SnapshotCreate, SnapshotRef, SnapshotView};

@@ -20,6 +20,7 @@ use crate::limits::{
 use crate::name::{GroupName, LuName, NameError, PoolName, SnapshotName};
 use crate::pool_settings::PoolSettings;
 use crate::schema::schema_as;
+use crate::scrub::Scrub;
 use crate::size::Size;
 use crate::status::{LuState, Problem};
 
@@ -181,6 +182,9 @@ pub struct PoolView {
     /// Snapshots of its LUs that were removed, and are not gone yet.
     #[serde(default)]
     pub removals: Vec<Removal>,
+    /// The scrub that is under way, or the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scrub: Option<Scrub>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
 }

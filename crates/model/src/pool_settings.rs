@@ -1,5 +1,5 @@
 //! [`PoolSettings`]: what of a pool can be changed at any time, and changes nothing on its disks:
-//! when an operator is told that it has little left, and how fast what was removed is let go.
+//! when an operator is told that it has little left, and how fast work goes on in the background.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -14,11 +14,11 @@ pub const CRITICAL_PERCENT_DEFAULT: u8 = 95;
 /// More than ten thousand times its size is a typing error.
 pub const OVERCOMMIT_PERCENT_MAX: u32 = 1_000_000;
 
-/// Slower than this, what was removed is never gone.
-pub const REMOVAL_RATE_MIN: Size = Size::mib(1);
+/// Slower than this, nothing comes to its end.
+pub const RATE_MIN: Size = Size::mib(1);
 
-/// When an operator is told of a pool, and how fast it lets go of what was removed. Nothing is told
-/// of what is 0, nor limited.
+/// When an operator is told of a pool, and how fast it works in the background. Nothing is told of
+/// what is 0, nor limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PoolSettings {
@@ -30,6 +30,8 @@ pub struct PoolSettings {
     pub overcommit_percent: u32,
     /// Bytes a second that are let go of removed snapshots; as fast as half of the time allows.
     pub removal_rate: Size,
+    /// Bytes a second that a scrub reads; as fast as half of the time allows.
+    pub scrub_rate: Size,
 }
 
 /// Other settings for a pool: what is absent stays.
@@ -44,6 +46,8 @@ pub struct PoolSettingsChange {
     pub overcommit_percent: Option<u32>,
     #[serde(default)]
     pub removal_rate: Option<Size>,
+    #[serde(default)]
+    pub scrub_rate: Option<Size>,
 }
 
 impl Default for PoolSettings {
@@ -53,6 +57,7 @@ impl Default for PoolSettings {
             critical_percent: CRITICAL_PERCENT_DEFAULT,
             overcommit_percent: 0,
             removal_rate: Size::ZERO,
+            scrub_rate: Size::ZERO,
         }
     }
 }
@@ -66,6 +71,7 @@ impl PoolSettings {
             critical_percent: critical_percent.unwrap_or(self.critical_percent),
             overcommit_percent: change.overcommit_percent.unwrap_or(self.overcommit_percent),
             removal_rate: change.removal_rate.unwrap_or(self.removal_rate),
+            scrub_rate: change.scrub_rate.unwrap_or(self.scrub_rate),
         }
     }
 
@@ -87,10 +93,11 @@ impl PoolSettings {
                 OVERCOMMIT_PERCENT_MAX / 100
             )));
         }
-        if self.removal_rate > Size::ZERO && self.removal_rate < REMOVAL_RATE_MIN {
+        let rates = [("a removal", self.removal_rate), ("a scrub", self.scrub_rate)];
+        let slow = rates.iter().find(|(_, rate)| *rate > Size::ZERO && *rate < RATE_MIN);
+        if let Some((what, rate)) = slow {
             return Err(ApiError::usage(format!(
-                "a removal rate of {} a second: at least {REMOVAL_RATE_MIN}, or 0 for any",
-                self.removal_rate
+                "{what} rate of {rate} a second: at least {RATE_MIN}, or 0 for any"
             )));
         }
         Ok(())
@@ -121,9 +128,8 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         let with = |warn_percent, critical_percent, overcommit_percent| {
-            let removal_rate = Size::ZERO;
-            PoolSettings { warn_percent, critical_percent, overcommit_percent, removal_rate }
-                .validate()
+            let rest = PoolSettings::default();
+            PoolSettings { warn_percent, critical_percent, overcommit_percent, ..rest }.validate()
         };
         for (warn, critical) in [(85, 95), (95, 95), (0, 0), (90, 0), (0, 1), (100, 100)] {
             assert_eq!(with(warn, critical, 0), Ok(()), "{warn} {critical}");
@@ -133,5 +139,7 @@ mod tests {
         assert!(with(0, 0, OVERCOMMIT_PERCENT_MAX + 1).is_err());
         let slow = PoolSettings { removal_rate: Size::kib(100), ..PoolSettings::default() };
         assert!(slow.validate().unwrap_err().message.contains("at least 1MiB"));
+        let slow = PoolSettings { scrub_rate: Size::kib(1), ..PoolSettings::default() };
+        assert!(slow.validate().unwrap_err().message.starts_with("a scrub rate of 1KiB"));
     }
 }

@@ -24,6 +24,7 @@ pub mod promises;
 pub mod pvs;
 pub mod reservations;
 pub mod routes;
+pub mod scrubs;
 pub mod snapshots;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use model::check::PoolCheck;
 use model::image::ImageUse;
 use model::reservation::Reservations;
 use model::stats::DeviceStats;
@@ -43,7 +45,7 @@ use uuid::Uuid;
 use self::importing::Imports;
 use self::promises::Promises;
 use crate::control::{Change, Changed, Message};
-use crate::engine::{Done, Engine, Motion, Report, Snapshot};
+use crate::engine::{Done, Engine, Motion, Report, ScrubWish, Snapshot};
 use crate::events::Events;
 use crate::probe::Probe;
 use crate::pv::Looker;
@@ -52,6 +54,9 @@ use crate::world::{self, World};
 
 /// How long a change may take to be in effect before the caller is told that it is still under way.
 pub const CHANGE_WAIT: Duration = Duration::from_secs(30);
+
+/// How long it may take to read all metadata of a pool.
+pub const CHECK_WAIT: Duration = Duration::from_secs(60 * 60);
 
 /// How long the data plane may take to say what runs.
 pub const SNAPSHOT_WAIT: Duration = Duration::from_secs(2);
@@ -164,6 +169,15 @@ impl Api {
 
     pub async fn clear_reservations(&self, uuid: Uuid) -> Result<(), ApiError> {
         self.ask(SNAPSHOT_WAIT, |done| self.engine.clear_reservations(uuid, done)).await
+    }
+
+    pub async fn scrub_pool(&self, uuid: Uuid, wish: ScrubWish) -> Result<(), ApiError> {
+        self.ask(CHANGE_WAIT, |done| self.engine.scrub_pool(uuid, wish, done)).await
+    }
+
+    /// Reads all metadata of a pool.
+    pub async fn check_pool(&self, uuid: Uuid) -> Result<PoolCheck, ApiError> {
+        self.ask(CHECK_WAIT, |done| self.engine.check_pool(uuid, done)).await
     }
 
     /// Freezes LUs all at one instant; answers with the layers that hold what they were.

@@ -17,13 +17,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cluster::{DeviceSpec, DriveSpec, MappingSpec};
+use model::check::PoolCheck;
 use model::image::ImageUse;
 pub use model::pool::Removal;
 use model::reservation::Reservations;
 use model::stats::DeviceStats;
 use model::status::{AdapterState, IscsiSession, MapMemory, Session};
 use model::{
-    AdapterId, ApiError, Cache, ImportTold, Limits, MappingId, Pool, PoolPv, PoolSettings,
+    AdapterId, ApiError, Cache, ImportTold, Limits, MappingId, Pool, PoolPv, PoolSettings, Scrub,
     Severity, Size, Subject,
 };
 use uuid::Uuid;
@@ -46,6 +47,13 @@ pub trait Engine: Send + Sync {
 
     /// Changes the settings of an open pool.
     fn set_pool(&self, uuid: Uuid, to: PoolSettings, done: Done<()>);
+
+    /// Begins to read all of an open pool in the background, or ends that. How far it is, and what
+    /// it has found, is in its [`PoolStatus`].
+    fn scrub_pool(&self, uuid: Uuid, wish: ScrubWish, done: Done<()>);
+
+    /// Reads all metadata of an open pool, and answers with what is wrong.
+    fn check_pool(&self, uuid: Uuid, done: Done<PoolCheck>);
 
     /// Looks which pools these disks are, of none that is open here. Nothing is written.
     fn look_at_pools(&self, paths: &[PathBuf], done: Done<Seen>);
@@ -234,6 +242,15 @@ pub struct PoolStatus {
     pub waits: BTreeMap<Uuid, Trouble>,
     /// Snapshots of its LUs that were removed, and are not gone yet.
     pub removals: Vec<Removal>,
+    /// The scrub that is under way, or the last one.
+    pub scrub: Option<Scrub>,
+}
+
+/// What is to become of the scrub of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScrubWish {
+    Begin,
+    Cancel,
 }
 
 /// A disk of an open pool, in whole slabs.

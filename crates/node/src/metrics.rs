@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use model::pool::PoolAlert;
 use model::stats::{DeviceStats, OpStats, latency_bound_ns};
-use model::{PoolView, Size};
+use model::{PoolView, Scrub, Size};
 
 use crate::view::{Picture, Published};
 
@@ -46,8 +46,22 @@ const LET_GO: Family =
 const ALERT: Family =
     ("viaduct_pool_alert", "gauge", "Whether its space is low, critical, full or overcommitted.");
 
+const SCRUBBED: Family =
+    ("viaduct_pool_scrub_percent", "gauge", "How far the scrub is, or the last one came.");
+const SCRUB_READ: Family =
+    ("viaduct_pool_scrub_read_bytes", "gauge", "What the scrub has read, or the last one.");
+const SCRUB_FOUND: Family = (
+    "viaduct_pool_scrub_found",
+    "gauge",
+    "Blocks, and pieces of metadata, that the scrub has found not as they should be, or the last \
+     one.",
+);
+
 /// The same of a pool; nothing while it is not open.
 type OfPool = (Family, fn(&PoolView) -> Option<Size>);
+
+/// The same of a scrub.
+type OfScrub = (Family, fn(&Scrub) -> u64);
 
 const POOLS: [OfPool; 3] = [
     (("viaduct_pool_bytes", "gauge", "What LUs can be given of a pool."), |pool| pool.size),
@@ -133,6 +147,34 @@ fn pools(text: &mut String, picture: &Picture<'_>) {
         }
     }
     alerts(text, &views);
+    scrubs(text, &views);
+}
+
+/// Of pools that were ever scrubbed.
+fn scrubs(text: &mut String, views: &[PoolView]) {
+    let all = || views.iter().filter_map(|view| Some((&view.pool.name, view.scrub.as_ref()?)));
+    let gauges: [OfScrub; 2] =
+        [(SCRUBBED, |it| it.percent.into()), (SCRUB_READ, |it| it.read.bytes())];
+    for (wanted, value) in gauges {
+        family(text, wanted);
+        for (pool, scrub) in all() {
+            let _ = writeln!(text, "{}{{pool=\"{pool}\"}} {}", wanted.0, value(scrub));
+        }
+    }
+    family(text, SCRUB_FOUND);
+    for (pool, scrub) in all() {
+        let found = [
+            ("mended", scrub.mended),
+            ("differing", scrub.differing),
+            ("lost", scrub.lost),
+            ("metadata-mended", scrub.metadata_mended),
+            ("metadata-damaged", scrub.metadata_damaged),
+        ];
+        for (what, count) in found {
+            let name = SCRUB_FOUND.0;
+            let _ = writeln!(text, "{name}{{pool=\"{pool}\",outcome=\"{what}\"}} {count}");
+        }
+    }
 }
 
 /// One line for each alert that there can be, so that a rule finds those that are not up too.
@@ -207,7 +249,10 @@ mod tests {
             MapMemory { used: Size(4096), limit: Size::mib(1), let_go: Size(8192) };
         let disk = PvUse { size: Size(4096), free: Size(512), used: Size(3584) };
         let disks = [(Uuid::max(), disk)].into();
-        snapshot.pools.insert(Uuid::nil(), PoolStatus { disks, ..PoolStatus::default() });
+        snapshot.pools.insert(Uuid::nil(), {
+            let scrub = Scrub { percent: 30, lost: 2, ..Scrub::begin(jiff::Timestamp::UNIX_EPOCH) };
+            PoolStatus { disks, scrub: Some(scrub), ..PoolStatus::default() }
+        });
         let path = Path::new("/");
         let picture = Picture {
             published: &published,
@@ -230,6 +275,8 @@ mod tests {
         has("viaduct_pool_bytes{pool=\"fast\"} 4096");
         has("viaduct_pool_free_bytes{pool=\"fast\"} 512");
         has("viaduct_pool_virtual_bytes{pool=\"fast\"} 1073741824");
+        has("viaduct_pool_scrub_percent{pool=\"fast\"} 30");
+        has("viaduct_pool_scrub_found{pool=\"fast\",outcome=\"lost\"} 2");
         has("viaduct_pool_alert{pool=\"fast\",kind=\"low\"} 1");
         has("viaduct_pool_alert{pool=\"fast\",kind=\"overcommitted\"} 0");
         has("viaduct_lu_requests_inflight{lu=\"web1\"} 2");

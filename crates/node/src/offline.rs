@@ -115,7 +115,7 @@ async fn open_one(core: &Core, path: &Path) -> Result<Arc<dyn Backing>, ApiError
         Err(OpenError::Served { .. }) => {
             let message = format!("a node has {name} open");
             Err(ApiError::not_now(message)
-                .then("stop that node: a pool is checked while it is closed"))
+                .then("viaduct pool check NAME asks that node, by the name of the pool"))
         }
         // What a store advises is for a disk of an LU.
         Err(OpenError::Size { size, .. }) => {
@@ -128,7 +128,8 @@ async fn open_one(core: &Core, path: &Path) -> Result<Arc<dyn Backing>, ApiError
     }
 }
 
-fn shown(report: Report) -> PoolCheck {
+/// The report as it is shown.
+pub(crate) fn shown(report: Report) -> PoolCheck {
     let damaged = report.is_damaged();
     let Report { pool, counts, findings } = report;
     let (uuid, name) = pool.unzip();
@@ -146,7 +147,8 @@ fn shown(report: Report) -> PoolCheck {
         journal_records,
     };
     let findings = findings.into_iter().map(finding).collect();
-    PoolCheck { name, uuid: uuid.map(Uuid::from_bytes), damaged, counts, findings }
+    let (uuid, is_open) = (uuid.map(Uuid::from_bytes), false);
+    PoolCheck { name, uuid, damaged, is_open, counts, findings }
 }
 
 fn finding(Finding { severity, of, what }: Finding) -> CheckFinding {

@@ -6,6 +6,7 @@
 //! | `/lu/UUID/state` | the LU's reservations and modes |
 //! | `/pool/UUID/epoch` | the epoch that the pool was last opened with |
 //! | `/pool/UUID/copies` | which copies of its LUs have missed something |
+//! | `/pool/UUID/scrub` | how far its scrub is, or what the last one has come to |
 //!
 //! A value may be written once more for an LU that was just removed, by a session that ends. It is
 //! swept away at the next start.
@@ -20,7 +21,8 @@ use uuid::Uuid;
 use crate::state::unavailable;
 
 /// Before the UUID in a key, and behind it.
-const KEYS: [(&str, &str); 3] = [("/lu/", "/state"), ("/pool/", "/epoch"), ("/pool/", "/copies")];
+const KEYS: [(&str, &str); 4] =
+    [("/lu/", "/state"), ("/pool/", "/epoch"), ("/pool/", "/copies"), ("/pool/", "/scrub")];
 
 /// What a value is kept of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +31,8 @@ pub enum Record {
     Pool(Uuid),
     /// The copies in a pool.
     Copies(Uuid),
+    /// The scrub of a pool.
+    Scrub(Uuid),
 }
 
 /// Where the plane keeps what must not be forgotten. Every call may block.
@@ -80,6 +84,7 @@ pub fn key(of: Record) -> String {
         Record::Lu(uuid) => (KEYS[0], uuid),
         Record::Pool(uuid) => (KEYS[1], uuid),
         Record::Copies(uuid) => (KEYS[2], uuid),
+        Record::Scrub(uuid) => (KEYS[3], uuid),
     };
     format!("{before}{uuid}{behind}")
 }

@@ -147,6 +147,7 @@ impl Picture<'_> {
             disks: pool.pvs.iter().chain(left).map(|pv| self.pool_disk(pool, pv, status)).collect(),
             alerts: Vec::new(),
             removals: status.map(|status| status.removals.clone()).unwrap_or_default(),
+            scrub: status.and_then(|status| status.scrub.clone()),
             problem: problem(failure, None, || Subject::Pool(pool.name.clone())),
         };
         let Space { alerts, problems } = Space::of(&view);

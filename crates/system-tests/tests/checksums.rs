@@ -8,6 +8,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
 use system_tests::blk_client::{self, Churned};
 use system_tests::image::own_program;
 use system_tests::iscsi::{holds, map_to_tool, node};
@@ -69,6 +70,36 @@ fn told(node: &Node, what: &str) -> Result<()> {
     }
 }
 
+/// LU disk of an image, in a pool with a copy of everything on either disk.
+fn with_image(dir: &Path) -> Result<(Node, [String; 2], String)> {
+    let (node, _) = node(&dir.join("node"), 0)?;
+    let disks = [disk(dir, "one")?, disk(dir, "two")?];
+    create_pool(&node, &[&format!("{}@left", disks[0]), &format!("{}@right", disks[1])])?;
+    let image = dir.join("image");
+    let content: Vec<u8> = (0..IMAGE_BLOCKS).flat_map(block_of).collect();
+    std::fs::write(&image, content)?;
+    let image = image.display().to_string();
+    node.cli(&["lu", "create", "disk", "--from", &image, "--pool", "fast"])?;
+    map_to_tool(&node, &["disk"])?;
+    holds(&node, 0, &image)?;
+    Ok((node, disks, image))
+}
+
+/// What the last scrub has come to, when it has ended.
+fn scrubbed(node: &Node) -> Result<Value> {
+    let begin = Instant::now();
+    loop {
+        let scrub = node.cli(&["pool", "show", "fast"])?["scrub"].clone();
+        if scrub["state"] != "running" {
+            return Ok(scrub);
+        }
+        if begin.elapsed() > SOON {
+            return Err(Error::new(format!("it does not end: {scrub}")));
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
+}
+
 #[test]
 fn killed_servers_leave_checksums_right() -> Result<()> {
     let dir = tempfile::tempdir()?;
@@ -98,17 +129,7 @@ fn killed_servers_leave_checksums_right() -> Result<()> {
 #[test]
 fn what_has_rotted_is_mended_from_another_disk_or_an_error() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let (mut node, _) = node(&dir.path().join("node"), 0)?;
-    let disks = [disk(dir.path(), "one")?, disk(dir.path(), "two")?];
-    create_pool(&node, &[&format!("{}@left", disks[0]), &format!("{}@right", disks[1])])?;
-    let image = dir.path().join("image");
-    let content: Vec<u8> = (0..IMAGE_BLOCKS).flat_map(block_of).collect();
-    std::fs::write(&image, content)?;
-    let image = image.display().to_string();
-    node.cli(&["lu", "create", "disk", "--from", &image, "--pool", "fast"])?;
-    map_to_tool(&node, &["disk"])?;
-    holds(&node, 0, &image)?;
-
+    let (mut node, disks, image) = with_image(dir.path())?;
     assert!(node.stop()?.success());
     rot(&disks[0], &[3, 700, 701, 2047])?;
     rot(&disks[1], &[4, 702, 1500])?;
@@ -123,5 +144,51 @@ fn what_has_rotted_is_mended_from_another_disk_or_an_error() -> Result<()> {
     node.start()?;
     assert!(holds(&node, 0, &image).is_err(), "a rotten block was given out");
     told(&node, "no other copy has them")?;
+    Ok(())
+}
+
+/// Nobody reads any of it but the scrub.
+#[test]
+fn a_scrub_finds_what_has_rotted_on_any_disk_over_a_kill() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut node, disks, image) = with_image(dir.path())?;
+    assert_eq!(node.cli(&["pool", "show", "fast"])?["scrub"], Value::Null);
+    rot(&disks[1], &[5, 6, 900])?;
+    rot(&disks[0], &[7])?;
+    let view = node.cli(&["pool", "scrub", "fast"])?;
+    let scrub = &view["scrub"];
+    assert_eq!(
+        (&scrub["state"], &scrub["mended"], &scrub["lost"]),
+        (&"done".into(), &4.into(), &0.into())
+    );
+    let found = scrub["found"].as_array().ok_or_else(|| Error::new("nothing was found"))?;
+    let of_two = found.iter().find(|it| it["offset"] == 5 * BLOCK);
+    let of_two = of_two.ok_or_else(|| Error::new(format!("{found:?}")))?;
+    assert_eq!((&of_two["size"], &of_two["disks"]), (&(2 * BLOCK).into(), &json!([disks[1]])));
+    // Each of them is there once again.
+    rot(&disks[1], &[5, 6, 900])?;
+    rot(&disks[0], &[7])?;
+
+    node.cli(&["pool", "scrub", "fast", "--rate", "1M", "--no-wait"])?;
+    let (code, said) = node.cli_fails(&["pool", "scrub", "fast"])?;
+    assert!(code == 4 && said.contains("is being scrubbed"), "{code}: {said}");
+    node.kill()?;
+    node.start()?;
+    node.cli(&["pool", "set", "fast", "--scrub-rate", "off"])?;
+    let scrub = scrubbed(&node)?;
+    assert_eq!((&scrub["state"], &scrub["mended"]), (&"done".into(), &4.into()), "{scrub}");
+    holds(&node, 0, &image)?;
+    let checked = node.cli(&["pool", "check", "fast"])?;
+    assert_eq!((&checked["damaged"], &checked["findings"]), (&false.into(), &json!([])));
+
+    rot(&disks[0], &[8])?;
+    rot(&disks[1], &[8])?;
+    let (code, said) = node.cli_fails(&["pool", "scrub", "fast"])?;
+    assert!(code == 1 && said.contains("1 block lost"), "{code}: {said}");
+    // That stays to be seen.
+    node.kill()?;
+    node.start()?;
+    let scrub = &node.cli(&["pool", "show", "fast"])?["scrub"];
+    assert_eq!((&scrub["state"], &scrub["lost"]), (&"done".into(), &1.into()), "{scrub}");
     Ok(())
 }

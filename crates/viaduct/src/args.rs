@@ -19,7 +19,7 @@ use model::{
 use node::DefaultPool;
 use uuid::Uuid;
 
-pub use limits::LimitArgs;
+pub use limits::{Bandwidth, LimitArgs};
 pub use settings::SettingArgs;
 
 /// Longest time that a core may look for work before it sleeps.
@@ -478,7 +478,9 @@ pub enum Pool {
     ReplacePv(PoolReplacePv),
     /// Take over a pool of another node, or list those that are found
     Import(PoolImport),
-    /// Check what lies on the disks of a pool that no node has open
+    /// Read all of a pool while it is used, and mend what another place knows better
+    Scrub(PoolScrub),
+    /// Check what a pool says of itself: one that is open by its name, otherwise by its disks
     Check(PoolCheck),
     /// Show what lies on a disk of a pool that no node has open
     Inspect(PoolInspect),
@@ -486,9 +488,33 @@ pub enum Pool {
 
 #[derive(Debug, Args)]
 pub struct PoolCheck {
-    /// Every disk or file of the pool
-    #[arg(required = true, value_name = "PATH")]
+    /// The name of a pool that is open, or every disk or file of one that no node has open. What is
+    /// no file here and has no slash is a name
+    #[arg(required = true, value_name = "NAME|PATH")]
     pub paths: Vec<PathBuf>,
+}
+
+impl PoolCheck {
+    /// The pool that it is, if it was named.
+    pub fn name(&self) -> Option<PoolName> {
+        let [path] = &self.paths[..] else { return None };
+        let name = path.to_str().filter(|name| !name.contains('/') && !path.exists())?;
+        name.parse().ok()
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct PoolScrub {
+    pub name: PoolName,
+    /// Bytes a second that it reads, from now on: see pool set --scrub-rate
+    #[arg(long, value_name = "SIZE|off", conflicts_with = "cancel")]
+    pub rate: Option<Bandwidth>,
+    /// End the one that is under way
+    #[arg(long)]
+    pub cancel: bool,
+    /// Return at once; viaduct pool show tells how far it is
+    #[arg(long)]
+    pub no_wait: bool,
 }
 
 #[derive(Debug, Args)]

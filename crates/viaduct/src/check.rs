@@ -1,11 +1,12 @@
 //! `pool check`, whether what lies on the disks of a pool is right, and `pool inspect`, what that
-//! is. They ask no node, and want none that has the pool open.
+//! is. Of disks that no node has open they ask none.
 
 use model::ApiError;
 use model::check::{CheckFinding, CheckSeverity, Inspected, PoolCheck};
 use node::offline::{self, Sight};
 
 use crate::args::{self, Format};
+use crate::client::Client;
 use crate::commands::Done;
 use crate::output::{list, show, table};
 use crate::progress::Bar;
@@ -15,13 +16,25 @@ pub fn check(args::PoolCheck { paths }: args::PoolCheck, format: Format) -> Done
     let bar = Bar::new()?;
     let checked = offline::check(paths, |progress| bar.draw("checking", progress));
     bar.finish();
-    let checked = checked?;
-    show(format, &checked, report)?;
-    match damage(&checked) {
+    told(&checked?, format)
+}
+
+/// The same of a pool that a node has open, which looks by itself.
+pub fn check_open(node: &Client, arguments: args::PoolCheck, format: Format) -> Done {
+    let Some(name) = arguments.name() else {
+        return Err(ApiError::usage("name one pool, or the disks of one"));
+    };
+    let checked: PoolCheck = node.post_patiently(&format!("/v1/pools/{name}/check"), &())?;
+    told(&checked, format)
+}
+
+fn told(checked: &PoolCheck, format: Format) -> Done {
+    show(format, checked, report)?;
+    match damage(checked) {
         0 => Ok(()),
         count => Err(ApiError::failed(format!(
             "{} has {count} {}",
-            name(&checked),
+            name(checked),
             if count == 1 { "damage" } else { "damages" }
         ))
         .then("keep the disks as they are; restore what is named from a backup")),
@@ -93,10 +106,14 @@ fn report(checked: &PoolCheck) -> String {
 
 fn found(checked: &PoolCheck) -> String {
     let damage = damage(checked);
+    let good = match checked.is_open {
+        true => "written anew",
+        false => "that opening the pool makes good",
+    };
     match (damage, checked.findings.len() - damage) {
         (0, 0) => "nothing, it is clean".to_owned(),
-        (0, mended) => format!("{mended} that opening the pool makes good"),
+        (0, mended) => format!("{mended} {good}"),
         (damage, 0) => format!("{damage} damaged"),
-        (damage, mended) => format!("{damage} damaged, {mended} that opening the pool makes good"),
+        (damage, mended) => format!("{damage} damaged, {mended} {good}"),
     }
 }

@@ -50,6 +50,15 @@ impl Client {
         self.send(Method::POST, path, json(body)?)
     }
 
+    /// The same of what takes as long as it takes.
+    pub fn post_patiently<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ApiError> {
+        self.send_within(node::api::CHECK_WAIT, (Method::POST, path, json(body)?))
+    }
+
     pub fn put<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -89,7 +98,7 @@ impl Client {
             let mut text = Vec::new();
             loop {
                 let frame = tokio::time::timeout(ANSWER_WAIT, body.frame()).await;
-                let Some(frame) = frame.map_err(|_| silent())? else { break };
+                let Some(frame) = frame.map_err(|_| silent(ANSWER_WAIT))? else { break };
                 let frame = frame.map_err(|error| ended(error.into()))?;
                 text.extend(frame.into_data().unwrap_or_default());
                 while status.is_success()
@@ -112,11 +121,19 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<T, ApiError> {
+        self.send_within(ANSWER_WAIT, (method, path, body))
+    }
+
+    fn send_within<T: DeserializeOwned>(
+        &self,
+        limit: Duration,
+        (method, path, body): (Method, &str, Bytes),
+    ) -> Result<T, ApiError> {
         let exchange = exchange(&self.socket, method, path, body);
         let (status, body) = self
             .runtime
-            .block_on(async { tokio::time::timeout(ANSWER_WAIT, exchange).await })
-            .map_err(|_| silent())?
+            .block_on(async { tokio::time::timeout(limit, exchange).await })
+            .map_err(|_| silent(limit))?
             .map_err(|error| self.unreachable(&error))?;
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(|error| odd(status, &error));
@@ -150,8 +167,8 @@ impl Client {
     }
 }
 
-fn silent() -> ApiError {
-    let seconds = ANSWER_WAIT.as_secs();
+fn silent(limit: Duration) -> ApiError {
+    let seconds = limit.as_secs();
     ApiError::not_now(format!("the node did not answer within {seconds} s"))
         .then("look at its log (journalctl -u viaduct)")
 }

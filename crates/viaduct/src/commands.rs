@@ -29,7 +29,9 @@ pub fn run(command: Command, data: Option<PathBuf>, format: Format) -> Done {
     match command {
         Command::Completions { shell } => completions(shell),
         Command::Man { directory } => man(directory.as_deref()),
-        Command::Pool(args::Pool::Check(arguments)) => check::check(arguments, format),
+        Command::Pool(args::Pool::Check(arguments)) if arguments.name().is_none() => {
+            check::check(arguments, format)
+        }
         Command::Pool(args::Pool::Inspect(arguments)) => check::inspect(arguments, format),
         command => {
             let node = Client::new(data_directory(data)?)?;

@@ -29,6 +29,7 @@ mod pool_import;
 mod progress;
 mod pv;
 mod removal;
+mod scrub;
 mod secrets;
 mod settings;
 mod snapshot;

@@ -11,12 +11,14 @@ use uuid::Uuid;
 
 use crate::args;
 use crate::args::Format;
+use crate::check;
 use crate::client::Client;
 use crate::commands::{Done, absolute};
 use crate::output::{list, show, table};
 use crate::pool_import;
 use crate::progress::Bar;
 use crate::pv::encoded;
+use crate::scrub;
 use crate::tables::{joined, or_none, problem, rounded};
 
 /// When to look again how far a disk is.
@@ -50,9 +52,9 @@ pub fn pool(node: &Client, command: args::Pool, format: Format) -> Done {
         args::Pool::AddPv(arguments) => add_pv(node, arguments, format),
         args::Pool::RmPv(arguments) => rm_pv(node, arguments, format),
         args::Pool::ReplacePv(arguments) => replace_pv(node, arguments, format),
-        args::Pool::Check(_) | args::Pool::Inspect(_) => {
-            Err(ApiError::failed("this command asks no node"))
-        }
+        args::Pool::Scrub(arguments) => scrub::scrub(node, arguments, format),
+        args::Pool::Check(arguments) => check::check_open(node, arguments, format),
+        args::Pool::Inspect(_) => Err(ApiError::failed("this command asks no node")),
     }
 }
 
@@ -189,7 +191,9 @@ fn pool_list(view: &PoolView) -> String {
     pairs.extend(problem(view.problem.as_ref()));
     let disks = view.disks.iter().map(|disk| list(&disk_pairs(disk)));
     let removals = view.removals.iter().map(|removal| list(&removal_pairs(removal)));
-    std::iter::once(list(&pairs)).chain(disks).chain(removals).collect::<Vec<_>>().join("\n")
+    let scrub = view.scrub.iter().map(scrub::text);
+    let parts = std::iter::once(list(&pairs)).chain(disks).chain(removals).chain(scrub);
+    parts.collect::<Vec<_>>().join("\n")
 }
 
 fn alerts(view: &PoolView) -> String {
@@ -200,8 +204,7 @@ fn alerts(view: &PoolView) -> String {
 }
 
 fn setting_pairs(settings: PoolSettings) -> Vec<(&'static str, String)> {
-    let PoolSettings { warn_percent, critical_percent, overcommit_percent, removal_rate } =
-        settings;
+    let PoolSettings { warn_percent, critical_percent, overcommit_percent, .. } = settings;
     let used = |percent: u8| match percent {
         0 => "never".to_owned(),
         percent => format!("{percent} % used"),
@@ -210,7 +213,7 @@ fn setting_pairs(settings: PoolSettings) -> Vec<(&'static str, String)> {
         0 => "never".to_owned(),
         percent => format!("{}.{:02} times its size", percent / 100, percent % 100),
     };
-    let rate = match removal_rate {
+    let rate = |rate: Size| match rate {
         Size::ZERO => "any".to_owned(),
         rate => format!("{rate} a second"),
     };
@@ -218,7 +221,8 @@ fn setting_pairs(settings: PoolSettings) -> Vec<(&'static str, String)> {
         ("low at", used(warn_percent)),
         ("critical at", used(critical_percent)),
         ("overcommitted above", promised),
-        ("removal rate", rate),
+        ("removal rate", rate(settings.removal_rate)),
+        ("scrub rate", rate(settings.scrub_rate)),
     ]
 }
 

@@ -4,7 +4,8 @@
 use utoipa::OpenApi;
 
 use super::{
-    adding, clients, importing, optical, pool_import, pools, pvs, reservations, routes, snapshots,
+    adding, clients, importing, optical, pool_import, pools, pvs, reservations, routes, scrubs,
+    snapshots,
 };
 
 #[derive(OpenApi)]
@@ -38,6 +39,9 @@ use super::{
         pools::pool_remove,
         pools::pool_pv_add,
         pools::pool_pv_remove,
+        scrubs::scrub_begin,
+        scrubs::scrub_cancel,
+        scrubs::pool_check,
         pool_import::pool_search,
         pool_import::pool_import,
         pvs::pv_list,

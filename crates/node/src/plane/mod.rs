@@ -27,6 +27,7 @@ use std::time::Duration;
 use block::{Device, Request};
 use cluster::{DeviceSpec, DriveSpec, MappingSpec};
 use front::vhost_user::{Adapter, Blk, Info, Spec, add_stats};
+use model::check::PoolCheck;
 use model::image::ImageUse;
 use model::limits::POOL_BLOCK_BYTES;
 use model::reservation::Reservations;
@@ -42,7 +43,8 @@ use uuid::Uuid;
 use volume::limit::{Budget, Limit};
 
 use crate::engine::{
-    AdapterStatus, Context, DeviceStatus, Done, Engine, Made, Motion, Seen, Snapshot, Tell,
+    AdapterStatus, Context, DeviceStatus, Done, Engine, Made, Motion, ScrubWish, Seen, Snapshot,
+    Tell,
 };
 use crate::import::{Image, Import};
 use crate::probe::{self, Probe};
@@ -352,6 +354,16 @@ impl Engine for Plane {
         self.run(done, async move |plane, core| {
             Ok(pools::sight::look(&plane.0.context, &core, paths).await)
         });
+    }
+
+    fn scrub_pool(&self, uuid: Uuid, wish: ScrubWish, done: Done<()>) {
+        self.run(done, async move |plane, _| {
+            plane.0.pools.scrub(&plane.0.context, uuid, wish).await
+        });
+    }
+
+    fn check_pool(&self, uuid: Uuid, done: Done<PoolCheck>) {
+        self.run(done, async move |plane, _| plane.0.pools.check(uuid).await);
     }
 
     fn close_pool(&self, uuid: Uuid, done: Done<()>) {

@@ -23,6 +23,10 @@ pub struct SettingArgs {
     /// as half of the time allows
     #[arg(long, value_name = "SIZE|off")]
     pub removal_rate: Option<Bandwidth>,
+    /// Bytes a second that a scrub reads, like 100M [default: off]; off: as fast as half of the
+    /// time allows
+    #[arg(long, value_name = "SIZE|off")]
+    pub scrub_rate: Option<Bandwidth>,
 }
 
 /// 0 stands for never.
@@ -40,6 +44,7 @@ impl SettingArgs {
             critical_percent: self.critical.map(|it| it.0),
             overcommit_percent: self.overcommit.map(|it| it.0),
             removal_rate: self.removal_rate.map(|it| it.0),
+            scrub_rate: self.scrub_rate.map(|it| it.0),
         }
     }
 

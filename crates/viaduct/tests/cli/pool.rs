@@ -82,6 +82,7 @@ fn pools_are_shown_in_full() {
             critical at:         95 % used
             overcommitted above: never
             removal rate:        any
+            scrub rate:          any
 
             disk:  /DIR/one
             uuid:  xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
@@ -116,6 +117,7 @@ fn pools_are_shown_in_full() {
             critical at:         95 % used
             overcommitted above: never
             removal rate:        any
+            scrub rate:          any
 
             disk:  /DIR/data/pools/xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx.img
             uuid:  xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
@@ -126,9 +128,8 @@ fn pools_are_shown_in_full() {
     );
 }
 
-/// Half of pool fast is used, and three quarters of it are promised.
 #[test]
-fn a_pool_tells_what_its_settings_ask_for() {
+fn settings_of_pools_that_make_no_sense_are_refused() {
     let bench = furnished();
     bench.refused(
         "pool set fast",
@@ -159,14 +160,21 @@ fn a_pool_tells_what_its_settings_ask_for() {
           next: viaduct pool ls shows those that are there; viaduct pool create makes one
     "#]],
     );
+}
+
+/// Half of pool fast is used, and three quarters of it are promised.
+#[test]
+fn a_pool_tells_what_its_settings_ask_for() {
+    let bench = furnished();
     bench.done(
         "pool set fast --warn 40 --critical off --overcommit 0.5",
         expect![[r#"
-        low at:              40 % used
-        critical at:         never
-        overcommitted above: 0.50 times its size
-        removal rate:        any
-    "#]],
+            low at:              40 % used
+            critical at:         never
+            overcommitted above: 0.50 times its size
+            removal rate:        any
+            scrub rate:          any
+        "#]],
     );
     bench.done(
         "pool ls",
@@ -184,11 +192,12 @@ fn a_pool_tells_what_its_settings_ask_for() {
     bench.done(
         "pool set fast --warn 51 --overcommit 0.75",
         expect![[r#"
-        low at:              51 % used
-        critical at:         never
-        overcommitted above: 0.75 times its size
-        removal rate:        any
-    "#]],
+            low at:              51 % used
+            critical at:         never
+            overcommitted above: 0.75 times its size
+            removal rate:        any
+            scrub rate:          any
+        "#]],
     );
     let said = bench.run("event ls").out;
     assert!(said.contains("no more of pool 'fast' is promised than it may"), "{said}");
@@ -557,6 +566,7 @@ fn disks_that_leave_are_shown_and_may_stay() {
             critical at:         95 % used
             overcommitted above: never
             removal rate:        any
+            scrub rate:          any
 
             disk:  /DIR/one
             uuid:  xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx

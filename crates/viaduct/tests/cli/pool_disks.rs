@@ -88,9 +88,9 @@ fn disks_are_checked_while_no_node_has_them() {
         "pool check one two",
         5,
         expect![[r#"
-        error: a node has one open
-          next: stop that node: a pool is checked while it is closed
-    "#]],
+            error: a node has one open
+              next: viaduct pool check NAME asks that node, by the name of the pool
+        "#]],
     );
     real.stop();
     let (real, _) = at_rest();
@@ -129,6 +129,71 @@ fn disks_are_checked_while_no_node_has_them() {
         damaged   pool  the pool has 2 disks, and 1 are here
         error: pool 'fast' has 1 damage
           next: keep the disks as they are; restore what is named from a backup
+    "#]],
+    );
+}
+
+#[test]
+fn a_pool_that_is_open_is_checked_and_scrubbed_by_its_node() {
+    let real = with_pool();
+    assert_eq!(real.run("lu create web --size 1G --pool fast").code, 0);
+    real.says(
+        "pool check fast",
+        0,
+        expect![[r#"
+        pool:            fast
+        uuid:            xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+        disks:           2
+        slabs:           31, 1 of them of LUs
+        LUs:             1
+        layers:          1
+        pages of maps:   0
+        extents in use:  2
+        journal records: 0
+        found:           nothing, it is clean
+    "#]],
+    );
+    real.says(
+        "pool check slow",
+        3,
+        expect![[r#"
+        error: there is no pool 'slow'
+          next: viaduct pool ls shows those that are there; viaduct pool create makes one
+    "#]],
+    );
+    real.says(
+        "pool scrub fast --cancel",
+        0,
+        expect![[r#"
+        it was never scrubbed
+    "#]],
+    );
+    let said = real.run("pool scrub fast --rate 100M");
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(
+        said.out.starts_with("scrub: done\n") && said.out.contains("found: nothing"),
+        "{}",
+        said.out
+    );
+    let shown = real.run("pool show fast").out;
+    assert!(shown.contains("scrub rate:          100MiB a second"), "{shown}");
+    assert!(shown.ends_with(&said.out), "{shown}");
+    real.says(
+        "pool scrub fast --cancel --rate 1M",
+        2,
+        expect![[r#"
+        error: the argument '--cancel' cannot be used with '--rate <SIZE|off>'
+
+        Usage: viaduct pool scrub --cancel --data <DIR> <NAME>
+
+        For more information, try '--help'.
+    "#]],
+    );
+    real.says(
+        "pool set fast --scrub-rate 1k",
+        2,
+        expect![[r#"
+        error: pool 'fast': a scrub rate of 1KiB a second: at least 1MiB, or 0 for any
     "#]],
     );
 }

@@ -7,12 +7,15 @@
 //! | their disks: opening them, taking labels off | `disks` |
 //! | disks that come and go while the pool is used | `members`, `lost` |
 //! | what is known here of a pool, against what its disks say | `epochs` |
-//! | how fast what was removed is let go | `pace` |
+//! | how fast work goes on in the background | `pace` |
+//! | everything read and compared | `scrub` |
+//! | metadata only, for who waits | `check` |
 //! | pools of others, by what their disks say | `sight` |
 //! | LUs: making, opening, closing, removing one | `lus` |
 //! | their snapshots: taking them, going back, letting layers go | `snapshots` |
 
 mod alarm;
+mod check;
 mod copies;
 mod damage;
 mod disks;
@@ -21,6 +24,7 @@ mod lost;
 mod lus;
 mod members;
 mod pace;
+mod scrub;
 pub(super) mod sight;
 mod snapshots;
 #[cfg(test)]
@@ -45,6 +49,7 @@ use copies::Copies;
 pub(super) use lus::{PoolStore, Wanted};
 use members::Members;
 use pace::Pace;
+use scrub::Scrubber;
 
 /// The pools that are open.
 pub(super) struct Pools {
@@ -62,6 +67,8 @@ struct OpenPool {
     members: Placed<Members>,
     alarm: Arc<Alarm>,
     pace: Arc<Pace>,
+    scrubber: Placed<Scrubber>,
+    scrub_pace: Pace,
     /// Its LUs that are open, those included that are being imported.
     lus: Mutex<BTreeMap<Uuid, Arc<PoolStore>>>,
 }
@@ -69,6 +76,14 @@ struct OpenPool {
 impl OpenPool {
     fn lus(&self) -> MutexGuard<'_, BTreeMap<Uuid, Arc<PoolStore>>> {
         self.lus.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing goes on in the background when this returns.
+    async fn begin_closing(&self) {
+        // None: its core has ended, and nothing runs there.
+        let _ = self.members.call(async |members: Rc<Members>| members.begin_closing().await).await;
+        let ended = self.scrubber.call(async |scrubs: Rc<Scrubber>| scrubs.begin_closing().await);
+        let _ = ended.await;
     }
 
     /// Does something where the pool lives.
@@ -169,10 +184,20 @@ impl Pools {
             let rings = alarm.clone();
             rings.look(&pool);
             pool.watch(move |pool| rings.look(pool));
+            let scrubs = Scrubber::new(&context, &spec, pool.clone()).await;
             let (disks, home) = (Members::new(pool.clone()), Placed::new(&core, pool));
-            let (members, lus) = (Placed::new(&core, disks.clone()), Mutex::default());
-            let open = Arc::new(OpenPool { spec, home, members, alarm, pace, lus });
+            let open = Arc::new(OpenPool {
+                home,
+                members: Placed::new(&core, disks.clone()),
+                alarm,
+                pace,
+                scrubber: Placed::new(&core, scrubs.clone()),
+                scrub_pace: Pace::new(spec.settings.scrub_rate),
+                lus: Mutex::default(),
+                spec,
+            });
             members::come_back(&context, &open, &disks).await?;
+            scrubs.come_back(&context, &open);
             core.spawn(copies::mend(context.clone(), open.clone(), disks.pool().clone()));
             core.spawn(damage::tell(context.clone(), open.clone(), disks.pool().clone()));
             core.spawn(lost::take_back(context.clone(), open.clone(), disks.pool().clone()));
@@ -187,6 +212,7 @@ impl Pools {
         let pool = self.pool(uuid)?;
         pool.alarm.set(to);
         pool.pace.set(to.removal_rate);
+        pool.scrub_pace.set(to.scrub_rate);
         let alarm = pool.alarm.clone();
         pool.at_home(async move |home| {
             alarm.look(&home);
@@ -203,8 +229,7 @@ impl Pools {
             let message = format!("pool '{name}' is in use by LU '{}'", lu.name());
             return Err(ApiError::not_now(message).then("it is closed when that is done"));
         }
-        // None: its core has ended, and nothing runs there.
-        let _ = pool.members.call(async |members: Rc<Members>| members.begin_closing().await).await;
+        pool.begin_closing().await;
         pool.at_home(async |home| {
             let closed = home.close().await;
             closed.map_err(|error| ApiError::failed(format!("it cannot be closed: {error}")))
@@ -219,11 +244,7 @@ impl Pools {
         let pools: Vec<_> =
             self.open_pools().iter().map(|(uuid, it)| (*uuid, it.clone())).collect();
         for (uuid, pool) in pools {
-            let closing = pool.members.call(async |members: Rc<Members>| {
-                members.begin_closing().await;
-            });
-            // None: its core has ended, and nothing runs there.
-            let _ = closing.await;
+            pool.begin_closing().await;
             let lus = std::mem::take(&mut *pool.lus());
             for lu in lus.values() {
                 lu.close().await;
@@ -258,7 +279,9 @@ impl Pools {
             let waits = pool.members.call(async |members: Rc<Members>| members.waits()).await;
             let (disks, waits) = (disks.into_iter().map(disk).collect(), waits.unwrap_or_default());
             let removals = pool.lus().values().flat_map(|lu| lu.removals()).collect();
-            statuses.insert(uuid, PoolStatus { lus, disks, waits, removals });
+            let scrub = pool.scrubber.call(async |scrubs: Rc<Scrubber>| scrubs.scrub()).await;
+            let scrub = scrub.flatten();
+            statuses.insert(uuid, PoolStatus { lus, disks, waits, removals, scrub });
         }
         statuses
     }

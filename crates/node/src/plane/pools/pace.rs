@@ -1,5 +1,5 @@
-//! How fast what was removed is let go: all LUs of a pool together at most at the rate that its
-//! settings say, and in any case no more than half of the time.
+//! How fast something goes on in the background: for all LUs of a pool together at most at the rate
+//! that its settings say, and in any case no more than half of the time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -14,11 +14,14 @@ const EXTENTS_AT_A_TIME: u64 = 64;
 /// With a rate it is so many times a second, as long as that is a whole extent.
 const TIMES_A_SECOND: u64 = 10;
 
-/// Who lets go of layers of a pool goes by this one.
+/// Least that is done at a time.
+const BYTES_MIN: u64 = 64 << 10;
+
+/// All who do one thing to a pool go by this one.
 pub(super) struct Pace {
     /// Bytes a second; 0: any.
     rate: AtomicU64,
-    /// Until then what was let go has used the rate up.
+    /// Until then what was done has used the rate up.
     used_until: Mutex<Time>,
 }
 
@@ -31,6 +34,14 @@ impl Pace {
     pub(super) fn set(&self, rate: Size) {
         self.rate.store(rate.bytes(), Ordering::Relaxed);
         *self.used_until.lock().unwrap_or_else(PoisonError::into_inner) = Time::default();
+    }
+
+    /// How many bytes are done at a time, at most so many.
+    pub(super) fn bytes(&self, most: u64) -> u64 {
+        match self.rate.load(Ordering::Relaxed) {
+            0 => most,
+            rate => (rate / TIMES_A_SECOND).clamp(BYTES_MIN, most),
+        }
     }
 
     /// How many extents of this size are let go at a time.
@@ -85,5 +96,10 @@ mod tests {
     fn it_goes_in_small_steps_but_in_whole_extents() {
         assert_eq!(Pace::new(Size::mib(1)).extents(EXTENT), 1);
         assert_eq!(Pace::new(Size::gib(100)).extents(EXTENT), 64);
+        let bytes = |rate| Pace::new(rate).bytes(4 << 20);
+        assert_eq!(
+            [Size::ZERO, Size::mib(10), Size::gib(1)].map(bytes),
+            [4 << 20, 1 << 20, 4 << 20]
+        );
     }
 }
