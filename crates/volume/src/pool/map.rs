@@ -14,10 +14,13 @@
 //! is set before the first block is written there, and a reader that finds another place behind the
 //! bits than before them looks again.
 //!
+//! A page of which little is known takes little memory: entries are kept in parts, made when
+//! something is said of an extent of theirs.
+//!
 //! Not here: how long a place must be left alone that a reader may still go to.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::journal::Spot;
 use super::memory::{Held, Memory};
@@ -90,13 +93,32 @@ impl Form {
         self.blocks
     }
 
-    /// Bytes of memory that a page takes, with what an allocator adds.
+    /// Bytes of memory that a page takes of which everything is known, with what an allocator adds.
     pub fn bytes(&self) -> usize {
-        const ALLOCATIONS: usize = 4;
-        const BESIDE: usize = 16;
-        let bits = self.extents * 2 * self.words + self.extents.div_ceil(WORD_BITS as usize);
+        self.least_bytes() + self.parts() * self.part_bytes()
+    }
+
+    /// The same of a page that says nothing.
+    fn least_bytes(&self) -> usize {
         let own = size_of::<MapPage>() + 2 * size_of::<usize>();
-        own + (self.extents + bits) * size_of::<u64>() + ALLOCATIONS * BESIDE
+        own + self.parts() * size_of::<OnceLock<Part>>() + 2 * BESIDE
+    }
+
+    /// What it takes more when something is said of an extent of another part.
+    fn part_bytes(&self) -> usize {
+        self.part_words() * size_of::<u64>() + BESIDE
+    }
+
+    fn parts(&self) -> usize {
+        self.extents.div_ceil(PART_EXTENTS)
+    }
+
+    fn part_words(&self) -> usize {
+        1 + PART_EXTENTS * self.entry_words()
+    }
+
+    fn entry_words(&self) -> usize {
+        1 + 2 * self.words
     }
 
     /// The page that a block is in, the extent in that, and the block in that.
@@ -107,20 +129,28 @@ impl Form {
     }
 }
 
+/// Extents of a part of a page.
+const PART_EXTENTS: usize = 8;
+/// What an allocator adds to each piece of memory.
+const BESIDE: usize = 16;
+
+/// Some extents of a page. First a bit for each extent of which some block has a record that is not
+/// sealed: writes there are the owner's. Then their entries.
+type Part = Box<[AtomicU64]>;
+
 /// A page in memory.
 #[derive(Debug)]
 pub struct MapPage {
     form: Form,
     /// Somebody has looked into it since that was last asked.
     is_used: AtomicBool,
-    _held: Held,
-    places: Box<[AtomicU64]>,
-    /// For each extent the words of written bits, then those of zero bits.
-    bits: Box<[AtomicU64]>,
-    /// A bit for each extent of which some block has a record that is not sealed: writes there are
-    /// the owner's.
-    fresh: Box<[AtomicU64]>,
+    held: Held,
+    parts: Box<[OnceLock<Part>]>,
 }
+
+/// What is known of an extent: its place, then words of written bits, and as many of zero bits.
+#[derive(Clone, Copy)]
+struct Entry<'a>(&'a [AtomicU64]);
 
 #[derive(Clone, Copy)]
 enum Bits {
@@ -131,18 +161,25 @@ enum Bits {
 impl MapPage {
     /// A page that says nothing.
     pub fn new(form: Form) -> Self {
-        let words = |count, value| -> Box<[AtomicU64]> {
-            (0..count).map(|_| AtomicU64::new(value)).collect()
-        };
-        let (places, bits) = (words(form.extents, NOWHERE), form.extents * 2 * form.words);
-        let fresh = words(form.extents.div_ceil(WORD_BITS as usize), 0);
-        let (is_used, _held) = (AtomicBool::new(true), Held::default());
-        Self { form, is_used, _held, places, bits: words(bits, 0), fresh }
+        let parts = (0..form.parts()).map(|_| OnceLock::new()).collect();
+        Self { form, is_used: AtomicBool::new(true), held: Held::default(), parts }
     }
 
     /// The same page, counted as long as it is in memory.
     pub fn counted(self, memory: &Arc<Memory>) -> Arc<Self> {
-        Arc::new(Self { _held: memory.hold(self.form.bytes()), ..self })
+        Arc::new(Self { held: memory.hold(self.bytes()), ..self })
+    }
+
+    /// Bytes of memory that it takes.
+    pub fn bytes(&self) -> usize {
+        let parts = self.parts.iter().filter(|part| part.get().is_some()).count();
+        self.form.least_bytes() + parts * self.form.part_bytes()
+    }
+
+    /// The same when something is said of this extent.
+    pub fn bytes_with(&self, extent: usize) -> usize {
+        let is_new = self.entry(extent).is_none();
+        self.bytes() + if is_new { self.form.part_bytes() } else { 0 }
     }
 
     /// Somebody needs it.
@@ -170,13 +207,14 @@ impl MapPage {
         debug_assert!(block < self.form.blocks && most > 0);
         self.touch();
         let most = most.min(self.form.blocks - block);
-        while self.is_set(Bits::Written, extent, block) {
-            let place = load(&self.places[extent]);
-            let count = self.run(extent, block, most, |written, _| written);
+        let Some(entry) = self.entry(extent) else { return Run::Absent { count: most } };
+        while entry.is_set(Bits::Written, block) {
+            let place = load(entry.place());
+            let count = entry.run(block, most, |written, _| written);
             // A place that was left and given anew meanwhile has other blocks. It is not the same
             // again: that waits for everybody who is looking.
-            let is_settled = self.is_set(Bits::Written, extent, block)
-                && load(&self.places[extent]) == place
+            let is_settled = entry.is_set(Bits::Written, block)
+                && load(entry.place()) == place
                 && place != NOWHERE;
             if is_settled {
                 let first = u64::from(place as u32) * self.form.blocks + block;
@@ -184,11 +222,10 @@ impl MapPage {
                 return Run::Written { at, count };
             }
         }
-        if self.is_set(Bits::Zero, extent, block) {
-            let count = self.run(extent, block, most, |written, zero| zero & !written);
-            return Run::Zero { count };
+        if entry.is_set(Bits::Zero, block) {
+            return Run::Zero { count: entry.run(block, most, |written, zero| zero & !written) };
         }
-        Run::Absent { count: self.run(extent, block, most, |written, zero| !(written | zero)) }
+        Run::Absent { count: entry.run(block, most, |written, zero| !(written | zero)) }
     }
 
     pub fn state(&self, extent: usize, block: u64) -> State {
@@ -201,7 +238,7 @@ impl MapPage {
 
     /// Where the written blocks of an extent lie.
     pub fn place(&self, extent: usize) -> Option<Place> {
-        let place = self.places[extent].load(Ordering::Acquire);
+        let place = load(self.entry(extent)?.place());
         let at = Place { slab: (place >> 32) as u32, extent: place as u32 };
         (place != NOWHERE).then_some(at)
     }
@@ -209,45 +246,50 @@ impl MapPage {
     /// Whether blocks of this extent that are written may be written again by whoever finds them.
     #[inline]
     pub fn is_fresh(&self, extent: usize) -> bool {
-        let (word, bit) = (extent / WORD_BITS as usize, extent % WORD_BITS as usize);
-        load(&self.fresh[word]) >> bit & 1 != 0
+        let part = self.parts[extent / PART_EXTENTS].get();
+        part.is_some_and(|part| load(&part[0]) >> (extent % PART_EXTENTS) & 1 != 0)
     }
 
     /// Whether that is so of any extent.
     pub fn has_fresh(&self) -> bool {
-        self.fresh.iter().any(|word| load(word) != 0)
+        self.parts.iter().filter_map(OnceLock::get).any(|part| load(&part[0]) != 0)
     }
 
     /// Said before a block is written there whose record is not sealed, and taken back after the
     /// last one is.
     pub fn set_fresh(&self, extent: usize, is_fresh: bool) {
-        let (word, bit) = (extent / WORD_BITS as usize, 1 << (extent % WORD_BITS as usize));
+        let bit = 1 << (extent % PART_EXTENTS);
         match is_fresh {
-            true => self.fresh[word].fetch_or(bit, Ordering::AcqRel),
-            false => self.fresh[word].fetch_and(!bit, Ordering::AcqRel),
-        };
+            true => drop(self.part(extent)[0].fetch_or(bit, Ordering::AcqRel)),
+            false => {
+                let part = self.parts[extent / PART_EXTENTS].get();
+                part.map(|part| part[0].fetch_and(!bit, Ordering::AcqRel));
+            }
+        }
     }
 
     /// Blocks of an extent that was given this place are to be written there.
     pub fn settle(&self, extent: usize, place: Place) {
         let place = u64::from(place.slab) << 32 | u64::from(place.extent);
-        self.places[extent].store(place, Ordering::Release);
+        self.entry_or_new(extent).place().store(place, Ordering::Release);
     }
 
     /// These blocks lie at their extent's place now.
     pub fn write(&self, extent: usize, block: u64, count: u64) {
-        self.set(Bits::Written, extent, block, count);
-        self.clear(Bits::Zero, extent, block, count);
+        let entry = self.entry_or_new(extent);
+        entry.set(Bits::Written, block, count);
+        entry.clear(Bits::Zero, block, count);
     }
 
     /// These blocks read zero now. The place of an extent of which nothing is written any more is
     /// given back, for when nobody can be on the way there any more.
     pub fn zero(&self, extent: usize, block: u64, count: u64) -> Option<Place> {
-        self.set(Bits::Zero, extent, block, count);
-        self.clear(Bits::Written, extent, block, count);
-        let is_empty = self.words(Bits::Written, extent).iter().all(|word| load(word) == 0);
+        let entry = self.entry_or_new(extent);
+        entry.set(Bits::Zero, block, count);
+        entry.clear(Bits::Written, block, count);
+        let is_empty = entry.words(Bits::Written).iter().all(|word| load(word) == 0);
         let place = self.place(extent).filter(|_| is_empty)?;
-        self.places[extent].store(NOWHERE, Ordering::Release);
+        entry.place().store(NOWHERE, Ordering::Release);
         Some(place)
     }
 
@@ -255,11 +297,12 @@ impl MapPage {
     /// need the page.
     pub fn written(&self, extent: usize) -> Vec<(u64, u64)> {
         let mut runs = Vec::new();
+        let Some(entry) = self.entry(extent) else { return runs };
         let mut block = 0;
         while block < self.form.blocks {
-            let is_written = self.is_set(Bits::Written, extent, block);
+            let is_written = entry.is_set(Bits::Written, block);
             let alike = |written: u64, _| if is_written { written } else { !written };
-            let count = self.run(extent, block, self.form.blocks - block, alike);
+            let count = entry.run(block, self.form.blocks - block, alike);
             if is_written {
                 runs.push((block, count));
             }
@@ -270,15 +313,15 @@ impl MapPage {
 
     /// Whether nothing is known here of an extent.
     pub fn is_absent(&self, extent: usize) -> bool {
-        let known = [Bits::Written, Bits::Zero].map(|bits| self.words(bits, extent));
-        known.into_iter().flatten().all(|word| load(word) == 0)
+        let is_zero = |entry: Entry<'_>| entry.0[1..].iter().all(|word| load(word) == 0);
+        self.entry(extent).is_none_or(is_zero)
     }
 
     /// Blocks of an extent that are written in the layer below and of which nothing is known here:
     /// first ones and counts.
     pub fn lacks(&self, below: &Self, extent: usize) -> Vec<(u64, u64)> {
         let mut runs: Vec<(u64, u64)> = Vec::new();
-        for (index, word) in self.lacked(below, extent).enumerate() {
+        for (index, word) in self.lacked(below, extent).into_iter().enumerate() {
             for bit in (0..WORD_BITS).filter(|bit| word >> bit & 1 != 0) {
                 let block = index as u64 * WORD_BITS + bit;
                 match runs.last_mut() {
@@ -293,34 +336,43 @@ impl MapPage {
     /// Takes over what the layer below knows of an extent and this one does not: its blocks lie at
     /// this extent's place already.
     pub fn fold(&self, below: &Self, extent: usize) {
-        let lacked: Vec<u64> = self.lacked(below, extent).collect();
-        let (written, zero) = (self.words(Bits::Written, extent), self.words(Bits::Zero, extent));
+        let Some(of_below) = below.entry(extent) else { return };
+        let (lacked, entry) = (self.lacked(below, extent), self.entry_or_new(extent));
+        let (written, zero) = (entry.words(Bits::Written), entry.words(Bits::Zero));
         for (index, lacked) in lacked.into_iter().enumerate() {
             let known = load(&written[index]) | load(&zero[index]) | lacked;
-            let below = load(&below.words(Bits::Zero, extent)[index]);
+            let below = load(&of_below.words(Bits::Zero)[index]);
             zero[index].fetch_or(below & !known, Ordering::AcqRel);
             written[index].fetch_or(lacked, Ordering::AcqRel);
         }
     }
 
     /// Written bits of the layer below where nothing is known here.
-    fn lacked(&self, below: &Self, extent: usize) -> impl Iterator<Item = u64> {
-        let own = self.words(Bits::Written, extent).iter().zip(self.words(Bits::Zero, extent));
-        let below = below.words(Bits::Written, extent).iter();
-        own.zip(below).map(|((written, zero), below)| load(below) & !(load(written) | load(zero)))
+    fn lacked(&self, below: &Self, extent: usize) -> Vec<u64> {
+        let Some(below) = below.entry(extent) else { return Vec::new() };
+        let own = self.entry(extent);
+        let known = |index: usize| {
+            own.map_or(0, |own| {
+                let [written, zero] = [Bits::Written, Bits::Zero].map(|bits| own.words(bits));
+                load(&written[index]) | load(&zero[index])
+            })
+        };
+        let below = below.words(Bits::Written).iter().enumerate();
+        below.map(|(index, below)| load(below) & !known(index)).collect()
     }
 
     /// The same page for whoever looks from now on, with nothing known of these extents.
     pub fn without(&self, extents: impl IntoIterator<Item = usize>) -> Self {
-        let copy = |words: &[AtomicU64]| words.iter().map(|it| AtomicU64::new(load(it))).collect();
-        let (places, bits, fresh) = (copy(&self.places), copy(&self.bits), copy(&self.fresh));
-        let (is_used, _held) = (AtomicBool::new(true), Held::default());
-        let page = Self { form: self.form, is_used, _held, places, bits, fresh };
-        for extent in extents {
-            page.places[extent].store(NOWHERE, Ordering::Relaxed);
-            for bits in [Bits::Written, Bits::Zero] {
-                page.words(bits, extent).iter().for_each(|it| it.store(0, Ordering::Relaxed));
-            }
+        let copied =
+            |part: &Part| -> Part { part.iter().map(|it| AtomicU64::new(load(it))).collect() };
+        let copy = |part: &OnceLock<Part>| -> OnceLock<Part> {
+            part.get().map(copied).map_or_else(OnceLock::new, OnceLock::from)
+        };
+        let parts = self.parts.iter().map(copy).collect();
+        let page = Self { parts, ..Self::new(self.form) };
+        for entry in extents.into_iter().filter_map(|extent| page.entry(extent)) {
+            entry.place().store(NOWHERE, Ordering::Relaxed);
+            entry.0[1..].iter().for_each(|it| it.store(0, Ordering::Relaxed));
         }
         page
     }
@@ -329,9 +381,14 @@ impl MapPage {
         let mut payload = Vec::with_capacity(PAYLOAD_BYTES);
         let bytes = bits_bytes(self.form.blocks);
         for extent in 0..self.form.extents {
-            payload.extend_from_slice(&load(&self.places[extent]).to_le_bytes());
+            let Some(entry) = self.entry(extent) else {
+                payload.extend_from_slice(&NOWHERE.to_le_bytes());
+                payload.resize(payload.len() + 2 * bytes, 0);
+                continue;
+            };
+            payload.extend_from_slice(&load(entry.place()).to_le_bytes());
             for bits in [Bits::Written, Bits::Zero] {
-                let words = self.words(bits, extent).iter().map(load);
+                let words = entry.words(bits).iter().map(load);
                 let all: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
                 payload.extend_from_slice(&all[..bytes]);
             }
@@ -355,39 +412,80 @@ impl MapPage {
         for (extent, entry) in entries.enumerate().take(form.extents) {
             let (place, bits) = entry.split_at(PLACE_BYTES);
             let place = u64::from_le_bytes(place.try_into().expect("of its size"));
-            map.places[extent].store(place, Ordering::Relaxed);
+            if place == NOWHERE && bits.iter().all(|byte| *byte == 0) {
+                continue;
+            }
+            let entry = map.entry_or_new(extent);
+            entry.place().store(place, Ordering::Relaxed);
             let (written, zero) = bits.split_at(bytes);
             for (kind, bits) in [(Bits::Written, written), (Bits::Zero, zero)] {
-                for (word, bytes) in map.words(kind, extent).iter().zip(bits.chunks(8)) {
+                for (word, bytes) in entry.words(kind).iter().zip(bits.chunks(8)) {
                     let mut whole = [0; 8];
                     whole[..bytes.len()].copy_from_slice(bytes);
                     word.store(u64::from_le_bytes(whole), Ordering::Relaxed);
                 }
             }
             // A block that lies nowhere would be another one's: nobody writes that.
-            if place == NOWHERE && map.words(Bits::Written, extent).iter().any(|it| load(it) != 0) {
+            if place == NOWHERE && entry.words(Bits::Written).iter().any(|it| load(it) != 0) {
                 return Err(Flaw::Rotten);
             }
         }
         Ok(map)
     }
 
+    /// What is known of an extent; none: nothing, nor of its neighbours.
     #[inline]
-    fn words(&self, bits: Bits, extent: usize) -> &[AtomicU64] {
-        let first = (extent * 2 + bits as usize) * self.form.words;
-        &self.bits[first..first + self.form.words]
+    fn entry(&self, extent: usize) -> Option<Entry<'_>> {
+        let part = self.parts[extent / PART_EXTENTS].get()?;
+        Some(self.entry_in(part, extent))
+    }
+
+    /// The same for the owner, who is about to say something of it.
+    fn entry_or_new(&self, extent: usize) -> Entry<'_> {
+        self.entry_in(self.part(extent), extent)
     }
 
     #[inline]
-    fn is_set(&self, bits: Bits, extent: usize, block: u64) -> bool {
-        let word = load(&self.words(bits, extent)[(block / WORD_BITS) as usize]);
+    fn entry_in<'a>(&self, part: &'a Part, extent: usize) -> Entry<'a> {
+        let words = self.form.entry_words();
+        let first = 1 + (extent % PART_EXTENTS) * words;
+        Entry(&part[first..first + words])
+    }
+
+    fn part(&self, extent: usize) -> &Part {
+        self.parts[extent / PART_EXTENTS].get_or_init(|| {
+            self.held.grow(self.form.part_bytes());
+            let (all, entry) = (self.form.part_words(), self.form.entry_words());
+            let is_place = |word: usize| word > 0 && (word - 1).is_multiple_of(entry);
+            let word = |word| AtomicU64::new(if is_place(word) { NOWHERE } else { 0 });
+            (0..all).map(word).collect()
+        })
+    }
+}
+
+impl<'a> Entry<'a> {
+    #[inline]
+    fn place(self) -> &'a AtomicU64 {
+        &self.0[0]
+    }
+
+    #[inline]
+    fn words(self, bits: Bits) -> &'a [AtomicU64] {
+        let words = self.0.len() / 2;
+        let first = 1 + bits as usize * words;
+        &self.0[first..first + words]
+    }
+
+    #[inline]
+    fn is_set(self, bits: Bits, block: u64) -> bool {
+        let word = load(&self.words(bits)[(block / WORD_BITS) as usize]);
         word >> (block % WORD_BITS) & 1 != 0
     }
 
     /// How many blocks from this one on have what `alike` says of their bits, word by word.
     #[inline]
-    fn run(&self, extent: usize, block: u64, most: u64, alike: impl Fn(u64, u64) -> u64) -> u64 {
-        let (written, zero) = (self.words(Bits::Written, extent), self.words(Bits::Zero, extent));
+    fn run(self, block: u64, most: u64, alike: impl Fn(u64, u64) -> u64) -> u64 {
+        let (written, zero) = (self.words(Bits::Written), self.words(Bits::Zero));
         let mut count = 0;
         while count < most {
             let at = block + count;
@@ -404,15 +502,15 @@ impl MapPage {
         count.clamp(1, most)
     }
 
-    fn set(&self, bits: Bits, extent: usize, block: u64, count: u64) {
+    fn set(self, bits: Bits, block: u64, count: u64) {
         for (word, mask) in masks(block, count) {
-            self.words(bits, extent)[word].fetch_or(mask, Ordering::AcqRel);
+            self.words(bits)[word].fetch_or(mask, Ordering::AcqRel);
         }
     }
 
-    fn clear(&self, bits: Bits, extent: usize, block: u64, count: u64) {
+    fn clear(self, bits: Bits, block: u64, count: u64) {
         for (word, mask) in masks(block, count) {
-            self.words(bits, extent)[word].fetch_and(!mask, Ordering::AcqRel);
+            self.words(bits)[word].fetch_and(!mask, Ordering::AcqRel);
         }
     }
 }

@@ -16,19 +16,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rt::sync::Reply;
 
-use super::page::PAGE_BYTES;
-
 /// The budget of a node, unless it is told another one.
 pub const DEFAULT_BYTES: usize = 48 << 20;
 
 /// A sweep begins when only one part in so many of the budget is left, and ends when twice as much
 /// is.
 const SPARE_PARTS: usize = 16;
-/// A checkpoint begins when one part in so many has changed; with what the checkpoint will make of
-/// it it is twice as much.
-const CHANGED_PARTS: usize = 4;
-/// And while one is under way so much more may change.
-const CHANGED_MEANWHILE_PARTS: usize = 8;
+/// A checkpoint begins when one part in so many has changed.
+const CHANGED_PARTS: usize = 2;
+/// And while one is under way so much more may change: it is there twice, as it is now and as it is
+/// to be written.
+const CHANGED_MEANWHILE_PARTS: usize = 6;
 /// Where a sweep has found nothing another one begins when it is one part in so many more.
 const AGAIN_PARTS: usize = 64;
 
@@ -64,7 +62,17 @@ struct Keepers {
 
 /// Bytes that are counted until this is dropped.
 #[derive(Default)]
-pub struct Held(Option<(Arc<Memory>, usize)>);
+pub struct Held(Option<(Arc<Memory>, AtomicUsize)>);
+
+impl Held {
+    /// Counts so many more, if any are counted.
+    pub fn grow(&self, bytes: usize) {
+        if let Some((memory, held)) = &self.0 {
+            held.fetch_add(bytes, Ordering::Relaxed);
+            memory.count(bytes);
+        }
+    }
+}
 
 impl fmt::Debug for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -75,7 +83,7 @@ impl fmt::Debug for Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if let Some((memory, bytes)) = &self.0 {
-            memory.used.fetch_sub(*bytes, Ordering::Relaxed);
+            memory.used.fetch_sub(bytes.load(Ordering::Relaxed), Ordering::Relaxed);
         }
     }
 }
@@ -115,22 +123,21 @@ impl Memory {
     }
 
     pub fn hold(self: &Arc<Self>, bytes: usize) -> Held {
-        self.used.fetch_add(bytes, Ordering::Relaxed);
-        self.ever.fetch_add(bytes, Ordering::Relaxed);
-        Held(Some((self.clone(), bytes)))
+        self.count(bytes);
+        Held(Some((self.clone(), AtomicUsize::new(bytes))))
     }
 
-    /// So many pages more have changed, or less, which have so many bytes. What a checkpoint will
-    /// make of them is used from now on.
-    pub(super) fn count_changed(&self, more: isize, page_bytes: usize) {
-        let counts = [(&self.changed, page_bytes), (&self.used, PAGE_BYTES)];
-        for (count, bytes) in counts {
-            let bytes = more.unsigned_abs() * bytes;
-            match more < 0 {
-                true => count.fetch_sub(bytes, Ordering::Relaxed),
-                false => count.fetch_add(bytes, Ordering::Relaxed),
-            };
-        }
+    fn count(&self, bytes: usize) {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+        self.ever.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So many bytes more are in pages that have changed, or less.
+    pub(super) fn count_changed(&self, more: isize) {
+        match more < 0 {
+            true => self.changed.fetch_sub(more.unsigned_abs(), Ordering::Relaxed),
+            false => self.changed.fetch_add(more.unsigned_abs(), Ordering::Relaxed),
+        };
     }
 
     /// Whether so much that has changed is more than one LU's part of what may be, while a

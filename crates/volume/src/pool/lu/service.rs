@@ -446,14 +446,11 @@ impl Service {
                 me.tell(Owner::gathered);
             }),
             Order::Page { at, page } => {
-                self.count(|counts| counts.pages += 1);
                 let held = self.memory.hold(PAGE_BYTES);
                 self.pages.borrow_mut().push_back((at, page, held));
-                if self.page_writers.get() < PAGE_WRITERS_MAX {
-                    self.page_writers.set(self.page_writers.get() + 1);
-                    self.start(Self::write_pages);
-                }
+                self.start_writers(1);
             }
+            Order::Images => self.start_writers(PAGE_WRITERS_MAX),
             Order::Root { at, page } => {
                 self.count(|counts| counts.roots += 1);
                 self.start(move |me| me.write_root(at, page));
@@ -570,11 +567,22 @@ impl Service {
         self.tell(|owner| owner.loaded(id, page.as_ref().ok()));
     }
 
+    fn start_writers(self: &Rc<Self>, count: usize) {
+        for _ in 0..count.min(PAGE_WRITERS_MAX - self.page_writers.get()) {
+            self.page_writers.set(self.page_writers.get() + 1);
+            self.start(Self::write_pages);
+        }
+    }
+
     /// Writes pages of a checkpoint, as long as there are any.
     async fn write_pages(self: Rc<Self>) {
         loop {
             let next = self.pages.borrow_mut().pop_front();
-            let Some((at, page, _held)) = next else { break };
+            let next = next.map(|(at, page, _held)| (at, page));
+            let Some((at, page)) = next.or_else(|| self.owner.borrow_mut().next_image()) else {
+                break;
+            };
+            self.count(|counts| counts.pages += 1);
             match self.write_page(at, &page).await {
                 Ok(()) => self.tell(Owner::page_written),
                 Err(error) => self.fail("its metadata cannot be written", error),

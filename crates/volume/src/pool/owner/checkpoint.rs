@@ -2,10 +2,11 @@
 //! it.
 //!
 //! ```text
-//!   images ─▶ pages ── sync ──▶ root ── sync ──▶ the journal lets go
+//!   pages ── sync ──▶ root ── sync ──▶ the journal lets go
 //! ```
 //!
-//! A page is written at the place that does not count; the root says that it counts from now on. So
+//! A page is written as it was when the checkpoint began, at the place that does not count; the
+//! root says that it counts from now on. So
 //! a crash at any step leaves the former root with its pages and the whole journal behind it. The
 //! first sync covers the pages and the data that they speak of, the second one the root.
 
@@ -137,16 +138,23 @@ impl Owner {
             self.is_cramped = true;
             return self.grow();
         }
-        let mut pages = self.layers.images((epoch, turn));
+        let images = self.layers.begin_images();
         next.layers = self.layers.for_root();
         root.turn = turn;
         let (body, head) = next.encode(&self.site, epoch);
-        pages.extend(body);
         let (extents, slabs) = (self.layers.take_left(), std::mem::take(&mut self.surplus));
         let next = Next { head, start, left: Left { extents, slabs } };
         self.rooted.describing = std::mem::take(&mut self.rooted.described);
-        self.checkpoint = Checkpoint::Pages { left: pages.len(), next };
-        self.orders.extend(pages.into_iter().map(|(at, page)| Order::Page { at, page }));
+        self.checkpoint = Checkpoint::Pages { left: images + body.len(), next };
+        self.orders.extend(body.into_iter().map(|(at, page)| Order::Page { at, page }));
+        if images > 0 {
+            self.orders.push(Order::Images);
+        }
+    }
+
+    /// The next page of a map that the checkpoint writes, as it was when that began.
+    pub fn next_image(&mut self) -> Option<(Spot, Page)> {
+        self.layers.next_image((self.journal.epoch(), self.rooted.root.turn))
     }
 
     /// Something waits for the next root.

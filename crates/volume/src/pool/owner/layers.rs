@@ -16,7 +16,7 @@ use super::super::memory::Memory;
 use super::super::page::{Flaw, Page};
 use super::super::root::{Frozen, Root, RootLayer};
 use super::super::shape::Shape;
-use kept::Dirty;
+use kept::{Dirty, Imaged};
 
 /// Names a layer for ever; its pages carry it.
 pub type LayerId = [u8; 16];
@@ -59,7 +59,7 @@ pub struct Layers {
     chain: Vec<LayerNumber>,
     dirty: Dirty,
     /// Those that the checkpoint writes which is under way.
-    imaged: BTreeSet<PageId>,
+    imaged: Imaged,
     /// Where the last look ended for pages that nobody needs.
     hand: u64,
     memory: Arc<Memory>,
@@ -127,7 +127,7 @@ impl Layers {
         let (top, all, is_based) = (root.top, root.layers.clone(), root.about.base.is_some());
         let all = all.into_iter().map(|layer| (layer.number, Layer::new(layer))).collect();
         let form = Form::new(shape);
-        let (dirty, imaged) = (Dirty::new(memory, form), BTreeSet::new());
+        let (dirty, imaged) = (Dirty::new(memory), Imaged::default());
         let (owed, chain, left) = (BTreeSet::new(), Vec::new(), Vec::new());
         let (memory, hand) = (memory.clone(), 0);
         let mut layers = Self {
@@ -226,7 +226,8 @@ impl Layers {
 
     /// The next checkpoint writes this page, which is in memory and on disk.
     pub(super) fn make_dirty(&mut self, id: PageId) {
-        self.dirty.insert(id);
+        let bytes = self.page(id).map_or(0, |page| page.bytes());
+        self.dirty.insert(id, bytes);
     }
 
     /// Numbers of the pages from this one on that are looked into by who looks from the top, or
@@ -522,7 +523,8 @@ impl Layers {
         if said(&page, self.form).next().is_none() {
             return self.let_go(layer, number);
         }
-        self.dirty.insert((layer, number));
+        self.keep_going((layer, number));
+        self.dirty.insert((layer, number), page.bytes());
         self.owe(layer, number / self.shape.pages_per_chunk());
         let page = page.counted(&self.memory);
         self.layer_mut(layer).pages.insert(number, page);
@@ -530,6 +532,7 @@ impl Layers {
 
     fn let_go(&mut self, layer: LayerNumber, number: u64) {
         let per_chunk = self.shape.pages_per_chunk();
+        self.keep_going((layer, number));
         self.dirty.remove(&(layer, number));
         let layer = self.layer_mut(layer);
         layer.pages.remove(&number);
@@ -544,12 +547,12 @@ impl Layers {
         if number == self.top {
             return;
         }
+        self.keep_all_going(number);
         let Some(gone) = self.all.remove(&number) else { return };
         self.all.values_mut().filter(|layer| layer.below == Some(number)).for_each(|layer| {
             layer.below = gone.below;
         });
         self.dirty.drop_layer(number);
-        self.imaged.retain(|(layer, _)| *layer != number);
         self.owed.retain(|(layer, _)| *layer != number);
         self.left.extend(gone.chunks.values().map(|chunk| chunk.place));
         self.chain = self.chain_from(self.top);
@@ -587,9 +590,11 @@ impl Layers {
     fn page_to_change(&mut self, layer: LayerNumber, block: u64) -> (Arc<MapPage>, usize) {
         let (number, extent, _) = self.form.locate(block);
         assert!(!self.is_absent((layer, number)), "page {number} of layer {layer} is not here");
-        self.dirty.insert((layer, number));
+        self.keep_image((layer, number));
+        let page = self.page_or_new((layer, number)).clone();
+        self.dirty.insert((layer, number), page.bytes_with(extent));
         self.owe(layer, number / self.shape.pages_per_chunk());
-        (self.page_or_new((layer, number)).clone(), extent)
+        (page, extent)
     }
 
     /// A page that is not absent; one that says nothing if there is none.
@@ -625,23 +630,6 @@ impl Layers {
     /// Pages that have changed.
     pub(super) fn dirty(&self) -> usize {
         self.dirty.len()
-    }
-
-    /// Images of all pages that have changed, each for its other place. Nothing is owed.
-    pub(super) fn images(&mut self, (epoch, turn): (u64, u64)) -> Vec<(Spot, Page)> {
-        let (per_chunk, blocks) = (self.shape.pages_per_chunk(), self.shape.blocks_per_extent());
-        let mut images = Vec::new();
-        self.imaged = self.dirty.take();
-        for (layer, number) in self.imaged.clone() {
-            let Layer { id, pages, chunks, blank, .. } = self.layer_mut(layer);
-            let chunk = chunks.get_mut(&(number / per_chunk)).expect("nothing is owed");
-            let last = chunk.pages.get(&number).copied().or_else(|| blank.remove(&number));
-            let second = last.is_some_and(|second| !second);
-            chunk.pages.insert(number, second);
-            let at = spot_of(chunk.place, blocks, (number % per_chunk, second));
-            images.push((at, pages[&number].encode((*id, number), turn, epoch)));
-        }
-        images
     }
 
     fn layer(&self, number: LayerNumber) -> &Layer {

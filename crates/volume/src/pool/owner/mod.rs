@@ -100,11 +100,14 @@ pub enum Order {
     Gather,
     /// Sync everything below, then [`Owner::synced`].
     Sync,
-    /// Write a page of a map, then [`Owner::page_written`].
+    /// Write a page of the root, then [`Owner::page_written`].
     Page {
         at: Spot,
         page: Page,
     },
+    /// Write all that [`Owner::next_image`] gives, some at a time, and then each time
+    /// [`Owner::page_written`].
+    Images,
     /// Write the head of the root, then [`Owner::root_written`].
     Root {
         at: Spot,

@@ -26,8 +26,9 @@ impl Owner {
         self.layers.idle((looks, most), &pinned)
     }
 
-    /// Lets pages of these numbers go that nobody has, and says how many bytes that were.
-    pub fn let_go(&mut self, numbers: &[u64]) -> usize {
+    /// Lets pages of these numbers go that nobody has, and says how many that were, and their
+    /// bytes.
+    pub fn let_go(&mut self, numbers: &[u64]) -> (usize, usize) {
         let pinned = self.pinned();
         self.layers.let_go_of(numbers, &pinned)
     }

@@ -471,7 +471,7 @@ impl World {
         let (idle, _) = self.owner.idle_pages(8, 8);
         let forgets = self.dice.one_in(2);
         self.known.retain(|number, _| !forgets || !idle.contains(number));
-        self.let_go += usize::from(self.owner.let_go(&idle) > 0);
+        self.let_go += usize::from(self.owner.let_go(&idle).0 > 0);
         if idle.is_empty() {
             let orders = self.owner.make_clean();
             self.carry_out(orders);
@@ -585,7 +585,13 @@ impl World {
             let orders = self.owner.gathered();
             return self.carry_out(orders);
         }
-        if self.disk.in_flight.is_empty() {
+        let is_idle = self.disk.in_flight.is_empty();
+        if (is_idle || self.dice.one_in(2))
+            && let Some((at, page)) = self.owner.next_image()
+        {
+            return self.disk.issue(Tell::Page, Put(at, Cell::Page(page)));
+        }
+        if is_idle {
             return;
         }
         if self.dice.one_in(100) {
@@ -633,6 +639,7 @@ impl World {
                 }
                 Order::Page { at, page } => puts.push((Tell::Page, Put(at, Cell::Page(page)))),
                 Order::Root { at, page } => puts.push((Tell::Root, Put(at, Cell::Page(page)))),
+                Order::Images => {}
                 Order::Gather => self.is_gathering = true,
                 Order::Sync => self.syncing = Some(self.disk.unsynced.len()),
                 Order::Quiesce { ticket, page } => {

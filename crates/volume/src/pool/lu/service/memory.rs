@@ -45,9 +45,10 @@ impl Service {
                 std::future::ready(())
             };
             each(self.readers.members(), forget).await;
-            freed += self.owner.borrow_mut().let_go(&idle);
+            let (pages, gone) = self.owner.borrow_mut().let_go(&idle);
+            freed += gone;
+            self.count(|counts| counts.let_go += pages as u64);
         }
-        self.count(|counts| counts.let_go += (freed / page_bytes) as u64);
         if freed == 0 && self.stage.get() != Stage::Closed {
             self.tell(Owner::make_clean);
         }

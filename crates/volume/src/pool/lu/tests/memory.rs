@@ -124,7 +124,7 @@ fn what_is_used_often_stays_in_memory() {
         let lu = lu(&core, &memory).await;
         let device = lu.device(&core);
         let page = Form::new(Shape::default()).extents() * lu.shape.blocks_per_extent();
-        let pages = 1_000;
+        let pages = 4_000;
         for number in 0..pages {
             write(&device, number * page, 1).await;
         }

@@ -6,24 +6,26 @@
 //!
 //! Pages of one number go together: who looks into one of them looks into all, from the top down.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::super::super::journal::LayerNumber;
-use super::super::super::map::{Form, MapPage};
+use super::super::super::journal::{LayerNumber, Spot};
+use super::super::super::map::MapPage;
 use super::super::super::memory::Memory;
-use super::{Layer, Layers, PageId, said};
+use super::super::super::page::Page;
+use super::{Layer, LayerId, Layers, PageId, said, spot_of};
 
 /// Pages that have changed since the last checkpoint began.
 pub(super) struct Dirty {
-    ids: BTreeSet<PageId>,
-    page_bytes: usize,
+    /// With the bytes that are counted of each.
+    ids: BTreeMap<PageId, usize>,
+    bytes: usize,
     memory: Arc<Memory>,
 }
 
 impl Dirty {
-    pub(super) fn new(memory: &Arc<Memory>, form: Form) -> Self {
-        Self { ids: BTreeSet::new(), page_bytes: form.bytes(), memory: memory.clone() }
+    pub(super) fn new(memory: &Arc<Memory>) -> Self {
+        Self { ids: BTreeMap::new(), bytes: 0, memory: memory.clone() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -31,39 +33,89 @@ impl Dirty {
     }
 
     pub(super) fn contains(&self, id: &PageId) -> bool {
-        self.ids.contains(id)
+        self.ids.contains_key(id)
     }
 
-    pub(super) fn insert(&mut self, id: PageId) {
-        self.change(|ids| ids.insert(id));
+    /// A page that takes so much memory, or more than when it was last said.
+    pub(super) fn insert(&mut self, id: PageId, bytes: usize) {
+        let before = self.ids.insert(id, bytes).unwrap_or_default();
+        self.count(bytes as isize - before as isize);
     }
 
     pub(super) fn remove(&mut self, id: &PageId) {
-        self.change(|ids| ids.remove(id));
+        let before = self.ids.remove(id).unwrap_or_default();
+        self.count(-(before as isize));
     }
 
     pub(super) fn drop_layer(&mut self, gone: LayerNumber) {
-        self.change(|ids| ids.retain(|(layer, _)| *layer != gone));
+        let left = self.ids.extract_if(.., |(layer, _), _| *layer == gone);
+        let bytes: usize = left.map(|(_, bytes)| bytes).sum();
+        self.count(-(bytes as isize));
     }
 
-    pub(super) fn take(&mut self) -> BTreeSet<PageId> {
-        self.change(std::mem::take)
+    pub(super) fn take(&mut self) -> impl Iterator<Item = PageId> + use<> {
+        self.count(-(self.bytes as isize));
+        std::mem::take(&mut self.ids).into_keys()
     }
 
-    fn change<T>(&mut self, f: impl FnOnce(&mut BTreeSet<PageId>) -> T) -> T {
-        let before = self.ids.len() as isize;
-        let given = f(&mut self.ids);
-        let more = self.ids.len() as isize - before;
-        if more != 0 {
-            self.memory.count_changed(more, self.page_bytes);
-        }
-        given
+    fn count(&mut self, more: isize) {
+        self.bytes = self.bytes.saturating_add_signed(more);
+        self.memory.count_changed(more);
     }
 }
 
 impl Drop for Dirty {
     fn drop(&mut self) {
-        self.take();
+        self.count(-(self.bytes as isize));
+    }
+}
+
+/// Pages as they were when the checkpoint began that is under way: it writes them one after the
+/// other, and what changes before its turn has come is kept as it was.
+#[derive(Default)]
+pub(super) struct Imaged {
+    all: BTreeMap<PageId, Image>,
+    /// Those that are not written yet, in their order.
+    left: VecDeque<PageId>,
+}
+
+struct Image {
+    layer: LayerId,
+    /// Where it is to be.
+    at: Spot,
+    /// None: as the page is now.
+    page: Option<Arc<MapPage>>,
+}
+
+impl Imaged {
+    pub(super) fn contains(&self, id: &PageId) -> bool {
+        self.all.contains_key(id)
+    }
+
+    pub(super) fn insert(&mut self, id: PageId, layer: LayerId, at: Spot) {
+        self.all.insert(id, Image { layer, at, page: None });
+        self.left.push_back(id);
+    }
+
+    /// Whether this page has to be kept as it is now before it may change.
+    pub(super) fn is_due(&self, id: &PageId) -> bool {
+        let is_due = |image: &Image| image.page.is_none();
+        // In the order of their numbers, those that are left are the last ones.
+        let is_left = self.left.front().is_some_and(|first| first <= id);
+        is_left && self.all.get(id).is_some_and(is_due)
+    }
+
+    pub(super) fn keep(&mut self, id: &PageId, page: Arc<MapPage>) {
+        if let Some(image) = self.all.get_mut(id) {
+            image.page = Some(page);
+        }
+    }
+
+    /// The next one: of which layer, and where it is to be; with the page where it was kept.
+    fn next(&mut self) -> Option<(PageId, LayerId, Spot, Option<Arc<MapPage>>)> {
+        let id = self.left.pop_front()?;
+        let image = self.all.get_mut(&id)?;
+        Some((id, image.layer, image.at, image.page.take()))
     }
 }
 
@@ -71,7 +123,7 @@ impl Layers {
     /// So much has changed that others of the node want room; less is enough while a checkpoint is
     /// under way.
     pub(in super::super) fn is_crowded(&self, meanwhile: bool) -> bool {
-        self.memory.is_crowded(self.dirty.len() * self.dirty.page_bytes, meanwhile)
+        self.memory.is_crowded(self.dirty.bytes, meanwhile)
     }
 
     pub(in super::super) fn is_dirty(&self, id: PageId) -> bool {
@@ -80,8 +132,62 @@ impl Layers {
 
     /// What the checkpoint that is under way says of maps is written.
     pub(in super::super) fn images_written(&mut self) {
-        self.imaged.clear();
+        self.imaged = Imaged::default();
         self.memory.may_go();
+    }
+
+    /// Everything that has changed is to be written as it is now, each page at its other place.
+    /// Nothing is owed. Gives how many pages that are.
+    pub(in super::super) fn begin_images(&mut self) -> usize {
+        let (per_chunk, blocks) = (self.shape.pages_per_chunk(), self.shape.blocks_per_extent());
+        self.imaged = Imaged::default();
+        for (layer, number) in self.dirty.take() {
+            let Layer { id, chunks, blank, .. } = self.layer_mut(layer);
+            let chunk = chunks.get_mut(&(number / per_chunk)).expect("nothing is owed");
+            let last = chunk.pages.get(&number).copied().or_else(|| blank.remove(&number));
+            let second = last.is_some_and(|second| !second);
+            chunk.pages.insert(number, second);
+            let (id, place) = (*id, chunk.place);
+            let at = spot_of(place, blocks, (number % per_chunk, second));
+            self.imaged.insert((layer, number), id, at);
+        }
+        self.imaged.left.len()
+    }
+
+    /// The next page that the checkpoint writes, and where.
+    pub(in super::super) fn next_image(
+        &mut self,
+        (epoch, turn): (u64, u64),
+    ) -> Option<(Spot, Page)> {
+        let ((layer, number), owner, at, kept) = self.imaged.next()?;
+        let page = kept.unwrap_or_else(|| self.layer(layer).pages[&number].clone());
+        Some((at, page.encode((owner, number), turn, epoch)))
+    }
+
+    /// A page is about to change.
+    pub(super) fn keep_image(&mut self, id: PageId) {
+        if self.imaged.is_due(&id)
+            && let Some(page) = self.page(id)
+        {
+            let kept = page.without([]).counted(&self.memory);
+            self.imaged.keep(&id, kept);
+        }
+    }
+
+    /// A page is about to go, and nobody changes it any more.
+    pub(super) fn keep_going(&mut self, id: PageId) {
+        if self.imaged.is_due(&id)
+            && let Some(page) = self.page(id).cloned()
+        {
+            self.imaged.keep(&id, page);
+        }
+    }
+
+    /// The same of all pages of a layer.
+    pub(super) fn keep_all_going(&mut self, layer: LayerNumber) {
+        let Some(going) = self.all.get(&layer) else { return };
+        let numbers: Vec<u64> = going.pages.keys().copied().collect();
+        numbers.into_iter().for_each(|number| self.keep_going((layer, number)));
     }
 
     /// Pages may go that could not.
@@ -121,8 +227,13 @@ impl Layers {
         (idle, looked)
     }
 
-    /// Lets pages of these numbers go, unless somebody has them, and says how many bytes they had.
-    pub(in super::super) fn let_go_of(&mut self, numbers: &[u64], pinned: &BTreeSet<u64>) -> usize {
+    /// Lets pages of these numbers go, unless somebody has them, and says how many that were, and
+    /// their bytes.
+    pub(in super::super) fn let_go_of(
+        &mut self,
+        numbers: &[u64],
+        pinned: &BTreeSet<u64>,
+    ) -> (usize, usize) {
         let mut going = Vec::new();
         for &number in numbers.iter().filter(|number| !pinned.contains(number)) {
             if self.pages_here(number).any(|(_, page)| page.is_used()) {
@@ -133,10 +244,10 @@ impl Layers {
             let pages = self.pages_here(number).filter(is_alone);
             going.extend(pages.filter(|(id, page)| self.may_leave(*id, page)).map(|(id, _)| id));
         }
-        for (layer, number) in &going {
-            self.layer_mut(*layer).pages.remove(number);
-        }
-        going.len() * self.form.bytes()
+        let gone = going.iter().filter_map(|(layer, number)| {
+            self.layer_mut(*layer).pages.remove(number).map(|page| page.bytes())
+        });
+        gone.fold((0, 0), |(count, all), bytes| (count + 1, all + bytes))
     }
 
     /// The first number from this one on of which a page is here.
