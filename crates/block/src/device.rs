@@ -29,6 +29,7 @@
 //! | `store::memory` | memory of the node | `volume::fault` | errors on demand |
 //! | `store::null` | nothing | `volume::drive` | media that come and go |
 //! | | | `volume::limit` | later, when there was too much |
+//! | | | `volume::switch` | later, while the device below is exchanged |
 //!
 //! All of them pass the suite in `block::conformance`, less what their geometry
 //! says that they do not keep.

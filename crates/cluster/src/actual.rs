@@ -16,6 +16,8 @@ use crate::plan::{Plan, Step};
 pub enum Part {
     /// A device and the file under it, or a drive.
     Device(Uuid),
+    /// The way of a device into its pool.
+    Migration(Uuid),
     Pool(Uuid),
     /// A disk of a pool.
     Pv(Uuid),
@@ -28,6 +30,7 @@ impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Part::Device(uuid) => write!(f, "device {uuid}"),
+            Part::Migration(uuid) => write!(f, "the way of device {uuid} into its pool"),
             Part::Pool(uuid) => write!(f, "pool {uuid}"),
             Part::Pv(uuid) => write!(f, "disk {uuid}"),
             Part::Mapping(id) => write!(f, "mapping {id}"),
@@ -77,29 +80,20 @@ impl Actual {
             Step::CreateBacking { device } => {
                 self.made.insert(device.uuid);
             }
-            Step::OpenDevice { device } => {
+            Step::OpenDevice { device } | Step::EnterPool { device } => {
                 self.devices.insert(device.uuid, device.clone());
             }
-            Step::Resize { uuid, to, .. } => {
-                if let Some(device) = self.devices.get_mut(uuid) {
-                    device.size = *to;
-                }
+            // What is kept of the end of these decides.
+            Step::MakePart { .. } => {}
+            Step::RemoveMoved { lu, .. } => {
+                self.leftovers.remove(&Leftover::moved_key(*lu));
             }
-            Step::SetCache { uuid, to, .. } => {
-                if let Some(device) = self.devices.get_mut(uuid) {
-                    device.cache = *to;
-                }
-            }
-            Step::SetLimits { uuid, to, .. } => {
-                if let Some(device) = self.devices.get_mut(uuid) {
-                    device.limits = *to;
-                }
-            }
-            Step::SetSnapshots { uuid, to, .. } => {
-                if let Some(device) = self.devices.get_mut(uuid) {
-                    device.snapshots.clone_from(to);
-                }
-            }
+            Step::Resize { .. }
+            | Step::SetCache { .. }
+            | Step::SetLimits { .. }
+            | Step::SetRate { .. }
+            | Step::SetSnapshots { .. }
+            | Step::Bring { .. } => self.apply_to_device(step),
             Step::OpenDrive { drive } | Step::Exchange { drive } => {
                 self.drives.insert(drive.uuid, drive.clone());
             }
@@ -132,6 +126,29 @@ impl Actual {
             Step::Listen { id, .. } => {
                 self.listening.insert(id.clone());
             }
+        }
+    }
+
+    fn apply_to_device(&mut self, step: &Step) {
+        let (Step::Resize { uuid, .. }
+        | Step::SetCache { uuid, .. }
+        | Step::SetLimits { uuid, .. }
+        | Step::SetRate { uuid, .. }
+        | Step::SetSnapshots { uuid, .. }
+        | Step::Bring { uuid, .. }) = step
+        else {
+            return;
+        };
+        let Some(device) = self.devices.get_mut(uuid) else { return };
+        match step {
+            Step::Resize { to, .. } => device.size = *to,
+            Step::SetCache { to, .. } => device.cache = *to,
+            Step::SetLimits { to, .. } => device.limits = *to,
+            Step::SetSnapshots { to, .. } => device.snapshots.clone_from(to),
+            Step::SetRate { to, .. } => {
+                device.migration.iter_mut().for_each(|migration| migration.rate = *to);
+            }
+            _ => device.migration = None,
         }
     }
 

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::target::target_name;
 use model::{
     Backing, BlockSize, Cache, Chap, Client, Config, Drive, Iqn, Limits, Lu, LuName, Mapping,
-    MappingId, Medium, MediumName, Pool, Redirect, Secret, Secrets, Size, SocketOwner, Via,
+    MappingId, Medium, MediumName, Migration, Pool, Redirect, Secret, Secrets, Size, SocketOwner,
+    Via,
 };
 use uuid::Uuid;
 
@@ -33,6 +34,19 @@ pub struct DeviceSpec {
     pub snapshots: BTreeMap<Uuid, String>,
     /// What it is a clone of.
     pub origin: Option<OriginSpec>,
+    /// On its way into a pool.
+    pub migration: Option<MigrationSpec>,
+}
+
+/// How a device gets into a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MigrationSpec {
+    pub pool: Uuid,
+    /// Where it was. None: it is there yet.
+    pub from: Option<Backing>,
+    /// The size that it had there.
+    pub size: Size,
+    pub rate: Size,
 }
 
 /// A snapshot of another device.
@@ -160,6 +174,11 @@ impl DeviceSpec {
                 let snapshot = lu.snapshot(&origin.snapshot)?.uuid;
                 Some(OriginSpec { device: lu.uuid, snapshot })
             }),
+            migration: lu.migration.as_ref().and_then(|it| {
+                let pool = config.pool(&it.pool)?.uuid;
+                let Migration { from, size, rate, .. } = it.clone();
+                Some(MigrationSpec { pool, from, size, rate })
+            }),
         }
     }
 }
@@ -188,11 +207,35 @@ impl DriveSpec {
 
 impl DeviceSpec {
     /// Whether an open device can take on this spec without being closed: only size, cache mode,
-    /// limits and snapshots change under a client.
+    /// limits, snapshots and the way into a pool change under a client.
     pub fn is_change_in_place(&self, open: &DeviceSpec) -> bool {
         let DeviceSpec { size, cache, limits, .. } = *open;
-        let snapshots = open.snapshots.clone();
-        DeviceSpec { size, cache, limits, snapshots, ..self.clone() } == *open
+        let (snapshots, migration) = (open.snapshots.clone(), open.migration.clone());
+        let (backing, pool) = match self.enters(open) {
+            true => (open.backing.clone(), open.pool),
+            false => (self.backing.clone(), self.pool),
+        };
+        let same = DeviceSpec { size, cache, limits, snapshots, migration, ..self.clone() };
+        DeviceSpec { backing, pool, ..same } == *open
+    }
+
+    /// Whether a device that is open where it was shall be in its pool from now on.
+    pub fn enters(&self, open: &DeviceSpec) -> bool {
+        let from = self.migration.as_ref().and_then(|it| it.from.as_ref());
+        open.pool.is_none() && from == Some(&open.backing)
+    }
+
+    /// The device as it is where it comes from.
+    pub fn before(&self) -> Option<DeviceSpec> {
+        let MigrationSpec { from, size, .. } = self.migration.as_ref()?;
+        let (backing, size) = (from.clone()?, *size);
+        Some(DeviceSpec { backing, size, pool: None, migration: None, ..self.clone() })
+    }
+
+    /// Its part of the pool that it is to be brought into, while it is elsewhere.
+    pub fn to_be(&self) -> Option<DeviceSpec> {
+        let migration = self.migration.as_ref().filter(|it| it.from.is_none())?;
+        Some(DeviceSpec { pool: Some(migration.pool), ..self.clone() })
     }
 }
 

@@ -18,6 +18,6 @@ pub mod plan;
 pub use actual::{Actual, Part};
 pub use desired::{
     Account, ChapSpec, Desired, DeviceSpec, DriveSpec, IscsiSpec, MappingSpec, MediumImage,
-    MediumSpec, OriginSpec, Source,
+    MediumSpec, MigrationSpec, OriginSpec, Source,
 };
-pub use plan::{Plan, Planned, Step, Wait, plan};
+pub use plan::{Moved, Plan, Planned, Step, Wait, plan};

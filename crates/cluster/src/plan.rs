@@ -17,6 +17,8 @@
 //!     → open device → resize, set cache, set limits → open mapping → listen
 //!       open drive → exchange medium ──────────────────────┘
 //! ```
+//!
+//! LUs on their way into a pool: `migrate`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -96,6 +98,30 @@ pub enum Step {
     CreateBacking {
         device: DeviceSpec,
     },
+    /// Makes the part of a pool that an LU is to be brought into, over what it is in.
+    MakePart {
+        device: DeviceSpec,
+    },
+    /// Serves an open LU from its pool, over what it was in.
+    EnterPool {
+        device: DeviceSpec,
+    },
+    /// Brings what is there into the pool.
+    Bring {
+        uuid: Uuid,
+        name: LuName,
+    },
+    /// How fast.
+    SetRate {
+        uuid: Uuid,
+        name: LuName,
+        to: Size,
+    },
+    /// Deletes what an LU has left where it is not any more.
+    RemoveMoved {
+        lu: Uuid,
+        from: Moved,
+    },
     OpenDevice {
         device: DeviceSpec,
     },
@@ -136,6 +162,16 @@ pub enum Step {
         id: AdapterId,
         socket_owner: Option<SocketOwner>,
     },
+}
+
+/// Where an LU has left something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moved {
+    File,
+    /// Its slabs of this pool.
+    Pool(Uuid),
+    /// The pool itself is gone.
+    Nowhere,
 }
 
 /// Why a step cannot begin.
@@ -248,6 +284,10 @@ impl Planner<'_> {
                 // Of a pool that goes, nothing has to be given back.
                 Leftover::Lu { pool } => self.desired.pools.contains_key(pool).then_some(*pool),
                 Leftover::Pool { .. } | Leftover::Pv { .. } => continue,
+                &Leftover::Moved { lu, pool } => {
+                    self.remove_moved(lu, pool);
+                    continue;
+                }
             };
             // Never, whatever the notes say, the file of an LU that is wanted.
             if self.desired.devices.contains_key(uuid) {
@@ -399,6 +439,12 @@ impl Planner<'_> {
 
     fn change_device(&mut self, device: &DeviceSpec, open: &DeviceSpec) {
         let (uuid, name) = (device.uuid, device.name.clone());
+        if device.enters(open) {
+            // Everything else is changed there.
+            let wait = device.pool.and_then(|pool| self.wait_for_pool(pool));
+            return self.push(Step::EnterPool { device: device.clone() }, wait);
+        }
+        self.migrate_device(device, open);
         let resizes = device.size != open.size;
         if resizes {
             let (from, to) = (open.size, device.size);
@@ -414,8 +460,8 @@ impl Planner<'_> {
             self.push(Step::SetLimits { uuid, name: name.clone(), to: device.limits }, wait);
         }
         if device.snapshots != open.snapshots {
-            let is_later =
-                DeviceSpec { snapshots: open.snapshots.clone(), ..device.clone() } != *open;
+            let (snapshots, migration) = (open.snapshots.clone(), open.migration.clone());
+            let is_later = DeviceSpec { snapshots, migration, ..device.clone() } != *open;
             let wait = is_later.then_some(Wait::Earlier(Part::Device(uuid)));
             self.push(Step::SetSnapshots { uuid, name, to: device.snapshots.clone() }, wait);
         }
@@ -536,9 +582,11 @@ fn clones(actual: &Actual, device: Uuid) -> impl Iterator<Item = Uuid> {
 fn users_of_pool(actual: &Actual, pool: Uuid) -> impl Iterator<Item = Uuid> {
     let open = actual.devices.values().map(|device| (device.uuid, device.pool));
     let busy = actual.busy.values().filter_map(|step| match step {
-        Step::CreateBacking { device } | Step::OpenDevice { device } => {
-            Some((device.uuid, device.pool))
-        }
+        Step::CreateBacking { device }
+        | Step::OpenDevice { device }
+        | Step::MakePart { device }
+        | Step::EnterPool { device } => Some((device.uuid, device.pool)),
+        Step::RemoveMoved { lu, from: Moved::Pool(pool) } => Some((*lu, Some(*pool))),
         Step::RemoveBacking { uuid, pool } => Some((*uuid, *pool)),
         _ => None,
     });
@@ -566,6 +614,11 @@ fn at_adapter<'a>(actual: &'a Actual, id: &MappingId) -> impl Iterator<Item = &'
 }
 
 impl Step {
+    /// Whether it may take hours, so that nobody waits for it.
+    pub fn is_long(&self) -> bool {
+        matches!(self, Step::LeavePv { .. } | Step::Bring { .. })
+    }
+
     /// What the step works on.
     pub fn part(&self) -> Part {
         match self {
@@ -577,10 +630,14 @@ impl Step {
             | Step::Resize { uuid, .. }
             | Step::SetCache { uuid, .. }
             | Step::SetLimits { uuid, .. }
+            | Step::SetRate { uuid, .. }
             | Step::SetSnapshots { uuid, .. } => Part::Device(*uuid),
-            Step::CreateBacking { device } | Step::OpenDevice { device } => {
-                Part::Device(device.uuid)
-            }
+            Step::CreateBacking { device }
+            | Step::OpenDevice { device }
+            | Step::EnterPool { device } => Part::Device(device.uuid),
+            Step::MakePart { device } => Part::Migration(device.uuid),
+            Step::Bring { uuid, .. } => Part::Migration(*uuid),
+            Step::RemoveMoved { lu, .. } => Part::Device(Leftover::moved_key(*lu)),
             Step::OpenDrive { drive } | Step::Exchange { drive } => Part::Device(drive.uuid),
             Step::ClosePool { uuid, .. } | Step::SetPool { uuid, .. } => Part::Pool(*uuid),
             Step::KeepPv { pool, .. } => Part::Pool(*pool),
@@ -619,6 +676,15 @@ impl fmt::Display for Step {
             Step::CreateBacking { device } => {
                 write!(f, "make the file of {} ({})", device.name, device.size)
             }
+            Step::MakePart { device } => {
+                write!(f, "make what {} is brought into ({})", device.name, device.size)
+            }
+            Step::EnterPool { device } => {
+                write!(f, "serve {} from {} ({})", device.name, device.backing, device.size)
+            }
+            Step::Bring { name, .. } => write!(f, "bring {name} into its pool"),
+            Step::SetRate { name, .. } => write!(f, "set how fast {name} is brought into its pool"),
+            Step::RemoveMoved { lu, .. } => write!(f, "delete what {lu} has left"),
             Step::OpenDevice { device } => {
                 write!(f, "open device {} ({})", device.name, device.backing)
             }
@@ -666,5 +732,6 @@ impl fmt::Display for Plan {
     }
 }
 
+mod migrate;
 #[cfg(test)]
 mod tests;

@@ -69,7 +69,7 @@ pub use drive::{Drive, DriveCreate, DriveLoad, DriveView, Tray};
 pub use error::{ApiError, ErrorKind};
 pub use event::{Event, Severity, Subject};
 pub use import::{ImportTold, LuImport};
-pub use lu::{Backing, BlockSize, Cache, Lu, LuAdopt, LuCreate, LuResize};
+pub use lu::{Backing, BlockSize, Cache, Lu, LuAdopt, LuCreate, LuMigrate, LuResize, Migration};
 pub use mapping::{AdapterId, MapRequest, Mapping, MappingId, Slot, Via};
 pub use medium::{Medium, MediumAdd, MediumView};
 pub use name::{ClientName, GroupName, Iqn, LuName, MediumName, Nqn, PoolName, SnapshotName};

@@ -54,6 +54,37 @@ pub struct Lu {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub origin: Option<SnapshotRef>,
+    /// It is on its way into a pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<Migration>,
+}
+
+/// An LU that is being brought into a pool from where it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Migration {
+    pub pool: PoolName,
+    /// Where it was, and where what is not brought yet still is. None: it is there yet, and its
+    /// part of the pool is being made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Backing>,
+    /// The size that it had there.
+    pub size: Size,
+    /// Bytes a second at most; 0 is any.
+    #[serde(default)]
+    pub rate: Size,
+}
+
+/// `lu migrate`: brings an LU into a pool, or changes how that goes on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LuMigrate {
+    /// May be left out when it is on its way.
+    #[serde(default)]
+    pub pool: Option<PoolName>,
+    /// Bytes a second at most; 0 is any. Absent: as it was, at first any.
+    #[serde(default)]
+    pub rate: Option<Size>,
 }
 
 /// Logical block size in bytes.
@@ -282,8 +313,50 @@ pub struct LuResize {
 }
 
 impl Lu {
+    /// The disk or file of others that its blocks are in, or still are.
+    pub fn adopted_path(&self) -> Option<&str> {
+        let from = self.migration.as_ref().and_then(|it| it.from.as_ref());
+        match from.unwrap_or(&self.backing) {
+            Backing::Adopted { path } => Some(path),
+            _ => None,
+        }
+    }
+
     pub fn snapshot(&self, name: &SnapshotName) -> Option<&Snapshot> {
         self.snapshots.iter().find(|snapshot| snapshot.name == *name)
+    }
+
+    fn validate_migration(&self, migration: &Migration) -> Result<(), ApiError> {
+        let (name, pool) = (&self.name, &migration.pool);
+        let can_move = |from: &Backing| matches!(from, Backing::File | Backing::Adopted { .. });
+        let (from, is_there) = match &migration.from {
+            Some(from) => (from, self.backing.pool() == Some(pool)),
+            None => (&self.backing, true),
+        };
+        if !can_move(from) || !is_there || self.thick {
+            return Err(ApiError::usage(format!(
+                "LU '{name}' cannot be on its way from {from} into pool '{pool}'"
+            )));
+        }
+        if migration.from.is_none() && self.size != migration.size {
+            let message = format!("LU '{name}' is about to be brought into pool '{pool}'");
+            return Err(ApiError::new(ErrorKind::Conflict, message)
+                .then("resize it when it is there, or before"));
+        }
+        Ok(())
+    }
+
+    /// Checks a size that was asked for. One that an LU had before it was in a pool it keeps there.
+    pub fn validate_new_size(&self) -> Result<(), ApiError> {
+        let (name, size) = (&self.name, self.size);
+        if self.backing.pool().is_none() || size.is_multiple_of(POOL_BLOCK_BYTES) {
+            return Ok(());
+        }
+        let next = Size(size.bytes().next_multiple_of(POOL_BLOCK_BYTES));
+        Err(ApiError::usage(format!(
+            "the size of LU '{name}', {size}, is not a multiple of {POOL_BLOCK_BYTES}, as that of \
+             an LU in a pool is; {next} would be"
+        )))
     }
 
     /// Checks what can be checked about an LU by itself.
@@ -291,13 +364,6 @@ impl Lu {
         let usage = |text: String| Err(ApiError::new(ErrorKind::Usage, text));
         let name = &self.name;
         let (size, block) = (self.size, u64::from(self.block_size.bytes()));
-        if self.backing.pool().is_some() && !size.is_multiple_of(POOL_BLOCK_BYTES) {
-            let next = Size(size.bytes().next_multiple_of(POOL_BLOCK_BYTES));
-            return usage(format!(
-                "the size of LU '{name}', {size}, is not a multiple of {POOL_BLOCK_BYTES}, as that \
-                 of an LU in a pool is; {next} would be"
-            ));
-        }
         if !size.is_multiple_of(block) {
             let next = Size((size.bytes() / block + 1) * block);
             return usage(format!(
@@ -318,6 +384,9 @@ impl Lu {
         }
         if self.thick && self.backing.pool().is_none() {
             return usage(format!("LU '{name}' is in no pool; only an LU in a pool can be thick"));
+        }
+        if let Some(migration) = &self.migration {
+            self.validate_migration(migration)?;
         }
         if let Err(why) = check_serial(&self.serial) {
             return usage(format!("the serial of LU '{name}' {why}"));
@@ -376,6 +445,7 @@ mod tests {
             thick: false,
             snapshots: Vec::new(),
             origin: None,
+            migration: None,
         }
     }
 

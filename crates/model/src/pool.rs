@@ -295,12 +295,20 @@ pub enum Leftover {
     Pool { pool: Pool },
     /// The label of a disk that has left this pool.
     Pv { pool: Uuid, pv: PoolPv },
+    /// What an LU has left where it is not any more: its slabs in this pool, or its file. It has a
+    /// [key of its own](Leftover::moved_key), because the LU may be there still.
+    Moved { lu: Uuid, pool: Option<Uuid> },
 }
 
 impl Leftover {
     /// What an LU leaves, in a pool or not.
     pub fn of_lu(pool: Option<Uuid>) -> Leftover {
         pool.map_or(Leftover::File, |pool| Leftover::Lu { pool })
+    }
+
+    /// The name of what an LU has left elsewhere.
+    pub fn moved_key(lu: Uuid) -> Uuid {
+        Uuid::from_u128(!lu.as_u128())
     }
 }
 

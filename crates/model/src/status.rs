@@ -224,8 +224,19 @@ pub struct LuView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocated: Option<Size>,
     pub mapped_to: Vec<MappingId>,
+    /// How far it is brought into its pool, when it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brought: Option<Brought>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
+}
+
+/// How far an LU is brought from where it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Brought {
+    pub bytes: Size,
+    pub of: Size,
+    pub percent: u8,
 }
 
 /// A mapping with the state of its adapter.

@@ -13,14 +13,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use cluster::{Desired, MappingSpec, Part, Source, Step};
+use cluster::{Desired, MappingSpec, Moved, Part, Source, Step};
 use model::config::{ConfigRestore, RestoreOutcome};
 use model::status::Phase;
 use model::{
     AdapterId, ApiError, Chap, ChapSecrets, Client, ClientChange, ClientName, CloneCreate, Config,
-    DriveCreate, Leftover, LimitsChange, LuAdopt, LuCreate, LuName, LuResize, MapRequest, Mapping,
-    MappingId, Medium, MediumName, PoolCreate, PoolName, PoolPv, PoolSettingsChange, PvAdd,
-    PvStanding, Redirect, Severity, Snapshot, SnapshotRef, SocketOwner, Subject, Via,
+    DriveCreate, Leftover, LimitsChange, LuAdopt, LuCreate, LuMigrate, LuName, LuResize,
+    MapRequest, Mapping, MappingId, Medium, MediumName, PoolCreate, PoolName, PoolPv,
+    PoolSettingsChange, PvAdd, PvStanding, Redirect, Severity, Snapshot, SnapshotRef, SocketOwner,
+    Subject, Via,
 };
 use uuid::Uuid;
 
@@ -34,7 +35,7 @@ use crate::socket::{self, CLIENT_SOCKET_MODE, SocketSpec};
 use crate::state::optical::{self, kind_and_name};
 use crate::state::pool_import::Takeover;
 use crate::state::pools::Found;
-use crate::state::{Mark, State, ops, pool_pvs, snapshots};
+use crate::state::{Mark, State, migrations, ops, pool_pvs, snapshots};
 use crate::view::Published;
 use crate::world::{self, World};
 
@@ -48,6 +49,8 @@ pub enum Change {
     LuAdopt(LuAdopt, Probe),
     LuResize(LuName, LuResize, Option<Probe>),
     LuLimits(LuName, LimitsChange),
+    LuMigrate(LuName, LuMigrate),
+    LuMigrateCancel(LuName),
     /// With the pool that it is in, if it is in one.
     LuImport(LuName, Uuid, Option<Uuid>, ImportChange),
     LuRemove(LuName),
@@ -329,6 +332,12 @@ impl Control {
                 let message = format!("LU '{name}' has other limits");
                 Ok(Prepared::lu(next, name, "lu-limited", message))
             }
+            Change::LuMigrate(name, request) => prepare_migrate(config, name, &request),
+            Change::LuMigrateCancel(name) => {
+                let (next, marks) = migrations::cancel(config, &name)?;
+                let message = format!("LU '{name}' stays where it is");
+                Ok(Prepared { marks, ..Prepared::lu(next, name, "lu-migration-ended", message) })
+            }
             Change::LuImport(name, uuid, pool, change) => {
                 prepare_import(config, name, (uuid, pool), change)
             }
@@ -520,6 +529,18 @@ impl Control {
             Step::CreateBacking { device } => {
                 engine.create_backing(device, self.done(&step, Some));
             }
+            Step::MakePart { device } => engine.create_backing(device, self.done(&step, Some)),
+            Step::EnterPool { device } => engine.enter_pool(device, self.done(&step, none)),
+            Step::Bring { uuid, .. } => engine.bring(*uuid, self.done(&step, none)),
+            Step::SetRate { uuid, to, .. } => engine.set_rate(*uuid, *to, self.done(&step, none)),
+            Step::RemoveMoved { lu, from } => {
+                let done = self.done(&step, none);
+                match from {
+                    Moved::File => engine.remove_backing(*lu, None, done),
+                    Moved::Pool(pool) => engine.remove_backing(*lu, Some(*pool), done),
+                    Moved::Nowhere => done.ok(()),
+                }
+            }
             Step::OpenDevice { device } => engine.open_device(device, self.done(&step, none)),
             Step::OpenDrive { drive } => engine.open_drive(drive, self.done(&step, none)),
             Step::Exchange { drive } => engine.exchange(drive, self.done(&step, none)),
@@ -615,7 +636,9 @@ impl Control {
         }
         let error = result.clone().err();
         let ended = self.reconciler.ended(step, result, self.now());
-        if pool_pvs::was_to_end(&self.config, step) {
+        let is_stopping = self.phase == Phase::Stopping && step.is_long();
+        let was_to_end = pool_pvs::was_to_end(&self.config, step);
+        if is_stopping || was_to_end || migrations::was_to_end(&self.config, step) {
             return;
         }
         tracing::debug!(%step, ?ended, "step ended");
@@ -638,9 +661,9 @@ impl Control {
         if let Some(mark) = mark_of(step) {
             self.parts.state.mark(mark)?;
         }
-        let Some((next, marks, event)) = pool_pvs::ended(&self.config, step) else {
-            return Ok(());
-        };
+        let after = pool_pvs::ended(&self.config, step);
+        let after = after.or_else(|| migrations::ended(&self.config, step));
+        let Some((next, marks, event)) = after else { return Ok(()) };
         self.parts.state.commit(next, &marks)?;
         self.take_config();
         let (severity, (kind, message)) = (Severity::Info, event);
@@ -688,7 +711,7 @@ impl Control {
             }
             Part::Mapping(id) => Subject::Adapter(id.adapter.clone()),
             Part::Adapter(id) => Subject::Adapter(id.clone()),
-            Part::Device(uuid) => {
+            Part::Device(uuid) | Part::Migration(uuid) => {
                 let lu = self.config.lus.iter().find(|lu| lu.uuid == *uuid);
                 let lu = lu.map(|lu| Subject::Lu(lu.name.clone()));
                 let drive = self.config.drives.iter().find(|drive| drive.uuid == *uuid);
@@ -738,7 +761,7 @@ impl Control {
                 .collect(),
             lus_left: (self.reconciler.actual().leftovers.values())
                 .filter_map(|left| match left {
-                    Leftover::Lu { pool } => Some(*pool),
+                    Leftover::Lu { pool } | Leftover::Moved { pool: Some(pool), .. } => Some(*pool),
                     _ => None,
                 })
                 .collect(),
@@ -813,6 +836,18 @@ fn prepare_restore(config: &Config, request: &ConfigRestore) -> Result<Prepared,
     let event = ("config-restored", message);
     let (subject, library) = (Subject::Node, None);
     Ok(Prepared { next, marks, library, subject, changed, event })
+}
+
+fn prepare_migrate(
+    config: &Config,
+    name: LuName,
+    request: &LuMigrate,
+) -> Result<Prepared, ApiError> {
+    let next = migrations::migrate(config, &name, request)?;
+    let migration = next.lu(&name).and_then(|lu| lu.migration.clone());
+    let pool = migration.map(|it| it.pool.to_string()).unwrap_or_default();
+    let message = format!("LU '{name}' is being brought into pool '{pool}'");
+    Ok(Prepared::lu(next, name, "lu-migrates", message))
 }
 
 fn prepare_import(
@@ -943,6 +978,7 @@ fn mark_of(step: &Step) -> Option<Mark> {
     match step {
         Step::CreateBacking { device } => Some(Mark::Made(device.uuid)),
         Step::RemoveBacking { uuid, .. } => Some(Mark::Gone(*uuid)),
+        Step::RemoveMoved { lu, .. } => Some(Mark::Gone(Leftover::moved_key(*lu))),
         Step::MakePool { pool, .. } => Some(Mark::Made(pool.uuid)),
         Step::RemovePool { pool } => Some(Mark::Gone(pool.uuid)),
         Step::ForgetPv { pv, .. } => Some(Mark::Gone(pv.uuid)),

@@ -83,6 +83,18 @@ pub trait Engine: Send + Sync {
     /// its pool. What is there already is kept, whatever it holds.
     fn create_backing(&self, device: &DeviceSpec, done: Done<Made>);
 
+    /// Serves an open device, which is in no pool, from its pool from now on, while clients use it.
+    /// What was there before is below it, and is not written any more. After a failure it is where
+    /// it was.
+    fn enter_pool(&self, device: &DeviceSpec, done: Done<()>);
+
+    /// Brings what lies below an open device into its pool. It answers when nothing is needed of
+    /// that any more, also if it has to wait for room, or when the device is closed.
+    fn bring(&self, uuid: Uuid, done: Done<()>);
+
+    /// How many bytes a second are brought of an open device; 0 is any.
+    fn set_rate(&self, uuid: Uuid, to: Size, done: Done<()>);
+
     /// Makes an LU out of an image, durable and verified; answers with its size. What
     /// an import that fails leaves is deleted as everything else is, by [`Engine::remove_backing`].
     fn import(&self, import: &Import, tell: Tell, done: Done<Size>);
@@ -271,6 +283,17 @@ pub struct DeviceStatus {
     pub health: Health,
     /// What is wrong with it now.
     pub problem: Option<Trouble>,
+    /// How far it is brought into its pool, if it is.
+    pub brought: Option<BroughtStatus>,
+}
+
+/// How far a device is brought into its pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BroughtStatus {
+    pub bytes: Size,
+    pub of: Size,
+    /// Why that does not go on.
+    pub waits: Option<Trouble>,
 }
 
 /// An open drive.

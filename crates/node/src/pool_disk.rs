@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use block::Device;
 use rt::Core;
-use store::{FileStore, Store};
+use store::Store;
 use volume::pool::disks::Backing;
 
 pub struct PoolDisk {
-    pub store: Arc<FileStore>,
+    pub store: Arc<dyn Store>,
     /// Its path, as an operator knows it.
     pub name: String,
 }

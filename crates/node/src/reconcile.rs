@@ -140,8 +140,7 @@ impl Reconciler {
 
     /// Whether everything that can be done now is done, but for what may take hours.
     pub fn is_quiet(&self) -> bool {
-        let is_long = |step: &Step| matches!(step, Step::LeavePv { .. });
-        self.actual.busy.values().all(is_long) && self.plan.ready().all(is_long)
+        self.actual.busy.values().all(Step::is_long) && self.plan.ready().all(Step::is_long)
     }
 
     pub fn steps_pending(&self) -> usize {

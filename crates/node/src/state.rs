@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`ops`] | each change, from configuration to configuration, with what it refuses |
+//! | [`migrations`] | the same for LUs on their way into a pool |
 //! | [`snapshots`] | the same for snapshots and clones |
 //! | [`pools`], [`pool_pvs`] | the same for pools, and for the disks that they have |
 //! | [`pool_import`] | the same for a pool that is taken over with its LUs |
@@ -29,6 +30,7 @@
 //! that is too large for one transaction writes the next generation beside the old one and switches
 //! the head.
 
+pub mod migrations;
 pub mod ops;
 pub mod optical;
 pub mod pool_import;
@@ -202,8 +204,13 @@ impl State {
         let added = std::mem::take(&mut next.secrets);
         let secrets = kept_secrets(&next, &self.secrets, added);
         let is_going = |uuid: &Uuid| self.leftovers.contains_key(uuid);
-        let lu =
-            next.lus.iter().find(|lu| is_going(&lu.uuid)).map(|lu| format!("LU '{}'", lu.name));
+        let is_in_the_way = |lu: &&Lu| {
+            let left = self.leftovers.get(&Leftover::moved_key(lu.uuid));
+            let is_new = !self.config.lus.contains(lu);
+            let moved = left.is_some_and(|left| migrations::is_in_the_way(&next, lu, left));
+            is_going(&lu.uuid) || is_new && moved
+        };
+        let lu = next.lus.iter().find(is_in_the_way).map(|lu| format!("LU '{}'", lu.name));
         let pool = next.pools.iter().find(|pool| is_going(&pool.uuid));
         if let Some(thing) = lu.or_else(|| pool.map(|pool| format!("pool '{}'", pool.name))) {
             return Err(ApiError::not_now(format!("{thing} is still being removed"))

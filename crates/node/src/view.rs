@@ -8,7 +8,7 @@ use std::sync::Arc;
 use cluster::Part;
 use model::pool::{Evacuation, MemberState, PoolAlert, PoolDisk};
 use model::status::{
-    AdapterState, ClientView, IscsiView, LuState, LuView, MappingView, Phase, Problem,
+    AdapterState, Brought, ClientView, IscsiView, LuState, LuView, MappingView, Phase, Problem,
 };
 use model::target::target_name;
 use model::{
@@ -18,7 +18,7 @@ use model::{
 use uuid::Uuid;
 
 use crate::datadir::{lu_file, pool_file};
-use crate::engine::{AdapterStatus, Health, PoolStatus, PvUse, Snapshot, Trouble};
+use crate::engine::{AdapterStatus, BroughtStatus, Health, PoolStatus, PvUse, Snapshot, Trouble};
 use crate::reconcile::Failure;
 use crate::room::{self, Room};
 use crate::socket;
@@ -84,9 +84,13 @@ impl Picture<'_> {
         // Without its pool it is nowhere.
         let pool = self.config().pool_of(lu).map(|pool| Part::Pool(pool.uuid));
         let failure = failures.get(&part).or_else(|| failures.get(&pool?));
+        // Of the way into a pool nothing fails that clients would see.
+        let of_way = failures.get(&Part::Migration(lu.uuid));
         let status = self.snapshot.devices.get(&lu.uuid);
         let subject = || Subject::Lu(lu.name.clone());
         let trouble = status.and_then(|status| status.problem.as_ref());
+        let waits = status.and_then(|status| status.brought.as_ref()?.waits.as_ref());
+        let trouble = trouble.or(waits);
         let health = status.map(|status| status.health).unwrap_or_default();
         let state = match (is_open, failure, health) {
             (true, _, Health::Works) => LuState::Online,
@@ -105,7 +109,8 @@ impl Picture<'_> {
             path,
             allocated: status.and_then(|status| status.allocated),
             mapped_to: self.config().mappings_of_lu(&lu.name).map(Mapping::id).collect(),
-            problem: problem(failure, trouble, subject),
+            brought: status.and_then(|status| status.brought.as_ref()).map(brought),
+            problem: problem(failure.or(of_way), trouble, subject),
         }
     }
 
@@ -310,6 +315,12 @@ impl Picture<'_> {
 /// To hundredths, which is what anybody looks at.
 fn ratio(promised: Size, size: Size) -> f64 {
     (promised.bytes() as f64 / size.bytes().max(1) as f64 * 100.0).round() / 100.0
+}
+
+fn brought(status: &BroughtStatus) -> Brought {
+    let BroughtStatus { bytes, of, .. } = *status;
+    let percent = (bytes.bytes() * 100).checked_div(of.bytes()).unwrap_or(100) as u8;
+    Brought { bytes, of, percent }
 }
 
 /// How far a disk is that is leaving, with so much on it still.

@@ -190,4 +190,9 @@ impl Store for FileStore {
         // A task of its own: it must not stop half-way when nobody waits any more.
         Box::pin(core.spawn_task(self.resize_to(core.clone(), size)))
     }
+
+    fn settled<'a>(self: Arc<Self>, _core: &'a Core) -> Boxed<'a, ()> {
+        // Alone with all of it: what was asked for before has ended.
+        Box::pin(async move { drop(Ticket::take(&self.ledger, None, Span::ALL).await) })
+    }
 }

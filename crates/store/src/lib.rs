@@ -46,4 +46,9 @@ pub trait Store: Send + Sync {
     /// Grows or shrinks, from whatever core. Answered once every handle has the new size; requests
     /// beyond a new end are refused from then on, and what lay there is gone.
     fn resize<'a>(self: Arc<Self>, core: &'a Core, size: u64) -> Boxed<'a, Result<(), Error>>;
+
+    /// Waits until every change has ended that was asked for, where that is not so at once.
+    fn settled<'a>(self: Arc<Self>, _core: &'a Core) -> Boxed<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }

@@ -51,12 +51,27 @@ pub fn map_to_tool(node: &Node, lus: &[&str]) -> Result<()> {
 
 /// Runs `qemu-img` with an LU of client `tool` as its last image.
 pub fn qemu_img(node: &Node, lun: usize, arguments: &[&str]) -> Result<()> {
+    let options = unit(node, lun)?;
+    run_qemu_img(lun, &[arguments, &[&options]].concat())
+}
+
+/// What an LU holds, as a raw image.
+pub fn copy_of(node: &Node, lun: usize, image: &str) -> Result<()> {
+    let options = unit(node, lun)?;
+    run_qemu_img(lun, &["convert", "--image-opts", "-O", "raw", &options, image])
+}
+
+/// An LU of client `tool`, as `qemu-img` knows it.
+fn unit(node: &Node, lun: usize) -> Result<String> {
     let (portal, target) = (portal_of(node)?, target_of(node, "tool")?);
-    let options = format!(
+    Ok(format!(
         "driver=iscsi,transport=tcp,portal={portal},target={target},lun={lun},initiator-name={TOOL}"
-    );
+    ))
+}
+
+fn run_qemu_img(lun: usize, arguments: &[&str]) -> Result<()> {
     let mut command = Qemu::V10.tool(&Cache::open()?, "qemu-img")?;
-    let output = command.args(arguments).arg(&options).output()?;
+    let output = command.args(arguments).output()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned()
         + &String::from_utf8_lossy(&output.stdout);
     match output.status.success() {

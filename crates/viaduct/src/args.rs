@@ -2,6 +2,7 @@
 //! shell completions and man pages are made from it.
 
 mod limits;
+mod migrate;
 mod settings;
 
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +21,7 @@ use node::DefaultPool;
 use uuid::Uuid;
 
 pub use limits::{Bandwidth, LimitArgs};
+pub use migrate::LuMigrate;
 pub use settings::SettingArgs;
 
 /// Longest time that a core may look for work before it sleeps.
@@ -286,6 +288,8 @@ pub enum Lu {
     Resize(LuResize),
     /// Limit what an LU is given, also while it is in use
     Set(LuSet),
+    /// Bring an LU that is in no pool into one, also while it is in use
+    Migrate(LuMigrate),
     /// Remove an LU with its data; what was adopted keeps its data
     Rm { name: LuName },
 }

@@ -21,6 +21,7 @@ mod check;
 mod client;
 mod commands;
 mod log;
+mod migrate;
 mod notify;
 mod optical;
 mod output;

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use model::event::EventPage;
 use model::reservation::{Nexus, ReservationView, Reservations};
 use model::status::{
-    ClientView, Connection, IscsiSession, IscsiView, LuView, MappingView, NodeStatus, Problem,
-    Session,
+    Brought, ClientView, Connection, IscsiSession, IscsiView, LuView, MappingView, NodeStatus,
+    Problem, Session,
 };
-use model::{Event, Limits, Size};
+use model::{Event, Limits, Migration, Size};
 
 use crate::output::{list, table};
 
@@ -84,6 +84,7 @@ pub fn lu(view: &LuView) -> String {
         ("state", view.state.to_string()),
         ("mapped to", joined(&view.mapped_to)),
     ];
+    pairs.extend(lu.migration.iter().flat_map(|it| migration(it, view.brought.as_ref())));
     pairs.extend(lu.thick.then(|| ("thick", yes(true))));
     pairs.extend(lu.origin.as_ref().map(|origin| ("clone of", origin.to_string())));
     if !lu.snapshots.is_empty() {
@@ -92,6 +93,32 @@ pub fn lu(view: &LuView) -> String {
     }
     pairs.extend(problem(view.problem.as_ref()));
     list(&pairs)
+}
+
+/// Where an LU comes from, and how far it is.
+fn migration(it: &Migration, brought: Option<&Brought>) -> Vec<(&'static str, String)> {
+    let Migration { pool, from, rate, .. } = it;
+    let Some(from) = from else { return vec![("to be brought into", format!("pool {pool}"))] };
+    let far = brought.map(|Brought { bytes, of, percent }| {
+        format!(", {percent} %, {} of {} looked at", rounded(*bytes), rounded(*of))
+    });
+    let mut pairs = vec![("brought from", format!("{from}{}", far.unwrap_or_default()))];
+    pairs.extend((*rate != Size::ZERO).then(|| ("brought at most", format!("{rate} a second"))));
+    pairs
+}
+
+pub fn lu_migrated(view: &LuView) -> String {
+    let LuView { lu, brought, .. } = view;
+    match (&lu.migration, brought) {
+        (None, _) => format!("LU {}: {}\n", lu.name, lu.backing),
+        (Some(Migration { from: None, pool, .. }), _) => {
+            format!("LU {}: {}, to be brought into pool {pool}\n", lu.name, lu.backing)
+        }
+        (Some(_), Some(Brought { percent, .. })) => {
+            format!("LU {}: {}, {percent} % brought\n", lu.name, lu.backing)
+        }
+        (Some(_), None) => format!("LU {}: {}, being brought\n", lu.name, lu.backing),
+    }
 }
 
 pub fn problem(problem: Option<&Problem>) -> Vec<(&'static str, String)> {

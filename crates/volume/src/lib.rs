@@ -9,6 +9,7 @@
 //! | [`Delay`] | a slow store | `delay` |
 //! | [`Drive`] | media that come and go under one handle | `drive` |
 //! | [`Limit`] | requests and bytes a second that an LU may take | `limit` |
+//! | [`Switches`] | a device that becomes another one under its clients | `switch` |
 //! | [`pool`] | many disks as one, of which LUs are made | `pool` |
 //! | [`Fault`] | a store that fails, hangs, tears or loses writes on demand | `fault` |
 
@@ -17,6 +18,7 @@ mod drive;
 mod fault;
 pub mod limit;
 pub mod pool;
+mod switch;
 
 #[cfg(test)]
 mod tests;
@@ -25,3 +27,4 @@ pub use delay::{Delay, Delays};
 pub use drive::Drive;
 pub use fault::{Action, Fault, Requests, Rule};
 pub use limit::{Budget, Limit};
+pub use switch::{Make, Switches};

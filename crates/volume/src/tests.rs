@@ -13,7 +13,7 @@ use block::{
 };
 use rt::{Config, Core};
 
-use super::{Action, Budget, Delay, Delays, Drive, Fault, Limit, Requests, Rule};
+use super::{Action, Budget, Delay, Delays, Drive, Fault, Limit, Make, Requests, Rule, Switches};
 
 /// Bytes of one core, answered in place.
 struct Plain {
@@ -363,5 +363,70 @@ fn what_hangs_goes_on_when_it_is_released_or_ends_with_the_device() {
         let waiting = later(&*fault, &Request::flush());
         drop(fault);
         assert_eq!(waiting.outcome().await.unwrap_err().kind(), ErrorKind::Aborted);
+    });
+}
+
+thread_local! {
+    /// What is made below a switch: makers go from core to core, devices do not.
+    static BELOW: RefCell<Option<Rc<dyn Device>>> = const { RefCell::new(None) };
+}
+
+fn maker(device: Rc<dyn Device>) -> Make {
+    BELOW.set(Some(device));
+    std::sync::Arc::new(|_| BELOW.with_borrow(|it| it.clone().unwrap()))
+}
+
+#[test]
+fn a_switch_that_is_held_now_and_then_conforms() {
+    let switch = |core: &Core, lower: Rc<dyn Device>| {
+        let switches = Switches::new(maker(lower));
+        let (device, within) = (switches.device(core), core.clone());
+        core.spawn(async move {
+            for _ in 0..50 {
+                switches.hold().await;
+                within.sleep(Duration::from_micros(30)).await;
+                switches.let_go(None).await;
+                within.sleep(Duration::from_micros(30)).await;
+            }
+        });
+        device
+    };
+    suite(switch).expect(&SKIPPED);
+}
+
+#[test]
+fn what_comes_while_a_switch_is_held_goes_to_the_new_device() {
+    on_a_core(|core| async move {
+        let (old, new) = (Plain::new(1 << 16, 512), Plain::new(1 << 17, 512));
+        let switches = Switches::new(maker(old.clone()));
+        let [one, other] = [switches.device(&core), switches.device(&core)];
+        write(&*one, 0, 1, 512).await.unwrap();
+        switches.hold().await;
+        let (asked, seen) = (old.asked.get(), one.watch().version());
+        let late = switches.device(&core);
+        let data = Buffer::from_bytes(&[2; 512]);
+        let held = [&one, &other, &late].map(|it| later(&**it, &Request::write(512, data.sgl())));
+        core.sleep(Duration::from_millis(1)).await;
+        assert_eq!((old.asked.get(), new.asked.get()), (asked, 0), "nobody is asked");
+        switches.let_go(Some(maker(new.clone()))).await;
+        for held in held {
+            assert_eq!(held.outcome().await, Ok(512));
+        }
+        assert_eq!((old.asked.get(), new.asked.get()), (asked, 3));
+        assert_ne!(one.watch().version(), seen, "clients are told of its size");
+        for device in [one, other, late, switches.device(&core)] {
+            assert_eq!(device.geometry().size, 1 << 17);
+            assert_eq!(read(&*device, 512, 512).await, Ok(vec![2; 512]));
+        }
+        BELOW.take();
+        assert_eq!(Rc::strong_count(&old), 1, "the old one is let go");
+        // It stays what it is, if nothing else is given.
+        BELOW.set(Some(new.clone()));
+        let device = switches.device(&core);
+        switches.hold().await;
+        let held = later(&*device, &Request::flush());
+        drop(device);
+        switches.let_go(None).await;
+        assert!(held.outcome().await.is_err(), "nobody waits for it any more");
     });
 }

@@ -267,7 +267,8 @@ fn pool_iops(
         let pool = Pool::format(&core, new, vec![(backing, [2; 16])]).await?;
         pool.keep_maps_in(memory);
         let name = "lu".to_owned();
-        let about = About { name, size: LU_BYTES, block_size: 512, base: None, thick: false };
+        let about =
+            About { name, size: LU_BYTES, block_size: 512, base: None, thick: false, source: None };
         // Another LU each time: what an earlier one has left in the file is not its.
         let id = (u128::from(core.random()) << 64 | u128::from(core.random())).to_le_bytes();
         let seat = pool.create_lu(NewLu { id, layer: [3; 16], about }).await?;

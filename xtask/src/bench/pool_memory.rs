@@ -175,7 +175,14 @@ fn measure(
         let memory = Arc::new(Memory::new(limit));
         pool.keep_maps_in(memory.clone());
         let name = "lu".to_owned();
-        let about = About { name, size: LU_BYTES, block_size: 4096, base: None, thick: false };
+        let about = About {
+            name,
+            size: LU_BYTES,
+            block_size: 4096,
+            base: None,
+            thick: false,
+            source: None,
+        };
         let seat = pool.create_lu(NewLu { id: [3; 16], layer: [4; 16], about }).await?;
         let lu = Lu::open(&core, seat).await?;
         let load =

@@ -110,6 +110,7 @@ fn pass(
             block_size: 512,
             base: None,
             thick: false,
+            source: None,
         };
         let mut devices = Vec::new();
         for name in ["hot", "new"] {

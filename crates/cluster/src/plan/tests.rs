@@ -2,6 +2,8 @@
 //! doing what is ready in any order leads to what is wanted, without ever pulling something away
 //! from under its user.
 
+mod migrate;
+
 use std::collections::BTreeMap;
 
 use expect_test::{Expect, expect};
@@ -38,6 +40,7 @@ fn device(number: u8) -> DeviceSpec {
         snapshots: BTreeMap::new(),
         thick: false,
         origin: None,
+        migration: None,
     }
 }
 

@@ -26,6 +26,8 @@ use super::{
         routes::lu_adopt,
         routes::lu_resize,
         routes::lu_limits,
+        routes::lu_migrate,
+        routes::lu_migrate_cancel,
         importing::lu_import,
         snapshots::snapshot_list,
         snapshots::snapshot_create,

@@ -18,8 +18,8 @@ use model::image::ImageUse;
 use model::limits::{BODY_BYTES_MAX, EVENTS_PER_PAGE_MAX, WAIT_SECONDS_MAX};
 use model::status::{LuView, MappingView, NodeStatus, Problem};
 use model::{
-    ApiError, Backing, ClientName, Config, LimitsChange, LuAdopt, LuCreate, LuName, LuResize,
-    MapRequest, Mapping, Size, Subject, Via,
+    ApiError, Backing, ClientName, Config, LimitsChange, LuAdopt, LuCreate, LuMigrate, LuName,
+    LuResize, MapRequest, Mapping, Size, Subject, Via,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -68,6 +68,7 @@ fn common() -> Router<Api> {
         .route("/v1/pvs", get(pv_list))
         .route("/v1/imports", post(lu_import))
         .route("/v1/lus/{name}/limits", patch(lu_limits))
+        .route("/v1/lus/{name}/migration", put(lu_migrate).delete(lu_migrate_cancel))
         .route("/v1/lus/{name}", get(lu_show).patch(lu_resize).delete(lu_remove))
         .route("/v1/adopt", post(lu_adopt))
         .route("/v1/lus/{name}/reservations", delete(reservations::reservation_clear))
@@ -333,6 +334,30 @@ pub async fn lu_resize(
         }
         _ => api.change(Change::LuResize(name, request, probe)).await?,
     };
+    changed_lu(&api, changed).await
+}
+
+/// Brings an LU that is in no pool into one while it is used, or changes how fast that goes on.
+/// Answers when that is kept; where it is served from, and how far it is brought, is in its view.
+#[utoipa::path(put, path = "/v1/lus/{name}/migration", tag = "lu",
+    params(("name" = String, Path)), request_body = LuMigrate,
+    responses((status = 200, body = LuView), (status = "default", body = ApiError)))]
+pub async fn lu_migrate(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    Body(request): Body<LuMigrate>,
+) -> Answer<LuView> {
+    let changed = api.change(Change::LuMigrate(named(&name)?, request)).await?;
+    changed_lu(&api, changed).await
+}
+
+/// Lets an LU stay where it is. Refused when it is in the pool already: what was written since is
+/// only there.
+#[utoipa::path(delete, path = "/v1/lus/{name}/migration", tag = "lu",
+    params(("name" = String, Path)),
+    responses((status = 200, body = LuView), (status = "default", body = ApiError)))]
+pub async fn lu_migrate_cancel(State(api): State<Api>, Path(name): Path<String>) -> Answer<LuView> {
+    let changed = api.change(Change::LuMigrateCancel(named(&name)?)).await?;
     changed_lu(&api, changed).await
 }
 

@@ -191,6 +191,24 @@ impl Engine for Recorder {
         });
     }
 
+    fn enter_pool(&self, device: &DeviceSpec, done: Done<()>) {
+        self.step(Step::EnterPool { device: device.clone() }, done, |_| {});
+    }
+
+    fn bring(&self, uuid: Uuid, done: Done<()>) {
+        let Some(open) = self.lock().actual.devices.get(&uuid).cloned() else {
+            return done.fail(ApiError::failed(format!("device {uuid} is not open")));
+        };
+        self.step(Step::Bring { uuid, name: open.name }, done, |_| {});
+    }
+
+    fn set_rate(&self, uuid: Uuid, to: Size, done: Done<()>) {
+        let Some(open) = self.lock().actual.devices.get(&uuid).cloned() else {
+            return done.fail(ApiError::failed(format!("device {uuid} is not open")));
+        };
+        self.step(Step::SetRate { uuid, name: open.name, to }, done, |_| {});
+    }
+
     fn remove_backing(&self, uuid: Uuid, pool: Option<Uuid>, done: Done<()>) {
         self.step(Step::RemoveBacking { uuid, pool }, done, |notes| {
             notes.files.remove(&uuid);

@@ -169,10 +169,11 @@ pub(super) async fn open(plane: &Plane, core: &Core, spec: DriveSpec) -> Result<
         store: drive.clone(),
         drive: Some(drive.clone()),
         pooled: None,
+        swap: None,
         writeback: Arc::new(AtomicBool::new(false)),
         health: Arc::new(Watch::of(Arc::downgrade(&plane.0), uuid)),
         budget: None,
-        past: Mutex::default(),
+        past: Arc::default(),
     };
     let units = &plane.0.units;
     units.own((&lu).into()).await?;
@@ -298,5 +299,6 @@ fn as_device(drive: &DriveSpec) -> DeviceSpec {
         snapshots: BTreeMap::new(),
         thick: false,
         origin: None,
+        migration: None,
     }
 }

@@ -136,6 +136,7 @@ pub(super) async fn import(
         snapshots: BTreeMap::new(),
         thick: false,
         origin: None,
+        migration: None,
     };
     let file = path(&context.lus, import.uuid);
     let made = core.blocking(move || create(&file, size.0)).await;

@@ -10,9 +10,11 @@ mod health;
 pub mod host_drive;
 mod iscsi;
 mod lus;
+mod migrate;
 mod notices;
 mod pools;
 mod spawner;
+mod swap;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -33,7 +35,9 @@ use model::limits::POOL_BLOCK_BYTES;
 use model::reservation::Reservations;
 use model::stats::{DeviceStats, OpStats};
 use model::status::{AdapterState, Session};
-use model::{AdapterId, ApiError, Cache, Limits, MappingId, Pool, PoolPv, PoolSettings, Size, Via};
+use model::{
+    AdapterId, ApiError, Backing, Cache, Limits, MappingId, Pool, PoolPv, PoolSettings, Size, Via,
+};
 use rt::{Core, Remote, Spin};
 use store::Store;
 use target::lun::Change;
@@ -53,6 +57,7 @@ use health::Watch;
 use iscsi::Iscsi;
 use notices::Notices;
 use pools::{PoolStore, Pools, Wanted};
+use swap::Swap;
 use units::Units;
 use vhost_scsi::VhostScsi;
 
@@ -88,6 +93,7 @@ struct Open {
 }
 
 /// An open device, or a drive.
+#[derive(Clone)]
 struct Lu {
     spec: DeviceSpec,
     kind: Kind,
@@ -96,12 +102,14 @@ struct Lu {
     drive: Option<Arc<drives::Everywhere>>,
     /// The same, of an LU in a pool.
     pooled: Option<Arc<PoolStore>>,
+    /// The same, of one that can enter a pool while it is used.
+    swap: Option<Arc<Swap>>,
     writeback: Arc<AtomicBool>,
     health: Arc<Watch>,
     /// What it may take; nothing of a drive is limited.
     budget: Option<Arc<Budget>>,
     /// Counts of adapters that are closed.
-    past: Mutex<Vec<OpStats>>,
+    past: Arc<Mutex<Vec<OpStats>>>,
 }
 
 impl Lu {
@@ -117,6 +125,9 @@ impl Lu {
         })
     }
 }
+
+/// The store of an LU, and what else it is.
+type Opened = (Arc<dyn Store>, Option<Arc<PoolStore>>, Option<Arc<Swap>>);
 
 /// An open adapter.
 struct Door {
@@ -280,17 +291,20 @@ impl Plane {
         }
     }
 
-    /// Opens what is below an LU; once more as what it is in a pool.
-    async fn open_store(
-        &self,
-        core: &Core,
-        spec: &DeviceSpec,
-    ) -> Result<(Arc<dyn Store>, Option<Arc<PoolStore>>), ApiError> {
-        let Some(pool) = spec.pool else {
-            return Ok((lus::open(&self.0.context, core, spec).await?, None));
-        };
-        let opened = self.0.pools.open_lu(&self.0.cores, wanted(pool, spec)).await?;
-        Ok((opened.clone(), Some(opened)))
+    /// Opens what is below an LU; once more as what it is in a pool, or as what can enter one.
+    async fn open_store(&self, core: &Core, spec: &DeviceSpec) -> Result<Opened, ApiError> {
+        if let Some(pool) = spec.pool {
+            let opened = self.open_pooled(core, pool, spec).await?;
+            return Ok((opened.clone(), Some(opened), None));
+        }
+        let store = lus::open(&self.0.context, core, spec).await?;
+        Ok(match spec.backing {
+            Backing::File | Backing::Adopted { .. } => {
+                let swap = Swap::new(store);
+                (swap.clone(), None, Some(swap))
+            }
+            Backing::Pool { .. } | Backing::Memory | Backing::Null => (store, None, None),
+        })
     }
 
     /// Makes an LU of a pool out of an image. It is closed when this answers.
@@ -306,8 +320,9 @@ impl Plane {
         let (uuid, name, size) = (import.uuid, import.name.clone(), image.lu_size(import)?);
         let size = Size(size.bytes().next_multiple_of(POOL_BLOCK_BYTES));
         let (block_size, thick) = (import.block_size.bytes(), import.thick);
-        let (snapshots, origin) = (BTreeMap::new(), None);
-        let wanted = Wanted { pool, uuid, name, size, block_size, thick, snapshots, origin };
+        let (snapshots, origin, source) = (BTreeMap::new(), None, None);
+        let wanted =
+            Wanted { pool, uuid, name, size, block_size, thick, snapshots, origin, source };
         if self.0.pools.create_lu(wanted.clone()).await? == Made::WasThere {
             return Err(ApiError::failed(format!("LU {} is in its pool already", import.name)));
         }
@@ -405,11 +420,32 @@ impl Engine for Plane {
 
     fn create_backing(&self, device: &DeviceSpec, done: Done<Made>) {
         if let Some(pool) = device.pool {
-            let wanted = wanted(pool, device);
+            let wanted = Wanted { source: self.source(device), ..wanted(pool, device) };
             return self.run(done, async move |plane, _| plane.0.pools.create_lu(wanted).await);
         }
         let (path, size) = (lus::path(&self.0.context.lus, device.uuid), device.size.0);
         self.blocking(done, move || lus::create(&path, size));
+    }
+
+    fn enter_pool(&self, device: &DeviceSpec, done: Done<()>) {
+        let spec = device.clone();
+        self.run(done, async move |plane, core| {
+            // A task of its own: it must not stop half-way when nobody waits any more.
+            let (plane, within) = (plane.clone(), core.clone());
+            core.spawn_task(async move { plane.enter_pool(&within, spec).await }).await
+        });
+    }
+
+    fn bring(&self, uuid: Uuid, done: Done<()>) {
+        self.run(done, async move |plane, core| plane.bring(&core, uuid).await);
+    }
+
+    fn set_rate(&self, uuid: Uuid, to: Size, done: Done<()>) {
+        self.run(done, async move |plane, _| {
+            let lu = plane.lu(uuid).ok_or_else(|| not_open(uuid))?;
+            lu.pooled.iter().for_each(|pooled| pooled.set_rate(to));
+            Ok(())
+        });
     }
 
     fn import(&self, import: &Import, tell: Tell, done: Done<Size>) {
@@ -437,13 +473,13 @@ impl Engine for Plane {
             if plane.lu(spec.uuid).is_some() {
                 return Ok(());
             }
-            let (store, pooled) = plane.open_store(&core, &spec).await?;
+            let (store, pooled, swap) = plane.open_store(&core, &spec).await?;
             let writeback = Arc::new(AtomicBool::new(spec.cache == Cache::Writeback));
             let uuid = spec.uuid;
             let health = Arc::new(Watch::of(Arc::downgrade(&plane.0), uuid));
-            let (kind, drive, past) = (Kind::Disk, None, Mutex::default());
+            let (kind, drive, past) = (Kind::Disk, None, Arc::default());
             let budget = Some(Arc::new(Budget::new(spec.limits)));
-            let lu = Lu { spec, kind, store, drive, pooled, writeback, health, budget, past };
+            let lu = Lu { spec, kind, store, drive, pooled, swap, writeback, health, budget, past };
             plane.open().devices.insert(uuid, Arc::new(lu));
             Ok(())
         });
@@ -636,8 +672,13 @@ impl Engine for Plane {
                     Some(pooled) => pooled.allocated().await,
                     None => allocated.remove(&uuid),
                 };
+                let brought = match &lu.pooled {
+                    Some(pooled) => pooled.brought().await,
+                    None => None,
+                };
                 let (health, problem) = (lu.health.health(), lu.health.trouble());
-                snapshot.devices.insert(uuid, DeviceStatus { allocated, health, problem });
+                let status = DeviceStatus { allocated, health, problem, brought };
+                snapshot.devices.insert(uuid, status);
             }
             for ((id, door), info) in adapters.into_iter().zip(infos) {
                 let status = adapter_status(&door.notices, info.await.unwrap_or_default());
@@ -746,7 +787,7 @@ fn adapter_status(notices: &Notices, info: Info) -> AdapterStatus {
 fn wanted(pool: Uuid, spec: &DeviceSpec) -> Wanted {
     let DeviceSpec { uuid, name, size, block_size, thick, snapshots, origin, .. } = spec.clone();
     let block_size = block_size.bytes();
-    Wanted { pool, uuid, name, size, block_size, thick, snapshots, origin }
+    Wanted { pool, uuid, name, size, block_size, thick, snapshots, origin, source: None }
 }
 
 fn not_open(uuid: Uuid) -> ApiError {

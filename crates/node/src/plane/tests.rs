@@ -60,6 +60,7 @@ fn device(backing: Backing, size: u64) -> DeviceSpec {
         snapshots: BTreeMap::new(),
         thick: false,
         origin: None,
+        migration: None,
     }
 }
 

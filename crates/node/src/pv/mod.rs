@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use model::pv::{PvKind, PvState, PvView};
-use model::{Backing, Config, Size};
+use model::{Config, Size};
 use rt::{FileHandle, OpenOptions};
 
 use crate::state::pools::user_of;
@@ -51,10 +51,7 @@ impl Looker {
         let system = System::read(Path::new("/"));
         let mut views = system.disks();
         let known: BTreeSet<String> = views.iter().map(|view| view.path.clone()).collect();
-        let adopted = config.lus.iter().filter_map(|lu| match &lu.backing {
-            Backing::Adopted { path } => Some(PathBuf::from(path)),
-            _ => None,
-        });
+        let adopted = config.lus.iter().filter_map(|lu| lu.adopted_path().map(PathBuf::from));
         let pooled = config.pools.iter().flat_map(|pool| pool.paths().map(PathBuf::from));
         let files: BTreeSet<PathBuf> = files.iter().cloned().chain(adopted).chain(pooled).collect();
         let is_new = |path: &&PathBuf| !known.contains(path.to_string_lossy().as_ref());

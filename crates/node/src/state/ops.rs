@@ -15,6 +15,7 @@ use model::{
 use uuid::Uuid;
 
 use super::Mark;
+use super::migrations;
 use super::optical::kind_and_name;
 use super::pools::{self, no_pool, user_of};
 use super::snapshots;
@@ -55,7 +56,9 @@ pub fn lu_create(config: &Config, request: &LuCreate, uuid: Uuid) -> Result<Conf
         thick: request.thick,
         snapshots: Vec::new(),
         origin: None,
+        migration: None,
     };
+    lu.validate_new_size()?;
     if let Some(pool) = lu.backing.pool() {
         config.pool(pool).ok_or_else(|| no_pool(pool))?;
     }
@@ -83,7 +86,7 @@ pub fn lu_adopt(
         ))
         .then(format!("qemu-img convert -O raw {path} NEW, then viaduct lu adopt NEW")));
     }
-    let taken = |lu: &&Lu| matches!(&lu.backing, Backing::Adopted { path: other } if other == path);
+    let taken = |lu: &&Lu| lu.adopted_path() == Some(path);
     if let Some(lu) = config.lus.iter().find(taken) {
         return Err(ApiError::conflict(format!("{path} is adopted already, as LU '{}'", lu.name)));
     }
@@ -112,6 +115,7 @@ pub fn lu_adopt(
         snapshots: Vec::new(),
         thick: false,
         origin: None,
+        migration: None,
     };
     add_lu(config, lu)
 }
@@ -216,6 +220,7 @@ pub fn lu_resize(
     let mut next = config.clone();
     for lu in next.lus.iter_mut().filter(|lu| lu.name == *name) {
         lu.size = size;
+        lu.validate_new_size()?;
         lu.validate()?;
     }
     Ok(next)
@@ -247,10 +252,14 @@ pub fn lu_remove(config: &Config, name: &LuName) -> Result<(Config, Vec<Mark>), 
         .then(format!("viaduct unmap {name} --from {client}")));
     }
     snapshots::lu_has_none(lu)?;
-    let marks = leftover(config, lu).into_iter().collect();
+    let marks = leftovers(config, lu).collect();
     let mut next = config.clone();
     next.lus.retain(|lu| lu.name != *name);
     Ok((next, marks))
+}
+
+fn leftovers(config: &Config, lu: &Lu) -> impl Iterator<Item = Mark> {
+    leftover(config, lu).into_iter().chain(migrations::left_elsewhere(config, lu))
 }
 
 /// Only what a node made is deleted with its LU.
@@ -478,6 +487,8 @@ pub fn restore(
     for lu in &mut next.lus {
         if let Some(old) = config.lus.iter().find(|old| old.uuid == lu.uuid) {
             check_change(old, lu)?;
+            // Only the node knows how far it is.
+            lu.migration.clone_from(&old.migration);
             gone_snapshots.extend(snapshots::restore(old, lu));
         }
     }
@@ -500,7 +511,7 @@ pub fn restore(
     let pools = gone_pools
         .into_iter()
         .map(|pool| Mark::Leftover(pool.uuid, Leftover::Pool { pool: pool.clone() }));
-    let marks = gone.iter().filter_map(|lu| leftover(config, lu)).chain(pools).collect();
+    let marks = gone.iter().flat_map(|lu| leftovers(config, lu)).chain(pools).collect();
     let outcome = count(config, &next);
     Ok((next, marks, outcome))
 }

@@ -216,6 +216,7 @@ fn lus(config: &Config, takeover: &Takeover, pool: &PoolName) -> Result<Vec<Lu>,
             thick: about.thick,
             snapshots: snapshots(about, &stood_upon(&wanted, *uuid), *now),
             origin: None,
+            migration: None,
         });
     }
     names_are_free(config, &lus, seen)?;

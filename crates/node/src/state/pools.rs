@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use model::pool::DEFAULT_POOL;
 use model::pv::{PvState, PvView};
 use model::{
-    ApiError, Backing, Config, Leftover, Pool, PoolCreate, PoolName, PoolPv, PoolSettingsChange,
+    ApiError, Config, Leftover, Lu, Pool, PoolCreate, PoolName, PoolPv, PoolSettingsChange,
     PvPlace, PvStanding, Size,
 };
 use uuid::Uuid;
@@ -160,8 +160,7 @@ pub(super) fn check_paths(found: &[Found]) -> Result<(), ApiError> {
 
 /// What of ours uses a disk.
 pub fn user_of(config: &Config, path: &str) -> Option<String> {
-    let is_lu = |backing: &Backing| matches!(backing, Backing::Adopted { path: it } if it == path);
-    let lu = config.lus.iter().find(|lu| is_lu(&lu.backing));
+    let lu = config.lus.iter().find(|lu| lu.adopted_path() == Some(path));
     let pool = config.pools.iter().find(|pool| pool.paths().any(|it| it == path));
     lu.map(|lu| format!("LU {}", lu.name))
         .or_else(|| pool.map(|pool| format!("pool {}", pool.name)))
@@ -229,6 +228,11 @@ pub fn pool_remove(config: &Config, name: &PoolName) -> Result<(Config, Vec<Mark
     if let Some(first) = lus.first() {
         return Err(ApiError::conflict(format!("pool '{name}' has LUs: {}", some_of(&lus)))
             .then(format!("viaduct lu rm {first}")));
+    }
+    let is_coming = |lu: &&Lu| lu.migration.as_ref().is_some_and(|it| it.pool == *name);
+    if let Some(Lu { name: lu, .. }) = config.lus.iter().find(is_coming) {
+        let message = format!("LU '{lu}' is on its way into pool '{name}'");
+        return Err(ApiError::conflict(message).then(format!("viaduct lu migrate {lu} --cancel")));
     }
     let leftover = Leftover::Pool { pool: Pool::clone(pool) };
     let mut marks = vec![Mark::Leftover(pool.uuid, leftover)];

@@ -104,6 +104,7 @@ pub fn clone(config: &Config, request: &CloneCreate, uuid: Uuid) -> Result<Confi
         thick: request.thick,
         snapshots: Vec::new(),
         origin: Some(request.of.clone()),
+        migration: None,
         ..lu.clone()
     };
     add_lu(config, clone)

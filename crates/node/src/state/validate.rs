@@ -7,7 +7,7 @@ use std::fmt::Display;
 
 use model::limits::{CLIENTS_MAX, DRIVES_MAX, LUS_MAX, MAPPINGS_MAX, POOLS_MAX};
 use model::{
-    AdapterId, ApiError, Backing, Client, ClientName, Config, LuName, Mapping, MappingId, Slot, Via,
+    AdapterId, ApiError, Client, ClientName, Config, LuName, Mapping, MappingId, Slot, Via,
 };
 
 /// Refuses a configuration that contradicts itself.
@@ -75,8 +75,16 @@ fn pools(config: &Config) -> Result<(), ApiError> {
                 lu.name
             )));
         }
-        if let Backing::Adopted { path } = &lu.backing
-            && let Some(pool) = paths.get(path.as_str())
+        if let Some(pool) = lu.migration.as_ref().map(|it| &it.pool)
+            && !names.contains(pool)
+        {
+            return Err(ApiError::conflict(format!(
+                "LU '{}' is on its way into pool '{pool}', which does not exist",
+                lu.name
+            )));
+        }
+        if let Some(path) = lu.adopted_path()
+            && let Some(pool) = paths.get(path)
         {
             return Err(ApiError::conflict(format!(
                 "LU '{}' is {path}, a disk of {pool}",
@@ -97,7 +105,7 @@ fn lus(config: &Config) -> Result<(), ApiError> {
         }
         unique(&mut uuids, lu.uuid, &lu.name, "UUID")?;
         unique(&mut serials, &lu.serial, &lu.name, "serial")?;
-        if let Backing::Adopted { path } = &lu.backing {
+        if let Some(path) = lu.adopted_path() {
             unique(&mut paths, path, &lu.name, "path")?;
         }
     }

@@ -322,6 +322,7 @@ fn an_lu_is_shown_on_all_disks() {
             size:                1073741824
             block size:          512
             stands on:           nothing
+            is brought from:     nothing
             journal from page:   0 of epoch 8589934593
             next serial:         1
             sealed before:       1

@@ -9,7 +9,7 @@ use rt::Core;
 
 use super::disks::{Backing, read_page};
 use super::home::{Pool, PoolError};
-use super::journal::{self, Record, Spot};
+use super::journal::{self, BELOW, Record, Spot};
 use super::label::{self, End, Label};
 use super::lu::{LuError, read_heads, read_root};
 use super::map::{self, Form, MapPage, Run};
@@ -339,7 +339,11 @@ fn record_text(record: &Record) -> String {
             let at = place.map_or("nowhere".to_owned(), |place| {
                 format!("at extent {} of slab {}", place.extent, place.slab)
             });
-            format!("extent {extent} of layer {layer} folded into {into}, {at}")
+            let from = match layer {
+                &BELOW => "what the LU is brought from".to_owned(),
+                layer => format!("layer {layer}"),
+            };
+            format!("extent {extent} of {from} folded into {into}, {at}")
         }
         Record::Dropped { layer } => format!("layer {layer} is gone"),
         Record::Opened { slab, regions } => format!("regions {regions:#x} of slab {slab} are open"),

@@ -3,7 +3,7 @@
 //!
 //! | block | means | a read |
 //! |---|---|---|
-//! | absent | this layer says nothing | looks into the layer below, and is zero below the last |
+//! | absent | this layer says nothing | looks into the layer below; below the last it is zero, or what the LU is brought from has |
 //! | zero | it was discarded or zeroed | is zero, whatever is below |
 //! | written | it lies at its extent's place | is what lies there |
 //!
@@ -333,6 +333,29 @@ impl MapPage {
         runs
     }
 
+    /// Blocks of an extent of which nothing is known here: first ones and counts.
+    pub fn absent_runs(&self, extent: usize) -> Vec<(u64, u64)> {
+        let (mut runs, mut at) = (Vec::new(), 0);
+        while at < self.form.blocks {
+            let run = self.look(extent, at, self.form.blocks - at);
+            if let Run::Absent { count } = run {
+                match runs.last_mut() {
+                    Some((first, before)) if *first + *before == at => *before += count,
+                    _ => runs.push((at, count)),
+                }
+            }
+            at += run.count();
+        }
+        runs
+    }
+
+    /// Blocks of an extent of which nothing is known here lie at its place: they do already.
+    pub fn fill(&self, extent: usize) {
+        for (first, count) in self.absent_runs(extent) {
+            self.entry_or_new(extent).set(Bits::Written, first, count);
+        }
+    }
+
     /// Takes over what the layer below knows of an extent and this one does not: its blocks lie at
     /// this extent's place already.
     pub fn fold(&self, below: &Self, extent: usize) {
@@ -516,7 +539,7 @@ impl<'a> Entry<'a> {
 }
 
 /// What a stack of layers says, the top one first: the first of them that says anything of the
-/// first block, for as many blocks as nobody above says anything of.
+/// first block, for as many blocks as nobody above says anything of. Absent: none says anything.
 #[inline]
 pub fn resolve<'a>(
     layers: impl IntoIterator<Item = &'a MapPage>,
@@ -531,7 +554,7 @@ pub fn resolve<'a>(
             known => return known,
         }
     }
-    Run::Zero { count: most }
+    Run::Absent { count: most }
 }
 
 /// The words that a range of bits lies in, with its bits in each.
@@ -671,7 +694,7 @@ mod tests {
             let says = |block: u64| {
                 let all = model.iter().map(|layer| layer[block as usize]).enumerate();
                 let mut known = all.filter(|(_, state)| *state != State::Absent);
-                known.next().map_or((3, State::Zero), |it| it)
+                known.next().map_or((3, State::Absent), |it| it)
             };
             let mut at = from;
             let end = 64.min(from + most);
@@ -685,6 +708,7 @@ mod tests {
                             prop_assert_eq!(u64::from(spot.block), at);
                         }
                         ((_, State::Zero), Run::Zero { .. }) => {}
+                        ((_, State::Absent), Run::Absent { .. }) => {}
                         (says, run) => prop_assert!(false, "{:?} {:?}", says, run),
                     }
                 }

@@ -32,6 +32,9 @@ pub const LU_NAME_BYTES_MAX: usize = 64;
 /// Longest name of a snapshot, in bytes.
 pub const SNAPSHOT_NAME_BYTES_MAX: usize = 64;
 
+/// Longest name of what an LU is brought from, in bytes.
+pub const SOURCE_NAME_BYTES_MAX: usize = 1024;
+
 /// Most layers of an LU.
 pub const LAYERS_MAX: usize = 1024;
 
@@ -45,6 +48,18 @@ pub struct About {
     pub thick: bool,
     /// What its lowest layer stands on, if it is a clone.
     pub base: Option<Base>,
+    /// What it is being brought from. Only the body of a root says it.
+    pub source: Option<Source>,
+}
+
+/// A disk or a file that is none of the pool's, as it was when the LU was begun on it: what no
+/// layer says of a block is what that has there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// What is behind that reads zero.
+    pub size: u64,
+    /// For people who have to find it; at most [`SOURCE_NAME_BYTES_MAX`] bytes.
+    pub name: String,
 }
 
 /// A frozen layer of another LU of the pool.
@@ -102,6 +117,9 @@ pub struct Root {
     pub used: Option<Vec<u8>>,
     /// Regions of slabs in which copies may differ.
     pub opened: Regions,
+    /// Extents from the first one on of which nothing is needed any more from what the LU is
+    /// brought from.
+    pub brought: u64,
 }
 
 /// A head that was read, with what its body will add.
@@ -115,6 +133,7 @@ pub struct Head {
     layers: u16,
     is_summed: bool,
     has_opened: bool,
+    is_sourced: bool,
 }
 
 /// Bytes that a layer takes in a body, with a name of so many bytes, and so many pages and chunks.
@@ -163,8 +182,11 @@ struct RawPlace {
 const THICK: u16 = 1;
 /// The body says which extents are used, and of each layer how many.
 const SUMMED: u16 = 2;
-/// The body says in which regions copies may differ. Others are not known here.
+/// The body says in which regions copies may differ.
 const OPENED: u16 = 4;
+/// The body says what the LU is brought from: whoever does not know that would read zero there.
+/// Others are not known here.
+const SOURCED: u16 = 8;
 
 /// Layers are counted from 1.
 const NO_LAYER: LayerNumber = 0;
@@ -290,7 +312,8 @@ impl Root {
     fn flags(&self) -> u16 {
         let thick = if self.about.thick { THICK } else { 0 };
         let summed = if self.used.is_some() { SUMMED } else { 0 };
-        thick | summed | if self.opened.is_empty() { 0 } else { OPENED }
+        let opened = if self.opened.is_empty() { 0 } else { OPENED };
+        thick | summed | opened | if self.about.source.is_some() { SOURCED } else { 0 }
     }
 
     fn head(&self, pages: u32) -> Vec<u8> {
@@ -356,6 +379,12 @@ impl Root {
                 bytes.extend_from_slice(&regions.to_le_bytes());
             }
         }
+        if let Some(Source { size, name }) = &self.about.source {
+            bytes.extend_from_slice(&size.to_le_bytes());
+            bytes.extend_from_slice(&self.brought.to_le_bytes());
+            bytes.extend_from_slice(&(name.len() as u16).to_le_bytes());
+            bytes.extend_from_slice(name.as_bytes());
+        }
         bytes
     }
 }
@@ -374,11 +403,12 @@ impl Head {
         let base = Base { lu: raw.base_lu, layer: raw.base_layer };
         let base = (base.lu != [0; 16]).then_some(base);
         let flags = raw.flags.get();
-        if flags & !(THICK | SUMMED | OPENED) != 0 {
+        if flags & !(THICK | SUMMED | OPENED | SOURCED) != 0 {
             return None;
         }
         let (size, block_size) = (raw.size.get(), raw.block_size.get().into());
-        let about = About { name, size, block_size, thick: flags & THICK != 0, base };
+        let (thick, source) = (flags & THICK != 0, None);
+        let about = About { name, size, block_size, thick, base, source };
         let start = Start {
             page: raw.start_page.get(),
             epoch: raw.start_epoch.get(),
@@ -387,21 +417,19 @@ impl Head {
         };
         let (turn, top) = (header.turn, raw.top.get());
         let (ring, layers) = (Vec::new(), Vec::new());
-        let (used, opened) = (None, Regions::new());
-        let root = Root { about, turn, start, ring, top, layers, beyond, used, opened };
+        let (used, opened, brought) = (None, Regions::new(), 0);
+        let root = Root { about, turn, start, ring, top, layers, beyond, used, opened, brought };
         let (pages, ring, layers) = (raw.pages.get(), raw.ring.get(), raw.layers.get());
-        let (is_summed, has_opened) = (flags & SUMMED != 0, flags & OPENED != 0);
-        Some(Self { which, header, root, pages, ring, layers, is_summed, has_opened })
-    }
-
-    pub fn about(&self) -> &About {
-        &self.root.about
+        let [is_summed, has_opened, is_sourced] =
+            [SUMMED, OPENED, SOURCED].map(|flag| flags & flag != 0);
+        Some(Self { which, header, root, pages, ring, layers, is_summed, has_opened, is_sourced })
     }
 
     /// What a head says by itself, in words.
     pub fn fields(header: Header, page: &Page) -> Vec<(&'static str, String)> {
         let which = (header.number % 2) as usize;
         let Some(head) = Self::decode(which, header, page.payload()) else { return Vec::new() };
+        let from = if head.is_sourced { "what the body says" } else { "nothing" };
         let Root { about, start, top, beyond, .. } = head.root;
         let base = about.base.map_or("nothing".to_owned(), |Base { lu, layer }| {
             format!("layer {} of LU {}", uuid(layer), uuid(lu))
@@ -412,6 +440,7 @@ impl Head {
             ("size", about.size.to_string()),
             ("block size", about.block_size.to_string()),
             ("stands on", base),
+            ("is brought from", from.to_owned()),
             ("journal from page", format!("{page} of epoch {epoch}")),
             ("next serial", next.to_string()),
             ("sealed before", sealed.to_string()),
@@ -431,7 +460,7 @@ impl Head {
 
     /// The root, with the pages of its body.
     pub fn root(self, site: &Site, pages: &[Page]) -> Result<Root, Flaw> {
-        let Self { header, mut root, ring, layers, is_summed, has_opened, .. } = self;
+        let Self { header, mut root, ring, layers, is_summed, has_opened, is_sourced, .. } = self;
         let per_chunk = site.shape.pages_per_chunk();
         let mut body = Vec::with_capacity(pages.len() * PAYLOAD_BYTES);
         for (number, page) in (0..).zip(pages) {
@@ -448,10 +477,15 @@ impl Head {
             let layers = (0..layers).map(layer).collect::<Option<_>>()?;
             let used = if is_summed { Some(take_used(&mut rest)?) } else { None };
             let opened = if has_opened { take_opened(&mut rest)? } else { Regions::new() };
-            Some((ring, layers, used, opened))
+            let source = if is_sourced { Some(take_source(&mut rest)?) } else { None };
+            Some((ring, layers, used, opened, source))
         })();
         // Under good checksums: somebody else's idea of this form.
-        (root.ring, root.layers, root.used, root.opened) = parts.ok_or(Flaw::Rotten)?;
+        let (ring, layers, used, opened, source) = parts.ok_or(Flaw::Rotten)?;
+        (root.ring, root.layers, root.used, root.opened) = (ring, layers, used, opened);
+        if let Some((source, brought)) = source {
+            (root.about.source, root.brought) = (Some(source), brought);
+        }
         root.is_sound().then_some(root).ok_or(Flaw::Rotten)
     }
 }
@@ -483,6 +517,15 @@ fn take_opened(bytes: &mut &[u8]) -> Option<Regions> {
     let count = take::<U32>(bytes)?.get();
     let one = |_| Some((take::<U32>(bytes)?.get(), take::<U64>(bytes)?.get()));
     (0..count).map(one).collect()
+}
+
+fn take_source(bytes: &mut &[u8]) -> Option<(Source, u64)> {
+    let (size, brought) = (take::<U64>(bytes)?.get(), take::<U64>(bytes)?.get());
+    let len = take::<U16>(bytes)?.get();
+    let (name, rest) = bytes.split_at_checked(usize::from(len))?;
+    *bytes = rest;
+    let name = str::from_utf8(name).ok().filter(|it| it.len() <= SOURCE_NAME_BYTES_MAX)?.to_owned();
+    Some((Source { size, name }, brought))
 }
 
 fn take_layer(bytes: &mut &[u8], per_chunk: u64, is_summed: bool) -> Option<RootLayer> {
@@ -560,7 +603,10 @@ mod tests {
                 block_size: 512,
                 thick: turn % 3 == 0,
                 base: (turn % 2 == 0).then_some(Base { lu: [turn as u8 | 1; 16], layer: [3; 16] }),
+                source: (turn % 5 < 2)
+                    .then(|| Source { size: next, name: "/dev/ö".repeat(turn as usize % 100) }),
             },
+            brought: if turn % 5 < 2 { page } else { 0 },
             turn,
             start: Start { page, epoch, next, sealed },
             ring,

@@ -14,6 +14,7 @@ use volume::pool::home;
 use volume::pool::lu::{Lu, LuError, NewLu, Unresized};
 use volume::pool::root::{About, Base};
 
+use super::bring::{Bringing, Source};
 use super::pace::Pace;
 use super::snapshots::Layers;
 use super::{OpenPool, Pools, ended, next};
@@ -34,6 +35,8 @@ pub(in crate::plane) struct PoolStore {
     pub(super) extent: u64,
     pub(super) layers: Layers,
     pub(super) pace: Arc<Pace>,
+    /// If it is brought from elsewhere.
+    pub(super) bringing: Option<Bringing>,
 }
 
 /// Which LU of which pool, and what it shall be.
@@ -48,6 +51,8 @@ pub(in crate::plane) struct Wanted {
     pub thick: bool,
     pub snapshots: BTreeMap<Uuid, String>,
     pub origin: Option<OriginSpec>,
+    /// What it is brought from.
+    pub source: Option<Source>,
 }
 
 impl PoolStore {
@@ -130,6 +135,9 @@ impl Pools {
         pool.at_home(move |home| async move {
             let (id, name) = (wanted.uuid.into_bytes(), &wanted.name);
             let failed = |error| lu_failed(&spec, name, "be made", error);
+            if let Some(source) = &wanted.source {
+                return make_part(&home, &wanted, source, failed).await;
+            }
             if let Some(granted) = home.granted(id) {
                 let described = match granted.first {
                     Some(_) => home.describe_lu(id).await.map(Some),
@@ -151,18 +159,7 @@ impl Pools {
                 }
                 home.revoke(id).await.map_err(|error| failed(error.into()))?;
             }
-            let about = About {
-                name: name.to_string(),
-                size: wanted.size.bytes(),
-                block_size: wanted.block_size,
-                thick: wanted.thick,
-                base: wanted.origin.map(|origin| Base {
-                    lu: origin.device.into_bytes(),
-                    layer: origin.snapshot.into_bytes(),
-                }),
-            };
-            let layer = Machine.uuid().into_bytes();
-            home.create_lu(NewLu { id, layer, about }).await.map(|_| Made::New).map_err(failed)
+            create(&home, &wanted).await.map_err(failed)
         })
         .await
     }
@@ -185,6 +182,11 @@ impl Pools {
             Some(origin) => seat.on(self.view(&pool, &name, origin).await?),
             None => seat,
         };
+        let bringing = wanted.source.as_ref().map(|it| Bringing::new(pool.spec.name.clone(), it));
+        let seat = match wanted.source.and_then(|source| source.disk) {
+            Some(disk) => seat.over(disk),
+            None => seat,
+        };
         let (spec, called) = (pool.spec.clone(), name.clone());
         let opened = self.core(cores).call(move |core| async move {
             let lu = Lu::open(&core, seat).await;
@@ -201,7 +203,7 @@ impl Pools {
         }
         let extent = pool.spec.extent_size.bytes();
         let (layers, pace) = (Layers::default(), pool.pace.clone());
-        let store = Arc::new(PoolStore { lu, name, extent, layers, pace });
+        let store = Arc::new(PoolStore { lu, name, extent, layers, pace, bringing });
         pool.lus().insert(wanted.uuid, store.clone());
         // Copies of it may lack something.
         let _ = pool.home.call(async |home| home.look_at_copies()).await;
@@ -233,6 +235,58 @@ impl Pools {
     }
 }
 
+async fn create(home: &Rc<home::Pool>, wanted: &Wanted) -> Result<Made, LuError> {
+    let about = About {
+        name: wanted.name.to_string(),
+        size: wanted.size.bytes(),
+        block_size: wanted.block_size,
+        thick: wanted.thick,
+        base: wanted.origin.map(|origin| Base {
+            lu: origin.device.into_bytes(),
+            layer: origin.snapshot.into_bytes(),
+        }),
+        source: wanted.source.as_ref().map(Source::about),
+    };
+    let (id, layer) = (wanted.uuid.into_bytes(), Machine.uuid().into_bytes());
+    home.create_lu(NewLu { id, layer, about }).await.map(|_| Made::New)
+}
+
+/// Makes what an LU is to be brought into, anew: nothing was ever written there. If something was,
+/// it must be there.
+async fn make_part(
+    home: &Rc<home::Pool>,
+    wanted: &Wanted,
+    source: &Source,
+    failed: impl Fn(LuError) -> ApiError,
+) -> Result<Made, ApiError> {
+    let id = wanted.uuid.into_bytes();
+    let stranger = |what: &str| {
+        let message = format!("LU {} cannot be brought into its pool: {what}", wanted.name);
+        ApiError::conflict(message)
+    };
+    let Some(granted) = home.granted(id) else {
+        return match source.is_new {
+            true => create(home, wanted).await.map_err(failed),
+            false => Err(stranger("what was brought of it there is not there any more")),
+        };
+    };
+    let described = match granted.first {
+        Some(_) => home.describe_lu(id).await.map(|about| about.source),
+        None => Ok(None),
+    };
+    match described {
+        Ok(_) if !source.is_new => return Ok(Made::WasThere),
+        Ok(Some(is)) if is == source.about() => {}
+        // One that was not made whole.
+        Ok(None) if granted.first.is_none() => {}
+        Err(LuError::Root(_)) if source.is_new => {}
+        Ok(_) => return Err(stranger("an LU of its UUID is there, which is none of this node")),
+        Err(error) => return Err(failed(error)),
+    }
+    home.revoke(id).await.map_err(|error| failed(error.into()))?;
+    create(home, wanted).await.map_err(failed)
+}
+
 /// LUs that got no slabs ask again.
 pub(super) async fn tell_of_room(pool: &OpenPool) {
     let lus: Vec<_> = pool.lus().values().cloned().collect();
@@ -250,7 +304,8 @@ fn lu_failed(spec: &model::Pool, name: &LuName, what: &str, error: LuError) -> A
         | LuError::Root(_)
         | LuError::Disk(_)
         | LuError::Size(_)
-        | LuError::Base(_) => {
+        | LuError::Base(_)
+        | LuError::Source(_) => {
             "its data are left as they are; viaduct event ls shows when it began".to_owned()
         }
     };

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | which pools are open; making, opening, closing, removing one | here |
 //! | what is told of their room | `alarm` |
+//! | LUs that are brought from elsewhere | `bring` |
 //! | their disks: opening them, taking labels off | `disks` |
 //! | disks that come and go while the pool is used | `members`, `lost` |
 //! | what is known here of a pool, against what its disks say | `epochs` |
@@ -15,6 +16,7 @@
 //! | their snapshots: taking them, going back, letting layers go | `snapshots` |
 
 mod alarm;
+mod bring;
 mod check;
 mod copies;
 mod damage;
@@ -45,6 +47,7 @@ use volume::pool::memory::Memory;
 use crate::engine::{Context, Made, PoolStatus, PvUse, Report};
 use crate::state::pools::shape_of;
 use alarm::Alarm;
+pub(super) use bring::Source;
 use copies::Copies;
 pub(super) use lus::{PoolStore, Wanted};
 use members::Members;

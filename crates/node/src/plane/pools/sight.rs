@@ -14,6 +14,7 @@ use uuid::Uuid;
 use volume::pool::disks::Backing;
 use volume::pool::home::{self, PoolError, read_label};
 use volume::pool::label::Label;
+use volume::pool::lu::LuError;
 use volume::pool::survey::{Said, Survey, Surveyed, survey};
 
 use super::super::lus;
@@ -139,7 +140,13 @@ fn take(seen: &mut SeenPool, survey: Survey) {
 }
 
 fn seen_lu(Surveyed { id, said }: Surveyed) -> SeenLu {
-    let about = said.map_err(|why| why.to_string()).map(|Said { about, frozen }| SeenAbout {
+    // Without that it would read zero wherever it has not been brought.
+    let whole = |said: Said| match said.about.source.clone() {
+        Some(source) => Err(LuError::Source(source).to_string()),
+        None => Ok(said),
+    };
+    let said = said.map_err(|why| why.to_string()).and_then(whole);
+    let about = said.map(|Said { about, frozen }| SeenAbout {
         name: about.name,
         size: Size(about.size),
         block_size: about.block_size,

@@ -207,6 +207,7 @@ fn lu(mib: u64) -> DeviceSpec {
         snapshots: BTreeMap::new(),
         thick: false,
         origin: None,
+        migration: None,
     }
 }
 

@@ -37,7 +37,7 @@ mod tests;
 
 use std::collections::{BTreeSet, VecDeque};
 
-pub use record::{LayerNumber, RUN_BLOCKS_MAX, Record, Serial, Spot};
+pub use record::{BELOW, LayerNumber, RUN_BLOCKS_MAX, Record, Serial, Spot};
 pub use replay::{Accepted, Behind, Replay, Replayed};
 
 use super::page::{Header, Kind, Owner, Page};

@@ -12,6 +12,9 @@ pub type Serial = u64;
 /// Counts the layers of an LU, from 1: a child has a higher number than its parent.
 pub type LayerNumber = u32;
 
+/// In a record the number of what lies below the lowest layer, and is none of the LU's.
+pub const BELOW: LayerNumber = 0;
+
 /// Most blocks that one record can say are written: those of the largest extent that fit.
 pub const RUN_BLOCKS_MAX: usize = 512;
 

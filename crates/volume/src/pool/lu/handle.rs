@@ -23,6 +23,7 @@ use super::super::memory::Held;
 use super::super::passage::{Passage, Turn, UnderWay};
 use super::super::shape::BLOCK_BYTES;
 use super::Lu;
+use super::below::Under;
 use super::service::Service;
 use super::snapshots::View;
 
@@ -58,6 +59,8 @@ pub(super) struct Handle {
     pages: RefCell<HashMap<u64, Known>>,
     /// How often they were forgotten.
     forgotten: Cell<u64>,
+    /// What is read where no layer says anything.
+    under: RefCell<Option<Rc<Under>>>,
     flights: RefCell<Flights>,
     way: OnceCell<Rc<Way>>,
     watch: Watch,
@@ -93,6 +96,13 @@ enum Straight {
     Disk(Rc<dyn Device>, u64),
 }
 
+impl Under {
+    fn straight(&self, request: &Request<'_>) -> Option<Straight> {
+        let is_within = request.offset + request.len <= self.size;
+        is_within.then(|| Straight::Disk(self.device.clone(), request.offset))
+    }
+}
+
 impl Handle {
     pub(super) fn new(
         lu: Arc<Lu>,
@@ -112,6 +122,7 @@ impl Handle {
             is_closed: Cell::new(false),
             pages: RefCell::default(),
             forgotten: Cell::new(0),
+            under: RefCell::default(),
             flights: RefCell::default(),
             way: OnceCell::new(),
             watch: Watch::new(),
@@ -135,6 +146,17 @@ impl Handle {
     pub(super) fn look(&self) {
         self.geometry.set(geometry(&self.lu, self.view.as_deref()));
         self.watch.notify();
+    }
+
+    /// There may be nothing below the layers any more.
+    pub(super) fn look_below(&self) {
+        let below = self.lu.depths.below();
+        self.under.replace(below.map(|below| Rc::new(below.on(&self.core))));
+    }
+
+    /// What is read where no layer says anything, if there is something of it from this byte on.
+    pub(super) fn under(&self, at: u64) -> Option<Rc<Under>> {
+        self.under.borrow().as_ref().filter(|under| at < under.size).cloned()
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -251,9 +273,11 @@ impl Handle {
         let (device, offset) = match request.op {
             Op::Read => match self.find(stack, block, count) {
                 Run::Written { at, count: run } if run == count => self.disks.locate_plain(at)?,
-                Run::Zero { count: run } | Run::Absent { count: run } if run == count => {
-                    return Some(Straight::Zero);
-                }
+                Run::Absent { count: run } if run == count => match self.under(request.offset) {
+                    Some(under) => return under.straight(request),
+                    None => return Some(Straight::Zero),
+                },
+                Run::Zero { count: run } if run == count => return Some(Straight::Zero),
                 _ => return None,
             },
             _ => self.disks.locate_plain(self.sealed_at(stack, block, count)?)?,

@@ -16,9 +16,11 @@
 //! | snapshots, and the way back to one | `snapshots`, `service::layers` |
 //! | slabs that get other places | `service::copies` |
 //! | everything looked at | `service::scrub` |
+//! | what it lies over while it is brought into the pool | `below`, `service::bring` |
 //! | space for those that have all at once | `thick` |
 //! | what was done | `counts` |
 
+mod below;
 mod counts;
 mod handle;
 mod open;
@@ -44,10 +46,12 @@ use super::memory::{Keeper, Memory};
 use super::root::About;
 use super::scrub::{Cursor, Depth, Step};
 use super::shape::{BLOCK_BYTES, Shape};
+use below::Depths;
 use handle::{Handle, PoolDevice};
 use service::Service;
 use snapshots::Readers;
 
+pub use below::Brought;
 pub use counts::Counts;
 pub(super) use open::{Left, Whence, read_heads, read_left, read_root};
 pub use open::{LuError, NewLu, Seat, thick_bytes};
@@ -69,6 +73,7 @@ pub struct Lu {
     owner: Placed<Service>,
     ledger: Arc<Ledger<Handle>>,
     readers: Arc<Readers>,
+    depths: Arc<Depths>,
     memory: Arc<Memory>,
     /// Nothing is written any more.
     has_failed: Arc<AtomicBool>,
@@ -98,6 +103,8 @@ impl Lu {
         self.ledger.join(Member::new(core, id, &handle), &handle);
         // Whoever resized it before this one joined has not told it.
         handle.look();
+        // Whoever has brought it before this one joined has not told it.
+        handle.look_below();
         // Whoever closed it before this one joined has not told it.
         if self.is_closed.load(Ordering::Acquire) {
             handle.refuse();
@@ -169,6 +176,19 @@ impl Lu {
     /// [`scrub`](super::scrub).
     pub async fn scrub(&self, from: Cursor, what: (Depth, u64)) -> Result<Step, Error> {
         self.ask(move |service| service.scrub(from, what)).await
+    }
+
+    /// Brings so many extents more of what the LU lies over while it is used. Call it until that is
+    /// done: whoever does that has the pace, by how many bytes were read for it. An error: some
+    /// could not be brought, and are tried again when others are.
+    pub async fn bring(&self, extents: usize) -> (Result<Brought, Error>, u64) {
+        let asked = self.owner.call(move |service: Rc<Service>| service.bring(extents));
+        asked.await.unwrap_or_else(|| (Err(closed()), 0))
+    }
+
+    /// How far that is.
+    pub async fn brought(&self) -> Result<Brought, Error> {
+        self.ask(|service| async move { Ok(service.brought()) }).await
     }
 
     /// What its owner has had done since it was opened.

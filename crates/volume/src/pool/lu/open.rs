@@ -8,7 +8,7 @@ use block::Error;
 use rt::handles::Ledger;
 use rt::{Core, Placed};
 
-use super::super::disks::{Disks, Looker, Shared, Unlike};
+use super::super::disks::{Backing, Disks, Looker, Shared, Unlike};
 use super::super::home::{Pool, PoolError, Tenure};
 use super::super::journal::{RING_PAGES_MIN, Spot};
 use super::super::map::Place;
@@ -18,10 +18,11 @@ use super::super::owner::{
 };
 use super::super::page::{Flaw, Page};
 use super::super::places::State;
-use super::super::root::{About, Base, Head, Root, Site};
+use super::super::root::{About, Base, Head, Root, Site, Source};
 use super::super::shape::{BLOCK_BYTES, Shape};
 use super::super::sums::Known;
 use super::Lu;
+use super::below::{Below, Depths};
 use super::service::{Parts, Service};
 use super::snapshots::{Readers, View};
 use super::thick::{Short, Ungranted};
@@ -62,6 +63,8 @@ pub enum LuError {
     Short(#[from] Short),
     #[error("it is a clone of a snapshot of LU {lu:02x?}, and is opened with that", lu = .0.lu)]
     Base(Base),
+    #[error("it is being brought from {}, of {} bytes, and is opened with that", .0.name, .0.size)]
+    Source(Source),
 }
 
 impl From<Error> for LuError {
@@ -78,10 +81,16 @@ pub struct Seat {
     slabs: Vec<u32>,
     tenure: Tenure,
     base: Option<Arc<View>>,
+    source: Option<Arc<dyn Backing>>,
     memory: Arc<Memory>,
 }
 
 impl Seat {
+    /// For one that is being brought from there.
+    pub fn over(self, source: Arc<dyn Backing>) -> Self {
+        Self { source: Some(source), ..self }
+    }
+
     /// For a clone of this snapshot.
     pub fn on(self, base: Arc<View>) -> Self {
         Self { base: Some(base), ..self }
@@ -92,7 +101,10 @@ impl Pool {
     /// Makes an LU.
     pub async fn create_lu(self: &Rc<Self>, new: NewLu) -> Result<Seat, LuError> {
         let NewLu { id, layer, about } = new;
-        if about.size == 0 || !about.size.is_multiple_of(BLOCK_BYTES) {
+        // One that is brought has the size that it had, and so have its clones.
+        let has_size = about.source.is_some() || about.base.is_some();
+        let unit = if has_size { about.block_size.into() } else { BLOCK_BYTES };
+        if about.size == 0 || !about.size.is_multiple_of(unit) {
             return Err(LuError::Size(about.size));
         }
         let shape = self.shape();
@@ -140,7 +152,8 @@ impl Pool {
         let site = Site { lu: id, shape: self.shape(), first_slab };
         let pool = Arc::new(Placed::new(self.core(), self.clone()));
         let (shared, tenure, slabs) = (self.shared.clone(), self.tenure(id)?, granted.slabs);
-        Ok(Seat { shared, pool, site, slabs, tenure, base: None, memory: self.memory() })
+        let (base, source, memory) = (None, None, self.memory());
+        Ok(Seat { shared, pool, site, slabs, tenure, base, source, memory })
     }
 
     /// What an LU says of itself, whether it is open or not.
@@ -148,7 +161,7 @@ impl Pool {
         let granted = self.granted(id).unwrap_or_default();
         let first_slab = granted.first.ok_or(PoolError::NoLu(id))?;
         let site = Site { lu: id, shape: self.shape(), first_slab };
-        Ok(read_head(&Looker::new(&*self.disks()?), &site).await?.about().clone())
+        Ok(read_root(&*self.disks()?, &site).await?.about)
     }
 }
 
@@ -181,7 +194,7 @@ pub fn thick_bytes(shape: Shape, size: u64) -> u64 {
 impl Lu {
     /// Opens an LU, with its owner on this core. Nobody else has it open.
     pub async fn open(core: &Core, seat: Seat) -> Result<Arc<Self>, LuError> {
-        let Seat { shared, pool, site, slabs, tenure, base, memory } = seat;
+        let Seat { shared, pool, site, slabs, tenure, base, source, memory } = seat;
         let disks = shared.on(core);
         if tenure.is_again {
             // The pool has synced what owners before it have left, and nobody what this one has.
@@ -195,7 +208,8 @@ impl Lu {
             sums.begin(slabs, known, &memory);
         }
         doubt_regions(&disks, slabs, owner.regions());
-        let About { size, block_size, base: wanted, .. } = *owner.about();
+        let About { size, block_size, base: wanted, source: ref from, .. } = *owner.about();
+        let own = below(from.as_ref(), source)?;
         if let Some(wanted) = wanted.filter(|it| base.as_ref().map(|base| base.is()) != Some(*it)) {
             return Err(LuError::Base(wanted));
         }
@@ -203,6 +217,7 @@ impl Lu {
         let base = base.filter(|_| wanted.is_some());
         let ledger: Arc<Ledger<_>> = Arc::default();
         let readers = Readers::new(ledger.clone(), base.as_deref());
+        let depths = Depths::new(own, base.clone());
         let has_failed = Arc::new(AtomicBool::new(false));
         let (lu, shape) = (site.lu, site.shape);
         let parts = Parts {
@@ -213,6 +228,7 @@ impl Lu {
             readers: readers.clone(),
             owner,
             base,
+            depths: depths.clone(),
             has_failed: has_failed.clone(),
             memory: memory.clone(),
             tenure,
@@ -228,6 +244,7 @@ impl Lu {
             owner: Placed::new(core, service),
             ledger,
             readers,
+            depths,
             memory: memory.clone(),
             has_failed,
             is_closed: AtomicBool::new(false),
@@ -237,6 +254,17 @@ impl Lu {
         memory.join(keeper);
         Ok(lu)
     }
+}
+
+/// What an LU lies over that says so. One that does not say so lies over nothing, whatever was
+/// thought.
+fn below(
+    source: Option<&Source>,
+    backing: Option<Arc<dyn Backing>>,
+) -> Result<Option<Below>, LuError> {
+    let Some(Source { size, .. }) = source else { return Ok(None) };
+    let lacking = || LuError::Source(source.cloned().expect("asked before"));
+    Ok(Some(Below { backing: backing.ok_or_else(lacking)?, size: *size }))
 }
 
 async fn write_root(disks: &Disks, site: &Site, root: &Root, epoch: u64) -> Result<(), Error> {

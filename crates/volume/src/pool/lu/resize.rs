@@ -53,6 +53,10 @@ impl Lu {
             self.tell_size(size).await;
             return Ok(());
         }
+        if self.depths.below().is_some() {
+            let note = "it is being brought into its pool, and can become smaller after that";
+            return Err(Error::new(ErrorKind::Busy).note(note).into());
+        }
         let tail = Span { start: size, end: u64::MAX };
         let _ticket = Ticket::take(&self.ledger, None, tail).await;
         let written = self.ask(move |service| service.written_from(size / BLOCK_BYTES)).await?;

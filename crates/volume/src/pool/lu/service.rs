@@ -1,6 +1,7 @@
 //! The owner's orders, carried out: its LU's journal, pages and syncs, and the answers to those who
 //! asked, from whichever core.
 
+mod bring;
 mod copies;
 mod layers;
 mod memory;
@@ -31,6 +32,7 @@ use super::super::passage::Passage;
 use super::super::root::About;
 use super::super::shape::{BLOCK_BYTES, Shape};
 use super::super::turns::Turns;
+use super::below::Depths;
 use super::closed;
 use super::counts::Counts;
 use super::handle::Handle;
@@ -71,6 +73,15 @@ pub(super) struct Service {
     going: Cell<Option<LayerNumber>>,
     /// Somebody is at it.
     is_folding: Cell<bool>,
+    /// What the LU is brought from, as long as it is.
+    depths: Arc<Depths>,
+    is_bringing: Cell<bool>,
+    /// So much was read of what it is brought from.
+    fetched_bytes: Cell<u64>,
+    /// So many extents were brought when the root was told last.
+    kept_brought: Cell<u64>,
+    /// Of extents that are being brought.
+    fetched: RefCell<HashMap<Ticket, Buffer>>,
     /// A slab is on its way to another disk.
     is_moving: Cell<bool>,
     /// Regions that somebody has asked for since the last look.
@@ -125,6 +136,7 @@ pub(super) struct Parts {
     pub readers: Arc<Readers>,
     pub owner: Owner,
     pub base: Option<Arc<View>>,
+    pub depths: Arc<Depths>,
     pub has_failed: Arc<AtomicBool>,
     pub memory: Arc<Memory>,
     pub tenure: Tenure,
@@ -133,7 +145,7 @@ pub(super) struct Parts {
 impl Service {
     pub(super) fn new(core: &Core, parts: Parts) -> Rc<Self> {
         let Parts { lu, shape, disks, pool, readers, owner, base, .. } = parts;
-        let Parts { has_failed, memory, tenure, .. } = parts;
+        let Parts { depths, has_failed, memory, tenure, .. } = parts;
         Rc::new(Self {
             core: core.clone(),
             lu,
@@ -151,6 +163,11 @@ impl Service {
             views: RefCell::default(),
             going: Cell::new(None),
             is_folding: Cell::new(false),
+            depths,
+            is_bringing: Cell::new(false),
+            fetched_bytes: Cell::new(0),
+            kept_brought: Cell::new(0),
+            fetched: RefCell::default(),
             is_moving: Cell::new(false),
             wanted: RefCell::default(),
             is_closing_regions: Cell::new(false),
@@ -252,8 +269,8 @@ impl Service {
 
     pub(super) async fn describe(self: Rc<Self>, about: About) -> Result<(), Error> {
         let ticket = self.ticket()?;
-        let About { base, thick, .. } = self.about();
-        let about = About { base, thick, ..about };
+        let About { base, thick, source, .. } = self.about();
+        let about = About { base, thick, source, ..about };
         self.tell(|owner| owner.describe(ticket, about));
         self.done(ticket).await
     }
@@ -469,6 +486,9 @@ impl Service {
                 let is_done = me.copy(from, to, runs).await.is_ok();
                 me.tell(|owner| owner.copied(ticket, is_done));
             }),
+            Order::Bring { ticket, to, runs } => {
+                self.start(move |me| me.write_fetched(ticket, to, runs));
+            }
             Order::Quiesce { ticket, page } => {
                 self.quiescing.borrow_mut().push((ticket, page));
                 if !self.is_quiescing.replace(true) {
@@ -694,6 +714,8 @@ fn refused(refusal: Refusal) -> Error {
     match refusal {
         Refusal::NoSpace => Error::new(ErrorKind::NoSpace).note("the pool has no free slab"),
         Refusal::NotCopied => Error::new(ErrorKind::Medium).note("a block cannot be copied"),
-        Refusal::Map { .. } => Error::new(ErrorKind::Medium).note(refusal.to_string()),
+        Refusal::Map { .. } | Refusal::Below { .. } => {
+            Error::new(ErrorKind::Medium).note(refusal.to_string())
+        }
     }
 }

@@ -12,6 +12,7 @@ use rt::handles::{Ledger, Member, Span, Ticket, each};
 use super::super::map::MapPage;
 use super::super::owner::{LayerId, LayerNumber, Room};
 use super::super::root::Base;
+use super::below::Depths;
 use super::handle::Handle;
 use super::service::{Folded, LayerAbout, Viewed};
 use super::{Alone, Lu, closed};
@@ -155,6 +156,11 @@ impl View {
     ) -> impl Future<Output = Result<BTreeSet<u64>, Error>> + use<> {
         let (layer, lu) = (Some(self.layer()), self.lu.clone());
         async move { lu.ask(move |service| service.pages_from(layer, first)).await }
+    }
+
+    /// What lies below the LU that it is of.
+    pub(super) fn depths(&self) -> &Depths {
+        &self.lu.depths
     }
 
     pub(super) fn layer(&self) -> LayerNumber {

@@ -1,6 +1,7 @@
 //! LUs of a pool on simulated disks: the suite of every device, and a load whose every block is
 //! known, over processes that are killed and disks that lose power.
 
+mod brings;
 mod cost;
 mod crashes;
 mod deaths;
@@ -28,7 +29,7 @@ use super::super::disks::Backing;
 use super::super::home::{NewDisk, NewPool, Pool, PoolError};
 use super::super::owner::LayerId;
 use super::super::places::State;
-use super::super::root::{About, Base};
+use super::super::root::{About, Base, Source};
 use super::super::shape::Shape;
 use super::*;
 
@@ -110,7 +111,7 @@ fn new_pool_with_sums() -> NewPool {
 }
 
 pub(super) fn about(size: u64, block_size: u32) -> About {
-    About { name: "disk".to_owned(), size, block_size, thick: false, base: None }
+    About { name: "disk".to_owned(), size, block_size, thick: false, base: None, source: None }
 }
 
 struct PoolBench {

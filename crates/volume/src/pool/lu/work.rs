@@ -16,6 +16,7 @@ use super::super::owner::regions_of;
 use super::super::passage::Guard;
 use super::super::shape::BLOCK_BYTES;
 use super::super::sums::sums_of;
+use super::below::Under;
 use super::closed;
 use super::handle::Handle;
 
@@ -75,6 +76,7 @@ impl Handle {
     /// Reads bytes, of whatever pieces.
     async fn read_span(&self, span: Span, data: &Sgl<'_>) -> Result<(), Error> {
         let mut under_way: Vec<(Reading, Sgl<'_>, Guard)> = Vec::new();
+        let mut absent: Vec<(Span, Rc<Under>, Guard)> = Vec::new();
         let mut at = span.start;
         let mut failed = Ok(());
         while at < span.end {
@@ -99,10 +101,20 @@ impl Handle {
                         break;
                     }
                 }
+            } else if let (Run::Absent { .. }, Some(under)) = (run, self.under(at)) {
+                match absent.last_mut() {
+                    Some((last, ..)) if last.end == at => last.end = end,
+                    // As it is now: when it is gone the map says something else.
+                    _ => absent.push((Span { start: at, end }, under, guard)),
+                }
             } else {
                 part.fill_zero();
             }
             at = end;
+        }
+        for (part, under, _guard) in absent {
+            let data = data.slice((part.start - span.start) as usize, part.len() as usize);
+            failed = failed.and(under.read(part, &data).await);
         }
         // Also when one has failed: who is on the way counts until it has arrived.
         for (reading, part, _guard) in under_way {
@@ -292,6 +304,7 @@ impl Handle {
             let end = span.end.min((block + run.count()) * BLOCK_BYTES);
             let state = match run {
                 Run::Written { .. } => ExtentState::Data,
+                Run::Absent { .. } if self.under(at).is_some() => ExtentState::Data,
                 Run::Zero { .. } | Run::Absent { .. } => ExtentState::Hole,
             };
             match found.last_mut() {

@@ -14,7 +14,7 @@ use super::super::journal::{LayerNumber, Spot, Start};
 use super::super::map::Place;
 use super::super::page::Page;
 use super::super::root::{About, Root};
-use super::{Order, Owner, Ticket};
+use super::{Bringing, Order, Owner, Ticket};
 
 /// How far one is. What waits for a sync waits for one that began after so many others.
 #[derive(Debug, Default)]
@@ -117,7 +117,8 @@ impl Owner {
         let opened = opened.map(|(slab, regions)| (*slab, *regions)).collect();
         // What is taken is kept when there is too little, so that trying again takes no more.
         let top = self.layers.top_number();
-        let mut next = Root { turn, start, top, opened, ..root.clone() };
+        let brought = self.layers.bringing().map_or(0, Bringing::all_before);
+        let mut next = Root { turn, start, top, opened, brought, ..root.clone() };
         let has_room = self.layers.pay(|| space.take()) && {
             next.layers = self.layers.for_root();
             let dirty = self.layers.dirty();

@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 
-use super::super::journal::{LayerNumber, Record};
+use super::super::journal::{BELOW, LayerNumber, Record};
 use super::layers::Fold;
 use super::{Begun, Order, Owner, Refusal, Ticket, What, Wish};
 
@@ -22,7 +22,7 @@ const OWN_TICKETS: u64 = 1 << 63;
 pub(super) struct Folds {
     /// Of those who have asked: extents that are not done yet, and what has become of the others.
     asked: HashMap<Ticket, (usize, Result<(), Refusal>)>,
-    copying: HashMap<Ticket, (Wish, Fold)>,
+    pub(super) copying: HashMap<Ticket, (Wish, Fold)>,
     /// What is copied waits for a sync that began after so many others.
     copied: Vec<(u64, Wish, Fold)>,
     tickets: u64,
@@ -102,8 +102,9 @@ impl Owner {
     }
 
     fn record_fold(&mut self, wish: Wish, fold: Fold) -> Result<(), Wish> {
-        let What::Fold { layer, .. } = wish.what else { unreachable!("asked before") };
-        let (extent, Fold { into, place, .. }) = (self.layers.extent_of(wish.block), fold);
+        let layer = if let What::Fold { layer, .. } = wish.what { layer } else { BELOW };
+        let extent = self.layers.extent_of(wish.block);
+        let (into, place) = (fold.into, fold.place);
         let record = Record::Folded { layer, into, extent, place };
         let Ok(serial) = self.journal.append(&record) else {
             self.is_journal_full = true;
@@ -117,6 +118,7 @@ impl Owner {
     pub(super) fn folded(&mut self, wish: Wish, record: &Record) {
         let ticket = wish.ticket;
         let left = self.layers.apply(record, self.about().size);
+        self.is_brought(record);
         let page = Some(self.layers.form().locate(wish.block).0);
         self.orders.push(Order::Quiesce { ticket, page });
         self.quiescing.insert(ticket, (wish, left));
@@ -124,7 +126,11 @@ impl Owner {
     }
 
     pub(super) fn fold_ended(&mut self, wish: &Wish, done: Result<(), Refusal>) {
-        let What::Fold { asked, .. } = wish.what else { return };
+        let asked = match wish.what {
+            What::Fold { asked, .. } => asked,
+            What::Bring(_) => return self.answer(wish.ticket, done),
+            What::Write(_) | What::Zero => return,
+        };
         let Some((left, all)) = self.folds.asked.get_mut(&asked) else { return };
         *left -= 1;
         *all = all.and(done);

@@ -10,12 +10,13 @@ mod kept;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::super::journal::{LayerNumber, Record, Spot};
+use super::super::journal::{BELOW, LayerNumber, Record, Spot};
 use super::super::map::{Form, MapPage, Place, Run, State, resolve};
 use super::super::memory::Memory;
 use super::super::page::{Flaw, Page};
 use super::super::root::{Frozen, Root, RootLayer};
 use super::super::shape::Shape;
+use super::bring::Bringing;
 use kept::{Dirty, Imaged};
 
 /// Names a layer for ever; its pages carry it.
@@ -65,8 +66,10 @@ pub struct Layers {
     memory: Arc<Memory>,
     /// Chunks that have no place yet and will want one for a dirty page.
     owed: BTreeSet<PageId>,
-    /// The lowest layer stands on what is not here.
-    is_based: bool,
+    /// The lowest layer stands on a snapshot of another LU.
+    is_clone: bool,
+    /// The lowest layer lies over what the LU is brought from.
+    bringing: Option<Bringing>,
     /// Extents with pages of layers that are gone: the root may still name them.
     left: Vec<Place>,
 }
@@ -124,7 +127,9 @@ impl Layer {
 impl Layers {
     /// The root has been checked: `below` is a lower number, and there is a top.
     pub(super) fn new(shape: Shape, root: &Root, memory: &Arc<Memory>) -> Self {
-        let (top, all, is_based) = (root.top, root.layers.clone(), root.about.base.is_some());
+        let (top, all, is_clone) = (root.top, root.layers.clone(), root.about.base.is_some());
+        let source = root.about.source.as_ref();
+        let bringing = source.map(|source| Bringing::of(source, shape, root.brought));
         let all = all.into_iter().map(|layer| (layer.number, Layer::new(layer))).collect();
         let form = Form::new(shape);
         let (dirty, imaged) = (Dirty::new(memory), Imaged::default());
@@ -141,7 +146,8 @@ impl Layers {
             hand,
             memory,
             owed,
-            is_based,
+            is_clone,
+            bringing,
             left,
         };
         layers.chain = layers.chain_from(top);
@@ -163,6 +169,46 @@ impl Layers {
         let pages = chain.iter().filter_map(|layer| self.page((*layer, page)));
         let most = most.min(self.shape.blocks_per_extent() - within);
         resolve(pages.map(|page| &**page), extent, within, most)
+    }
+
+    /// The one on which all others stand.
+    pub(super) fn lowest(&self) -> LayerNumber {
+        *self.chain.last().expect("there is a top")
+    }
+
+    pub(super) fn bringing(&self) -> Option<&Bringing> {
+        self.bringing.as_ref()
+    }
+
+    pub(super) fn bringing_mut(&mut self) -> Option<&mut Bringing> {
+        self.bringing.as_mut()
+    }
+
+    /// Nothing lies below the lowest layer any more.
+    pub(super) fn end_bringing(&mut self) {
+        self.bringing = None;
+    }
+
+    /// An extent needs nothing any more of what lies below.
+    pub(super) fn brought(&mut self, extent: u64) {
+        if let Some(bringing) = &mut self.bringing {
+            bringing.has(extent);
+        }
+    }
+
+    /// Blocks of an extent of which the lowest layer says nothing: first ones and counts.
+    pub(super) fn lacking(&self, extent: u64) -> Vec<(u64, u64)> {
+        let (number, at) = self.locate_extent(extent);
+        match self.page((self.lowest(), number)) {
+            Some(page) => page.absent_runs(at),
+            None => vec![(0, self.form.blocks())],
+        }
+    }
+
+    /// Where the blocks of an extent lie in a layer.
+    pub(super) fn place_in(&self, layer: LayerNumber, block: u64) -> Option<Place> {
+        let (number, extent, _) = self.form.locate(block);
+        self.page((layer, number))?.place(extent)
     }
 
     /// The pages of this number, the top layer's first, for those who look into them by
@@ -342,15 +388,15 @@ impl Layers {
     }
 
     pub(super) fn reads_zero(&self, block: u64, count: u64) -> bool {
-        if self.is_based {
+        if self.is_clone || self.bringing.is_some() {
             let top = self.top();
             return (block..block + count).all(|block| top.state(block) == State::Zero);
         }
         let mut at = block;
         while at < block + count {
             match self.look(at, block + count - at) {
-                Run::Zero { count } => at += count,
-                Run::Absent { .. } | Run::Written { .. } => return false,
+                Run::Zero { count } | Run::Absent { count } => at += count,
+                Run::Written { .. } => return false,
             }
         }
         true
@@ -373,10 +419,15 @@ impl Layers {
     }
 
     pub(super) fn settle(&mut self, block: u64, place: Place) {
-        let (page, extent) = self.page_to_change(self.top, block);
+        self.settle_in(self.top, block, place);
+    }
+
+    /// The same in whichever layer.
+    pub(super) fn settle_in(&mut self, layer: LayerNumber, block: u64, place: Place) {
+        let (page, extent) = self.page_to_change(layer, block);
         let is_new = page.place(extent).is_none();
         page.settle(extent, place);
-        self.add_extents(self.top, i64::from(is_new));
+        self.add_extents(layer, i64::from(is_new));
     }
 
     fn add_extents(&mut self, layer: LayerNumber, count: i64) {
@@ -496,18 +547,21 @@ impl Layers {
         (into, place): (Option<LayerNumber>, Option<Place>),
     ) -> Option<Place> {
         let (number, at) = self.locate_extent(extent);
+        if layer == BELOW {
+            self.fill(extent, (into, place));
+            return None;
+        }
         if let Some(layer) = self.all.get_mut(&layer) {
             // Whoever finds it half-way must not take it for the snapshot that it was.
             layer.frozen.is_going = true;
         }
         let below = self.page((layer, number)).cloned();
         if let Some(into) = into.filter(|into| self.has(*into)) {
-            let (above, _) = self.page_to_change(into, extent * self.shape.blocks_per_extent());
+            let block = extent * self.shape.blocks_per_extent();
             if let Some(place) = place {
-                let is_new = above.place(at).is_none();
-                above.settle(at, place);
-                self.add_extents(into, i64::from(is_new));
+                self.settle_in(into, block, place);
             }
+            let (above, _) = self.page_to_change(into, block);
             if let Some(below) = &below {
                 above.fold(below, at);
             }
@@ -516,6 +570,17 @@ impl Layers {
         self.add_extents(layer, -i64::from(below.place(at).is_some()));
         self.change_page(layer, number, below.without([at]));
         below.place(at).filter(|left| place != Some(*left))
+    }
+
+    /// Blocks of an extent of which a layer says nothing lie at this place from now on.
+    fn fill(&mut self, extent: u64, (into, place): (Option<LayerNumber>, Option<Place>)) {
+        let (Some(into), Some(place)) = (into.filter(|into| self.has(*into)), place) else {
+            return;
+        };
+        let block = extent * self.shape.blocks_per_extent();
+        self.settle_in(into, block, place);
+        let (page, at) = self.page_to_change(into, block);
+        page.fill(at);
     }
 
     /// Exchanges a page for one that says less; one that says nothing is left out.

@@ -87,6 +87,7 @@ impl Owner {
         let (layers, number) = (&self.layers, self.layers.form().locate(wish.block).0);
         match wish.what {
             What::Write(_) => layers.absent([layers.top_number()], number),
+            What::Bring(_) => layers.absent([layers.lowest()], number),
             What::Zero => layers.absent(layers.chain_from(layers.top_number()), number),
             What::Fold { layer, .. } => {
                 layers.absent(layers.above(layer).take(1).chain([layer]), number)

@@ -15,10 +15,11 @@
 //! the place is used for something else ([`Order::Quiesce`]).
 //!
 //! Not here: reading what an owner before has left (`open`), making the journal short again
-//! (`checkpoint`), making layers fewer (`fold`), pages of maps that are not in memory (`load`), and
-//! that leave it (`pages`), having all space at once (`thick`), what may be overwritten where there
-//! are several copies (`regions`).
+//! (`checkpoint`), making layers fewer (`fold`), what lies below them (`bring`), pages of maps that
+//! are not in memory (`load`), and that leave it (`pages`), having all space at once (`thick`),
+//! what may be overwritten where there are several copies (`regions`).
 
+mod bring;
 mod checkpoint;
 mod fold;
 mod gate;
@@ -37,6 +38,7 @@ use std::mem::take;
 use std::sync::Arc;
 
 pub use super::journal::LayerNumber;
+pub use bring::{Bringing, Fetched};
 pub use layers::{Chunk, Chunks, LayerId, Layers, PageId};
 pub use open::{LOOK_BEHIND_PAGES, Opening, Read, Unopened};
 pub use regions::{Regions, regions_of};
@@ -128,6 +130,14 @@ pub enum Order {
         /// First blocks in the extent, and counts.
         runs: Vec<(u64, u64)>,
     },
+    /// Write what was [fetched](Owner::bring) of these blocks, then [`Owner::copied`].
+    Bring {
+        ticket: Ticket,
+        /// The first block of the extent.
+        to: Spot,
+        /// First blocks in the extent, and counts.
+        runs: Vec<(u64, u64)>,
+    },
     /// Read a page of a map, then [`Owner::loaded`].
     Load {
         id: PageId,
@@ -166,6 +176,8 @@ pub enum Refusal {
     NoSpace,
     #[error("a block cannot be copied")]
     NotCopied,
+    #[error("block {block} cannot be read where the LU is brought from")]
+    Below { block: u64 },
     #[error("page {} of the map of its layer {} cannot be read: {why}", .id.1, .id.0)]
     Map { id: PageId, why: Unread },
 }
@@ -198,6 +210,8 @@ enum What {
         layer: LayerNumber,
         asked: Ticket,
     },
+    /// What lies below the lowest layer is to be in that.
+    Bring(Fetched),
 }
 
 /// What waits for its record, or its data, to be written.
@@ -481,13 +495,14 @@ impl Owner {
         let blocks = wish.block..wish.block + wish.count;
         let unsealed = blocks.clone().filter_map(|block| self.unsealed.get(&block)).max().copied();
         match (&wish.what, unsealed) {
-            (What::Write(_) | What::Fold { .. }, Some(serial)) => {
+            (What::Write(_) | What::Fold { .. } | What::Bring(_), Some(serial)) => {
                 self.leave_gate(&wish);
                 self.for_seal.entry(serial).or_default().push(wish);
                 Ok(())
             }
             (What::Write(_), None) => self.begin_write(wish),
             (&What::Fold { layer, .. }, None) => self.begin_fold(wish, layer),
+            (What::Bring(_), None) => self.begin_bring(wish),
             (What::Zero, _) => self.begin_zero(wish),
         }
     }
@@ -560,7 +575,7 @@ impl Owner {
     fn give_up(&mut self, wish: &Wish, why: Refusal) {
         self.leave_gate(wish);
         match wish.what {
-            What::Fold { .. } => self.fold_ended(wish, Err(why)),
+            What::Fold { .. } | What::Bring(_) => self.fold_ended(wish, Err(why)),
             What::Write(_) | What::Zero => self.answer(wish.ticket, Err(why)),
         }
     }

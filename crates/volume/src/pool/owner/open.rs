@@ -73,7 +73,7 @@ impl Opening {
         let layers = vec![RootLayer { number, id: layer, below, frozen, chunks, extents: 0 }];
         // It has few slabs, and nothing in them but what it names itself: no need to say so.
         let (beyond, used, opened) = (Default::default(), None, Default::default());
-        Root { about, turn: 1, start, ring, top: number, layers, beyond, used, opened }
+        Root { about, turn: 1, start, ring, top: number, layers, beyond, used, opened, brought: 0 }
     }
 
     /// `epoch` is higher than that of any owner before. Pages of maps are counted in `memory`.

@@ -218,7 +218,8 @@ fn few(slab: u32, is_roomy: bool) -> u32 {
 impl World {
     fn new(seed: u64) -> Self {
         let name = "disk".to_owned();
-        let about = About { name, size: 0, block_size: 512, thick: false, base: None };
+        let about =
+            About { name, size: 0, block_size: 512, thick: false, base: None, source: None };
         let ring = vec![Place { slab: SLAB, extent: 1 }];
         let (body, head) = Opening::root_of_new(about, ring, BASE, 1).encode(&site(), 1);
         let pages = body.into_iter().chain([head]);
@@ -627,6 +628,7 @@ impl World {
         for order in orders {
             let mut puts = Vec::new();
             match order {
+                Order::Bring { .. } => unreachable!("nothing lies below"),
                 Order::Data { ticket, at, .. } => {
                     let Some(Asked::Piece(_, values)) = self.asked.get(&ticket) else { panic!() };
                     for (index, cell) in (0..).zip(values) {

@@ -41,7 +41,14 @@ async fn surveyed(core: &Core, disks: &Held) -> Survey {
 }
 
 fn about(name: &str, base: Option<Base>) -> About {
-    About { name: name.to_owned(), size: LU_BYTES, block_size: 4096, thick: false, base }
+    About {
+        name: name.to_owned(),
+        size: LU_BYTES,
+        block_size: 4096,
+        thick: false,
+        base,
+        source: None,
+    }
 }
 
 async fn write(core: &Core, lu: &Arc<Lu>, extents: std::ops::Range<u64>, value: u8) {

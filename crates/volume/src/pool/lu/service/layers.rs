@@ -95,6 +95,9 @@ impl Service {
         if self.is_viewed(number) {
             return busy("the snapshot is in use");
         }
+        if self.owner.borrow().is_brought_into(number) {
+            return busy("the snapshot is the one that the LU is being brought into");
+        }
         if self.owner.borrow().layers().above(number).count() > 1 {
             return busy("more than one state of the LU stands on the snapshot");
         }

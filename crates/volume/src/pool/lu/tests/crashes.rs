@@ -20,11 +20,20 @@ const LU_BYTES: u64 = 1 << 30;
 const AREAS: [u64; 3] = [0, 100 << 20, 900 << 20];
 const AREA_SECTORS: u64 = 512;
 const TASKS_PER_CORE: u64 = 4;
+/// The one of a core that looks whether everything is good.
+const SCRUBBER: u64 = TASKS_PER_CORE + 1;
 const SNAPSHOTS_MAX: usize = 3;
 /// Layers that were ever made have names of their own.
 const TOP: LayerId = [100; 16];
 const OTHER: [u8; 16] = [101; 16];
 const PATHS: [&str; 2] = ["/dev/disk", "/dev/other"];
+/// What an LU is brought from. It ends in the middle of the second area, and of a block.
+const SOURCE: &str = "/dev/source";
+const SOURCE_BYTES: u64 = AREAS[1] + AREA_SECTORS / 2 * SECTOR + SECTOR;
+/// Of the extents there one in so many has something.
+const SOURCE_FILLED: u64 = 16;
+/// What is there.
+const SOURCE_VALUE: u64 = 1;
 /// Numbers of slabs that the LU has now and then, and some that it never has.
 const SLABS: u64 = 6;
 /// Processes of a world.
@@ -95,6 +104,10 @@ struct Model {
     scrubbed: u64,
     /// Bytes of maps that left memory while an LU was open.
     let_go: u64,
+    /// Times that some of the LU was brought from its source, and could not be.
+    brought: u64,
+    /// It is brought.
+    is_whole: bool,
 }
 
 /// What a snapshot may read.
@@ -106,12 +119,21 @@ struct Snapshot {
 type Shared = Arc<Mutex<Model>>;
 
 impl Model {
-    fn new() -> Shared {
-        let fresh = Past { values: vec![0], floor: 0, answered: 0 };
-        let sectors = AREAS.iter().flat_map(|area| {
-            (area / SECTOR..area / SECTOR + AREA_SECTORS).map(|sector| (sector, fresh.clone()))
-        });
-        Arc::new(Mutex::new(Self { sectors: sectors.collect(), ..Self::default() }))
+    fn new(is_brought: bool) -> Shared {
+        let fresh = |sector| {
+            let value = if is_brought { source_value(sector) } else { 0 };
+            (sector, Past { values: vec![value], floor: 0, answered: 0 })
+        };
+        let sectors = AREAS
+            .iter()
+            .flat_map(|area| (area / SECTOR..area / SECTOR + AREA_SECTORS).map(fresh))
+            .collect();
+        Arc::new(Mutex::new(Self {
+            sectors,
+            last: SOURCE_VALUE,
+            is_whole: !is_brought,
+            ..Self::default()
+        }))
     }
 
     fn is_busy(&self, first: u64, count: u64) -> bool {
@@ -176,6 +198,18 @@ impl Model {
     /// What was read after a crash: it must be legal, and is what there is from now on.
     fn found(&mut self, sector: u64, value: u64, power: bool) {
         self.sectors.get_mut(&sector).unwrap().found(value, power, &format!("sector {sector}"));
+    }
+}
+
+/// What a sector has in the source.
+fn source_value(sector: u64) -> u64 {
+    let is_area =
+        AREAS.iter().any(|area| (0..AREA_SECTORS).contains(&(sector - sector.min(area / SECTOR))));
+    let is_there = sector < SOURCE_BYTES / SECTOR && !(sector / 8).is_multiple_of(4);
+    if is_there && (is_area || (sector / 128).is_multiple_of(SOURCE_FILLED)) {
+        SOURCE_VALUE
+    } else {
+        0
     }
 }
 
@@ -382,6 +416,18 @@ impl User {
         }
     }
 
+    /// Brings the LU from its source, a little at a time, until it is closed.
+    async fn bring(mut self) {
+        loop {
+            self.core.sleep(Duration::from_micros(self.random.below(1_000))).await;
+            match self.lu.bring(1 + self.random.below(40) as usize).await.0 {
+                Ok(Brought::Done) => return self.model.lock().unwrap().is_whole = true,
+                Err(error) if error.kind() == ErrorKind::Offline => return,
+                Ok(Brought::Part { .. }) | Err(_) => self.model.lock().unwrap().brought += 1,
+            }
+        }
+    }
+
     async fn snapshot(&mut self) -> Result<(), Error> {
         let (top, since) = {
             let mut model = self.model.lock().unwrap();
@@ -532,7 +578,7 @@ async fn live(core: Core, (other, model): (Remote, Shared), power: bool, memory:
     let pool = Pool::open(&core, disks).await.unwrap();
     let memory = Arc::new(Memory::new(memory));
     pool.keep_maps_in(memory.clone());
-    let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
+    let lu = open(&core, &pool).await.unwrap();
     look(&core, &lu, &model, power).await.unwrap();
     look_elsewhere(&core, (&pool, &lu), &model).await.unwrap();
     start_users(&core, &lu, &model, seed);
@@ -585,9 +631,9 @@ async fn reopen(
         }
         let described = pool.describe_lu(LU).await;
         let Some(described) = unless_dying(&model, described) else { return };
-        assert_eq!(described, about(LU_BYTES, 512));
-        let opened = Lu::open(&core, pool.seat(LU).unwrap()).await;
-        let Some(opened) = unless_dying(&model, opened) else { return };
+        assert!(described.source.is_none() || !model.lock().unwrap().is_whole);
+        assert_eq!(About { source: None, ..described }, about(LU_BYTES, 512));
+        let Some(opened) = unless_dying(&model, open(&core, &pool).await) else { return };
         lu = opened;
         let looked = match look(&core, &lu, &model, false).await {
             Ok(()) => look_elsewhere(&core, (&pool, &lu), &model).await,
@@ -623,6 +669,16 @@ async fn take_back(core: &Core, pool: &Rc<Pool>, model: &Shared) {
 fn unless_dying<T, E: std::fmt::Debug>(model: &Shared, done: Result<T, E>) -> Option<T> {
     assert!(done.is_ok() || model.lock().unwrap().is_dying, "{:?}", done.err());
     done.ok()
+}
+
+/// Opens the LU; over its source, if it has one.
+async fn open(core: &Core, pool: &Rc<Pool>) -> Result<Arc<Lu>, LuError> {
+    let seat = pool.seat(LU)?;
+    let seat = match pool.describe_lu(LU).await?.source {
+        Some(_) => seat.over(backing(core, Path::new(SOURCE), true).await),
+        None => seat,
+    };
+    Lu::open(core, seat).await
 }
 
 /// Reads every sector.
@@ -668,7 +724,8 @@ async fn look_elsewhere(
 
 fn start_users(core: &Core, lu: &Arc<Lu>, model: &Shared, seed: u64) {
     let device = lu.device(core);
-    for task in 0..TASKS_PER_CORE + 2 {
+    let is_whole = model.lock().unwrap().is_whole;
+    for task in 0..TASKS_PER_CORE + 2 + u64::from(!is_whole) {
         let random = Random::new(seed << 8 | task);
         model.lock().unwrap().users += 1;
         let (model, lu, device) = (model.clone(), lu.clone(), device.clone());
@@ -676,7 +733,8 @@ fn start_users(core: &Core, lu: &Arc<Lu>, model: &Shared, seed: u64) {
         match task {
             0..TASKS_PER_CORE => core.spawn(user.go()),
             TASKS_PER_CORE => core.spawn(user.move_slabs()),
-            _ => core.spawn(user.scrub()),
+            SCRUBBER => core.spawn(user.scrub()),
+            _ => core.spawn(user.bring()),
         }
     }
 }
@@ -698,6 +756,8 @@ struct Tally {
     compared: u64,
     scrubbed: u64,
     let_go: u64,
+    brought: u64,
+    whole: u32,
 }
 
 impl Tally {
@@ -708,19 +768,53 @@ impl Tally {
     }
 }
 
-/// What a world is like: the groups of the two disks, bytes of memory for maps, whether the pool
-/// keeps checksums.
-type Kind = ([u16; 2], usize, bool);
+/// What a world is like.
+#[derive(Clone, Copy)]
+struct Kind {
+    /// Of the two disks.
+    groups: [u16; 2],
+    /// Bytes for maps.
+    memory: usize,
+    /// The pool keeps checksums.
+    has_sums: bool,
+    /// The LU is brought from a disk that has something.
+    is_brought: bool,
+}
 
-fn world(seed: u64, (groups, memory, has_sums): Kind, tally: &mut Tally) {
+const PLAIN: Kind =
+    Kind { groups: [0, 0], memory: DEFAULT_BYTES, has_sums: false, is_brought: false };
+
+/// A disk that is not one of the pool.
+async fn make_source(core: &Core) -> Source {
+    let disk = backing(core, Path::new(SOURCE), true).await.device(core);
+    for first in (0..SOURCE_BYTES / SECTOR).step_by(8) {
+        let mut bytes = vec![0; 8 * SECTOR as usize];
+        for (sector, bytes) in (first..).zip(bytes.chunks_mut(SECTOR as usize)) {
+            fill(bytes, sector, source_value(sector));
+        }
+        let len = bytes.len().min((SOURCE_BYTES - first * SECTOR) as usize);
+        if bytes.iter().any(|byte| *byte != 0) {
+            let buffer = Buffer::from_bytes(&bytes[..len]);
+            disk.io(&Request::write(first * SECTOR, buffer.sgl())).await.unwrap();
+        }
+    }
+    disk.io(&Request::flush()).await.unwrap();
+    Source { size: SOURCE_BYTES, name: SOURCE.to_owned() }
+}
+
+fn world(seed: u64, kind: Kind, tally: &mut Tally) {
+    let Kind { groups, memory, has_sums, is_brought } = kind;
     let mut random = Random::new(seed ^ 0x0c4a_5400);
     let world = World::new(seed, Options::swarm(seed));
-    let (host, model) = (world.host("host"), Model::new());
+    let (host, model) = (world.host("host"), Model::new(is_brought));
     let all = PATHS.map(|path| {
         let disk = world.disk(DISK_BYTES);
         disk.attach(&host, path);
         disk
     });
+    if is_brought {
+        world.disk(SOURCE_BYTES).attach(&host, SOURCE);
+    }
     let core = host.core();
     let made = world.block_on(&core, |core| async move {
         let disks = disks(&core).await.into_iter().zip([[8; 16], [9; 16]]).zip(groups);
@@ -728,7 +822,8 @@ fn world(seed: u64, (groups, memory, has_sums): Kind, tally: &mut Tally) {
         let disks = disks.map(new).collect();
         let new = if has_sums { new_pool_with_sums() } else { new_pool() };
         let pool = Pool::format(&core, new, disks).await.unwrap();
-        let about = about(LU_BYTES, 512);
+        let source = if is_brought { Some(make_source(&core).await) } else { None };
+        let about = About { source, ..about(LU_BYTES, 512) };
         pool.create_lu(NewLu { id: LU, layer: BASE, about }).await.map(drop).unwrap();
     });
     made.unwrap();
@@ -773,6 +868,8 @@ fn world(seed: u64, (groups, memory, has_sums): Kind, tally: &mut Tally) {
     tally.compared += model.compared;
     tally.scrubbed += model.scrubbed;
     tally.let_go += model.let_go;
+    tally.brought += model.brought;
+    tally.whole += u32::from(model.is_whole);
 }
 
 /// Nothing can be read or written there; the crash comes before it is over, or behind.
@@ -801,7 +898,7 @@ fn crash(world: &World, host: &Host, disks: &[Disk], power: bool) {
 fn what_is_answered_survives() {
     let mut tally = Tally::default();
     for seed in seeds(8) {
-        world(seed, ([0, 0], DEFAULT_BYTES, false), &mut tally);
+        world(seed, PLAIN, &mut tally);
     }
     tally.must(|it| it.kills > 10 && it.losses > 10 && it.reopened > 5);
     tally.must(|it| it.answered > 1_000 && it.failed > 0 && it.deleted > 0 && it.moved > 10);
@@ -813,7 +910,7 @@ fn what_is_answered_survives() {
 fn two_copies_never_differ_in_what_is_read() {
     let mut tally = Tally::default();
     for seed in seeds(8) {
-        world(seed, ([0, 1], DEFAULT_BYTES, false), &mut tally);
+        world(seed, Kind { groups: [0, 1], ..PLAIN }, &mut tally);
     }
     tally.must(|it| it.kills > 10 && it.losses > 10 && it.reopened > 5);
     tally.must(|it| it.answered > 1_000 && it.mended > 0 && it.compared > 10);
@@ -825,7 +922,7 @@ fn two_copies_never_differ_in_what_is_read() {
 fn what_is_answered_survives_with_little_memory() {
     let mut tally = Tally::default();
     for seed in seeds(4) {
-        world(seed, ([0, 0], TWO_PAGES, false), &mut tally);
+        world(seed, Kind { memory: TWO_PAGES, ..PLAIN }, &mut tally);
     }
     tally.must(|it| it.kills > 5 && it.losses > 5 && it.reopened > 3);
     tally.must(|it| it.answered > 500 && it.let_go > 1 << 20);
@@ -838,9 +935,23 @@ fn checksums_are_those_of_what_is_there() {
     let mut tally = Tally::default();
     for seed in seeds(8) {
         let groups = if seed % 2 == 0 { [0, 0] } else { [0, 1] };
-        world(seed, (groups, DEFAULT_BYTES, true), &mut tally);
+        world(seed, Kind { groups, has_sums: true, ..PLAIN }, &mut tally);
     }
     tally.must(|it| it.kills > 10 && it.losses > 10 && it.reopened > 5);
     tally.must(|it| it.answered > 1_000 && it.moved > 0 && it.mended > 0 && it.compared > 0);
     tally.must(|it| it.scrubbed > 10);
+}
+
+/// What was there before the LU was in the pool is the first thing that was ever written to it.
+#[test]
+fn an_lu_that_is_brought_has_what_it_had_and_what_was_written_since() {
+    let mut tally = Tally::default();
+    for seed in seeds(6) {
+        let groups = if seed % 3 == 0 { [0, 1] } else { [0, 0] };
+        let memory = if seed % 4 == 1 { TWO_PAGES } else { DEFAULT_BYTES };
+        let kind = Kind { groups, memory, has_sums: seed % 3 == 1, is_brought: true };
+        world(seed, kind, &mut tally);
+    }
+    tally.must(|it| it.kills > 10 && it.losses > 10);
+    tally.must(|it| it.answered > 500 && it.brought > 50);
 }
