@@ -182,6 +182,9 @@ pub struct PoolView {
     /// Snapshots of its LUs that were removed, and are not gone yet.
     #[serde(default)]
     pub removals: Vec<Removal>,
+    /// Failure groups that lack some of what others have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub behind: Vec<GroupBehind>,
     /// The scrub that is under way, or the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scrub: Option<Scrub>,
@@ -217,6 +220,18 @@ impl fmt::Display for PoolAlert {
             PoolAlert::Overcommitted => "overcommitted",
         })
     }
+}
+
+/// A failure group that is brought up to date.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GroupBehind {
+    pub number: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<GroupName>,
+    /// What is not there yet, in whole slabs.
+    pub left: Size,
+    /// What of everything is there.
+    pub percent: u8,
 }
 
 /// A snapshot that was removed, and is let go in the background.

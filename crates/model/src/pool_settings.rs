@@ -32,6 +32,10 @@ pub struct PoolSettings {
     pub removal_rate: Size,
     /// Bytes a second that a scrub reads; as fast as half of the time allows.
     pub scrub_rate: Size,
+    /// Bytes a second that are brought from a disk that leaves to others.
+    pub move_rate: Size,
+    /// Bytes a second that are brought to copies that have missed something.
+    pub catch_up_rate: Size,
 }
 
 /// Other settings for a pool: what is absent stays.
@@ -48,6 +52,10 @@ pub struct PoolSettingsChange {
     pub removal_rate: Option<Size>,
     #[serde(default)]
     pub scrub_rate: Option<Size>,
+    #[serde(default)]
+    pub move_rate: Option<Size>,
+    #[serde(default)]
+    pub catch_up_rate: Option<Size>,
 }
 
 impl Default for PoolSettings {
@@ -58,6 +66,8 @@ impl Default for PoolSettings {
             overcommit_percent: 0,
             removal_rate: Size::ZERO,
             scrub_rate: Size::ZERO,
+            move_rate: Size::ZERO,
+            catch_up_rate: Size::ZERO,
         }
     }
 }
@@ -72,6 +82,8 @@ impl PoolSettings {
             overcommit_percent: change.overcommit_percent.unwrap_or(self.overcommit_percent),
             removal_rate: change.removal_rate.unwrap_or(self.removal_rate),
             scrub_rate: change.scrub_rate.unwrap_or(self.scrub_rate),
+            move_rate: change.move_rate.unwrap_or(self.move_rate),
+            catch_up_rate: change.catch_up_rate.unwrap_or(self.catch_up_rate),
         }
     }
 
@@ -93,7 +105,12 @@ impl PoolSettings {
                 OVERCOMMIT_PERCENT_MAX / 100
             )));
         }
-        let rates = [("a removal", self.removal_rate), ("a scrub", self.scrub_rate)];
+        let rates = [
+            ("a removal", self.removal_rate),
+            ("a scrub", self.scrub_rate),
+            ("a move", self.move_rate),
+            ("a catch-up", self.catch_up_rate),
+        ];
         let slow = rates.iter().find(|(_, rate)| *rate > Size::ZERO && *rate < RATE_MIN);
         if let Some((what, rate)) = slow {
             return Err(ApiError::usage(format!(
@@ -141,5 +158,7 @@ mod tests {
         assert!(slow.validate().unwrap_err().message.contains("at least 1MiB"));
         let slow = PoolSettings { scrub_rate: Size::kib(1), ..PoolSettings::default() };
         assert!(slow.validate().unwrap_err().message.starts_with("a scrub rate of 1KiB"));
+        let slow = PoolSettings { catch_up_rate: Size::kib(1), ..PoolSettings::default() };
+        assert!(slow.validate().unwrap_err().message.starts_with("a catch-up rate of 1KiB"));
     }
 }

@@ -28,6 +28,7 @@ use model::{
     Severity, Size, Subject,
 };
 use uuid::Uuid;
+use volume::pool::home::GroupBehind;
 
 use crate::import::Import;
 use crate::probe::Probe;
@@ -254,6 +255,8 @@ pub struct PoolStatus {
     pub waits: BTreeMap<Uuid, Trouble>,
     /// Snapshots of its LUs that were removed, and are not gone yet.
     pub removals: Vec<Removal>,
+    /// Failure groups that lack something.
+    pub behind: Vec<GroupBehind>,
     /// The scrub that is under way, or the last one.
     pub scrub: Option<Scrub>,
 }

@@ -46,6 +46,12 @@ const LET_GO: Family =
 const ALERT: Family =
     ("viaduct_pool_alert", "gauge", "Whether its space is low, critical, full or overcommitted.");
 
+const BEHIND: Family = (
+    "viaduct_pool_group_behind_bytes",
+    "gauge",
+    "What a failure group lacks of what others have, while it does.",
+);
+
 const SCRUBBED: Family =
     ("viaduct_pool_scrub_percent", "gauge", "How far the scrub is, or the last one came.");
 const SCRUB_READ: Family =
@@ -147,6 +153,14 @@ fn pools(text: &mut String, picture: &Picture<'_>) {
         }
     }
     alerts(text, &views);
+    family(text, BEHIND);
+    for view in &views {
+        for group in &view.behind {
+            let (name, pool, number) = (BEHIND.0, &view.pool.name, group.number);
+            let bytes = group.left.bytes();
+            let _ = writeln!(text, "{name}{{pool=\"{pool}\",group=\"{number}\"}} {bytes}");
+        }
+    }
     scrubs(text, &views);
 }
 

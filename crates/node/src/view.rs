@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cluster::Part;
-use model::pool::{Evacuation, MemberState, PoolAlert, PoolDisk};
+use model::pool::{Evacuation, GroupBehind, MemberState, PoolAlert, PoolDisk};
 use model::status::{
     AdapterState, Brought, ClientView, IscsiView, LuState, LuView, MappingView, Phase, Problem,
 };
@@ -16,6 +16,7 @@ use model::{
     PoolView, PvPlace, PvStanding, Secrets, Size, Subject, Tray, Via,
 };
 use uuid::Uuid;
+use volume::pool::home;
 
 use crate::datadir::{lu_file, pool_file};
 use crate::engine::{AdapterStatus, BroughtStatus, Health, PoolStatus, PvUse, Snapshot, Trouble};
@@ -152,6 +153,7 @@ impl Picture<'_> {
             disks: pool.pvs.iter().chain(left).map(|pv| self.pool_disk(pool, pv, status)).collect(),
             alerts: Vec::new(),
             removals: status.map(|status| status.removals.clone()).unwrap_or_default(),
+            behind: status.map(|status| behind(pool, status)).unwrap_or_default(),
             scrub: status.and_then(|status| status.scrub.clone()),
             problem: problem(failure, None, || Subject::Pool(pool.name.clone())),
         };
@@ -321,6 +323,20 @@ fn brought(status: &BroughtStatus) -> Brought {
     let BroughtStatus { bytes, of, .. } = *status;
     let percent = (bytes.bytes() * 100).checked_div(of.bytes()).unwrap_or(100) as u8;
     Brought { bytes, of, percent }
+}
+
+/// How far failure groups are that lack something.
+fn behind(pool: &Pool, status: &PoolStatus) -> Vec<GroupBehind> {
+    let group = |it: &home::GroupBehind| {
+        let group = pool.pvs.iter().map(|pv| &pv.group).find(|group| group.number == it.group);
+        GroupBehind {
+            number: it.group,
+            name: group.and_then(|group| group.name.clone()),
+            left: Size(it.lacking * pool.slab_size.bytes()),
+            percent: ((it.slabs - it.lacking) * 100 / it.slabs.max(1)) as u8,
+        }
+    };
+    status.behind.iter().map(group).collect()
 }
 
 /// How far a disk is that is leaving, with so much on it still.

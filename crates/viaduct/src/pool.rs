@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use model::medium::Progress;
-use model::pool::{Evacuation, MemberState, PoolAlert, PoolDisk, Removal};
+use model::pool::{Evacuation, GroupBehind, MemberState, PoolAlert, PoolDisk, Removal};
 use model::{ApiError, PoolCreate, PoolSettings, PoolView, PvAdd, PvAt, Size};
 use node::api::routes::Removed;
 use uuid::Uuid;
@@ -188,12 +188,18 @@ fn pool_list(view: &PoolView) -> String {
         ("LUs", joined(&view.lus)),
     ];
     pairs.extend(setting_pairs(pool.settings));
+    pairs.extend(view.behind.iter().map(|it| ("behind", behind(it))));
     pairs.extend(problem(view.problem.as_ref()));
     let disks = view.disks.iter().map(|disk| list(&disk_pairs(disk)));
     let removals = view.removals.iter().map(|removal| list(&removal_pairs(removal)));
     let scrub = view.scrub.iter().map(scrub::text);
     let parts = std::iter::once(list(&pairs)).chain(disks).chain(removals).chain(scrub);
     parts.collect::<Vec<_>>().join("\n")
+}
+
+fn behind(GroupBehind { number, name, left, percent }: &GroupBehind) -> String {
+    let group = name.as_ref().map_or_else(|| number.to_string(), ToString::to_string);
+    format!("group {group}, {percent} %, {} left", rounded(*left))
 }
 
 fn alerts(view: &PoolView) -> String {
@@ -223,6 +229,8 @@ fn setting_pairs(settings: PoolSettings) -> Vec<(&'static str, String)> {
         ("overcommitted above", promised),
         ("removal rate", rate(settings.removal_rate)),
         ("scrub rate", rate(settings.scrub_rate)),
+        ("move rate", rate(settings.move_rate)),
+        ("catch-up rate", rate(settings.catch_up_rate)),
     ]
 }
 

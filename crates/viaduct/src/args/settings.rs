@@ -27,6 +27,13 @@ pub struct SettingArgs {
     /// time allows
     #[arg(long, value_name = "SIZE|off")]
     pub scrub_rate: Option<Bandwidth>,
+    /// Bytes a second that go from a disk that leaves to others, like 100M [default: off]; off: any
+    #[arg(long, value_name = "SIZE|off")]
+    pub move_rate: Option<Bandwidth>,
+    /// Bytes a second that go to copies that have missed something, like 100M [default: off]; off:
+    /// any
+    #[arg(long, value_name = "SIZE|off")]
+    pub catch_up_rate: Option<Bandwidth>,
 }
 
 /// 0 stands for never.
@@ -45,6 +52,8 @@ impl SettingArgs {
             overcommit_percent: self.overcommit.map(|it| it.0),
             removal_rate: self.removal_rate.map(|it| it.0),
             scrub_rate: self.scrub_rate.map(|it| it.0),
+            move_rate: self.move_rate.map(|it| it.0),
+            catch_up_rate: self.catch_up_rate.map(|it| it.0),
         }
     }
 

@@ -83,6 +83,8 @@ fn pools_are_shown_in_full() {
             overcommitted above: never
             removal rate:        any
             scrub rate:          any
+            move rate:           any
+            catch-up rate:       any
 
             disk:  /DIR/one
             uuid:  xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
@@ -97,6 +99,11 @@ fn pools_are_shown_in_full() {
             state: member
         "#]],
     );
+}
+
+#[test]
+fn a_pool_in_a_file_of_the_node_is_shown_in_full() {
+    let bench = furnished();
     bench.done(
         "pool show own",
         expect![[r#"
@@ -118,6 +125,8 @@ fn pools_are_shown_in_full() {
             overcommitted above: never
             removal rate:        any
             scrub rate:          any
+            move rate:           any
+            catch-up rate:       any
 
             disk:  /DIR/data/pools/xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx.img
             uuid:  xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
@@ -174,6 +183,8 @@ fn a_pool_tells_what_its_settings_ask_for() {
             overcommitted above: 0.50 times its size
             removal rate:        any
             scrub rate:          any
+            move rate:           any
+            catch-up rate:       any
         "#]],
     );
     bench.done(
@@ -197,6 +208,8 @@ fn a_pool_tells_what_its_settings_ask_for() {
             overcommitted above: 0.75 times its size
             removal rate:        any
             scrub rate:          any
+            move rate:           any
+            catch-up rate:       any
         "#]],
     );
     let said = bench.run("event ls").out;
@@ -567,6 +580,8 @@ fn disks_that_leave_are_shown_and_may_stay() {
             overcommitted above: never
             removal rate:        any
             scrub rate:          any
+            move rate:           any
+            catch-up rate:       any
 
             disk:  /DIR/one
             uuid:  xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx

@@ -43,7 +43,7 @@ pub use look::TableFlaw;
 pub use lost::LostDisk;
 pub use members::DiskUse;
 pub use scrub::Looked;
-pub use stale::{Noted, Registry};
+pub use stale::{GroupBehind, Noted, Registry};
 
 /// An LU may be opened so often while its pool is.
 const OPENINGS_BITS: u32 = 32;

@@ -28,7 +28,7 @@ const VERSION: u32 = 1;
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Slabs of an LU that are brought up to date before others have their turn.
-const SLABS_AT_A_TIME: usize = 64;
+const SLABS_AT_A_TIME: u64 = 64;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -125,7 +125,7 @@ pub(super) async fn mend(context: Context, open: Arc<OpenPool>, pool: Rc<home::P
                 open.lus().iter().map(|(uuid, lu)| (*uuid, lu.clone())).collect();
             let (mut lack, mut moves) = (false, false);
             for (uuid, lu) in lus {
-                let mended = mend_some(&context, &pool, (uuid, &lu), &mut told).await;
+                let mended = mend_some(&context, (&open, &pool), (uuid, &lu), &mut told).await;
                 lack |= mended.is_some();
                 moves |= mended == Some(true);
             }
@@ -142,7 +142,7 @@ pub(super) async fn mend(context: Context, open: Arc<OpenPool>, pool: Rc<home::P
 /// None: all copies of the LU have everything. False: nothing could be done about that now.
 async fn mend_some(
     context: &Context,
-    pool: &home::Pool,
+    (open, pool): (&OpenPool, &home::Pool),
     (uuid, lu): (Uuid, &PoolStore),
     told: &mut BTreeSet<Uuid>,
 ) -> Option<bool> {
@@ -164,8 +164,15 @@ async fn mend_some(
     if told.insert(uuid) {
         report(Severity::Warning, lacking(name, slabs));
     }
-    match lu.lu().mend(SLABS_AT_A_TIME).await {
-        Ok(_) => Some(true),
+    let slab = open.spec.slab_size.bytes();
+    let most = open.catch_up_pace.bytes(SLABS_AT_A_TIME * slab) / slab;
+    let most = most.max(1);
+    match lu.lu().mend(most as usize).await {
+        Ok(lacking) => {
+            let bytes = most.min(lacking as u64) * slab;
+            open.catch_up_pace.keep_rate(pool.core(), bytes, || !pool.is_closed()).await;
+            Some(true)
+        }
         Err(error) => {
             tracing::debug!(%error, lu = %name, "its copies are tried again");
             Some(false)

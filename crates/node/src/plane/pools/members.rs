@@ -266,7 +266,11 @@ impl Members {
                 .await
                 .map_err(|error| (error.kind(), error))
             {
-                Ok(()) => moved += 1,
+                Ok(()) => {
+                    moved += 1;
+                    let (core, slab) = (self.pool.core(), open.spec.slab_size.bytes());
+                    open.move_pace.keep_rate(core, slab, || !self.must_end(pv)).await;
+                }
                 Err((ErrorKind::NoSpace, _)) => {
                     full = true;
                     break;

@@ -72,6 +72,9 @@ struct OpenPool {
     pace: Arc<Pace>,
     scrubber: Placed<Scrubber>,
     scrub_pace: Pace,
+    /// Of slabs that go to other disks, and to copies that have missed something.
+    move_pace: Pace,
+    catch_up_pace: Pace,
     /// Its LUs that are open, those included that are being imported.
     lus: Mutex<BTreeMap<Uuid, Arc<PoolStore>>>,
 }
@@ -196,6 +199,8 @@ impl Pools {
                 pace,
                 scrubber: Placed::new(&core, scrubs.clone()),
                 scrub_pace: Pace::new(spec.settings.scrub_rate),
+                move_pace: Pace::new(spec.settings.move_rate),
+                catch_up_pace: Pace::new(spec.settings.catch_up_rate),
                 lus: Mutex::default(),
                 spec,
             });
@@ -216,6 +221,8 @@ impl Pools {
         pool.alarm.set(to);
         pool.pace.set(to.removal_rate);
         pool.scrub_pace.set(to.scrub_rate);
+        pool.move_pace.set(to.move_rate);
+        pool.catch_up_pace.set(to.catch_up_rate);
         let alarm = pool.alarm.clone();
         pool.at_home(async move |home| {
             alarm.look(&home);
@@ -273,8 +280,9 @@ impl Pools {
         let mut statuses = BTreeMap::new();
         for (uuid, pool) in pools {
             let slab = pool.spec.slab_size.bytes();
-            let asked = pool.home.call(async |home| (home.disks_used(), home.lu_count()));
-            let (disks, lus) = asked.await.unwrap_or_default();
+            let asked =
+                pool.home.call(async |home| (home.disks_used(), home.lu_count(), home.behind()));
+            let (disks, lus, behind) = asked.await.unwrap_or_default();
             let disk = |DiskUse { pv, slabs, free, used }: DiskUse| {
                 let [size, free, used] = [slabs, free, used].map(|slabs| Size(slabs * slab));
                 (Uuid::from_bytes(pv), PvUse { size, free, used })
@@ -284,7 +292,7 @@ impl Pools {
             let removals = pool.lus().values().flat_map(|lu| lu.removals()).collect();
             let scrub = pool.scrubber.call(async |scrubs: Rc<Scrubber>| scrubs.scrub()).await;
             let scrub = scrub.flatten();
-            statuses.insert(uuid, PoolStatus { lus, disks, waits, removals, scrub });
+            statuses.insert(uuid, PoolStatus { lus, disks, waits, removals, behind, scrub });
         }
         statuses
     }

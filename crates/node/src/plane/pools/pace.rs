@@ -14,6 +14,9 @@ const EXTENTS_AT_A_TIME: u64 = 64;
 /// With a rate it is so many times a second, as long as that is a whole extent.
 const TIMES_A_SECOND: u64 = 10;
 
+/// When to look again whether the rate is another one.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// Least that is done at a time.
 const BYTES_MIN: u64 = 64 << 10;
 
@@ -57,6 +60,20 @@ impl Pace {
         let now = core.now();
         let took = now - began;
         core.sleep(self.wait(now, bytes).max(took)).await;
+    }
+
+    /// Waits after so many bytes for nothing but the rate, which may change meanwhile, as long as
+    /// it goes on.
+    pub(super) async fn keep_rate(&self, core: &Core, bytes: u64, goes_on: impl Fn() -> bool) {
+        self.wait(core.now(), bytes);
+        while goes_on() {
+            let until = *self.used_until.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = core.now();
+            if now >= until {
+                return;
+            }
+            core.sleep((until - now).min(LOOK_AGAIN)).await;
+        }
     }
 
     fn wait(&self, now: Time, bytes: u64) -> Duration {

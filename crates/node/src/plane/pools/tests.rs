@@ -1,6 +1,7 @@
 //! Pools of real files on real cores: made, opened, closed, cut short and mixed up.
 
 mod members;
+mod rates;
 mod scrub;
 
 use std::path::{Path, PathBuf};

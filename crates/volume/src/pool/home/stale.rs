@@ -23,6 +23,14 @@ pub(super) const STALE: u32 = u32::MAX;
 /// The copy has slabs that are as good as those of this age, and lacks others.
 pub(super) const LACKING: u32 = 1 << 31;
 
+/// A failure group that lacks some slabs of those that LUs have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupBehind {
+    pub group: u16,
+    pub slabs: u64,
+    pub lacking: u64,
+}
+
 /// Something to wait for, on the pool's core.
 pub type Noted<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + 'a>>;
 
@@ -145,21 +153,43 @@ impl Pool {
     /// Slabs of an LU that are not whole in a failure group where they could be: how many, and some
     /// of them.
     pub fn lacks(&self, lu: [u8; 16], most: usize) -> (usize, Vec<(u32, u16)>) {
-        let groups: Vec<u16> = {
-            let tables = self.tables.borrow();
-            let takes = |group: &u16| {
-                tables.iter().any(|table| table.label.group == *group && table.takes())
-            };
-            groups_of(&tables).into_iter().filter(takes).collect()
-        };
+        let groups = self.groups_to_fill();
         let slabs = self.granted(lu).unwrap_or_default().slabs;
         let all = slabs.iter().flat_map(|slab| groups.iter().map(|group| (*slab, *group)));
-        let mut lacking = all.filter(|(slab, group)| {
-            let is_such = |copy: Copy| copy.group == *group && copy.state == State::Whole;
-            !self.shared.places.all(*slab).any(is_such)
-        });
+        let mut lacking = all.filter(|(slab, group)| !self.is_whole(*slab, *group));
         let some: Vec<(u32, u16)> = lacking.by_ref().take(most).collect();
         (lacking.count() + some.len(), some)
+    }
+
+    /// Failure groups in which something is missing that could be there: of so many slabs of LUs,
+    /// so many.
+    pub fn behind(&self) -> Vec<GroupBehind> {
+        let lus = self.lus.borrow();
+        let is_labelled = self.tables.borrow().iter().any(|table| table.label.is_behind);
+        // Otherwise nobody has to look at every slab.
+        if !is_labelled && lus.values().all(|granted| granted.stale.is_empty()) {
+            return Vec::new();
+        }
+        let of = |group: u16| {
+            let slabs = || lus.values().flat_map(|granted| &granted.slabs);
+            let lacking = slabs().filter(|slab| !self.is_whole(**slab, group)).count() as u64;
+            GroupBehind { group, slabs: slabs().count() as u64, lacking }
+        };
+        let groups = self.groups_to_fill().into_iter().map(of);
+        groups.filter(|group| group.lacking > 0).collect()
+    }
+
+    /// Failure groups that slabs can be brought to, as far as there is room.
+    fn groups_to_fill(&self) -> Vec<u16> {
+        let tables = self.tables.borrow();
+        let takes = |group: &u16| tables.iter().any(|it| it.label.group == *group && it.takes());
+        groups_of(&tables).into_iter().filter(takes).collect()
+    }
+
+    /// Whether everything of a slab is in a failure group.
+    fn is_whole(&self, slab: u32, group: u16) -> bool {
+        let is_such = |copy: Copy| copy.group == group && copy.state == State::Whole;
+        self.shared.places.all(slab).any(is_such)
     }
 
     /// Says of failure groups that have everything that they do, durably: from then on the pool can

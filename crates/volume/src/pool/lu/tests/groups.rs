@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use rt::sim::Random;
 
 use super::super::super::crash::loops;
-use super::super::super::home::{Found, Terms};
+use super::super::super::home::{Found, GroupBehind, Terms};
 use super::*;
 
 /// The third one is for who replaces another.
@@ -156,8 +156,14 @@ fn a_copy_that_has_caught_up_is_the_last_one_before_that_was_said() {
         visit(&core, &[1], async |_, lu| write(&core, lu, 2).await).await;
         visit(&core, &[0, 1], async |pool, lu| {
             // Everything is there; it is marked by who finds that nothing lacks.
+            let slabs = pool.granted(LU).unwrap().slabs.len() as u64;
+            let behind = GroupBehind { group: 0, slabs, lacking: slabs };
+            assert_eq!(pool.behind(), [behind]);
+            assert_eq!(lu.mend(1).await.unwrap() as u64, slabs);
+            assert_eq!(pool.behind(), [GroupBehind { lacking: slabs - 1, ..behind }]);
             assert!(lu.mend(1000).await.unwrap() > 0);
             assert_eq!((pool.stale_groups(LU), pool.lacks(LU, 0).0), (vec![0], 0));
+            assert_eq!(pool.behind(), []);
             let first = pool.granted(LU).unwrap().first.unwrap();
             let other = pool.shared.places.all(first).find(|copy| copy.group == 1).unwrap();
             pool.mark_stale(first, other.home).await.unwrap();
