@@ -171,15 +171,22 @@ impl Disks {
         let first = written.iter().position(whole);
         let kept = written.iter().position(|it| whole(it) && it.1.is_ok()).or(first);
         let kept = kept.ok_or_else(|| unread(at))?;
-        let (_, mut answer) = written.swap_remove(kept);
-        let is_there = answer.is_ok();
+        let (kept, mut answer) = written.swap_remove(kept);
+        let (is_there, mut others) = (answer.is_ok(), vec![kept]);
         for (copy, outcome) in written {
             if is_there && outcome.is_ok() {
+                others.push(copy);
                 continue;
             }
             let is_filling = (State::Filling, State::Broken);
             if !self.shared().places.mark(at.slab, copy.home, is_filling) {
                 answer = answer.and(self.mark(at.slab, copy.home).await);
+            }
+        }
+        if is_there && answer.is_err() {
+            // The one that counts does not have it: what others have is not read by anybody.
+            for copy in others {
+                let _ = self.mark(at.slab, copy.home).await;
             }
         }
         answer
