@@ -296,6 +296,47 @@ fn an_lu_that_a_copy_knows_nothing_of_is_not_taken_for_removed() {
     });
 }
 
+#[test]
+fn a_group_that_is_added_gets_everything_while_it_is_used() {
+    with_pool(11, |core| async move {
+        // The second disk leaves for good: one group is left.
+        visit(&core, &[0], async |pool, lu| {
+            pool.abandon([8; 16], 1).await.unwrap();
+            write(&core, lu, 2).await;
+        })
+        .await;
+        visit(&core, &[0], async |pool, lu| {
+            assert_eq!((pool.groups(), pool.absent()), (vec![0], 0));
+            let backing = backing(&core, Path::new(PATHS[2]), true).await;
+            let new = NewDisk { backing, pv: [9; 16], group: 1 };
+            let disk = pool.prepare(new).await.unwrap();
+            write(&core, lu, 3).await;
+            pool.admit(disk).await.unwrap();
+            assert_eq!((pool.groups(), pool.stale_groups(LU)), (vec![0, 1], vec![1]));
+            let id = [4; 16];
+            let new = NewLu { id, layer: [5; 16], about: about(LU_BYTES, 512) };
+            let other = Lu::open(&core, pool.create_lu(new).await.unwrap()).await.unwrap();
+            // It is in both from the beginning.
+            assert_eq!((pool.stale_groups(id), pool.lacks(id, 0).0), (vec![], 0));
+            write(&core, &other, 8).await;
+            other.close().await;
+            assert!(lu.mend(1).await.unwrap() > 0);
+            write(&core, lu, 4).await;
+        })
+        .await;
+        is_refused(&core, &[2]).await;
+        // What it has already is good.
+        visit(&core, &[0, 2], async |pool, lu| {
+            assert_eq!(pool.stale_groups(LU), [1]);
+            holds(&core, lu, 4).await;
+            catch_up(pool, lu).await;
+            write(&core, lu, 5).await;
+        })
+        .await;
+        visit(&core, &[2], async |_, lu| holds(&core, lu, 5).await).await;
+    });
+}
+
 /// How often it is cut short.
 const ROUNDS: u32 = 7;
 
