@@ -275,6 +275,8 @@ pub enum MemberState {
     Member,
     Joining,
     Leaving,
+    /// The pool is used without it.
+    Missing,
 }
 
 impl fmt::Display for MemberState {
@@ -283,6 +285,7 @@ impl fmt::Display for MemberState {
             MemberState::Member => "member",
             MemberState::Joining => "joining",
             MemberState::Leaving => "leaving",
+            MemberState::Missing => "missing",
         })
     }
 }

@@ -181,19 +181,24 @@ impl Picture<'_> {
         let (size, free) = found.map(|disk| (disk.size, disk.free)).unzip();
         let failure = self.published.failures.get(&Part::Pv(pv.uuid));
         let waits = status.and_then(|status| status.waits.get(&pv.uuid));
+        let is_missing = status.is_some() && found.is_none() && pv.standing == PvStanding::Member;
+        let missing = is_missing.then(|| missing(pool, &path));
         PoolDisk {
             uuid: pv.uuid,
             path,
             size,
             free,
             state: match pv.standing {
+                PvStanding::Member if is_missing => MemberState::Missing,
                 PvStanding::Member => MemberState::Member,
                 PvStanding::Joining => MemberState::Joining,
                 PvStanding::Leaving { .. } | PvStanding::Withdrawn => MemberState::Leaving,
             },
             group: pv.group.name.clone(),
             evacuation: found.and_then(|disk| evacuation(pv.standing, disk.used, slab)),
-            problem: problem(failure, waits, || Subject::Pool(pool.name.clone())),
+            problem: problem(failure, waits.or(missing.as_ref()), || {
+                Subject::Pool(pool.name.clone())
+            }),
         }
     }
 
@@ -379,6 +384,14 @@ impl Space {
             alerts: room.alert().into_iter().chain(is_too_much).collect(),
             problems: short.into_iter().chain(promised).map(problem).collect(),
         }
+    }
+}
+
+/// A pool is used without one of its disks.
+fn missing(pool: &Pool, path: &str) -> Trouble {
+    Trouble {
+        message: format!("pool '{}' is used without {path}, which is missing", pool.name),
+        next: Some(format!("bring it back, or viaduct pool replace-pv {} {path} NEW", pool.name)),
     }
 }
 

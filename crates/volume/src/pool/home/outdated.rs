@@ -136,14 +136,17 @@ impl Pool {
             }
         }
         self.note(younger.iter().map(|(lu, age, _)| (*lu, Some(*age))).collect()).await?;
-        let mut changed = Vec::new();
+        let (mut current, mut stale) = (Vec::new(), Vec::new());
         for (lu, age, broken) in younger {
-            changed.extend(self.with_age(lu, STALE, &broken));
-            let stale = self.stale_groups(lu);
-            let current = self.groups().into_iter().filter(|group| !stale.contains(group));
-            changed.extend(self.with_age(lu, age, &current.collect::<Vec<_>>()));
+            stale.extend(self.with_age(lu, STALE, &broken));
+            let others = self.stale_groups(lu);
+            let groups = self.groups().into_iter().filter(|group| !others.contains(group));
+            current.extend(self.with_age(lu, age, &groups.collect::<Vec<_>>()));
         }
-        self.write_changed(changed.into_iter().map(|(home, _)| home)).await?;
+        // Those first that can be written.
+        for changed in [current, stale] {
+            self.write_changed(changed.into_iter().map(|(home, _)| home)).await?;
+        }
         let all = outdated.iter().flat_map(|&disk| {
             let slabs = 0..self.layout(disk).slabs();
             slabs.step_by(GRANTS_PER_PAGE as usize).map(move |index| Home { disk, index })
