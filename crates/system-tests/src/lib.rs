@@ -64,12 +64,29 @@ pub mod qmp;
 pub mod storage_daemon;
 pub mod verify;
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 pub use error::{Context, Error, Result};
 pub use guest::{Guest, GuestBuilder, VhostBlk};
 pub use image::GuestImage;
 pub use node::Node;
 pub use qemu::Qemu;
 pub use storage_daemon::StorageDaemon;
+
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Waits until this is so.
+pub fn until(what: &str, within: Duration, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let begin = Instant::now();
+    while !is_so()? {
+        if begin.elapsed() > within {
+            return Err(Error::new(format!("{what}: not within {within:?}")));
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
+    Ok(())
+}
 
 /// How often a test repeats what it shows: `sample` times, or as `VIADUCT_LOOPS` says when
 /// `cargo xtask bar` runs it in full.

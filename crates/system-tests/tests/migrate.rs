@@ -16,7 +16,7 @@ use system_tests::image::own_program;
 use system_tests::iscsi::{copy_of, holds, map_to_tool, node};
 use system_tests::node::binary;
 use system_tests::verify::content::mix;
-use system_tests::{Context, Error, Node, Result, loops};
+use system_tests::{Context, Node, Result, loops, until};
 
 const SOON: Duration = Duration::from_secs(90);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -51,18 +51,6 @@ fn shown(node: &Node, lu: &str) -> Result<Value> {
 
 fn is_on_its_way(node: &Node, lu: &str) -> Result<bool> {
     Ok(!shown(node, lu)?["migration"].is_null())
-}
-
-/// Waits until this is so.
-fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
-    let begin = Instant::now();
-    while !is_so()? {
-        if begin.elapsed() > SOON {
-            return Err(Error::new(format!("{what}: not within {SOON:?}")));
-        }
-        thread::sleep(LOOK_AGAIN);
-    }
-    Ok(())
 }
 
 fn content(path: &str) -> Result<Vec<u8>> {
@@ -153,7 +141,7 @@ fn killed_servers_lose_nothing_of_an_lu_that_is_brought() -> Result<()> {
     copy_of(&node, 0, &copy)?;
     assert!(content(&copy)? != before, "it was written");
     node.cli(&["lu", "migrate", "web", "--rate", "off"])?;
-    until("it is brought", || Ok(!is_on_its_way(&node, "web")?))?;
+    until("it is brought", SOON, || Ok(!is_on_its_way(&node, "web")?))?;
     holds(&node, 0, &copy)?;
     node.kill()?;
     node.start()?;
@@ -194,8 +182,8 @@ fn what_was_in_a_file_is_in_the_pool_and_the_file_is_gone() -> Result<()> {
     }
     assert!(Path::new(&file).exists());
     node.cli(&["lu", "migrate", "web", "--rate", "off"])?;
-    until("it is brought", || Ok(!is_on_its_way(&node, "web")?))?;
-    until("its file is gone", || Ok(!Path::new(&file).exists()))?;
+    until("it is brought", SOON, || Ok(!is_on_its_way(&node, "web")?))?;
+    until("its file is gone", SOON, || Ok(!Path::new(&file).exists()))?;
     for _ in 0..2 {
         holds(&node, 0, &image)?;
         holds(&node, 1, &image)?;
@@ -230,7 +218,7 @@ fn a_full_pool_and_a_disk_that_is_gone_are_told_of() -> Result<()> {
         let shown = shown(node, "web")?;
         Ok(shown["problem"]["message"].as_str().unwrap_or_default().to_owned())
     };
-    until("it is told", || Ok(problem(&node)?.contains("which is full: up to")))?;
+    until("it is told", SOON, || Ok(problem(&node)?.contains("which is full: up to")))?;
     holds(&node, 0, &image)?;
 
     // Without the disk that it comes from it is not opened, and nothing reads zero.
@@ -251,7 +239,7 @@ fn a_full_pool_and_a_disk_that_is_gone_are_told_of() -> Result<()> {
     node.start()?;
     holds(&node, 0, &image)?;
     node.cli(&["pool", "add-pv", "fast", "--pv", &disk(dir.path(), "more", 200)?])?;
-    until("it goes on", || Ok(!is_on_its_way(&node, "web")?))?;
+    until("it goes on", SOON, || Ok(!is_on_its_way(&node, "web")?))?;
     holds(&node, 0, &image)?;
     let size = shown(&node, "web")?["size"].clone();
     assert_eq!(size, 64 * MIB + 512);

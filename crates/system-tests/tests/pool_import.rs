@@ -4,15 +4,13 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use system_tests::iscsi::{holds, map_to_tool, node, qemu_img};
-use system_tests::{Context, Error, Node, Result};
+use system_tests::{Context, Error, Node, Result, until};
 
 const SOON: Duration = Duration::from_secs(60);
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const SHAPE: [&str; 4] = ["--slab-size", "4M", "--extent-size", "64K"];
 
 /// Makes an empty disk in a file of a directory that holds nothing else.
@@ -30,17 +28,6 @@ fn image(dir: &Path, name: &str, mib: u64, seed: u32) -> Result<String> {
     let words = (0..(mib << 18) as u32).map(|word| (word ^ seed).wrapping_mul(2_654_435_761));
     fs::write(&path, words.flat_map(u32::to_le_bytes).collect::<Vec<u8>>())?;
     Ok(path.display().to_string())
-}
-
-fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
-    let begin = Instant::now();
-    while !is_so()? {
-        if begin.elapsed() > SOON {
-            return Err(Error::new(format!("{what}: not within {SOON:?}")));
-        }
-        thread::sleep(LOOK_AGAIN);
-    }
-    Ok(())
 }
 
 fn write(node: &Node, lun: usize, image: &str) -> Result<()> {
@@ -293,7 +280,7 @@ fn a_pool_is_imported_without_another_failure_group_and_gets_it_back() -> Result
     second.kill()?;
     fs::rename(&away, &left)?;
     second.start()?;
-    until("the copy has everything again", || {
+    until("the copy has everything again", SOON, || {
         let events = second.cli(&["event", "ls"])?.to_string();
         Ok(events.contains("all copies of LU disk have everything again"))
     })?;
@@ -313,7 +300,7 @@ fn a_pool_is_imported_without_another_failure_group_and_gets_it_back() -> Result
     let gone = gone.iter().find(is_missing).and_then(|disk| disk["uuid"].as_str());
     let gone = gone.context(|| format!("{shown}"))?;
     third.cli(&["pool", "replace-pv", "safe", gone, &disk(root, "new")?])?;
-    until("the new disk has everything", || {
+    until("the new disk has everything", SOON, || {
         let events = third.cli(&["event", "ls"])?.to_string();
         Ok(events.contains("all copies of LU disk have everything again"))
     })?;

@@ -6,19 +6,19 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use system_tests::blk_client::{self, Churned};
+use system_tests::guest::Job;
 use system_tests::image::own_program;
 use system_tests::iscsi::{holds, map_to_tool, node, target_of};
 use system_tests::libiscsi::{SECOND_TOOL, Suite, TOOL, Tally, Unit};
 use system_tests::node::binary;
 use system_tests::verify::Report;
-use system_tests::{Context, Error, Guest, GuestImage, Node, Result, VhostBlk, loops};
+use system_tests::{Context, Guest, GuestImage, Node, Result, VhostBlk, loops, until};
 
 const SOON: Duration = Duration::from_secs(60);
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Makes an empty disk in a file.
 fn disk(dir: &Path, name: &str, mib: u64) -> Result<String> {
@@ -31,10 +31,52 @@ fn disk(dir: &Path, name: &str, mib: u64) -> Result<String> {
 fn node_with_pool(dir: &Path, mib: u64) -> Result<(Node, [String; 2])> {
     let node = Node::on(&dir.join("node")).start()?;
     let disks = [disk(dir, "one", mib)?, disk(dir, "two", mib)?];
-    let [one, two] = &disks;
-    let shape = ["--slab-size", "4M", "--extent-size", "64K"];
-    node.cli(&[&["pool", "create", "fast", "--pv", one, "--pv", two][..], &shape].concat())?;
+    create_pool(&node, &disks)?;
     Ok((node, disks))
+}
+
+/// The same with a failure group for each disk.
+fn node_with_groups(dir: &Path) -> Result<(Node, [String; 2])> {
+    let node = Node::on(&dir.join("node")).start()?;
+    let disks = [disk(dir, "one", 300)?, disk(dir, "two", 300)?];
+    create_pool(&node, &[format!("{}@left", disks[0]), format!("{}@right", disks[1])])?;
+    Ok((node, disks))
+}
+
+fn create_pool(node: &Node, at: &[String; 2]) -> Result<()> {
+    let shape = ["--slab-size", "4M", "--extent-size", "64K"];
+    let create = ["pool", "create", "fast", "--pv", &at[0], "--pv", &at[1]];
+    node.cli(&[&create[..], &shape].concat()).map(drop)
+}
+
+/// A guest that writes what is known to LU `disk`.
+fn loaded_guest(node: &Node) -> Result<(Guest, Job)> {
+    node.cli(&["client", "create", "vm"])?;
+    node.cli(&["map", "disk", "--to", "vm", "--via", "vhost-user-blk"])?;
+    let verifier = GuestImage::new().with_host_program("verify", &own_program("verify")?);
+    let disk = VhostBlk::new(&node.socket("vm", 2));
+    let guest = Guest::builder().disk(disk).image(verifier).boot()?;
+    let load = guest.start("verify load /dev/vda --fresh --threads 8")?;
+    load.wait_for_text("started", SOON)?;
+    Ok((guest, load))
+}
+
+/// The guest has found everything as it was written, and so has a check of the disks.
+fn ends_well(mut node: Node, (guest, load): (Guest, Job), disks: &[String]) -> Result<()> {
+    load.close_input()?;
+    println!("{:?}", Report::parse(&load.wait(SOON)?.text())?.check()?);
+    guest.quit()?;
+    assert!(node.stop()?.success());
+    let (code, report, said) = check(disks)?;
+    assert!(code == Some(0), "{report} {said}");
+    Ok(())
+}
+
+/// How many events say this.
+fn told(node: &Node, what: &str) -> Result<usize> {
+    let events = node.cli(&["event", "ls"])?;
+    let all = events.as_array();
+    Ok(all.map_or(0, |all| all.iter().filter(|it| it.to_string().contains(what)).count()))
 }
 
 fn create(node: &Node, name: &str, size: &str) -> Result<()> {
@@ -43,18 +85,6 @@ fn create(node: &Node, name: &str, size: &str) -> Result<()> {
 
 fn pool(node: &Node) -> Result<Value> {
     node.cli(&["pool", "show", "fast"])
-}
-
-/// Waits until this is so.
-fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
-    let begin = Instant::now();
-    while !is_so()? {
-        if begin.elapsed() > SOON {
-            return Err(Error::new(format!("{what}: not within {SOON:?}")));
-        }
-        thread::sleep(LOOK_AGAIN);
-    }
-    Ok(())
 }
 
 #[test]
@@ -128,7 +158,7 @@ fn a_guest_uses_a_disk_of_a_pool() -> Result<()> {
     let full = used(&node)?;
     assert!(full > 62 << 20, "{full}");
     guest.ok("rm /mnt/file && sync && fstrim /mnt")?;
-    until("discarded space comes back", || Ok(used(&node)? + (56 << 20) < full))?;
+    until("discarded space comes back", SOON, || Ok(used(&node)? + (56 << 20) < full))?;
     guest.ok("umount /mnt && fsck.ext4 -fn /dev/vda")?;
     node.cli(&["lu", "resize", "disk", "--size", "5G"])?;
     let size = "$(blockdev --getsize64 /dev/vda)";
@@ -205,7 +235,7 @@ fn an_image_becomes_an_lu_of_a_pool() -> Result<()> {
         node.cli_fails(&["lu", "create", "big", "--from", &large, "--pool", "fast"])?;
     assert!(code == 1 && said.contains("no free slab"), "{code}: {said}");
     node.cli(&["lu", "rm", "disk"])?;
-    until("all space comes back", || Ok(pool(&node)?["free"] == free))?;
+    until("all space comes back", SOON, || Ok(pool(&node)?["free"] == free))?;
     let (code, said) =
         node.cli_fails(&["lu", "create", "big", "--from", &large, "--pool", "none"])?;
     assert!(code == 3 && said.contains("no pool 'none'"), "{code}: {said}");
@@ -241,13 +271,15 @@ fn a_disk_that_is_missing_is_waited_for() -> Result<()> {
     is_refused(&node, &format!("{two}: No such file"))?;
     // A copy of the other disk does not do.
     fs::copy(&one, &two)?;
-    until("the copy is refused", || {
+    until("the copy is refused", SOON, || {
         let shown = pool(&node)?["problem"]["message"].to_string();
         Ok(shown.contains("one of them is a copy"))
     })?;
     fs::rename(&away, &two)?;
-    until("the pool comes back", || Ok(pool(&node)?["state"] == "online"))?;
-    until("its LU comes back", || Ok(node.cli(&["lu", "show", "disk"])?["state"] == "online"))?;
+    until("the pool comes back", SOON, || Ok(pool(&node)?["state"] == "online"))?;
+    until("its LU comes back", SOON, || {
+        Ok(node.cli(&["lu", "show", "disk"])?["state"] == "online")
+    })?;
     assert!(node.stop()?.success());
     Ok(())
 }
@@ -411,7 +443,7 @@ fn disks_are_exchanged_under_a_guest_while_the_node_is_killed() -> Result<()> {
         kills += 1;
         in_the_midst += u32::from(disks_of(&node)?.contains(&old));
     }
-    until("the old disk has left", || Ok(!disks_of(&node)?.contains(&old)))?;
+    until("the old disk has left", SOON, || Ok(!disks_of(&node)?.contains(&old)))?;
     println!("{kills} kills, {in_the_midst} of them in the midst");
     assert!(in_the_midst > 0);
     thread::sleep(Duration::from_millis(300));
@@ -471,25 +503,9 @@ fn a_pool_is_checked_from_its_disks_alone() -> Result<()> {
 #[test]
 fn a_guest_does_not_notice_that_a_copy_is_gone() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let mut node = Node::on(&dir.path().join("node")).start()?;
-    let disks = [disk(dir.path(), "one", 300)?, disk(dir.path(), "two", 300)?];
-    let at = [format!("{}@left", disks[0]), format!("{}@right", disks[1])];
-    let shape = ["--slab-size", "4M", "--extent-size", "64K"];
-    node.cli(&[&["pool", "create", "fast", "--pv", &at[0], "--pv", &at[1]][..], &shape].concat())?;
+    let (mut node, disks) = node_with_groups(dir.path())?;
     create(&node, "disk", "4G")?;
-    node.cli(&["client", "create", "vm"])?;
-    node.cli(&["map", "disk", "--to", "vm", "--via", "vhost-user-blk"])?;
-    let verifier = GuestImage::new().with_host_program("verify", &own_program("verify")?);
-    let guest =
-        Guest::builder().disk(VhostBlk::new(&node.socket("vm", 2))).image(verifier).boot()?;
-    let load = guest.start("verify load /dev/vda --fresh --threads 8")?;
-    load.wait_for_text("started", SOON)?;
-    let told = |node: &Node, what: &str| -> Result<usize> {
-        let events = node.cli(&["event", "ls"])?;
-        Ok(events
-            .as_array()
-            .map_or(0, |all| all.iter().filter(|event| event.to_string().contains(what)).count()))
-    };
+    let loaded = loaded_guest(&node)?;
     // Each of them has to do without the other, one after the other.
     for path in &disks {
         let away = format!("{path}.away");
@@ -497,24 +513,18 @@ fn a_guest_does_not_notice_that_a_copy_is_gone() -> Result<()> {
         node.kill()?;
         fs::rename(path, &away)?;
         node.start()?;
-        until("it is said", || Ok(told(&node, "is used without one of its disks")? > 0))?;
-        until("it is used", || Ok(pool(&node)?["state"] == "online"))?;
+        until("it is said", SOON, || Ok(told(&node, "is used without one of its disks")? > 0))?;
+        until("it is used", SOON, || Ok(pool(&node)?["state"] == "online"))?;
         assert_eq!(node.cli(&["lu", "show", "disk"])?["state"], "online");
         thread::sleep(Duration::from_millis(1500));
         node.kill()?;
         fs::rename(&away, path)?;
         node.start()?;
-        until("the copy has everything again", || {
+        until("the copy has everything again", SOON, || {
             Ok(told(&node, "all copies of LU disk have everything again")? > 0)
         })?;
     }
-    load.close_input()?;
-    println!("{:?}", Report::parse(&load.wait(SOON)?.text())?.check()?);
-    guest.quit()?;
-    assert!(node.stop()?.success());
-    let (code, report, said) = check(&disks)?;
-    assert!(code == Some(0), "{report} {said}");
-    Ok(())
+    ends_well(node, loaded, &disks)
 }
 
 /// A file that cannot be written, also by who has it open. None: this machine does not let us.
@@ -537,41 +547,26 @@ impl Drop for Unwritable<'_> {
 #[test]
 fn a_disk_that_cannot_be_written_is_missed_and_taken_back_under_a_guest() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let mut node = Node::on(&dir.path().join("node")).start()?;
-    let disks = [disk(dir.path(), "one", 300)?, disk(dir.path(), "two", 300)?];
+    let (mut node, disks) = node_with_groups(dir.path())?;
     if Unwritable::new(&disks[0]).is_none() {
         println!("NOT RUN: files cannot be made immutable here (root, CAP_LINUX_IMMUTABLE, ext4)");
         return Ok(());
     }
-    let at = [format!("{}@left", disks[0]), format!("{}@right", disks[1])];
-    let shape = ["--slab-size", "4M", "--extent-size", "64K"];
-    node.cli(&[&["pool", "create", "fast", "--pv", &at[0], "--pv", &at[1]][..], &shape].concat())?;
     create(&node, "disk", "4G")?;
-    node.cli(&["client", "create", "vm"])?;
-    node.cli(&["map", "disk", "--to", "vm", "--via", "vhost-user-blk"])?;
-    let verifier = GuestImage::new().with_host_program("verify", &own_program("verify")?);
-    let guest =
-        Guest::builder().disk(VhostBlk::new(&node.socket("vm", 2))).image(verifier).boot()?;
-    let load = guest.start("verify load /dev/vda --fresh --threads 8")?;
-    load.wait_for_text("started", SOON)?;
-    let told = |node: &Node, what: &str| -> Result<usize> {
-        let events = node.cli(&["event", "ls"])?;
-        let all = events.as_array();
-        Ok(all.map_or(0, |all| all.iter().filter(|it| it.to_string().contains(what)).count()))
-    };
+    let loaded = loaded_guest(&node)?;
     for (times, path) in disks.iter().enumerate() {
         let unwritable = Unwritable::new(path);
         // What needs a grant of every group goes on without this one.
         for name in ["first", "second"] {
             create(&node, name, "1G")?;
         }
-        until("it is said", || Ok(told(&node, &format!("is used without {path}"))? > 0))?;
+        until("it is said", SOON, || Ok(told(&node, &format!("is used without {path}"))? > 0))?;
         assert_eq!(node.cli(&["lu", "show", "disk"])?["state"], "online");
         node.cli(&["lu", "rm", "first"])?;
         thread::sleep(Duration::from_millis(1500));
         drop(unwritable);
-        until("it is taken back", || Ok(told(&node, "can be written again")? > times))?;
-        until("the copy has everything again", || {
+        until("it is taken back", SOON, || Ok(told(&node, "can be written again")? > times))?;
+        until("the copy has everything again", SOON, || {
             Ok(told(&node, "all copies of LU disk have everything again")? > times)
         })?;
         node.cli(&["lu", "rm", "second"])?;
@@ -582,16 +577,10 @@ fn a_disk_that_cannot_be_written_is_missed_and_taken_back_under_a_guest() -> Res
     node.kill()?;
     drop(unwritable);
     node.start()?;
-    until("the copy has everything again", || {
+    until("the copy has everything again", SOON, || {
         Ok(told(&node, "all copies of LU disk have everything again")? > 0)
     })?;
-    load.close_input()?;
-    println!("{:?}", Report::parse(&load.wait(SOON)?.text())?.check()?);
-    guest.quit()?;
-    assert!(node.stop()?.success());
-    let (code, report, said) = check(&disks)?;
-    assert!(code == Some(0), "{report} {said}");
-    Ok(())
+    ends_well(node, loaded, &disks)
 }
 
 /// Whether the label of a disk says that its failure group has everything.
@@ -608,9 +597,7 @@ fn a_disk_that_is_gone_for_good_is_replaced() -> Result<()> {
     let (mut node, _) = node(&dir.path().join("node"), 0)?;
     let [one, two, three] =
         [disk(dir.path(), "one", 300)?, disk(dir.path(), "two", 300)?, disk(dir.path(), "3", 300)?];
-    let at = [format!("{one}@left"), format!("{two}@right")];
-    let shape = ["--slab-size", "4M", "--extent-size", "64K"];
-    node.cli(&[&["pool", "create", "fast", "--pv", &at[0], "--pv", &at[1]][..], &shape].concat())?;
+    create_pool(&node, &[format!("{one}@left"), format!("{two}@right")])?;
     let image = dir.path().join("image");
     let content: Vec<u8> = (0..8_u32 << 20).map(|at| (at >> 12).wrapping_mul(97) as u8).collect();
     fs::write(&image, content)?;
@@ -623,18 +610,17 @@ fn a_disk_that_is_gone_for_good_is_replaced() -> Result<()> {
     node.kill()?;
     fs::rename(&two, away(&two))?;
     node.start()?;
-    until("it is used without the disk", || is_online(&node))?;
+    until("it is used without the disk", SOON, || is_online(&node))?;
     node.cli(&["pool", "replace-pv", "fast", &two, &three, "--no-wait"])?;
     for round in 0..4 {
         thread::sleep(Duration::from_millis(round * 30));
         node.kill()?;
         node.start()?;
     }
-    until(
-        "the other one is in its place",
-        || Ok(disks_of(&node)? == [one.clone(), three.clone()]),
-    )?;
-    until("everything is there", || {
+    until("the other one is in its place", SOON, || {
+        Ok(disks_of(&node)? == [one.clone(), three.clone()])
+    })?;
+    until("everything is there", SOON, || {
         thread::sleep(Duration::from_millis(300));
         assert!(node.stop()?.success());
         let is_whole = is_whole(&three)?;
@@ -646,7 +632,7 @@ fn a_disk_that_is_gone_for_good_is_replaced() -> Result<()> {
     fs::rename(&one, away(&one))?;
     fs::rename(away(&two), &two)?;
     node.start()?;
-    until("the new one is enough", || is_online(&node))?;
+    until("the new one is enough", SOON, || is_online(&node))?;
     holds(&node, 0, &image)?;
     // What has been replaced is none of its disks, and not taken for a free one.
     assert_eq!(disks_of(&node)?, [one.clone(), three.clone()]);
@@ -656,7 +642,7 @@ fn a_disk_that_is_gone_for_good_is_replaced() -> Result<()> {
     assert!(node.stop()?.success());
     fs::rename(away(&one), &one)?;
     node.start()?;
-    until("both have everything", || {
+    until("both have everything", SOON, || {
         thread::sleep(Duration::from_millis(300));
         assert!(node.stop()?.success());
         let is_whole = is_whole(&one)?;
