@@ -1,4 +1,4 @@
-//! Small things to wait on: within a core ([`Notify`]), and across threads ([`reply`]).
+//! Small things to wait on: within a core ([`Notify`], [`Turns`]), and across threads ([`reply`]).
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -52,6 +52,31 @@ impl Notify {
             Poll::Pending
         })
         .await;
+    }
+}
+
+/// Lets one in after the other.
+#[derive(Default)]
+pub struct Turns {
+    is_taken: Cell<bool>,
+    ended: Notify,
+}
+
+/// Nobody else has his turn until this is dropped.
+pub struct Turn<'a>(&'a Turns);
+
+impl Turns {
+    pub async fn take(&self) -> Turn<'_> {
+        self.ended.until(|| !self.is_taken.get()).await;
+        self.is_taken.set(true);
+        Turn(self)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.is_taken.set(false);
+        self.0.ended.notify();
     }
 }
 

@@ -23,7 +23,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
 use block::Error;
-use rt::sync::Notify;
+use rt::sync::{Notify, Turns};
 use rt::{Core, Placed};
 
 use super::disks::{Backing, Disks, Shared};
@@ -33,7 +33,6 @@ use super::page::{Flaw, Header, Owner, PAGE_BYTES};
 use super::places::{Copy, GROUP_NUMBERS, Home, State, numbers_of};
 use super::shape::{Layout, Shape, Unfit};
 use super::slabs::{Grant, Slab};
-use super::turns::Turns;
 use table::Table;
 
 pub use copies::Whither;
@@ -491,9 +490,7 @@ impl Pool {
 
     /// Of these groups the one that gives a number: it knows all of its own.
     fn group_of_numbers(&self, tables: &[Table], groups: &[u16]) -> u16 {
-        let absent = self.absent.borrow();
-        let is_all = |group: &&u16| absent.get(&Some(**group)).is_none_or(|count| *count == 0);
-        let found = groups.iter().find(is_all).or(groups.first());
+        let found = groups.iter().find(|group| self.is_all_here(**group)).or(groups.first());
         found.copied().unwrap_or_else(|| stale::groups_of(tables).first().copied().unwrap_or(0))
     }
 

@@ -46,4 +46,3 @@ pub mod slabs;
 pub mod space;
 pub mod sums;
 pub mod survey;
-mod turns;

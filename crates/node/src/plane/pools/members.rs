@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use block::ErrorKind;
 use model::{ApiError, PoolPv, Severity, Size, Subject};
-use rt::sync::Notify;
+use rt::sync::{Notify, Turns};
 use uuid::Uuid;
 use volume::pool::home::{self, NewDisk};
 
@@ -45,7 +45,7 @@ const LOOKS_BEFORE_TOLD: u32 = 6;
 pub(super) struct Members {
     pool: Rc<home::Pool>,
     /// One disk joins, or is dismissed.
-    is_changing: Cell<bool>,
+    changes: Turns,
     /// Disks whose slabs are moving.
     leaving: RefCell<BTreeMap<Uuid, Leaving>>,
     /// The pool is about to be closed.
@@ -62,16 +62,6 @@ struct Leaving {
     waits: Option<Trouble>,
 }
 
-/// The one change of a pool's disks that is under way.
-struct Turn<'a>(&'a Members);
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.0.is_changing.set(false);
-        self.0.changed.notify();
-    }
-}
-
 /// How a look at the slabs of a disk has ended.
 enum Looked {
     Empty,
@@ -85,7 +75,7 @@ impl Members {
     pub(super) fn new(pool: Rc<home::Pool>) -> Rc<Self> {
         Rc::new(Self {
             pool,
-            is_changing: Cell::new(false),
+            changes: Turns::default(),
             leaving: RefCell::default(),
             is_closing: Cell::new(false),
             changed: Notify::new(),
@@ -94,12 +84,6 @@ impl Members {
 
     pub(super) fn pool(&self) -> &Rc<home::Pool> {
         &self.pool
-    }
-
-    async fn turn(&self) -> Turn<'_> {
-        self.changed.until(|| !self.is_changing.get()).await;
-        self.is_changing.set(true);
-        Turn(self)
     }
 
     /// No slab moves any more when this returns.
@@ -136,7 +120,7 @@ impl Members {
     ) -> Result<(), ApiError> {
         let spec = &open.spec;
         let failed = |error| failed(spec, "cannot have another disk", error);
-        let _turn = self.turn().await;
+        let _turn = self.changes.take().await;
         let core = self.pool.core();
         let disk = match self.number(pv.uuid) {
             Some(disk) => disk,
@@ -181,7 +165,7 @@ impl Members {
 
     /// A disk is not missed any more without which the pool was opened.
     async fn abandon(&self, open: &OpenPool, pv: &PoolPv) -> Result<(), ApiError> {
-        let _turn = self.turn().await;
+        let _turn = self.changes.take().await;
         if self.pool.absent() == 0 {
             return Ok(());
         }
@@ -296,7 +280,7 @@ impl Members {
 
     /// Takes an empty disk out; false if it is not empty any more.
     async fn dismiss(&self, open: &OpenPool, (pv, disk): (Uuid, u32)) -> Result<bool, ApiError> {
-        let _turn = self.turn().await;
+        let _turn = self.changes.take().await;
         if self.must_end(pv) {
             return Err(stays(open, &pv.to_string()));
         }
@@ -327,7 +311,7 @@ impl Members {
 
     /// Takes the labels off a disk that has left; true if it was here.
     pub(super) async fn forget(&self, open: &OpenPool, pv: Uuid) -> Result<bool, ApiError> {
-        let _turn = self.turn().await;
+        let _turn = self.changes.take().await;
         if self.number(pv).is_some() {
             let name = &open.spec.name;
             return Err(ApiError::failed(format!("pool '{name}' has its disk {pv} still")));

@@ -100,12 +100,10 @@ impl Pool {
     /// Whether a failure group that has everything is there without this disk.
     fn can_lose(&self, disk: u32) -> bool {
         let tables = self.tables.borrow();
-        let absent = self.absent.borrow();
         let lost = tables[disk as usize].label.group;
         let is_all = |group: u16| {
             let mut own = tables.iter().filter(|it| it.is_here() && it.label.group == group);
-            absent.get(&Some(group)).is_none_or(|count| *count == 0)
-                && own.all(|it| !it.label.is_behind)
+            self.is_all_here(group) && own.all(|it| !it.label.is_behind)
         };
         let groups = super::stale::groups_of(&tables);
         tables[disk as usize].is_here() && groups.into_iter().any(|it| it != lost && is_all(it))

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use rt::sync::Turn;
+
 use super::super::label::{End, Label};
 use super::super::page::{Flaw, Page, newest};
 use super::super::places::{Copy, Home, SLABS_MAX, State};
 use super::super::shape::GRANTS_PER_PAGE;
 use super::super::slabs::{self, Grant, Slab, TableHeader};
-use super::super::turns::Turn;
 use super::copies::grant_at;
 use super::table::Table;
 use super::{Pool, PoolError, ReadPage};

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use block::{Buffer, Error, ErrorKind};
 use rt::handles::each;
-use rt::sync::Notify;
+use rt::sync::{Notify, Turns};
 use rt::{Core, Placed};
 
 use super::super::disks::Disks;
@@ -31,7 +31,6 @@ use super::super::page::{PAGE_BYTES, Page};
 use super::super::passage::Passage;
 use super::super::root::About;
 use super::super::shape::{BLOCK_BYTES, Shape};
-use super::super::turns::Turns;
 use super::below::Depths;
 use super::closed;
 use super::counts::Counts;
