@@ -1,7 +1,8 @@
 //! Whether the store of an LU works, as the requests of clients and a test read find it.
 //!
 //! Nobody looks at a store that fails nothing. From the first failure on it is looked at once a
-//! second, until it works again:
+//! second, until it works again; and soon after failures end, so that what succeeds from then on is
+//! seen to come after them:
 //!
 //! ```text
 //!              a request fails                  a test read fails
@@ -32,6 +33,9 @@ use crate::engine::{Health, Report, Trouble};
 /// How often a store that has failed is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// Failures have ended when there was none for so long.
+const SETTLES: Duration = Duration::from_millis(50);
+
 const KINDS: usize = OpKind::ALL.len();
 
 /// The health of one LU's store.
@@ -41,13 +45,20 @@ pub(super) struct Watch {
 }
 
 /// Begins to look at the store.
-pub(super) type Begin = Box<dyn Fn() + Send + Sync>;
+pub(super) type Begin = Box<dyn Fn(Look) + Send + Sync>;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Look {
+    UntilWell,
+    WhenSettled,
+}
 
 #[derive(Default)]
 struct State {
     health: Health,
     told: Health,
     is_watched: bool,
+    is_settling: bool,
     /// Failures that were noted, and how many of them the last look knew.
     noted: u64,
     judged: u64,
@@ -71,9 +82,12 @@ impl Watch {
 
     /// One that looks at an LU of this plane from its first core.
     pub(super) fn of(plane: Weak<Inner>, uuid: Uuid) -> Watch {
-        Watch::new(Box::new(move || {
+        Watch::new(Box::new(move |look| {
             let (Some(inner), plane) = (plane.upgrade(), plane.clone()) else { return };
-            inner.cores[0].send(move |core| core.spawn(look_until_well(plane, uuid, core.clone())));
+            inner.cores[0].send(move |core| match look {
+                Look::UntilWell => core.spawn(look_until_well(plane, uuid, core.clone())),
+                Look::WhenSettled => core.spawn(look_when_settled(plane, uuid, core.clone())),
+            });
         }))
     }
 
@@ -90,18 +104,29 @@ impl Watch {
 
     /// A request failed in the store.
     pub(super) fn failed(&self, error: &Error) {
-        let begins = {
+        let (watches, settles) = {
             let mut state = self.state();
             state.noted += 1;
             state.error = Some(error.clone());
             if state.health == Health::Works {
                 state.health = Health::Degraded;
             }
-            !std::mem::replace(&mut state.is_watched, true)
+            let watched = std::mem::replace(&mut state.is_watched, true);
+            (!watched, !std::mem::replace(&mut state.is_settling, true))
         };
-        if begins {
-            (self.begin)();
+        if watches {
+            (self.begin)(Look::UntilWell);
         }
+        if settles {
+            (self.begin)(Look::WhenSettled);
+        }
+    }
+
+    /// Whether no failure was noted since so many were: the next one begins to settle anew.
+    fn has_settled(&self, noted: u64) -> bool {
+        let mut state = self.state();
+        state.is_settling = state.noted != noted;
+        !state.is_settling
     }
 
     pub(super) fn health(&self) -> Health {
@@ -121,6 +146,13 @@ impl Watch {
             Health::Failed => (format!("its store cannot be read: {error}"), "a test read works"),
         };
         Some(Trouble { message, next: Some(format!("{next}; it is online again when {again}")) })
+    }
+
+    /// Whether the store works: nobody looks at it until the next failure.
+    fn is_left_alone(&self) -> bool {
+        let mut state = self.state();
+        state.is_watched = state.health != Health::Works;
+        !state.is_watched
     }
 
     fn noted(&self) -> u64 {
@@ -154,7 +186,7 @@ impl Watch {
             None => Health::Degraded,
         };
         if state.health == Health::Works {
-            (state.is_watched, state.error) = (false, None);
+            state.error = None;
         }
         let health = state.health;
         (std::mem::replace(&mut state.told, health) != health).then_some(health)
@@ -175,21 +207,39 @@ impl State {
 }
 
 async fn look_until_well(plane: Weak<Inner>, uuid: Uuid, core: Core) {
-    loop {
-        {
-            let Some(plane) = plane.upgrade().map(Plane) else { return };
-            let Some(lu) = plane.lu(uuid) else { return };
-            let noted = lu.health.noted();
-            let stats = plane.device_stats(uuid, &lu).await;
-            let test = test_read(&core, &lu).await;
-            if let Some(health) = lu.health.look(noted, &stats.ops, test) {
-                (plane.0.context.report)(report(&lu, health));
-            }
-            if lu.health.health() == Health::Works {
-                return;
-            }
-        }
+    while look(&plane, uuid, &core).await == Some(false) {
         core.sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn look_when_settled(plane: Weak<Inner>, uuid: Uuid, core: Core) {
+    let watched = || plane.upgrade().and_then(|inner| Plane(inner).lu(uuid));
+    while let Some(noted) = watched().map(|lu| lu.health.noted()) {
+        core.sleep(SETTLES).await;
+        let Some(lu) = watched() else { return };
+        if lu.health.has_settled(noted) {
+            let Some(plane) = plane.upgrade().map(Plane) else { return };
+            look_once(&plane, uuid, &lu, &core).await;
+            return;
+        }
+    }
+}
+
+/// Whether it works, and is looked at no longer. Nothing if the LU is gone.
+async fn look(plane: &Weak<Inner>, uuid: Uuid, core: &Core) -> Option<bool> {
+    let plane = plane.upgrade().map(Plane)?;
+    let lu = plane.lu(uuid)?;
+    look_once(&plane, uuid, &lu, core).await;
+    Some(lu.health.is_left_alone())
+}
+
+/// Looks once, and tells of another health.
+async fn look_once(plane: &Plane, uuid: Uuid, lu: &Arc<Lu>, core: &Core) {
+    let noted = lu.health.noted();
+    let stats = plane.device_stats(uuid, lu).await;
+    let test = test_read(core, lu).await;
+    if let Some(health) = lu.health.look(noted, &stats.ops, test) {
+        (plane.0.context.report)(report(lu, health));
     }
 }
 
@@ -223,22 +273,27 @@ mod tests {
 
     use super::*;
 
-    /// A watch, how often it began to look, and counters of reads and writes.
+    /// A watch, how often it began to look of either kind, and counters of reads and writes.
     struct Bench {
         watch: Watch,
-        begun: Arc<AtomicU32>,
+        begun: Arc<[AtomicU32; 2]>,
         ops: Vec<OpStats>,
     }
 
     impl Bench {
         fn new() -> Bench {
-            let begun = Arc::new(AtomicU32::new(0));
-            let counter = begun.clone();
-            let begin = move || {
-                counter.fetch_add(1, Ordering::SeqCst);
+            let begun = Arc::<[AtomicU32; 2]>::default();
+            let counters = begun.clone();
+            let begin = move |look| {
+                counters[look as usize].fetch_add(1, Ordering::SeqCst);
             };
             let ops = OpKind::ALL.map(OpStats::new).into();
             Bench { watch: Watch::new(Box::new(begin)), begun, ops }
+        }
+
+        /// How often it began to look until well, and when settled.
+        fn begun(&self) -> [u32; 2] {
+            [0, 1].map(|look: usize| self.begun[look].load(Ordering::SeqCst))
         }
 
         fn does(&mut self, kind: OpKind) {
@@ -271,7 +326,7 @@ mod tests {
         bench.fails(OpKind::Write, ErrorKind::NoSpace);
         bench.fails(OpKind::Write, ErrorKind::NoSpace);
         assert_eq!(bench.watch.health(), Health::Degraded, "at once");
-        assert_eq!(bench.begun.load(Ordering::SeqCst), 1);
+        assert_eq!(bench.begun(), [1, 1]);
         assert_eq!(bench.look(), Some(Health::Degraded));
         assert!(bench.message().starts_with("write requests of clients fail: "));
         let next = bench.watch.trouble().unwrap().next.unwrap();
@@ -283,8 +338,23 @@ mod tests {
         bench.does(OpKind::Write);
         assert_eq!(bench.look(), Some(Health::Works));
         assert_eq!(bench.watch.trouble(), None);
+        assert!(bench.watch.is_left_alone());
         bench.fails(OpKind::Write, ErrorKind::NoSpace);
-        assert_eq!(bench.begun.load(Ordering::SeqCst), 2, "it is looked at again");
+        assert_eq!(bench.begun(), [2, 1], "it is looked at again");
+    }
+
+    #[test]
+    fn a_write_soon_after_failures_ended_comes_after_them() {
+        let mut bench = Bench::new();
+        for _ in 0..2 {
+            bench.fails(OpKind::Write, ErrorKind::NoSpace);
+            assert!(!bench.watch.has_settled(bench.watch.noted() - 1), "there was one meanwhile");
+            assert!(bench.watch.has_settled(bench.watch.noted()));
+            bench.look();
+            bench.does(OpKind::Write);
+        }
+        assert_eq!(bench.begun(), [1, 2], "failures end several times until it works");
+        assert_eq!((bench.look(), bench.watch.is_left_alone()), (Some(Health::Works), true));
     }
 
     #[test]
@@ -309,7 +379,7 @@ mod tests {
         assert_eq!(bench.watch.look(noted, &ops, Ok(())), None);
         assert_eq!(bench.watch.health(), Health::Degraded);
         assert_eq!(bench.look(), None);
-        assert_eq!(bench.begun.load(Ordering::SeqCst), 1, "and looked at all the while");
+        assert_eq!(bench.begun()[0], 1, "and looked at all the while");
     }
 
     #[test]
