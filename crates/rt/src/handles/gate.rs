@@ -51,6 +51,7 @@ pub struct TicketId(pub u64);
 #[derive(Default)]
 pub struct Gate {
     closings: Cell<usize>,
+    is_watched: Cell<bool>,
     closed: RefCell<Vec<(TicketId, Span)>>,
     held: RefCell<Vec<(RequestBuf, Completion)>>,
     /// Writes under way that the ring does not know as one operation.
@@ -60,7 +61,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Whether nothing at all is closed.
+    /// Whether nothing at all is closed, nor watched.
     #[inline]
     pub fn is_open(&self) -> bool {
         self.closings.get() == 0
@@ -73,7 +74,17 @@ impl Gate {
     pub fn close(&self, id: TicketId, span: Span) {
         let mut closed = self.closed.borrow_mut();
         closed.push((id, span));
-        self.closings.set(closed.len());
+        self.count(closed.len());
+    }
+
+    fn count(&self, closed: usize) {
+        self.closings.set(closed + usize::from(self.is_watched.get()));
+    }
+
+    /// Nothing is open from now on, though nothing is held back by this: each write is looked at.
+    pub fn watch(&self) {
+        self.is_watched.set(true);
+        self.count(self.closed.borrow().len());
     }
 
     /// Opens what this ticket closed; the requests held meanwhile are the caller's to start again.
@@ -81,7 +92,7 @@ impl Gate {
     pub fn open(&self, id: TicketId) -> Vec<(RequestBuf, Completion)> {
         let mut closed = self.closed.borrow_mut();
         closed.retain(|(other, _)| *other != id);
-        self.closings.set(closed.len());
+        self.count(closed.len());
         drop(closed);
         self.changed.notify();
         self.held.take()
@@ -152,5 +163,9 @@ mod tests {
         assert!(!gate.is_closed(span) && !gate.is_open());
         assert!(gate.open(TicketId(2)).is_empty());
         assert!(gate.is_open());
+        gate.watch();
+        assert!(!gate.is_open() && !gate.is_closed(span));
+        gate.close(TicketId(3), span);
+        assert!(gate.open(TicketId(3)).is_empty() && !gate.is_open());
     }
 }

@@ -102,11 +102,13 @@ impl Dice {
     }
 }
 
-/// The seeds of a test that runs so many: `VIADUCT_LOOPS` times as many, or the one that
-/// `VIADUCT_SEED` names. Each is printed, which is seen where the test fails.
-pub fn seeds(count: u64) -> impl Iterator<Item = u64> {
+/// The seeds of a test that runs so many: `VIADUCT_LOOPS` times as many, and those `kept` that have
+/// found something once; or the one that `VIADUCT_SEED` names. Each is printed, which is seen where
+/// the test fails.
+pub fn seeds(count: u64, kept: &[u64]) -> impl Iterator<Item = u64> {
     let all = seed().map_or(0..count * loops(), |seed| seed..seed + 1);
-    all.inspect(|seed| println!("seed {seed}"))
+    let kept = if is_one_seed() { &[] } else { kept };
+    all.chain(kept.iter().copied()).inspect(|seed| println!("seed {seed}"))
 }
 
 /// Whether it is only one, which need not show everything that all together do.

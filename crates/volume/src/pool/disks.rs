@@ -41,6 +41,7 @@ pub struct Shared {
     pub locks: Locks,
     /// In a pool that keeps checksums.
     pub sums: Option<Sums>,
+    shape: Shape,
     held: Mutex<HeldDisks>,
 }
 
@@ -63,7 +64,7 @@ impl Shared {
         let sums = shape.has_sums().then(|| Sums::new(pool, shape));
         let disks = disks.into_iter().map(Some).collect();
         let held = Mutex::new(HeldDisks { disks, ..HeldDisks::default() });
-        Arc::new(Self { held, sums, ..Self::default() })
+        Arc::new(Self { held, sums, shape, ..Self::default() })
     }
 
     /// The disks for this core; none when they were let go.

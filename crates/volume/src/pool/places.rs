@@ -14,6 +14,10 @@
 //!                                broken ◀───────────────────┘
 //! ```
 //!
+//! What a broken place lacks is known by regions: of a slab with several places those are noted
+//! that are written, and forgotten when all places have everything durably. Where nobody knows what
+//! was written, a place lacks all of them.
+//!
 //! A slab moves by getting another place and then losing the first one. What a reader or a writer
 //! finds at any moment of that is right as long as it is on the way; who takes a place away, or
 //! begins to fill one, waits until nobody is.
@@ -95,6 +99,11 @@ struct More {
     places: [AtomicU64; PLACES_MAX - 1],
     /// Regions of the slab that may be overwritten in place: the journal says so, durably.
     open: AtomicU64,
+    /// Regions that were written since all places had everything durably, see [`Places::dirty`].
+    touched: AtomicU64,
+    aging: AtomicU64,
+    /// Failure groups, as bits, whose place was lost and knows everything but those.
+    left: AtomicU64,
 }
 
 impl Chunk {
@@ -198,8 +207,9 @@ impl Places {
         let Some((chunk, at)) = self.chunk(number) else { return };
         chunk.firsts[at].store(0, Ordering::Release);
         if let Some(more) = chunk.more.get() {
-            more[at].places.iter().for_each(|word| word.store(0, Ordering::Release));
-            more[at].open.store(0, Ordering::Release);
+            let More { places, open, touched, aging, left } = &more[at];
+            let words = places.iter().chain([open, touched, aging, left]);
+            words.for_each(|word| word.store(0, Ordering::Release));
         }
     }
 
@@ -215,6 +225,9 @@ impl Places {
             more: OnceLock::new(),
         });
         let at = number as usize % CHUNK_NUMBERS;
+        if let Some(more) = chunk.more.get() {
+            more[at].left.fetch_and(!(1 << copy.group), Ordering::AcqRel);
+        }
         let (first, word) = (&chunk.firsts[at], word_of(copy));
         if first.load(Ordering::Acquire) == 0 {
             first.store(word, Ordering::Release);
@@ -248,6 +261,20 @@ impl Places {
     /// Takes a place away.
     pub fn remove(&self, number: u32, home: Home) {
         let _changing = self.lock();
+        self.take_away(number, home);
+    }
+
+    /// The same of one that may come back: what is written meanwhile is known then, in the stead of
+    /// nothing at all.
+    pub fn lose(&self, number: u32, copy: Copy) {
+        let _changing = self.lock();
+        if let Some((chunk, at)) = self.chunk(number) {
+            chunk.make_more()[at].left.fetch_or(1 << copy.group, Ordering::AcqRel);
+            self.take_away(number, copy.home);
+        }
+    }
+
+    fn take_away(&self, number: u32, home: Home) {
         let Some((chunk, at)) = self.chunk(number) else { return };
         let first = &chunk.firsts[at];
         let places: &[AtomicU64] = chunk.more.get().map_or(&[], |more| &more[at].places);
@@ -262,7 +289,9 @@ impl Places {
             let is_it = |word: &&AtomicU64| home_of(word.load(Ordering::Acquire)) == Some(home);
             places.iter().filter(is_it).for_each(|word| word.store(0, Ordering::Release));
         }
-        if !places.iter().any(|word| has(&word)) {
+        // Who writes where another place was lost is not to take the one that is left for all.
+        let has_left = self.more(number).is_some_and(|it| it.left.load(Ordering::Acquire) != 0);
+        if !has_left && !places.iter().any(|word| has(&word)) {
             first.fetch_and(!HAS_MORE, Ordering::AcqRel);
         }
     }
@@ -285,6 +314,61 @@ impl Places {
         if let Some(more) = self.more(number) {
             more.open.fetch_and(!regions, Ordering::AcqRel);
         }
+    }
+
+    /// What is written of a slab with several places, before anybody looks for these.
+    #[inline]
+    pub fn touch(&self, number: u32, regions: u64) {
+        let Some((chunk, at)) = self.chunk(number) else { return };
+        let touched = &chunk.make_more()[at].touched;
+        if touched.load(Ordering::Acquire) & regions != regions {
+            touched.fetch_or(regions, Ordering::AcqRel);
+        }
+    }
+
+    /// Regions that a place which has missed something, or was lost, may lack: all others are there
+    /// durably.
+    pub fn dirty(&self, number: u32) -> u64 {
+        let words =
+            |more: &More| more.touched.load(Ordering::Acquire) | more.aging.load(Ordering::Acquire);
+        self.more(number).map_or(0, words)
+    }
+
+    /// Some place of the slab does not have everything, or was lost.
+    pub fn is_lacking(&self, number: u32) -> bool {
+        let has_left = self.more(number).is_some_and(|it| it.left.load(Ordering::Acquire) != 0);
+        has_left || self.all(number).any(|copy| copy.state != State::Whole)
+    }
+
+    /// The slab was lost in this failure group, and it is known what it has missed.
+    pub fn is_left(&self, number: u32, group: u16) -> bool {
+        self.more(number).is_some_and(|it| it.left.load(Ordering::Acquire) & 1 << group != 0)
+    }
+
+    /// Something was, since nothing of it was lacking anywhere.
+    pub fn is_touched(&self, number: u32) -> bool {
+        self.more(number).is_some_and(|more| more.touched.load(Ordering::Acquire) != 0)
+    }
+
+    /// What was touched is about to be durable everywhere. False: nothing was, or it must be known
+    /// longer. [`Places::end_aging`] follows, with nobody on the way in between.
+    pub fn begin_aging(&self, number: u32) -> bool {
+        let Some(more) = self.more(number) else { return false };
+        let touched = more.touched.load(Ordering::Acquire);
+        if touched == 0 || self.is_lacking(number) {
+            return false;
+        }
+        more.aging.fetch_or(touched, Ordering::AcqRel);
+        more.touched.fetch_and(!touched, Ordering::AcqRel);
+        true
+    }
+
+    pub fn end_aging(&self, number: u32, is_durable: bool) {
+        let Some(more) = self.more(number) else { return };
+        if !is_durable || self.is_lacking(number) {
+            more.touched.fetch_or(more.aging.load(Ordering::Acquire), Ordering::AcqRel);
+        }
+        more.aging.store(0, Ordering::Release);
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {

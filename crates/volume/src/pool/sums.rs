@@ -14,7 +14,7 @@
 //!
 //! Not here: reading and writing pages (`disks`), and when (`lu::service`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -207,7 +207,7 @@ pub struct Known {
 }
 
 /// Some of the pages that are in memory.
-type Shard = HashMap<SumsId, Arc<SumPage>>;
+type Shard = BTreeMap<SumsId, Arc<SumPage>>;
 
 /// The pages that are in memory, of all slabs of a pool.
 pub struct Sums {

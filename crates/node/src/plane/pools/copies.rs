@@ -15,6 +15,7 @@ use rt::Core;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use volume::pool::home::{self, Noted, Registry};
+use volume::pool::lu::Mended;
 
 use super::lus::PoolStore;
 use super::{OpenPool, epochs};
@@ -168,8 +169,7 @@ async fn mend_some(
     let most = open.catch_up_pace.bytes(SLABS_AT_A_TIME * slab) / slab;
     let most = most.max(1);
     match lu.lu().mend(most as usize).await {
-        Ok(lacking) => {
-            let bytes = most.min(lacking as u64) * slab;
+        Ok(Mended { bytes, .. }) => {
             open.catch_up_pace.keep_rate(pool.core(), bytes, || !pool.is_closed()).await;
             Some(true)
         }

@@ -244,16 +244,12 @@ impl Members {
                 closed.insert(lu);
                 continue;
             };
-            match store
-                .lu()
-                .move_slab(number, disk, None)
-                .await
-                .map_err(|error| (error.kind(), error))
-            {
-                Ok(()) => {
+            let brought = store.lu().move_slab(number, disk, None).await;
+            match brought.map_err(|error| (error.kind(), error)) {
+                Ok(bytes) => {
                     moved += 1;
-                    let (core, slab) = (self.pool.core(), open.spec.slab_size.bytes());
-                    open.move_pace.keep_rate(core, slab, || !self.must_end(pv)).await;
+                    let core = self.pool.core();
+                    open.move_pace.keep_rate(core, bytes, || !self.must_end(pv)).await;
                 }
                 Err((ErrorKind::NoSpace, _)) => {
                     full = true;

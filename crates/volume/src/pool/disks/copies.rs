@@ -9,6 +9,7 @@ use block::{Answer, Buffer, Error, ErrorKind, Request, Sgl};
 
 use super::super::home::PoolError;
 use super::super::journal::Spot;
+use super::super::owner::regions_of;
 use super::super::page::Page;
 use super::super::places::{Copy, Home, State};
 use super::super::shape::BLOCK_BYTES;
@@ -154,6 +155,8 @@ impl Disks {
 
     /// The same for one who has the locks.
     pub(super) async fn write_all(&self, at: Spot, data: &Sgl<'_>) -> Result<(), Error> {
+        let (first, count) = (u64::from(at.block), data.len() as u64 / BLOCK_BYTES);
+        self.shared().places.touch(at.slab, regions_of(self.shared().shape, first, count));
         let mut asked = Vec::new();
         for copy in self.copies(at.slab) {
             if copy.state != State::Broken

@@ -106,6 +106,7 @@ impl Found {
         pool.sync_these(&pool.members()).await?;
         pool.read_tables().await?;
         pool.mark_outdated().await?;
+        pool.note_lacking_all();
         pool.note_whole_groups();
         pool.count_members();
         let failed = |(_, error)| error;

@@ -13,6 +13,7 @@
 //! An LU of which it has the only good copy keeps its places there, for what can still be read.
 
 use super::super::label::{End, Label};
+use super::super::places::{Copy, State};
 use super::copies::grant_at;
 use super::table::{Standing, Table};
 use super::{Pool, PoolError};
@@ -117,7 +118,8 @@ impl Pool {
                 .granted(grant.lu)
                 .is_none_or(|granted| self.must_have_copy(grant.lu, &granted).is_ok());
             if has_other {
-                self.shared.places.remove(grant.number, home);
+                let (group, state) = (self.group_of(disk), State::Broken);
+                self.shared.places.lose(grant.number, Copy { home, group, state });
             }
         }
         self.shared.set_aside(disk, !self.is_needed(disk)).await;

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::super::label::Label;
+use super::super::owner::ALL_REGIONS;
 use super::super::places::{Copy, Home, State};
 use super::super::shape::GRANTS_PER_PAGE;
 use super::super::slabs::Slab;
@@ -107,9 +108,12 @@ impl Pool {
             is_its && copy.group != group
         };
         let is_still = !known.is_empty() && known.iter().all(is_same);
-        let copy = Copy { home, group, state: State::Broken };
-        if !is_still || !self.shared.places.add(grant.number, copy) {
+        let (copy, places) = (Copy { home, group, state: State::Broken }, &self.shared.places);
+        let is_known = places.is_left(grant.number, group);
+        if !is_still || !places.add(grant.number, copy) {
             tables[home.disk as usize].free(home.index);
+        } else if !is_known {
+            places.touch(grant.number, ALL_REGIONS);
         }
     }
 

@@ -11,6 +11,7 @@ use std::pin::Pin;
 
 use block::Error;
 
+use super::super::owner::ALL_REGIONS;
 use super::super::places::{Copy, Home, State};
 use super::super::slabs::{Grant, Slab};
 use super::copies::grant_at;
@@ -383,6 +384,15 @@ impl Pool {
                 }
             }
         }
+    }
+
+    /// What copies have missed before the pool was opened is not known.
+    pub(super) fn note_lacking_all(&self) {
+        let places = &self.shared.places;
+        let is_broken = |slab: u32| places.all(slab).any(|copy| copy.state == State::Broken);
+        let lus = self.lus.borrow();
+        let slabs = lus.values().flat_map(|granted| granted.slabs.iter().copied());
+        slabs.filter(|slab| is_broken(*slab)).for_each(|slab| places.touch(slab, ALL_REGIONS));
     }
 
     pub(super) fn any_slab(&self, lu: [u8; 16], is_such: impl Fn(Copy) -> bool) -> bool {

@@ -163,6 +163,12 @@ impl Handle {
         self.is_closed.get()
     }
 
+    /// The LU has failed: nobody writes straight to a disk any more.
+    pub(super) fn stop(&self) {
+        self.gate.watch();
+        self.look();
+    }
+
     /// Begins nothing any more. Without pages nothing goes straight to a disk either.
     pub(super) fn refuse(&self) {
         self.is_closed.set(true);

@@ -56,7 +56,7 @@ pub use counts::Counts;
 pub(super) use open::{Left, Whence, read_heads, read_left, read_root};
 pub use open::{LuError, NewLu, Seat, thick_bytes};
 pub use resize::Unresized;
-pub use service::{Folded, LayerAbout};
+pub use service::{Folded, LayerAbout, Mended};
 pub use snapshots::{View, snapshot_all};
 pub use thick::{Short, Ungranted};
 
@@ -105,6 +105,10 @@ impl Lu {
         handle.look();
         // Whoever has brought it before this one joined has not told it.
         handle.look_below();
+        // Nor has its owner, that it has failed.
+        if self.health() == Health::Failed {
+            handle.stop();
+        }
         // Whoever closed it before this one joined has not told it.
         if self.is_closed.load(Ordering::Acquire) {
             handle.refuse();
@@ -162,13 +166,13 @@ impl Lu {
     /// Brings a slab of it from one disk to another of the same failure group while it is used: to
     /// this one, or to the roomiest. After an error it is where it was, or the pool knows better
     /// when it is opened.
-    pub async fn move_slab(&self, number: u32, from: u32, to: Option<u32>) -> Result<(), Error> {
+    pub async fn move_slab(&self, number: u32, from: u32, to: Option<u32>) -> Result<u64, Error> {
         self.ask(move |service| service.move_slab(number, (from, to))).await
     }
 
     /// Brings so many slabs of copies that have missed something up to date while the LU is used.
-    /// Gives how many there were; none, and all copies are read again.
-    pub async fn mend(&self, most: usize) -> Result<usize, Error> {
+    /// None lacking, and all copies are read again.
+    pub async fn mend(&self, most: usize) -> Result<Mended, Error> {
         self.ask(move |service| service.mend(most)).await
     }
 

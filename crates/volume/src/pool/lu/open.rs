@@ -171,8 +171,9 @@ fn doubt_regions(disks: &Disks, slabs: &[u32], open: &Regions) {
     let places = &disks.shared().places;
     // What was open under an owner before, in this process, is not open under this one.
     slabs.iter().for_each(|slab| places.set_closed(*slab, u64::MAX));
-    for &number in open.keys() {
+    for (&number, regions) in open {
         let kept = places.get(number);
+        places.touch(number, *regions);
         for copy in places.all(number).filter(|copy| Some(copy.home) != kept) {
             places.mark(number, copy.home, (State::Whole, State::Filling));
         }

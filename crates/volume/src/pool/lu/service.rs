@@ -9,7 +9,7 @@ mod regions;
 mod scrub;
 
 use std::cell::{Cell, Ref, RefCell};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -38,6 +38,7 @@ use super::handle::Handle;
 use super::snapshots::{Readers, View};
 
 use copies::Brought;
+pub use copies::Mended;
 pub(super) use layers::Viewed;
 pub use layers::{Folded, LayerAbout};
 
@@ -59,7 +60,7 @@ pub(super) struct Service {
     /// What the lowest layer stands on.
     base: Option<Arc<View>>,
     owner: RefCell<Owner>,
-    waiters: RefCell<HashMap<Ticket, Waiter>>,
+    waiters: RefCell<BTreeMap<Ticket, Waiter>>,
     last_ticket: Cell<u64>,
     /// What was ordered to be quiet while others were waited for, with pages to forget.
     quiescing: RefCell<Vec<(Ticket, Option<u64>)>>,
@@ -72,6 +73,8 @@ pub(super) struct Service {
     going: Cell<Option<LayerNumber>>,
     /// Somebody is at it.
     is_folding: Cell<bool>,
+    /// The LU is about to be what these were.
+    wanted_layers: RefCell<Vec<LayerNumber>>,
     /// What the LU is brought from, as long as it is.
     depths: Arc<Depths>,
     is_bringing: Cell<bool>,
@@ -123,6 +126,8 @@ struct Waiter {
     place: Option<(Spot, bool)>,
     found: Option<Result<Vec<Arc<MapPage>>, Error>>,
     done: Option<Result<(), Error>>,
+    /// What it waits for may come about for the next owner although it has failed.
+    may_come: bool,
     waker: Option<Waker>,
 }
 
@@ -162,6 +167,7 @@ impl Service {
             views: RefCell::default(),
             going: Cell::new(None),
             is_folding: Cell::new(false),
+            wanted_layers: RefCell::default(),
             depths,
             is_bringing: Cell::new(false),
             fetched_bytes: Cell::new(0),
@@ -249,7 +255,7 @@ impl Service {
         let (mut at, end) = (block, block + count);
         while at < end {
             let piece = (blocks - at % blocks).min(end - at);
-            let ticket = self.ticket()?;
+            let ticket = self.ticket_of_change()?;
             self.tell(|owner| owner.zero(ticket, at, piece));
             self.done(ticket).await?;
             at += piece;
@@ -371,11 +377,7 @@ impl Service {
         if self.stage.get() != Stage::Closing || self.under_way.get() > 0 {
             return;
         }
-        let stuck = |(ticket, waiter): (&Ticket, &Waiter)| waiter.done.is_none().then_some(*ticket);
-        let stuck: Vec<Ticket> = self.waiters.borrow().iter().filter_map(stuck).collect();
-        for ticket in stuck {
-            self.change(ticket, |waiter| waiter.done = Some(Err(closed())));
-        }
+        self.refuse_all(&closed(), |_| true);
     }
 
     fn ticket(&self) -> Result<Ticket, Error> {
@@ -383,6 +385,14 @@ impl Service {
             return Err(error.clone());
         }
         self.new_ticket()
+    }
+
+    /// Of one who makes blocks other than they are without writing them: when that has failed, its
+    /// record may be found all the same, and what was written since would be lost.
+    fn ticket_of_change(&self) -> Result<Ticket, Error> {
+        let ticket = self.ticket()?;
+        self.change(ticket, |waiter| waiter.may_come = true);
+        Ok(ticket)
     }
 
     fn new_ticket(&self) -> Result<Ticket, Error> {
@@ -688,21 +698,34 @@ impl Service {
         !matches!(error, PoolError::Full) && self.stage.get() == Stage::Serving
     }
 
-    /// Nothing is written from here on: what comes next is to open the LU again.
-    fn fail(&self, what: &str, error: Error) {
+    /// Nothing is written from here on, by no core: what comes next is to open the LU again.
+    fn fail(self: &Rc<Self>, what: &str, error: Error) {
         let error = Error::new(ErrorKind::Medium).note(format!("{what}: {error}"));
         self.failed.borrow_mut().get_or_insert_with(|| error.clone());
-        let tickets: Vec<Ticket> = self.waiters.borrow().keys().copied().collect();
-        for ticket in tickets {
-            let error = error.clone();
-            self.change(ticket, |waiter| waiter.done = Some(Err(error)));
-        }
         self.has_failed.store(true, Ordering::Release);
+        self.refuse_all(&error, |waiter| !waiter.may_come);
         self.pages.take();
-        let readers = self.readers.clone();
-        self.core.spawn(async move {
-            each(readers.members(), |handle: Rc<Handle>| async move { handle.look() }).await;
+        self.start(|me| async move {
+            let stopped = |handle: Rc<Handle>| async move {
+                handle.stop();
+                handle.passage().over().await;
+            };
+            each(me.readers.members(), stopped).await;
+            me.refuse_all(&error, |_| true);
         });
+    }
+
+    pub(super) fn why_failed(&self) -> Error {
+        self.failed.borrow().clone().unwrap_or_else(closed)
+    }
+
+    fn refuse_all(&self, error: &Error, is_one: impl Fn(&Waiter) -> bool) {
+        let waits = |(_, waiter): &(&Ticket, &Waiter)| waiter.done.is_none() && is_one(waiter);
+        let tickets: Vec<Ticket> =
+            self.waiters.borrow().iter().filter(waits).map(|(ticket, _)| *ticket).collect();
+        for ticket in tickets {
+            self.change(ticket, |waiter| waiter.done = Some(Err(error.clone())));
+        }
     }
 }
 

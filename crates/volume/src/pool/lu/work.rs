@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use block::extent::{self, EXTENT_BYTES, Extent, ExtentState};
-use block::{Asked, Buffer, Error, ErrorKind, Op, Outcome, Request, RequestBuf, Sgl, step};
+use block::{Asked, Buffer, Error, ErrorKind, Health, Op, Outcome, Request, RequestBuf, Sgl, step};
 use rt::handles::{Closes, Span, Ticket};
 
 use super::super::disks::Reading;
@@ -250,6 +250,7 @@ impl Handle {
         // What is needed no more may leave memory.
         drop(stack);
         if let Some(at) = at {
+            self.must_go_on().await?;
             self.open_regions(at, count).await?;
             return self.disks.write_data(at, data).await;
         }
@@ -261,6 +262,14 @@ impl Handle {
         let (ticket, at) = self.ask(move |service| service.reserve(block, sums)).await?;
         let written = self.disks.write_data(at, &copy.sgl()).await;
         self.ask(move |service| service.written(ticket, written)).await
+    }
+
+    /// Whether the LU has not failed, asked by who has the guard that its owner waits for then.
+    async fn must_go_on(&self) -> Result<(), Error> {
+        match self.lu.health() {
+            Health::Good => Ok(()),
+            _ => self.ask(|service| async move { Err(service.why_failed()) }).await,
+        }
     }
 
     /// Sees to it that blocks may be overwritten where there are several copies of them.

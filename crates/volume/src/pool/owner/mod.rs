@@ -41,7 +41,7 @@ pub use super::journal::LayerNumber;
 pub use bring::{Bringing, Fetched};
 pub use layers::{Chunk, Chunks, LayerId, Layers, PageId};
 pub use open::{LOOK_BEHIND_PAGES, Opening, Read, Unopened};
-pub use regions::{Regions, regions_of};
+pub use regions::{ALL_REGIONS, Regions, regions_of};
 pub use scrub::Lies;
 pub use thick::{Room, extents_of_new};
 

@@ -16,10 +16,13 @@ use super::{Order, Owner, Ticket};
 /// Parts of a slab that are opened each by itself.
 const REGIONS_PER_SLAB: u64 = 16;
 
+/// Everything of a slab, its checksums with it.
+pub const ALL_REGIONS: u64 = u64::MAX;
+
 /// Regions of slabs, as bits: by slab.
 pub type Regions = BTreeMap<u32, u64>;
 
-/// The regions that these blocks of a slab lie in.
+/// The regions that these blocks of a slab lie in; checksums lie in one behind the last.
 pub fn regions_of(shape: Shape, first: u64, count: u64) -> u64 {
     let blocks = shape.blocks_per_extent() * shape.extents_per_slab() / REGIONS_PER_SLAB;
     let (from, to) = (first / blocks, (first + count - 1) / blocks);

@@ -11,6 +11,7 @@
 //! the others are what counts: a crash loses nothing in between, because what is written then is
 //! there too.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use block::{Error, ErrorKind};
@@ -18,13 +19,21 @@ use rt::handles::each;
 
 use super::super::super::home::{Pool, PoolError, Whither};
 use super::super::super::map::Place;
+use super::super::super::owner::ALL_REGIONS;
 use super::super::super::places::{Home, State};
+use super::super::super::shape::BLOCK_BYTES;
 use super::super::closed;
 use super::super::handle::Handle;
 use super::{RETRY, Service, Spot, Stage, WRITE_TRIES};
 
-/// Everything of a slab.
-const ALL_REGIONS: u64 = u64::MAX;
+/// What was done for copies that have missed something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mended {
+    /// Slabs that lacked something.
+    pub lacking: usize,
+    /// Bytes that were brought.
+    pub bytes: u64,
+}
 
 /// A slab that is brought to one of its places.
 #[derive(Clone, Copy)]
@@ -35,58 +44,58 @@ pub(super) struct Brought {
 
 impl Service {
     /// Brings a slab of the LU from one disk to another of the same failure group: to this one, or
-    /// the roomiest. One at a time.
+    /// the roomiest. One at a time. Gives the bytes that were brought.
     pub(in super::super) async fn move_slab(
         self: Rc<Self>,
         number: u32,
         (disk, to): (u32, Option<u32>),
-    ) -> Result<(), Error> {
+    ) -> Result<u64, Error> {
         self.one_at_a_time(number, async || {
             let mut all = self.disks.shared().places.all(number);
             let Some(from) = all.find(|copy| copy.home.disk == disk).map(|copy| copy.home) else {
                 return Err(invalid(format!("slab {number} is not on that disk")));
             };
-            self.add_place(number, Whither::From { disk, to }).await?;
-            self.drop_place(number, from).await
+            let bytes = self.add_place(number, Whither::From { disk, to }).await?;
+            self.drop_place(number, from).await.map(|()| bytes)
         })
         .await
     }
 
-    /// Brings so many slabs of copies that have missed something up to date. Gives how many there
-    /// were.
-    pub(in super::super) async fn mend(self: Rc<Self>, most: usize) -> Result<usize, Error> {
+    /// Brings so many slabs of copies that have missed something up to date.
+    pub(in super::super) async fn mend(self: Rc<Self>, most: usize) -> Result<Mended, Error> {
         let lu = self.lu;
-        let (count, some) = self.of_pool(async move |pool| Ok(pool.lacks(lu, most))).await?;
+        let (lacking, some) = self.of_pool(async move |pool| Ok(pool.lacks(lu, most))).await?;
+        let mut mended = Mended { lacking, bytes: 0 };
         for &(number, group) in &some {
-            self.mend_slab(number, group).await?;
+            mended.bytes += self.mend_slab(number, group).await?;
         }
-        if count > 0 {
-            return Ok(count);
+        if lacking > 0 {
+            return Ok(mended);
         }
         let mend = async move |pool: Rc<Pool>| {
             for group in pool.stale_groups(lu) {
                 pool.mark_current(lu, group).await?;
             }
-            Ok(0)
+            Ok(mended)
         };
         self.of_pool(mend).await
     }
 
     /// A slab of it, or a place for one.
-    async fn mend_slab(self: &Rc<Self>, number: u32, group: u16) -> Result<(), Error> {
+    async fn mend_slab(self: &Rc<Self>, number: u32, group: u16) -> Result<u64, Error> {
         self.one_at_a_time(number, async || {
             let places = &self.disks.shared().places;
             let Some(copy) = places.all(number).find(|copy| copy.group == group) else {
                 return self.add_place(number, Whither::Group(group)).await;
             };
             if copy.state == State::Whole {
-                return Ok(());
+                return Ok(0);
             }
             // Nobody writes there now, and nobody begins to while it is broken.
             places.mark(number, copy.home, (State::Broken, State::Filling));
             let brought = Brought { number, to: copy.home };
-            let filled = match self.fill(brought, ALL_REGIONS).await {
-                Ok(()) => self.whole(brought).await,
+            let filled = match self.fill(brought, || places.dirty(number)).await {
+                Ok(bytes) => self.whole(brought).await.map(|()| bytes),
                 failed => failed,
             };
             if filled.is_err() {
@@ -100,8 +109,8 @@ impl Service {
     async fn one_at_a_time(
         self: &Rc<Self>,
         number: u32,
-        work: impl AsyncFnOnce() -> Result<(), Error>,
-    ) -> Result<(), Error> {
+        work: impl AsyncFnOnce() -> Result<u64, Error>,
+    ) -> Result<u64, Error> {
         if self.stage.get() != Stage::Serving {
             return Err(closed());
         }
@@ -110,13 +119,10 @@ impl Service {
         }
         self.begin();
         // Its owner does not give it back meanwhile.
-        let done = match self.owner.borrow_mut().space().pin(number) {
-            true => Ok(()),
+        let is_pinned = self.owner.borrow_mut().space().pin(number);
+        let done = match is_pinned {
+            true => work().await,
             false => Err(invalid(format!("the LU has no slab {number}"))),
-        };
-        let done = match done {
-            Ok(()) => work().await,
-            failed => failed,
         };
         self.owner.borrow_mut().space().unpin();
         self.is_moving.set(false);
@@ -125,23 +131,24 @@ impl Service {
     }
 
     /// Another place, with everything.
-    async fn add_place(self: &Rc<Self>, number: u32, whither: Whither) -> Result<(), Error> {
+    async fn add_place(self: &Rc<Self>, number: u32, whither: Whither) -> Result<u64, Error> {
         let (lu, places) = (self.lu, &self.disks.shared().places);
         let begun = async move |pool: Rc<Pool>| pool.begin_place(lu, number, whither).await;
         let to = self.of_pool(begun).await?;
         let brought = Brought { number, to };
-        let mut filled = self.fill(brought, ALL_REGIONS).await;
+        let mut filled = self.fill(brought, || ALL_REGIONS).await;
         if filled.is_ok() {
             // Nobody writes meanwhile: the new place must not miss anything and be granted.
             let _locked = self.lock_all(number).await;
-            filled = self.is_filling(brought);
-            if filled.is_ok() {
-                filled = self.commit(brought).await;
+            let mut done = self.is_filling(brought);
+            if done.is_ok() {
+                done = self.commit(brought).await;
             }
-            if filled.is_ok() {
+            if done.is_ok() {
                 places.mark(number, to, (State::Filling, State::Whole));
-                return Ok(());
+                return filled;
             }
+            filled = done.map(|()| 0);
         }
         places.remove(number, to);
         self.all_quiet().await;
@@ -153,7 +160,7 @@ impl Service {
     }
 
     /// The grant of another place, or its certain end.
-    async fn commit(&self, Brought { number, to }: Brought) -> Result<(), Error> {
+    async fn commit(self: &Rc<Self>, Brought { number, to }: Brought) -> Result<(), Error> {
         let lu = self.lu;
         let committed = self.of_pool(async move |pool| pool.commit_place(lu, number, to).await);
         let Err(error) = committed.await else { return Ok(()) };
@@ -181,20 +188,27 @@ impl Service {
         self.of_pool(async move |pool| pool.end_place(lu, number, from).await).await
     }
 
-    /// Brings everything that is in these regions to a place of a slab that fills, durably.
+    /// Brings everything that is in these regions to a place of a slab that fills, durably. Gives
+    /// the bytes that were.
     pub(super) async fn fill(
         &self,
         Brought { number, to }: Brought,
-        regions: u64,
-    ) -> Result<(), Error> {
-        // Whoever has looked before does not write there.
+        regions: impl FnOnce() -> u64,
+    ) -> Result<u64, Error> {
+        // Whoever has looked before does not write there; what he writes is known by then.
         self.all_quiet().await;
-        self.each_used((number, regions), async |at, blocks| {
-            self.disks.fill((at, blocks), to).await
+        let regions = regions();
+        if regions == 0 {
+            return Ok(0);
+        }
+        let blocks = Cell::new(0);
+        self.each_used((number, regions), async |at, count| {
+            blocks.set(blocks.get() + count);
+            self.disks.fill((at, count), to).await
         })
         .await?;
         self.disks.fill_sums(number, to).await?;
-        self.sync().await
+        self.sync().await.map(|()| blocks.get() * BLOCK_BYTES)
     }
 
     /// Goes over what is used in these regions of a slab, extent by extent, with the locks of each.

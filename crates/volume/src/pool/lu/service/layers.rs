@@ -42,7 +42,7 @@ impl Service {
     pub(in super::super) async fn snapshot(self: Rc<Self>, top: LayerId) -> Result<LayerId, Error> {
         self.clone().make_room(Room::Layer).await?;
         let frozen = self.check_new(top)?;
-        let ticket = self.ticket()?;
+        let ticket = self.ticket_of_change()?;
         self.tell(|owner| owner.snapshot(ticket, top));
         self.done(ticket).await?;
         Ok(frozen)
@@ -59,10 +59,16 @@ impl Service {
         let left = self.check_new(top)?;
         let to = self.frozen(to)?;
         self.check_size(to)?;
-        let ticket = self.ticket()?;
+        let ticket = self.ticket_of_change()?;
+        // Others may have the same asked for; nobody stands on it before it is done.
+        self.wanted_layers.borrow_mut().push(to);
         self.tell(|owner| owner.roll_back(ticket, to, top));
-        self.done(ticket).await?;
-        Ok(left)
+        let done = self.done(ticket).await;
+        let mut wanted = self.wanted_layers.borrow_mut();
+        if let Some(at) = wanted.iter().position(|it| *it == to) {
+            wanted.swap_remove(at);
+        }
+        done.map(|()| left)
     }
 
     pub(in super::super) async fn name_layer(
@@ -92,7 +98,7 @@ impl Service {
         if self.owner.borrow().layers().top_number() == number {
             return busy("the LU's present state is not a snapshot");
         }
-        if self.is_viewed(number) {
+        if self.is_viewed(number) || self.wanted_layers.borrow().contains(&number) {
             return busy("the snapshot is in use");
         }
         if self.owner.borrow().is_brought_into(number) {

@@ -56,7 +56,12 @@ impl Service {
 
     /// Looks which regions nobody wants any more.
     pub(super) fn look_at_regions(self: &Rc<Self>) {
-        let is_due = !self.owner().regions().is_empty() && self.stage.get() == Stage::Serving;
+        let places = &self.disks.shared().places;
+        let is_any = || {
+            !self.owner().regions().is_empty()
+                || self.slabs().into_iter().any(|it| places.is_touched(it))
+        };
+        let is_due = self.stage.get() == Stage::Serving && is_any();
         if is_due && !self.is_closing_regions.replace(true) {
             self.start(|me| async move {
                 me.close_idle().await;
@@ -71,24 +76,32 @@ impl Service {
         let mut idle = self.owner().regions().clone();
         for (slab, regions) in &mut idle {
             // A copy that lacks something is to get it from here.
-            let lacks = places.all(*slab).any(|copy| copy.state != State::Whole);
+            let lacks = places.is_lacking(*slab);
             let wanted = wanted.get(slab).copied().unwrap_or_default();
             // Whoever goes on there asks again, and is seen by the next look.
             places.set_closed(*slab, *regions);
             *regions = if lacks { 0 } else { *regions & !wanted };
         }
         idle.retain(|_, regions| *regions != 0);
-        if !idle.is_empty() {
-            self.close_regions(idle).await;
-        }
+        self.close_regions(idle).await;
     }
 
-    /// Closes regions that nobody begins to overwrite without asking.
-    async fn close_regions(self: &Rc<Self>, mut idle: Regions) {
+    /// Closes regions that nobody begins to overwrite without asking, and forgets what was written.
+    async fn close_regions(self: &Rc<Self>, idle: Regions) {
+        let places = &self.disks.shared().places;
+        let aging: Vec<u32> =
+            self.slabs().into_iter().filter(|slab| places.begin_aging(*slab)).collect();
+        let is_durable =
+            if idle.is_empty() && aging.is_empty() { false } else { self.settle_idle(idle).await };
+        aging.into_iter().for_each(|slab| places.end_aging(slab, is_durable));
+    }
+
+    /// Whether what was written before is durable; then these are closed.
+    async fn settle_idle(self: &Rc<Self>, mut idle: Regions) -> bool {
         self.leave_out_writing(&mut idle);
         self.all_quiet().await;
         if self.save_sums().await.is_err() || self.sync().await.is_err() {
-            return;
+            return false;
         }
         // Somebody has begun meanwhile, or has been and gone.
         self.leave_out_writing(&mut idle);
@@ -96,13 +109,14 @@ impl Service {
         let wanted = self.wanted.borrow();
         for (slab, regions) in &mut idle {
             // Somebody has asked meanwhile, or a copy has missed something.
-            let lacks = self.disks.shared().places.all(*slab).any(|it| it.state != State::Whole);
+            let lacks = self.disks.shared().places.is_lacking(*slab);
             let is_wanted = wanted.get(slab).copied().unwrap_or_default();
             *regions = if lacks { 0 } else { *regions & !is_wanted };
         }
         drop(wanted);
         idle.retain(|_, regions| *regions != 0);
         self.tell(|owner| owner.close_regions(&idle));
+        true
     }
 
     /// Regions stay open where somebody writes whom the owner has sent there.
@@ -143,8 +157,8 @@ impl Service {
             for copy in filling {
                 let brought = Brought { number, to: copy.home };
                 let pinned = self.owner.borrow_mut().space().pin(number);
-                let is_alike = match self.fill(brought, regions).await {
-                    Ok(()) => self.whole(brought).await.is_ok(),
+                let is_alike = match self.fill(brought, || regions).await {
+                    Ok(_) => self.whole(brought).await.is_ok(),
                     Err(_) => false,
                 };
                 if pinned {
@@ -188,10 +202,8 @@ impl Service {
     /// The LU is about to be closed, and nobody uses it: its copies are the same.
     pub(super) async fn close_all_regions(self: &Rc<Self>) {
         let open = self.owner().regions().clone();
-        if !open.is_empty() {
-            self.wanted.take();
-            self.close_regions(open).await;
-        }
+        self.wanted.take();
+        self.close_regions(open).await;
     }
 
     /// The regions that blocks of a slab lie in.

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use block::Health;
 use rt::sim::{Fault, Harm, On, Random};
 
 use super::super::super::check::{Of, check};
@@ -385,8 +386,8 @@ impl User {
     async fn move_slabs(mut self) {
         loop {
             self.core.sleep(Duration::from_micros(self.random.below(MOVES_APART_US))).await;
-            if let Ok(left) = self.lu.mend(1).await {
-                self.model.lock().unwrap().mended += u64::from(left > 0);
+            if let Ok(Mended { lacking, .. }) = self.lu.mend(1).await {
+                self.model.lock().unwrap().mended += u64::from(lacking > 0);
             }
             let (number, from) = (self.random.below(SLABS), self.random.below(2));
             let moved = self.lu.move_slab(number as u32, from as u32, None).await;
@@ -639,6 +640,10 @@ async fn reopen(
             Ok(()) => look_elsewhere(&core, (&pool, &lu), &model).await,
             failed => failed,
         };
+        // Some writes fail, and the LU with them: then there is more to look at after the crash.
+        if looked.is_err() && lu.health() == Health::Failed {
+            return;
+        }
         let Some(()) = unless_dying(&model, looked) else { return };
         let seed = random.below(1 << 40);
         model.lock().unwrap().reopened += 1;
@@ -897,7 +902,7 @@ fn crash(world: &World, host: &Host, disks: &[Disk], power: bool) {
 #[test]
 fn what_is_answered_survives() {
     let mut tally = Tally::default();
-    for seed in seeds(8) {
+    for seed in seeds(8, &[]) {
         world(seed, PLAIN, &mut tally);
     }
     tally.must(|it| it.kills > 10 && it.losses > 10 && it.reopened > 5);
@@ -909,7 +914,7 @@ fn what_is_answered_survives() {
 #[test]
 fn two_copies_never_differ_in_what_is_read() {
     let mut tally = Tally::default();
-    for seed in seeds(8) {
+    for seed in seeds(8, &[301, 1446]) {
         world(seed, Kind { groups: [0, 1], ..PLAIN }, &mut tally);
     }
     tally.must(|it| it.kills > 10 && it.losses > 10 && it.reopened > 5);
@@ -921,7 +926,7 @@ fn two_copies_never_differ_in_what_is_read() {
 #[test]
 fn what_is_answered_survives_with_little_memory() {
     let mut tally = Tally::default();
-    for seed in seeds(4) {
+    for seed in seeds(4, &[]) {
         world(seed, Kind { memory: TWO_PAGES, ..PLAIN }, &mut tally);
     }
     tally.must(|it| it.kills > 5 && it.losses > 5 && it.reopened > 3);
@@ -933,7 +938,7 @@ fn what_is_answered_survives_with_little_memory() {
 #[test]
 fn checksums_are_those_of_what_is_there() {
     let mut tally = Tally::default();
-    for seed in seeds(8) {
+    for seed in seeds(8, &[11, 1169]) {
         let groups = if seed % 2 == 0 { [0, 0] } else { [0, 1] };
         world(seed, Kind { groups, has_sums: true, ..PLAIN }, &mut tally);
     }
@@ -946,7 +951,7 @@ fn checksums_are_those_of_what_is_there() {
 #[test]
 fn an_lu_that_is_brought_has_what_it_had_and_what_was_written_since() {
     let mut tally = Tally::default();
-    for seed in seeds(6) {
+    for seed in seeds(6, &[]) {
         let groups = if seed % 3 == 0 { [0, 1] } else { [0, 0] };
         let memory = if seed % 4 == 1 { TWO_PAGES } else { DEFAULT_BYTES };
         let kind = Kind { groups, memory, has_sums: seed % 3 == 1, is_brought: true };

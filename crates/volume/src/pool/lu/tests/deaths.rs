@@ -5,7 +5,7 @@ use rt::sim::{Fault, Harm, On};
 
 use super::super::super::home::Terms;
 
-use super::groups::{LU_BYTES, catch_up, find, holds, visit, with_disks, write};
+use super::groups::{APART, BLOCKS, LU_BYTES, catch_up, find, holds, visit, with_disks, write};
 use super::*;
 
 const OTHER: [u8; 16] = [4; 16];
@@ -81,6 +81,56 @@ fn a_disk_that_dies_while_it_is_used_is_missed_and_taken_back() {
                 })
                 .await;
             }
+        });
+    }
+}
+
+/// A disk that was away for a moment gets what was written meanwhile, and what it may have lost.
+#[test]
+fn a_disk_that_comes_back_gets_what_it_has_missed_and_not_more() {
+    for dies in [0, 1] {
+        with_disks(20 + dies as u64, move |core, disks| async move {
+            let all = Rc::new(Cell::new(0));
+            visit(&core, &[1 - dies], async |_, lu| write(&core, lu, 2).await).await;
+            visit(&core, &[0, 1], async |pool, lu| {
+                let bytes = catch_up(pool, lu).await;
+                assert!(bytes > (BLOCKS * 64) << 10, "{bytes}");
+                all.set(bytes);
+                write(&core, lu, 3).await;
+            })
+            .await;
+            visit(&core, &[0, 1], async |pool, lu| {
+                // One write fails; or the disk is lost, as its table cannot be written either.
+                for is_lost in [false, true] {
+                    let device = lu.device(&core);
+                    kill(&disks[dies]);
+                    for at in [0, 5 * APART, LU_BYTES - 4096] {
+                        let data = Buffer::from_bytes(&[4 + u8::from(is_lost); 4096]);
+                        device.io(&Request::write(at, data.sgl())).await.unwrap();
+                    }
+                    assert_eq!(pool.stale_groups(LU), [dies as u16]);
+                    if is_lost {
+                        another(&core, pool, 20).await.close().await;
+                        pool.revoke([20; 16]).await.unwrap();
+                        assert_eq!(pool.lost().len(), 1);
+                    }
+                    disks[dies].heal();
+                    pool.rejoin(dies as u32).await.unwrap();
+                    let bytes = catch_up(pool, lu).await;
+                    assert!(bytes > 0 && bytes < all.get() / 2, "{bytes} of {}", all.get());
+                    assert_eq!(pool.stale_groups(LU), [0; 0]);
+                }
+            })
+            .await;
+            visit(&core, &[dies], async |_, lu| {
+                let (device, into) = (lu.device(&core), Buffer::zeroed(4096));
+                for block in 0..BLOCKS {
+                    device.io(&Request::read(block * APART, into.sgl())).await.unwrap();
+                    let value = if block == 0 || block == 5 { 5 } else { 3 };
+                    assert!(into.to_vec().iter().all(|byte| *byte == value), "block {block}");
+                }
+            })
+            .await;
         });
     }
 }

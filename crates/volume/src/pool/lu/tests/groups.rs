@@ -10,8 +10,8 @@ use super::*;
 
 /// The third one is for who replaces another.
 const PATHS: [&str; 3] = ["/dev/a", "/dev/b", "/dev/c"];
-const BLOCKS: u64 = 40;
-const APART: u64 = 3 << 20;
+pub(super) const BLOCKS: u64 = 40;
+pub(super) const APART: u64 = 3 << 20;
 pub(super) const LU_BYTES: u64 = 256 << 20;
 
 pub(super) async fn find(core: &Core, disks: &[usize]) -> Result<Found, PoolError> {
@@ -37,10 +37,18 @@ pub(super) async fn visit(
     pool.close().await.unwrap();
 }
 
-/// Everything gets to where it is lacking.
-pub(super) async fn catch_up(pool: &Rc<Pool>, lu: &Arc<Lu>) {
-    while lu.mend(7).await.unwrap() > 0 {}
+/// Everything gets to where it is lacking: so many bytes.
+pub(super) async fn catch_up(pool: &Rc<Pool>, lu: &Arc<Lu>) -> u64 {
+    let mut bytes = 0;
+    loop {
+        let mended = lu.mend(7).await.unwrap();
+        bytes += mended.bytes;
+        if mended.lacking == 0 {
+            break;
+        }
+    }
     pool.settle_groups().await.unwrap();
+    bytes
 }
 
 /// Asserts that the pool cannot be opened with these disks, because others have more.
@@ -120,7 +128,7 @@ fn a_copy_that_was_missing_is_not_read_before_it_has_everything() {
             visit(&core, &[0, 1], async |pool, lu| {
                 assert_eq!(pool.stale_groups(LU), [away as u16]);
                 holds(&core, lu, 2).await;
-                assert!(lu.mend(1).await.unwrap() > 0);
+                assert!(lu.mend(1).await.unwrap().lacking > 0);
                 write(&core, lu, 3).await;
             })
             .await;
@@ -159,9 +167,9 @@ fn a_copy_that_has_caught_up_is_the_last_one_before_that_was_said() {
             let slabs = pool.granted(LU).unwrap().slabs.len() as u64;
             let behind = GroupBehind { group: 0, slabs, lacking: slabs };
             assert_eq!(pool.behind(), [behind]);
-            assert_eq!(lu.mend(1).await.unwrap() as u64, slabs);
+            assert_eq!(lu.mend(1).await.unwrap().lacking as u64, slabs);
             assert_eq!(pool.behind(), [GroupBehind { lacking: slabs - 1, ..behind }]);
-            assert!(lu.mend(1000).await.unwrap() > 0);
+            assert!(lu.mend(1000).await.unwrap().lacking > 0);
             assert_eq!((pool.stale_groups(LU), pool.lacks(LU, 0).0), (vec![0], 0));
             assert_eq!(pool.behind(), []);
             let first = pool.granted(LU).unwrap().first.unwrap();
@@ -240,7 +248,7 @@ fn a_disk_that_never_comes_back_is_replaced() {
         is_refused(&core, &[2]).await;
         visit(&core, &[0, 2], async |_, lu| {
             holds(&core, lu, 3).await;
-            assert!(lu.mend(1).await.unwrap() > 0);
+            assert!(lu.mend(1).await.unwrap().lacking > 0);
         })
         .await;
         is_refused(&core, &[2]).await;
@@ -278,7 +286,10 @@ fn an_lu_that_a_copy_knows_nothing_of_is_not_taken_for_removed() {
             lu.close().await;
         })
         .await;
-        visit(&core, &[0, 1], async |pool, lu| catch_up(pool, lu).await).await;
+        visit(&core, &[0, 1], async |pool, lu| {
+            catch_up(pool, lu).await;
+        })
+        .await;
         is_refused(&core, &[1]).await;
         visit(&core, &[0, 1], async |pool, _| {
             let lu = Lu::open(&core, pool.seat(NEW).unwrap()).await.unwrap();
@@ -320,7 +331,7 @@ fn a_group_that_is_added_gets_everything_while_it_is_used() {
             assert_eq!((pool.stale_groups(id), pool.lacks(id, 0).0), (vec![], 0));
             write(&core, &other, 8).await;
             other.close().await;
-            assert!(lu.mend(1).await.unwrap() > 0);
+            assert!(lu.mend(1).await.unwrap().lacking > 0);
             write(&core, lu, 4).await;
         })
         .await;

@@ -240,7 +240,7 @@ fn world(seed: u64, done: &mut [u32; 3]) {
 #[test]
 fn a_write_comes_before_the_new_end_or_is_refused() {
     let mut done = [0; 3];
-    for seed in seeds(8) {
+    for seed in seeds(8, &[]) {
         world(seed, &mut done);
     }
     println!("{done:?} resized, refused, written behind the end");

@@ -199,7 +199,7 @@ impl Bench {
 #[test]
 fn no_write_inside_a_thick_lu_fails() {
     let mut done = [0; 2];
-    for seed in seeds(2) {
+    for seed in seeds(2, &[]) {
         let world = World::new(seed, Options::default());
         let (host, disk) = (world.host("host"), world.disk(128 * MIB));
         disk.attach(&host, PATH);
