@@ -113,6 +113,7 @@ impl Actual {
             | Step::JoinPv { .. }
             | Step::LeavePv { .. }
             | Step::KeepPv { .. }
+            | Step::SplitGroup { .. }
             | Step::ForgetPv { .. } => self.apply_to_pool(step),
             Step::OpenMapping { mapping, .. } => {
                 self.mappings.insert(mapping.id.clone(), mapping.clone());
@@ -167,6 +168,9 @@ impl Actual {
                 self.stand(*pool, pv, PvStanding::Member);
             }
             Step::LeavePv { pool, pv, .. } => self.stand(*pool, pv, PvStanding::Withdrawn),
+            Step::SplitGroup { pool, pvs, .. } => {
+                pvs.iter().for_each(|pv| self.stand(*pool, pv, PvStanding::Withdrawn));
+            }
             Step::ForgetPv { pv, .. } => {
                 self.made.remove(&pv.uuid);
                 self.leftovers.remove(&pv.uuid);

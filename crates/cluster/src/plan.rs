@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use model::{
     AdapterId, Backing, Cache, Leftover, Limits, LuName, MappingId, Pool, PoolName, PoolPv,
-    PoolSettings, PvStanding, Size, SocketOwner, Via,
+    PoolSettings, PvGroup, PvStanding, Size, SocketOwner, Via,
 };
 use uuid::Uuid;
 
@@ -89,6 +89,13 @@ pub enum Step {
         pool: Uuid,
         name: PoolName,
         pv: PoolPv,
+    },
+    /// Takes a failure group out of a pool, of which the others have everything.
+    SplitGroup {
+        pool: Uuid,
+        name: PoolName,
+        group: PvGroup,
+        pvs: Vec<PoolPv>,
     },
     /// Takes the label off a disk that has left its pool.
     ForgetPv {
@@ -374,6 +381,15 @@ impl Planner<'_> {
                 let is_in = open.standing(pv.uuid) == Some(PvStanding::Member);
                 pv.standing == PvStanding::Joining && !is_in
             };
+            let splits = |pv: &&PoolPv| {
+                let has_left = open.standing(pv.uuid) == Some(PvStanding::Withdrawn);
+                pv.standing == PvStanding::Splitting && !has_left
+            };
+            if let Some(PoolPv { group, .. }) = pool.pvs.iter().find(splits) {
+                let (uuid, name, group) = (*uuid, name.clone(), group.clone());
+                let pvs = pool.group_pvs(&group).cloned().collect();
+                self.push(Step::SplitGroup { pool: uuid, name, group, pvs }, wait.clone());
+            }
             let joining = pool.pvs.iter().find(is_joining);
             let joining = joining.map(|pv| Wait::Earlier(Part::Pv(pv.uuid)));
             for pv in &pool.pvs {
@@ -640,7 +656,7 @@ impl Step {
             Step::RemoveMoved { lu, .. } => Part::Device(Leftover::moved_key(*lu)),
             Step::OpenDrive { drive } | Step::Exchange { drive } => Part::Device(drive.uuid),
             Step::ClosePool { uuid, .. } | Step::SetPool { uuid, .. } => Part::Pool(*uuid),
-            Step::KeepPv { pool, .. } => Part::Pool(*pool),
+            Step::KeepPv { pool, .. } | Step::SplitGroup { pool, .. } => Part::Pool(*pool),
             Step::JoinPv { pv, .. } | Step::LeavePv { pv, .. } | Step::ForgetPv { pv, .. } => {
                 Part::Pv(pv.uuid)
             }
@@ -668,6 +684,7 @@ impl fmt::Display for Step {
             Step::JoinPv { name, pv, .. } => write!(f, "add disk {pv} to pool {name}"),
             Step::LeavePv { name, pv, .. } => write!(f, "take disk {pv} out of pool {name}"),
             Step::KeepPv { name, pv, .. } => write!(f, "keep disk {pv} in pool {name}"),
+            Step::SplitGroup { name, group, .. } => write!(f, "split {group} off pool {name}"),
             Step::ForgetPv { pv, .. } => write!(f, "take the label off disk {pv}"),
             Step::SetPool { name, .. } => write!(f, "change the settings of pool {name}"),
             Step::CreateBacking { device: DeviceSpec { name, size, pool: Some(_), .. } } => {

@@ -87,6 +87,8 @@ pub enum PvStanding {
     },
     /// It was to join, and is not to any more.
     Withdrawn,
+    /// Its failure group leaves as a whole: the others have what is on it.
+    Splitting,
 }
 
 /// A disk that is to be in a pool, and its failure group: `PATH` or `PATH@GROUP`. A path that ends
@@ -151,6 +153,14 @@ pub struct PvAdd {
     /// The disk of the pool that leaves when they are there, by path or UUID.
     #[serde(default)]
     pub replaces: Option<String>,
+}
+
+/// `pool split`: a failure group leaves a pool, which goes on with the others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PoolSplit {
+    /// Its name; of one without a name its number.
+    pub group: String,
 }
 
 /// A pool with its state.
@@ -365,6 +375,13 @@ impl fmt::Display for PvGroup {
     }
 }
 
+impl PvGroup {
+    /// As an operator may name it.
+    pub fn call(&self) -> String {
+        self.name.as_ref().map_or_else(|| self.number.to_string(), ToString::to_string)
+    }
+}
+
 impl PvStanding {
     pub fn is_member(&self) -> bool {
         *self == PvStanding::Member
@@ -377,7 +394,7 @@ impl PvStanding {
 
     /// Whether it has a label, or has had one: another disk may never have got one.
     pub fn is_certain(&self) -> bool {
-        matches!(self, PvStanding::Member | PvStanding::Leaving { .. })
+        matches!(self, PvStanding::Member | PvStanding::Leaving { .. } | PvStanding::Splitting)
     }
 }
 
@@ -515,6 +532,16 @@ impl Pool {
         let is_free = |number: &u16| self.pvs.iter().all(|pv| pv.group.number != *number);
         let next = || (0..u16::MAX).find(is_free).expect("a pool has not so many disks");
         known.cloned().unwrap_or_else(|| PvGroup { number: next(), name: name.cloned() })
+    }
+
+    /// The group of this name, or of this number if it has none.
+    pub fn find_group(&self, which: &str) -> Option<&PvGroup> {
+        self.pvs.iter().map(|pv| &pv.group).find(|group| group.call() == which)
+    }
+
+    /// The disks of a group.
+    pub fn group_pvs(&self, group: &PvGroup) -> impl Iterator<Item = &PoolPv> {
+        self.pvs.iter().filter(move |pv| pv.group.number == group.number)
     }
 
     /// What is wanted of a disk.

@@ -19,9 +19,8 @@ use model::status::Phase;
 use model::{
     AdapterId, ApiError, Chap, ChapSecrets, Client, ClientChange, ClientName, CloneCreate, Config,
     DriveCreate, Leftover, LimitsChange, LuAdopt, LuCreate, LuMigrate, LuName, LuResize,
-    MapRequest, Mapping, MappingId, Medium, MediumName, PoolCreate, PoolName, PoolPv,
-    PoolSettingsChange, PvAdd, PvStanding, Redirect, Severity, Snapshot, SnapshotRef, SocketOwner,
-    Subject, Via,
+    MapRequest, Mapping, MappingId, Medium, MediumName, PoolName, PoolPv, PvStanding, Redirect,
+    Severity, Snapshot, SnapshotRef, SocketOwner, Subject, Via,
 };
 use uuid::Uuid;
 
@@ -33,11 +32,10 @@ use crate::probe::Probe;
 use crate::reconcile::{Ended, Reconciler, Settled};
 use crate::socket::{self, CLIENT_SOCKET_MODE, SocketSpec};
 use crate::state::optical::{self, kind_and_name};
-use crate::state::pool_import::Takeover;
-use crate::state::pools::Found;
-use crate::state::{Mark, State, migrations, ops, pool_pvs, snapshots};
+use crate::state::{Mark, State, migrations, ops, pool_pvs, pool_split, snapshots};
 use crate::view::Published;
 use crate::world::{self, World};
+pub use pools::PoolChange;
 
 /// Messages taken before the plan is made anew.
 const BATCH_MAX: usize = 256;
@@ -85,19 +83,6 @@ pub enum SnapshotChange {
     Add(Vec<(LuName, Snapshot)>),
     Remove(SnapshotRef),
     Clone(CloneCreate),
-}
-
-/// A change of pools.
-#[derive(Debug, Clone)]
-pub enum PoolChange {
-    /// With what was found on its disks.
-    Create(PoolCreate, Vec<Found>),
-    Set(PoolName, PoolSettingsChange),
-    Remove(PoolName),
-    /// With what was found on its disks, and what is known of them if one leaves.
-    AddPvs(PoolName, PvAdd, Vec<Found>, Option<pool_pvs::Load>),
-    RemovePv(PoolName, String, pool_pvs::Wish),
-    Import(Box<Takeover>),
 }
 
 /// A change of media and drives.
@@ -558,19 +543,16 @@ impl Control {
             Step::RemoveBacking { uuid, pool } => {
                 engine.remove_backing(*uuid, *pool, self.done(&step, none));
             }
-            Step::MakePool { pool, is_new } => {
-                engine.make_pool(pool, *is_new, self.done(&step, Some));
-            }
-            Step::OpenPool { pool } => engine.open_pool(pool, self.done(&step, none)),
-            Step::SetPool { uuid, to, .. } => engine.set_pool(*uuid, *to, self.done(&step, none)),
-            Step::ClosePool { uuid, .. } => engine.close_pool(*uuid, self.done(&step, none)),
-            Step::RemovePool { pool } => engine.remove_pool(pool, self.done(&step, none)),
-            Step::JoinPv { pool, pv, is_new, .. } => {
-                engine.join_pv(*pool, pv, *is_new, self.done(&step, none));
-            }
-            Step::LeavePv { pool, pv, .. } => engine.leave_pv(*pool, pv, self.done(&step, none)),
-            Step::KeepPv { pool, pv, .. } => engine.keep_pv(*pool, pv, self.done(&step, none)),
-            Step::ForgetPv { pool, pv } => engine.forget_pv(*pool, pv, self.done(&step, none)),
+            Step::MakePool { .. }
+            | Step::OpenPool { .. }
+            | Step::SetPool { .. }
+            | Step::ClosePool { .. }
+            | Step::RemovePool { .. }
+            | Step::JoinPv { .. }
+            | Step::LeavePv { .. }
+            | Step::KeepPv { .. }
+            | Step::SplitGroup { .. }
+            | Step::ForgetPv { .. } => self.begin_in_pool(&step),
             Step::CloseMapping { id, .. } => engine.close_mapping(id, self.done(&step, none)),
             Step::OpenMapping { mapping, .. } => {
                 let done = self.done(&step, none);
@@ -662,6 +644,7 @@ impl Control {
             self.parts.state.mark(mark)?;
         }
         let after = pool_pvs::ended(&self.config, step);
+        let after = after.or_else(|| pool_split::ended(&self.config, step));
         let after = after.or_else(|| migrations::ended(&self.config, step));
         let Some((next, marks, event)) = after else { return Ok(()) };
         self.parts.state.commit(next, &marks)?;

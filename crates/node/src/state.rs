@@ -35,6 +35,7 @@ pub mod ops;
 pub mod optical;
 pub mod pool_import;
 pub mod pool_pvs;
+pub mod pool_split;
 pub mod pools;
 pub mod snapshots;
 pub mod validate;

@@ -192,7 +192,9 @@ impl Picture<'_> {
                 PvStanding::Member if is_missing => MemberState::Missing,
                 PvStanding::Member => MemberState::Member,
                 PvStanding::Joining => MemberState::Joining,
-                PvStanding::Leaving { .. } | PvStanding::Withdrawn => MemberState::Leaving,
+                PvStanding::Leaving { .. } | PvStanding::Withdrawn | PvStanding::Splitting => {
+                    MemberState::Leaving
+                }
             },
             group: pv.group.name.clone(),
             evacuation: found.and_then(|disk| evacuation(pv.standing, disk.used, slab)),

@@ -58,6 +58,7 @@ pub mod migration;
 pub mod node;
 pub mod node_in_guest;
 pub mod open_iscsi;
+pub mod pools;
 pub mod qemu;
 pub mod qemu_nbd;
 pub mod qmp;

@@ -8,84 +8,17 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use serde_json::Value;
 use system_tests::blk_client::{self, Churned};
-use system_tests::guest::Job;
 use system_tests::image::own_program;
 use system_tests::iscsi::{holds, map_to_tool, node, target_of};
 use system_tests::libiscsi::{SECOND_TOOL, Suite, TOOL, Tally, Unit};
 use system_tests::node::binary;
+use system_tests::pools::{
+    SOON, check, create, create_pool, disk, disks_of, ends_well, is_whole, loaded_guest,
+    node_with_groups, node_with_pool, pool, told,
+};
 use system_tests::verify::Report;
 use system_tests::{Context, Guest, GuestImage, Node, Result, VhostBlk, loops, until};
-
-const SOON: Duration = Duration::from_secs(60);
-
-/// Makes an empty disk in a file.
-fn disk(dir: &Path, name: &str, mib: u64) -> Result<String> {
-    let path = dir.join(name);
-    File::create(&path)?.set_len(mib << 20)?;
-    Ok(path.display().to_string())
-}
-
-/// A node with pool `fast` on two disks, and those.
-fn node_with_pool(dir: &Path, mib: u64) -> Result<(Node, [String; 2])> {
-    let node = Node::on(&dir.join("node")).start()?;
-    let disks = [disk(dir, "one", mib)?, disk(dir, "two", mib)?];
-    create_pool(&node, &disks)?;
-    Ok((node, disks))
-}
-
-/// The same with a failure group for each disk.
-fn node_with_groups(dir: &Path) -> Result<(Node, [String; 2])> {
-    let node = Node::on(&dir.join("node")).start()?;
-    let disks = [disk(dir, "one", 300)?, disk(dir, "two", 300)?];
-    create_pool(&node, &[format!("{}@left", disks[0]), format!("{}@right", disks[1])])?;
-    Ok((node, disks))
-}
-
-fn create_pool(node: &Node, at: &[String; 2]) -> Result<()> {
-    let shape = ["--slab-size", "4M", "--extent-size", "64K"];
-    let create = ["pool", "create", "fast", "--pv", &at[0], "--pv", &at[1]];
-    node.cli(&[&create[..], &shape].concat()).map(drop)
-}
-
-/// A guest that writes what is known to LU `disk`.
-fn loaded_guest(node: &Node) -> Result<(Guest, Job)> {
-    node.cli(&["client", "create", "vm"])?;
-    node.cli(&["map", "disk", "--to", "vm", "--via", "vhost-user-blk"])?;
-    let verifier = GuestImage::new().with_host_program("verify", &own_program("verify")?);
-    let disk = VhostBlk::new(&node.socket("vm", 2));
-    let guest = Guest::builder().disk(disk).image(verifier).boot()?;
-    let load = guest.start("verify load /dev/vda --fresh --threads 8")?;
-    load.wait_for_text("started", SOON)?;
-    Ok((guest, load))
-}
-
-/// The guest has found everything as it was written, and so has a check of the disks.
-fn ends_well(mut node: Node, (guest, load): (Guest, Job), disks: &[String]) -> Result<()> {
-    load.close_input()?;
-    println!("{:?}", Report::parse(&load.wait(SOON)?.text())?.check()?);
-    guest.quit()?;
-    assert!(node.stop()?.success());
-    let (code, report, said) = check(disks)?;
-    assert!(code == Some(0), "{report} {said}");
-    Ok(())
-}
-
-/// How many events say this.
-fn told(node: &Node, what: &str) -> Result<usize> {
-    let events = node.cli(&["event", "ls"])?;
-    let all = events.as_array();
-    Ok(all.map_or(0, |all| all.iter().filter(|it| it.to_string().contains(what)).count()))
-}
-
-fn create(node: &Node, name: &str, size: &str) -> Result<()> {
-    node.cli(&["lu", "create", name, "--size", size, "--pool", "fast"]).map(drop)
-}
-
-fn pool(node: &Node) -> Result<Value> {
-    node.cli(&["pool", "show", "fast"])
-}
 
 #[test]
 fn killed_servers_lose_nothing_in_a_pool() -> Result<()> {
@@ -404,13 +337,6 @@ fn a_full_pool_is_told_and_its_lus_go_on() -> Result<()> {
     Ok(())
 }
 
-/// Its disks, by their paths.
-fn disks_of(node: &Node) -> Result<Vec<String>> {
-    let shown = pool(node)?;
-    let disks = shown["disks"].as_array().context(|| format!("{shown}"))?;
-    Ok(disks.iter().filter_map(|disk| Some(disk["path"].as_str()?.to_owned())).collect())
-}
-
 #[test]
 fn disks_are_exchanged_under_a_guest_while_the_node_is_killed() -> Result<()> {
     let dir = tempfile::tempdir()?;
@@ -459,14 +385,6 @@ fn disks_are_exchanged_under_a_guest_while_the_node_is_killed() -> Result<()> {
     let (code, said, error) = check(&[two, three, new])?;
     assert!(code == Some(0) && said["findings"] == serde_json::json!([]), "{said} {error}");
     Ok(())
-}
-
-/// What `pool check` says without a node, and how it ends.
-fn check(disks: &[String]) -> Result<(Option<i32>, Value, String)> {
-    let mut command = Command::new(binary()?);
-    let output = command.args(["pool", "check", "-o", "json"]).args(disks).output()?;
-    let said = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    Ok((output.status.code(), said, String::from_utf8_lossy(&output.stderr).into_owned()))
 }
 
 #[test]
@@ -581,14 +499,6 @@ fn a_disk_that_cannot_be_written_is_missed_and_taken_back_under_a_guest() -> Res
         Ok(told(&node, "all copies of LU disk have everything again")? > 0)
     })?;
     ends_well(node, loaded, &disks)
-}
-
-/// Whether the label of a disk says that its failure group has everything.
-fn is_whole(disk: &str) -> Result<bool> {
-    let output = Command::new(binary()?).args(["pool", "inspect", disk]).output()?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let line = said.lines().find(|line| line.contains("lacks something"));
-    Ok(line.context(|| said.clone())?.trim_end().ends_with("no"))
 }
 
 #[test]

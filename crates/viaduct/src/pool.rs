@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use model::medium::Progress;
 use model::pool::{Evacuation, GroupBehind, MemberState, PoolAlert, PoolDisk, Removal};
-use model::{ApiError, PoolCreate, PoolSettings, PoolView, PvAdd, PvAt, Size};
+use model::{ApiError, PoolCreate, PoolName, PoolSettings, PoolSplit, PoolView, PvAdd, PvAt, Size};
 use node::api::routes::Removed;
 use uuid::Uuid;
 
@@ -52,6 +52,7 @@ pub fn pool(node: &Client, command: args::Pool, format: Format) -> Done {
         args::Pool::AddPv(arguments) => add_pv(node, arguments, format),
         args::Pool::RmPv(arguments) => rm_pv(node, arguments, format),
         args::Pool::ReplacePv(arguments) => replace_pv(node, arguments, format),
+        args::Pool::Split { name, group } => split(node, &name, group, format),
         args::Pool::Scrub(arguments) => scrub::scrub(node, arguments, format),
         args::Pool::Check(arguments) => check::check_open(node, arguments, format),
         args::Pool::Inspect(_) => Err(ApiError::failed("this command asks no node")),
@@ -82,7 +83,8 @@ fn rm_pv(node: &Client, arguments: args::PoolRmPv, format: Format) -> Done {
     let pv = named(&pv)?;
     let path = format!("/v1/pools/{name}/pvs?pv={}&cancel={cancel}", encoded(&pv));
     let view: PoolView = node.delete(&path)?;
-    leaves(node, (view, &pv), cancel || no_wait, format)
+    let disks = uuids(&view, |disk| is_it(disk, &pv));
+    leaves(node, (view, &disks), cancel || no_wait, format)
 }
 
 fn replace_pv(node: &Client, arguments: args::PoolReplacePv, format: Format) -> Done {
@@ -91,20 +93,43 @@ fn replace_pv(node: &Client, arguments: args::PoolReplacePv, format: Format) -> 
     let pvs = new.into_iter().map(absolute_at).collect::<Result<_, _>>()?;
     let request = PvAdd { pvs, size, force, replaces: Some(old.clone()) };
     let view: PoolView = node.post(&format!("/v1/pools/{name}/pvs"), &request)?;
-    leaves(node, (view, &old), no_wait, format)
+    let disks = uuids(&view, |disk| is_it(disk, &old));
+    leaves(node, (view, &disks), no_wait, format)
 }
 
-/// Shows how far a disk is that leaves, until it has left.
+fn split(node: &Client, name: &PoolName, group: String, format: Format) -> Done {
+    let path = format!("/v1/pools/{name}");
+    let before: PoolView = node.get(&path)?;
+    let number = before.pool.find_group(&group).map(|group| group.number);
+    let is_its = |pv: Uuid| {
+        before.pool.pvs.iter().any(|it| it.uuid == pv && Some(it.group.number) == number)
+    };
+    let disks = uuids(&before, |disk| is_its(disk.uuid));
+    let view: PoolView = node.post(&format!("{path}/split"), &PoolSplit { group })?;
+    // Their labels are taken off one by one.
+    leaves(node, (view, &disks), false, format)
+}
+
+fn is_it(disk: &PoolDisk, named: &str) -> bool {
+    disk.path == named || disk.uuid.to_string() == named
+}
+
+fn uuids(view: &PoolView, is_one: impl Fn(&PoolDisk) -> bool) -> Vec<Uuid> {
+    view.disks.iter().filter(|disk| is_one(disk)).map(|disk| disk.uuid).collect()
+}
+
+/// Shows how far disks are that leave, until they have left.
 fn leaves(
     node: &Client,
-    (mut view, disk): (PoolView, &str),
+    (mut view, disks): (PoolView, &[Uuid]),
     is_enough: bool,
     format: Format,
 ) -> Done {
     let (name, bar, mut told) = (view.pool.name.clone(), Bar::new()?, None);
-    let is_it = |it: &&PoolDisk| it.path == disk || it.uuid.to_string() == disk;
-    while let Some(found) = view.disks.iter().find(is_it).filter(|_| !is_enough) {
+    let is_one = |it: &&PoolDisk| disks.contains(&it.uuid);
+    while let Some(found) = view.disks.iter().find(is_one).filter(|_| !is_enough) {
         if found.state == MemberState::Member {
+            let disk = &found.path;
             return Err(ApiError::conflict(format!("disk {disk} stays in pool '{name}'")));
         }
         if let Some(Evacuation { bytes, bytes_left, .. }) = found.evacuation {

@@ -215,6 +215,41 @@ fn a_disk_leaves_when_the_one_that_replaces_it_is_there() {
 }
 
 #[test]
+fn a_failure_group_leaves_as_a_whole() {
+    let right = PvGroup { number: 1, name: Some("right".parse().unwrap()) };
+    let half = |number| PoolPv { group: right.clone(), ..disk(number, PvStanding::Splitting) };
+    let mut pool = pool(20, true);
+    pool.pvs.extend([half(50), half(51)]);
+    let wanted = Desired { pools: [(uuid(20), pool.clone())].into(), ..Desired::default() };
+    let mut actual = Actual::default();
+    actual.made.insert(uuid(20));
+    let open = plan(&wanted, &actual, NOW).ready().next().cloned().unwrap();
+    actual.begin(&open);
+    assert_eq!(plan(&wanted, &actual, NOW).ready().count(), 0);
+    actual.apply(&open);
+    prints(
+        &plan(&wanted, &actual, NOW),
+        expect![[r#"
+            revision 0: 1 steps
+              split group right off pool pool20"#]],
+    );
+    let split = plan(&wanted, &actual, NOW).ready().next().cloned().unwrap();
+    assert!(!split.is_long() && split.part() == Part::Pool(uuid(20)));
+    actual.begin(&split);
+    actual.apply(&split);
+    assert_eq!(plan(&wanted, &actual, NOW).steps, []);
+    let left = Leftover::Pv { pool: uuid(20), pv: half(50) };
+    actual.leftovers.insert(uuid(50), left);
+    let without = Desired { pools: [(uuid(20), self::pool(20, true))].into(), ..wanted };
+    prints(
+        &plan(&without, &actual, NOW),
+        expect![[r#"
+            revision 0: 1 steps
+              take the label off disk /dev/50"#]],
+    );
+}
+
+#[test]
 fn from_nothing() {
     let wanted = desired(&[device(1)], &[mapping(1, 2, 1)]);
     prints(
@@ -713,7 +748,10 @@ fn check_step_on_pool(actual: &Actual, step: &Step) {
         Step::ForgetPv { pv, .. } => {
             assert!(actual.leftovers.contains_key(&pv.uuid), "{step}: it has not left");
         }
-        Step::JoinPv { pool, .. } | Step::LeavePv { pool, .. } | Step::KeepPv { pool, .. } => {
+        Step::JoinPv { pool, .. }
+        | Step::LeavePv { pool, .. }
+        | Step::KeepPv { pool, .. }
+        | Step::SplitGroup { pool, .. } => {
             check_pool(actual, step, Some(*pool));
         }
         Step::OpenPool { pool } => {

@@ -41,6 +41,7 @@ use super::{
         pools::pool_remove,
         pools::pool_pv_add,
         pools::pool_pv_remove,
+        pools::pool_split,
         scrubs::scrub_begin,
         scrubs::scrub_cancel,
         scrubs::pool_check,

@@ -6,7 +6,8 @@ use axum::Json;
 use axum::extract::{Path, State};
 use model::image::ImageUse;
 use model::{
-    ApiError, Config, LuName, PoolCreate, PoolName, PoolSettingsChange, PoolView, PvAdd, Size,
+    ApiError, Config, LuName, PoolCreate, PoolName, PoolSettingsChange, PoolSplit, PoolView, PvAdd,
+    Size,
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -17,6 +18,7 @@ use super::{Api, must_be_absolute, on_thread};
 use crate::control::{Change, PoolChange};
 use crate::probe;
 use crate::state::pool_pvs::{Load, Wish};
+use crate::state::pool_split::Others;
 use crate::state::pools::{Found, no_pool, shape_of};
 
 /// All pools.
@@ -114,6 +116,34 @@ pub async fn pool_pv_remove(
     };
     api.change(Change::Pool(PoolChange::RemovePv(name.clone(), query.pv, wish))).await?;
     view(&api, &name).await
+}
+
+/// Lets a failure group leave a pool that may be in use: the others have everything, and its disks
+/// are free then. Answers when it has left. Refused if the others lack something.
+#[utoipa::path(post, path = "/v1/pools/{name}/split", tag = "pool",
+    params(("name" = String, Path)), request_body = PoolSplit,
+    responses((status = 200, body = PoolView), (status = "default", body = ApiError)))]
+pub async fn pool_split(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    Body(PoolSplit { group }): Body<PoolSplit>,
+) -> Answer<PoolView> {
+    let name: PoolName = named(&name)?;
+    let others = others(&api, &name).await?;
+    api.change(Change::Pool(PoolChange::Split(name.clone(), group, others))).await?;
+    view(&api, &name).await
+}
+
+/// What failure groups lack; nothing while the pool is not open.
+async fn others(api: &Api, name: &PoolName) -> Result<Option<Others>, ApiError> {
+    let published = api.published();
+    let pool = published.config.pool(name).ok_or_else(|| no_pool(name))?;
+    let snapshot = api.snapshot().await?;
+    let Some(status) = snapshot.pools.get(&pool.uuid) else { return Ok(None) };
+    let missing = pool.pvs.iter().map(|pv| pv.uuid);
+    let missing = missing.filter(|pv| !status.disks.contains_key(pv)).collect();
+    let behind = status.behind.iter().map(|it| it.group).collect();
+    Ok(Some(Others { missing, behind }))
 }
 
 /// What is on a disk that is to leave, and what room the others have; nothing while the pool is not

@@ -62,6 +62,7 @@ fn common() -> Router<Api> {
         .route("/v1/pool-imports", post(pool_import::pool_import))
         .route("/v1/pools/{name}", get(pools::pool_show).delete(pools::pool_remove))
         .route("/v1/pools/{name}/pvs", post(pools::pool_pv_add).delete(pools::pool_pv_remove))
+        .route("/v1/pools/{name}/split", post(pools::pool_split))
         .route("/v1/pools/{name}/settings", patch(pools::pool_set))
         .route("/v1/pools/{name}/scrub", post(scrubs::scrub_begin).delete(scrubs::scrub_cancel))
         .route("/v1/pools/{name}/check", post(scrubs::pool_check))

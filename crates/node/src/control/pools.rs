@@ -1,9 +1,27 @@
 //! Changes of pools, on their way into the configuration.
 
-use model::{ApiError, Config};
+use cluster::Step;
+use model::{ApiError, Config, PoolCreate, PoolName, PoolSettingsChange, PvAdd};
 
-use super::{Control, PoolChange, Prepared};
-use crate::state::{pool_import, pool_pvs, pools};
+use super::{Control, Prepared, none};
+use crate::state::pool_import::Takeover;
+use crate::state::pools::Found;
+use crate::state::{pool_import, pool_pvs, pool_split, pools};
+
+/// A change of pools.
+#[derive(Debug, Clone)]
+pub enum PoolChange {
+    /// With what was found on its disks.
+    Create(PoolCreate, Vec<Found>),
+    Set(PoolName, PoolSettingsChange),
+    Remove(PoolName),
+    /// With what was found on its disks, and what is known of them if one leaves.
+    AddPvs(PoolName, PvAdd, Vec<Found>, Option<pool_pvs::Load>),
+    RemovePv(PoolName, String, pool_pvs::Wish),
+    /// A failure group leaves; with what is known of the others, nothing while it is not open.
+    Split(PoolName, String, Option<pool_split::Others>),
+    Import(Box<Takeover>),
+}
 
 impl Control {
     pub(super) fn prepare_pool(
@@ -51,6 +69,11 @@ impl Control {
                 };
                 Ok(Prepared::pool(next, name, kind, message))
             }
+            PoolChange::Split(name, which, others) => {
+                let (next, group) = pool_split::split(config, &name, &which, others)?;
+                let message = format!("{group} is being split off pool '{name}'");
+                Ok(Prepared::pool(next, name, "pool-splits", message))
+            }
             PoolChange::Import(takeover) => self.prepare_takeover(config, &takeover),
         }
     }
@@ -68,5 +91,29 @@ impl Control {
         let lus = next.lus_in(&name).count();
         let message = format!("pool '{name}' was imported with {lus} LUs");
         Ok(Prepared { marks, ..Prepared::pool(next, name, "pool-imported", message) })
+    }
+
+    /// Begins a step of pools and their disks.
+    pub(super) fn begin_in_pool(&self, step: &Step) {
+        let engine = &self.parts.engine;
+        match step {
+            Step::MakePool { pool, is_new } => {
+                engine.make_pool(pool, *is_new, self.done(step, Some));
+            }
+            Step::OpenPool { pool } => engine.open_pool(pool, self.done(step, none)),
+            Step::SetPool { uuid, to, .. } => engine.set_pool(*uuid, *to, self.done(step, none)),
+            Step::ClosePool { uuid, .. } => engine.close_pool(*uuid, self.done(step, none)),
+            Step::RemovePool { pool } => engine.remove_pool(pool, self.done(step, none)),
+            Step::JoinPv { pool, pv, is_new, .. } => {
+                engine.join_pv(*pool, pv, *is_new, self.done(step, none));
+            }
+            Step::LeavePv { pool, pv, .. } => engine.leave_pv(*pool, pv, self.done(step, none)),
+            Step::KeepPv { pool, pv, .. } => engine.keep_pv(*pool, pv, self.done(step, none)),
+            Step::ForgetPv { pool, pv } => engine.forget_pv(*pool, pv, self.done(step, none)),
+            Step::SplitGroup { pool, pvs, .. } => {
+                engine.split_group(*pool, pvs, self.done(step, none));
+            }
+            _ => unreachable!("{step}: not of a pool"),
+        }
     }
 }

@@ -240,7 +240,7 @@ fn a_disk_of_a_pool_from_its_joining_to_its_end() {
         open pool fast"#]]);
     let file = |pool: &Config| pool.pools[0].pvs.last().unwrap().clone();
     let add = || {
-        let request = PvAdd { size: Some(model::Size::gib(1)), ..PvAdd::default() };
+        let request = model::PvAdd { size: Some(model::Size::gib(1)), ..model::PvAdd::default() };
         Change::Pool(PoolChange::AddPvs("fast".parse().unwrap(), request, Vec::new(), None))
     };
     // It dies before the disk is there, and does it then.

@@ -285,6 +285,12 @@ impl Engine for Recorder {
         self.step(Step::KeepPv { pool, name, pv }, done, |_| {});
     }
 
+    fn split_group(&self, pool: Uuid, pvs: &[PoolPv], done: Done<()>) {
+        let (name, pvs) = (self.pool_name(pool), pvs.to_vec());
+        let group = pvs.first().map(|pv| pv.group.clone()).unwrap_or_default();
+        self.step(Step::SplitGroup { pool, name, group, pvs }, done, |_| {});
+    }
+
     fn forget_pv(&self, pool: Uuid, pv: &PoolPv, done: Done<()>) {
         self.step(Step::ForgetPv { pool, pv: pv.clone() }, done, |_| {});
     }

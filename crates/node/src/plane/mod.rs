@@ -411,6 +411,11 @@ impl Engine for Plane {
         self.run(done, async move |plane, _| plane.0.pools.keep_pv(pool, pv).await);
     }
 
+    fn split_group(&self, pool: Uuid, pvs: &[PoolPv], done: Done<()>) {
+        let pvs = pvs.to_vec();
+        self.run(done, async move |plane, _| plane.0.pools.split_group(pool, pvs).await);
+    }
+
     fn forget_pv(&self, pool: Uuid, pv: &PoolPv, done: Done<()>) {
         let pv = pv.clone();
         self.run(done, async move |plane, core| {

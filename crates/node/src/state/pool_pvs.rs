@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::Mark;
 use super::ops::some_of;
+use super::pool_split::must_be_whole;
 use super::pools::{Found, check_disk, check_paths, no_pool, slabs_of};
 
 /// Disks of a pool, as far as they matter for who leaves it.
@@ -29,6 +30,7 @@ pub fn add(
     mut uuid: impl FnMut() -> Uuid,
 ) -> Result<(Config, Vec<Mark>), ApiError> {
     let mut pool = config.pool(name).ok_or_else(|| no_pool(name))?.clone();
+    must_be_whole(&pool)?;
     let what = match request.replaces.as_deref() {
         Some(old) => format!("replace-pv {name} {old}"),
         None => format!("add-pv {name}"),
@@ -97,7 +99,7 @@ fn known_again(name: &PoolName, pv: &PoolPv) -> Result<PvStanding, ApiError> {
             Err(ApiError::not_now(format!("disk {pv} is just being taken out of pool '{name}'"))
                 .then("run the command again in a moment"))
         }
-        PvStanding::Member | PvStanding::Joining => {
+        PvStanding::Member | PvStanding::Joining | PvStanding::Splitting => {
             Err(ApiError::conflict(format!("disk {pv} is in pool '{name}' already"))
                 .then(format!("viaduct pool show {name} lists its disks")))
         }
@@ -112,6 +114,7 @@ pub fn remove(
     wish: Wish,
 ) -> Result<Config, ApiError> {
     let mut pool = config.pool(name).ok_or_else(|| no_pool(name))?.clone();
+    must_be_whole(&pool)?;
     match wish {
         Wish::Leave(load) => leave(&mut pool, which, load)?,
         Wish::Stay => {
@@ -139,7 +142,9 @@ fn leave(pool: &mut Pool, which: &str, load: Option<Load>) -> Result<(), ApiErro
     let standing = match pv.standing {
         PvStanding::Joining => PvStanding::Withdrawn,
         // It does so already.
-        PvStanding::Leaving { .. } | PvStanding::Withdrawn => return Ok(()),
+        PvStanding::Leaving { .. } | PvStanding::Withdrawn | PvStanding::Splitting => {
+            return Ok(());
+        }
         PvStanding::Member => {
             let stays = |it: &&PoolPv| !it.standing.is_going() && it.group == pv.group;
             if pool.pvs.iter().filter(stays).count() < 2 {
@@ -198,15 +203,18 @@ fn name_of(pv: &PoolPv) -> String {
     }
 }
 
-fn with(config: &Config, pool: Pool) -> Config {
+pub(super) fn with(config: &Config, pool: Pool) -> Config {
     let mut next = config.clone();
     next.pools.retain(|other| other.uuid != pool.uuid);
     next.pools.push(pool);
     next
 }
 
-/// What becomes of the configuration when a disk has joined or left; with what is told of it.
-pub fn ended(config: &Config, step: &Step) -> Option<(Config, Vec<Mark>, (&'static str, String))> {
+/// What becomes of the configuration, and what is told of it.
+pub type Ended = (Config, Vec<Mark>, (&'static str, String));
+
+/// The same when a disk has joined or left.
+pub fn ended(config: &Config, step: &Step) -> Option<Ended> {
     let (Step::JoinPv { pool, pv, .. } | Step::LeavePv { pool, pv, .. }) = step else {
         return None;
     };

@@ -31,6 +31,12 @@ pub enum Pool {
     RmPv(PoolRmPv),
     /// Bring what is on a disk of a pool to another one, and take it out
     ReplacePv(PoolReplacePv),
+    /// Take a failure group out of a pool, also while it is used: the others have everything
+    Split {
+        name: PoolName,
+        /// Its name; of one without a name its number
+        group: String,
+    },
     /// Take over a pool of another node, or list those that are found
     Import(PoolImport),
     /// Read all of a pool while it is used, and mend what another place knows better

@@ -513,6 +513,44 @@ fn disks_are_added_to_pools() {
 }
 
 #[test]
+fn a_failure_group_is_split_off() {
+    let bench = with_more(&["pool add-pv fast --pv three@right"]);
+    bench.refused(
+        "pool split fast left",
+        3,
+        expect![[r#"
+        error: pool 'fast' has no failure group left
+          next: it has 0, right
+    "#]],
+    );
+    bench.refused("pool split own 0", 4, expect![[r#"
+        error: the group without a name is the only failure group of pool 'own'
+          next: viaduct pool add-pv own --pv DISK@OTHER mirrors it; viaduct pool rm own removes the pool
+    "#]]);
+    bench.done(
+        "pool split fast right",
+        expect![[r#"
+        pool fast: 4.0GiB, 2.0GiB free, 2 disks
+    "#]],
+    );
+    bench.refused(
+        "pool split fast right",
+        3,
+        expect![[r#"
+        error: pool 'fast' has no failure group right
+          next: it has 0
+    "#]],
+    );
+    // Its disk is anybody's.
+    bench.done(
+        "pool add-pv own --pv three",
+        expect![[r#"
+        pool own: 4.0GiB, 2.0GiB free, 2 disks
+    "#]],
+    );
+}
+
+#[test]
 fn disks_are_replaced_and_taken_out() {
     let bench = with_more(&["pool add-pv fast --pv three"]);
     bench.done(

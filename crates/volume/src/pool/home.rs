@@ -13,6 +13,7 @@ mod lost;
 mod members;
 mod outdated;
 mod scrub;
+mod split;
 mod stale;
 mod table;
 mod tables;
@@ -122,6 +123,10 @@ pub enum PoolError {
     NoPlace(u32),
     #[error("{disk} has the only copy that is up to date")]
     LastCopy { disk: String },
+    #[error("failure group {0} is the only one of the pool")]
+    LastGroup(u16),
+    #[error("failure group {0} does not have everything")]
+    GroupLacks(u16),
     #[error("no copy of LU {0:02x?} that has everything is here")]
     NoCopy([u8; 16]),
     #[error("a copy of LU {0:02x?} is not all there")]

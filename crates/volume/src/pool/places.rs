@@ -289,11 +289,30 @@ impl Places {
             let is_it = |word: &&AtomicU64| home_of(word.load(Ordering::Acquire)) == Some(home);
             places.iter().filter(is_it).for_each(|word| word.store(0, Ordering::Release));
         }
+        self.note_whether_sole(number);
+    }
+
+    fn note_whether_sole(&self, number: u32) {
+        let Some((chunk, at)) = self.chunk(number) else { return };
+        let Some(More { places, left, .. }) = chunk.more.get().map(|more| &more[at]) else {
+            return;
+        };
         // Who writes where another place was lost is not to take the one that is left for all.
-        let has_left = self.more(number).is_some_and(|it| it.left.load(Ordering::Acquire) != 0);
-        if !has_left && !places.iter().any(|word| has(&word)) {
-            first.fetch_and(!HAS_MORE, Ordering::AcqRel);
+        let has_left = left.load(Ordering::Acquire) != 0;
+        if !has_left && places.iter().all(|word| word.load(Ordering::Acquire) == 0) {
+            chunk.firsts[at].fetch_and(!HAS_MORE, Ordering::AcqRel);
         }
+    }
+
+    /// Takes what a failure group has of a slab away for good, and what is known of what it lost.
+    pub fn forget_group(&self, number: u32, group: u16) {
+        let _changing = self.lock();
+        if let Some(more) = self.more(number) {
+            more.left.fetch_and(!(1 << group), Ordering::AcqRel);
+        }
+        let own = self.all(number).filter(|copy| copy.group == group);
+        own.for_each(|copy| self.take_away(number, copy.home));
+        self.note_whether_sole(number);
     }
 
     /// Regions of a slab that may be overwritten in place, as bits.

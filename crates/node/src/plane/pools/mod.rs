@@ -29,6 +29,7 @@ mod pace;
 mod scrub;
 pub(super) mod sight;
 mod snapshots;
+mod split;
 #[cfg(test)]
 mod tests;
 
@@ -378,7 +379,10 @@ fn next(spec: &Pool, error: &PoolError) -> String {
         PoolError::Twice { .. } => "take the copy away, and keep the disk itself".to_owned(),
         PoolError::Shrunk { .. } => "give the disk the size back that it had".to_owned(),
         PoolError::Unfit { .. } => "choose another disk".to_owned(),
-        PoolError::InUse { .. } => format!("viaduct pool show {name} lists disks and LUs"),
+        PoolError::GroupLacks(_) => format!("viaduct pool show {name} tells how far it is"),
+        PoolError::InUse { .. } | PoolError::LastGroup(_) => {
+            format!("viaduct pool show {name} lists disks and LUs")
+        }
         PoolError::Full => format!("viaduct pool add-pv {name}, or remove LUs: viaduct lu rm"),
         PoolError::Table { .. } | PoolError::Contradiction { .. } => {
             "the disk has lost what was written; restore it, or the pool from a backup".to_owned()

@@ -5,6 +5,7 @@ use model::pv::PvState;
 use model::{Leftover, Pool, PoolName, PoolPv, PvAdd, PvAt, PvStanding, Size};
 
 use super::super::pool_pvs::{Load, Wish, add, ended, remove, was_to_end};
+use super::super::pool_split::{self, Others, split};
 use super::super::pools::{Found, pool_create, pool_remove};
 use super::pools::{fast, found, pool_of, request};
 use super::*;
@@ -189,5 +190,87 @@ fn what_cannot_leave_is_refused_in_words() {
         expect![[r#"
         Conflict: disk /dev/sdc is the last one of pool 'fast'
           next: viaduct pool replace-pv fast /dev/sdc NEW brings what is on it to another one; viaduct pool rm fast removes the pool"#]],
+    );
+}
+
+/// With sdd and sde in a group of their own.
+fn mirrored() -> Config {
+    let (mut config, _) = adding(&with_pool(), &["/dev/sdd@right", "/dev/sde@right"]).unwrap();
+    for path in ["/dev/sdd", "/dev/sde"] {
+        (config, ..) = ended(&config, &joined(&config, path)).unwrap();
+    }
+    config
+}
+
+#[test]
+fn a_failure_group_leaves_and_its_disks_are_left_over() {
+    let config = mirrored();
+    let (next, right) = split(&config, &fast(), "right", Some(Others::default())).unwrap();
+    let standings: Vec<_> = standings(&next).into_iter().map(|(_, it)| it).collect();
+    let (stays, leaves) = (PvStanding::Member, PvStanding::Splitting);
+    assert_eq!(standings, [stays, stays, leaves, leaves]);
+    assert_eq!(split(&next, &fast(), "right", None), Ok((next.clone(), right.clone())));
+    let text = serde_json::to_string(&next).unwrap();
+    assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), next);
+    refused(
+        adding(&next, &["/dev/sdf"]),
+        expect![[r#"
+            NotNow: group right is just leaving pool 'fast'
+              next: run the command again in a moment"#]],
+    );
+    assert!(leaving(&next, "/dev/sdb", load(0, 9)).is_err());
+
+    let Pool { uuid: pool, name, pvs, .. } = pool_of(&next).clone();
+    let (left, pvs) = (pvs[2..].to_vec(), pvs[2..].to_vec());
+    let step = Step::SplitGroup { pool, name, group: right, pvs };
+    let (last, marks, event) = pool_split::ended(&next, &step).unwrap();
+    let left = left.into_iter().map(|pv| Mark::Leftover(pv.uuid, Leftover::Pv { pool, pv }));
+    assert_eq!(marks, left.collect::<Vec<_>>());
+    assert_eq!((last.pools, event.0), (with_pool().pools, "pool-split"));
+}
+
+#[test]
+fn a_failure_group_that_cannot_leave_is_refused_in_words() {
+    let (config, all) = (mirrored(), Some(Others::default()));
+    let with = |others: Others| split(&config, &fast(), "right", Some(others));
+    refused(
+        split(&config, &fast(), "left", all.clone()),
+        expect![[r#"
+            NotFound: pool 'fast' has no failure group left
+              next: it has 0, right"#]],
+    );
+    refused(
+        split(&config, &fast(), "right", None),
+        expect![[r#"
+            NotNow: pool 'fast' is not open
+              next: viaduct pool show fast says why"#]],
+    );
+    refused(
+        split(&with_pool(), &fast(), "0", all.clone()),
+        expect![[r#"
+            Conflict: the group without a name is the only failure group of pool 'fast'
+              next: viaduct pool add-pv fast --pv DISK@OTHER mirrors it; viaduct pool rm fast removes the pool"#]],
+    );
+    refused(
+        with(Others { behind: vec![0], ..Others::default() }),
+        expect![[r#"
+            NotNow: the group without a name of pool 'fast' does not have everything yet
+              next: viaduct pool show fast tells how far it is"#]],
+    );
+    let missing = |path: &str| vec![pool_of(&config).find_pv(path).unwrap().uuid];
+    refused(
+        with(Others { missing: missing("/dev/sdc"), ..Others::default() }),
+        expect![[r#"
+            Conflict: disk /dev/sdc of the group without a name is missing, and group right has what is on it
+              next: bring it back, or viaduct pool replace-pv fast /dev/sdc NEW"#]],
+    );
+    // What the group itself has does not matter.
+    assert!(with(Others { missing: missing("/dev/sdd"), behind: vec![1] }).is_ok());
+    let config = leaving(&config, "/dev/sdb", load(0, 9)).unwrap();
+    refused(
+        split(&config, &fast(), "right", all),
+        expect![[r#"
+            NotNow: disk /dev/sdb is about to join pool 'fast' or to leave it
+              next: viaduct pool show fast tells how far it is"#]],
     );
 }

@@ -63,7 +63,10 @@ impl Pool {
             let stead = self.shared.places.all(number).filter(|copy| copy.group == group);
             let stead = stead.filter_map(|copy| grant_at(tables, copy.home)).next();
             let age = stead.map_or_else(|| self.first_age(tables, lu, group), |grant| grant.age);
-            let slab = &mut tables[to.disk as usize].slabs[to.index as usize];
+            // Its group may have left meanwhile.
+            let Some(slab) = tables[to.disk as usize].slabs.get_mut(to.index as usize) else {
+                return Vec::new();
+            };
             let before = stead.map_or(0, |grant| grant.generation);
             let retracted = self.retracted.borrow().get(&number).copied().unwrap_or_default();
             let generation = slab.generation().max(before).max(retracted) + 1;
@@ -89,10 +92,12 @@ impl Pool {
     pub async fn retract_place(&self, number: u32, to: Home) -> Result<(), PoolError> {
         let retracted = self.change(|tables| {
             let table = &mut tables[to.disk as usize];
-            let (generation, group) =
-                (table.slabs[to.index as usize].generation(), table.label.group);
-            if let Slab::Granted(_) = table.slabs[to.index as usize] {
-                table.slabs[to.index as usize] = Slab::Filling { generation };
+            let group = table.label.group;
+            // None: its group has left.
+            let Some(slab) = table.slabs.get_mut(to.index as usize) else { return Vec::new() };
+            let generation = slab.generation();
+            if let Slab::Granted(_) = slab {
+                *slab = Slab::Filling { generation };
             }
             self.retracted.borrow_mut().insert(number, generation);
             let mut stead = self.shared.places.all(number).filter(|copy| copy.group == group);
@@ -124,7 +129,7 @@ impl Pool {
     pub async fn abort_place(&self, to: Home) {
         let _changing = self.changing().await;
         let table = &mut self.tables.borrow_mut()[to.disk as usize];
-        if let Slab::Filling { .. } = table.slabs[to.index as usize] {
+        if let Some(Slab::Filling { .. }) = table.slabs.get(to.index as usize) {
             table.free(to.index);
         }
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use block::Request;
 use rt::Core;
 
 use super::super::disks::{Backing, Shared, read_page};
@@ -26,6 +27,8 @@ pub struct Found {
     newest: Label,
     /// How many are not here.
     absent: u16,
+    /// Disks that say that they have left.
+    left: Vec<Arc<dyn Backing>>,
 }
 
 /// On what terms a pool is opened.
@@ -100,9 +103,14 @@ impl Found {
             return Err(PoolError::Missing { wanted, found });
         }
         let absent = self.absent;
+        // What a process that was killed has written may be read here and yet be lost later: also
+        // that a disk has left, before others say so.
+        for disk in &self.left {
+            let synced = disk.device(&self.core).io(&Request::flush()).await;
+            synced.map_err(|error| PoolError::Disk { disk: disk.name().to_owned(), error })?;
+        }
         let pool = self.unopened(terms.epoch);
         pool.registry.replace(terms.registry);
-        // What a process that was killed has written may be read here and yet be lost later.
         pool.sync_these(&pool.members()).await?;
         pool.read_tables().await?;
         pool.mark_outdated().await?;
@@ -121,7 +129,7 @@ impl Found {
 
     /// The same before anything of it was read or written.
     pub(super) fn unopened(self, known_epoch: u64) -> Rc<Pool> {
-        let Self { core, disks, newest, absent, fronts: _ } = self;
+        let Self { core, disks, newest, absent, fronts: _, left: _ } = self;
         let (mut all, mut tables) = (Vec::new(), Vec::new());
         let outdated = outdated(&disks.iter().map(|(_, label, _)| label).collect::<Vec<_>>());
         for ((backing, label, layout), outdated) in disks.into_iter().zip(outdated) {
@@ -164,7 +172,8 @@ impl Pool {
         // One that has left is counted by those that do not know it yet.
         let is_counted = |label: &Label| !label.has_left() || label.epoch > newest.epoch;
         let counted = labels.iter().filter(|(_, label)| is_counted(label)).count();
-        labels.retain(|(_, label)| !label.has_left());
+        let left = labels.extract_if(.., |(_, label)| label.has_left());
+        let left = left.map(|(backing, _)| backing).collect();
         let is_all = counted == usize::from(newest.members);
         let absent = newest.members.saturating_sub(counted as u16);
         let is_current = |label: &&Label| label.epoch >= newest.missed;
@@ -202,7 +211,7 @@ impl Pool {
                 .map_err(|error| PoolError::Unfit { disk, error })?;
             disks.push((backing, label, layout));
         }
-        Ok(Found { core: core.clone(), disks, fronts, newest, absent })
+        Ok(Found { core: core.clone(), disks, fronts, newest, absent, left })
     }
 
     /// Opens a pool from its disks.

@@ -173,7 +173,7 @@ impl Pool {
         unlabelled
     }
 
-    async fn let_go(&self, disk: u32) {
+    pub(super) async fn let_go(&self, disk: u32) {
         self.tables.borrow_mut()[disk as usize].leave();
         self.shared.remove(disk).await;
     }

@@ -75,7 +75,8 @@ impl Pool {
     /// everything, or it cannot be said.
     pub async fn mark_stale(&self, number: u32, home: Home) -> Result<(), PoolError> {
         let _changing = self.changing().await;
-        if self.is_lost(home.disk) && self.shared.places.state(number, home).is_none() {
+        let is_here = self.tables.borrow()[home.disk as usize].is_here();
+        if !is_here && self.shared.places.state(number, home).is_none() {
             // Nobody looks there any more.
             return Ok(());
         }
@@ -233,7 +234,7 @@ impl Pool {
     }
 
     /// Whether all of every LU is in this failure group.
-    fn has_everything(&self, group: u16) -> bool {
+    pub(super) fn has_everything(&self, group: u16) -> bool {
         let is_stale = |granted: &Granted| granted.stale.contains(&group);
         let lus = self.lus.borrow();
         let mut lus_here = lus.iter();
@@ -402,8 +403,9 @@ impl Pool {
     }
 }
 
+/// The groups of disks that have not left.
 pub(super) fn groups_of(tables: &[Table]) -> Vec<u16> {
-    let own = tables.iter().filter(|table| table.is_here());
+    let own = tables.iter().filter(|table| table.is_here() && !table.label.has_left());
     let mut groups: Vec<u16> = own.map(|table| table.label.group).collect();
     groups.sort_unstable();
     groups.dedup();

@@ -82,8 +82,8 @@ impl Table {
     }
 
     pub fn is_granted(&self, index: u32, (lu, number): ([u8; 16], u32)) -> bool {
-        let slab = self.slabs[index as usize];
-        matches!(slab, Slab::Granted(it) if (it.lu, it.number) == (lu, number))
+        let slab = self.slabs.get(index as usize);
+        matches!(slab, Some(Slab::Granted(it)) if (it.lu, it.number) == (lu, number))
     }
 
     /// Makes a slab nobody's.

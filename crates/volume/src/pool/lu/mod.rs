@@ -176,6 +176,15 @@ impl Lu {
         self.ask(move |service| service.mend(most)).await
     }
 
+    /// Waits until everybody has arrived who is on the way to a place that a slab of it had.
+    pub async fn quiet(&self) -> Result<(), Error> {
+        self.ask(|service| async move {
+            service.all_quiet().await;
+            Ok(())
+        })
+        .await
+    }
+
     /// A step of a walk over everything that it has, from there on and for about so many bytes: see
     /// [`scrub`](super::scrub).
     pub async fn scrub(&self, from: Cursor, what: (Depth, u64)) -> Result<Step, Error> {

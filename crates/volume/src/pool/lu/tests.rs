@@ -11,6 +11,7 @@ mod members;
 mod memory;
 mod resizes;
 mod scrub;
+mod splits;
 mod sums;
 mod thicks;
 

@@ -262,7 +262,7 @@ impl Service {
     }
 
     /// Waits until everybody has arrived who is on the way to a place of this LU.
-    pub(super) async fn all_quiet(&self) {
+    pub(in super::super) async fn all_quiet(&self) {
         let over = |handle: Rc<Handle>| async move {
             handle.passage().over().await;
             handle.disks.quiet().await;

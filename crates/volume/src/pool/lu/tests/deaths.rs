@@ -11,11 +11,11 @@ use super::*;
 const OTHER: [u8; 16] = [4; 16];
 const EIO: i32 = 5;
 
-fn kill(disk: &Disk) {
+pub(super) fn kill(disk: &Disk) {
     disk.fault(Fault::always(On::Any, Harm::Errno(EIO)));
 }
 
-async fn another(core: &Core, pool: &Rc<Pool>, id: u8) -> Arc<Lu> {
+pub(super) async fn another(core: &Core, pool: &Rc<Pool>, id: u8) -> Arc<Lu> {
     let about = about(LU_BYTES, 512);
     let new = NewLu { id: [id; 16], layer: [id + 1; 16], about };
     Lu::open(core, pool.create_lu(new).await.unwrap()).await.unwrap()

@@ -9,26 +9,26 @@ use rt::sim::Random;
 use super::super::super::crash::seeds;
 use super::*;
 
-const PATHS: [&str; 4] = ["/dev/a", "/dev/b", "/dev/c", "/dev/d"];
-const BYTES: u64 = 64 << 20;
-const LU_BYTES: u64 = 256 << 20;
+pub(super) const PATHS: [&str; 4] = ["/dev/a", "/dev/b", "/dev/c", "/dev/d"];
+pub(super) const BYTES: u64 = 64 << 20;
+pub(super) const LU_BYTES: u64 = 256 << 20;
 /// Blocks that are written, each in an extent of its own.
 const BLOCKS: u64 = 48;
 const APART: u64 = 5 << 20;
 
 /// What is known outside of the world.
 #[derive(Default)]
-struct Records {
+pub(super) struct Records {
     disks: Vec<(&'static str, [u8; 16])>,
     last_pv: u64,
     /// Of each block: what was answered last, and what may be there since.
     blocks: BTreeMap<u64, (u64, Vec<u64>)>,
     last_value: u64,
     swaps: u32,
-    writes: u64,
+    pub(super) writes: u64,
 }
 
-type Shared = Arc<Mutex<Records>>;
+pub(super) type Shared = Arc<Mutex<Records>>;
 
 fn pattern(value: u64) -> Vec<u8> {
     value.to_le_bytes().repeat(BLOCK_BYTES as usize / 8)
@@ -52,7 +52,7 @@ async fn write_one(device: &Rc<dyn Device>, records: &Shared, block: u64) -> Res
     Ok(())
 }
 
-async fn read_all(device: &Rc<dyn Device>, records: &Shared) {
+pub(super) async fn read_all(device: &Rc<dyn Device>, records: &Shared) {
     for block in 0..BLOCKS {
         let buffer = Buffer::from_bytes(&[0xee; BLOCK_BYTES as usize]);
         device.io(&Request::read(block * APART % LU_BYTES, buffer.sgl())).await.unwrap();
@@ -74,7 +74,7 @@ async fn read_all(device: &Rc<dyn Device>, records: &Shared) {
     }
 }
 
-async fn load(device: Rc<dyn Device>, records: Shared, mut random: Random, part: u64) {
+pub(super) async fn load(device: Rc<dyn Device>, records: Shared, mut random: Random, part: u64) {
     loop {
         let block = random.below(BLOCKS / 2) * 2 + part;
         write_one(&device, &records, block).await.unwrap();

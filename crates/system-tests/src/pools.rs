@@ -1,0 +1,106 @@
+//! Pool `fast` of a node, as tests of pools make it, and guests that use it.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::guest::Job;
+use crate::image::own_program;
+use crate::node::binary;
+use crate::verify::Report;
+use crate::{Context, Guest, GuestImage, Node, Result, VhostBlk};
+
+pub const SOON: Duration = Duration::from_secs(60);
+
+/// Makes an empty disk in a file.
+pub fn disk(dir: &Path, name: &str, mib: u64) -> Result<String> {
+    let path = dir.join(name);
+    File::create(&path)?.set_len(mib << 20)?;
+    Ok(path.display().to_string())
+}
+
+/// A node with pool `fast` on two disks, and those.
+pub fn node_with_pool(dir: &Path, mib: u64) -> Result<(Node, [String; 2])> {
+    let node = Node::on(&dir.join("node")).start()?;
+    let disks = [disk(dir, "one", mib)?, disk(dir, "two", mib)?];
+    create_pool(&node, &disks)?;
+    Ok((node, disks))
+}
+
+/// The same with a failure group for each disk.
+pub fn node_with_groups(dir: &Path) -> Result<(Node, [String; 2])> {
+    let node = Node::on(&dir.join("node")).start()?;
+    let disks = [disk(dir, "one", 300)?, disk(dir, "two", 300)?];
+    create_pool(&node, &[format!("{}@left", disks[0]), format!("{}@right", disks[1])])?;
+    Ok((node, disks))
+}
+
+pub fn create_pool(node: &Node, at: &[String; 2]) -> Result<()> {
+    let shape = ["--slab-size", "4M", "--extent-size", "64K"];
+    let create = ["pool", "create", "fast", "--pv", &at[0], "--pv", &at[1]];
+    node.cli(&[&create[..], &shape].concat()).map(drop)
+}
+
+/// A guest that writes what is known to LU `disk`.
+pub fn loaded_guest(node: &Node) -> Result<(Guest, Job)> {
+    node.cli(&["client", "create", "vm"])?;
+    node.cli(&["map", "disk", "--to", "vm", "--via", "vhost-user-blk"])?;
+    let verifier = GuestImage::new().with_host_program("verify", &own_program("verify")?);
+    let disk = VhostBlk::new(&node.socket("vm", 2));
+    let guest = Guest::builder().disk(disk).image(verifier).boot()?;
+    let load = guest.start("verify load /dev/vda --fresh --threads 8")?;
+    load.wait_for_text("started", SOON)?;
+    Ok((guest, load))
+}
+
+/// The guest has found everything as it was written, and so has a check of the disks.
+pub fn ends_well(mut node: Node, (guest, load): (Guest, Job), disks: &[String]) -> Result<()> {
+    load.close_input()?;
+    println!("{:?}", Report::parse(&load.wait(SOON)?.text())?.check()?);
+    guest.quit()?;
+    assert!(node.stop()?.success());
+    let (code, report, said) = check(disks)?;
+    assert!(code == Some(0), "{report} {said}");
+    Ok(())
+}
+
+/// How many events say this.
+pub fn told(node: &Node, what: &str) -> Result<usize> {
+    let events = node.cli(&["event", "ls"])?;
+    let all = events.as_array();
+    Ok(all.map_or(0, |all| all.iter().filter(|it| it.to_string().contains(what)).count()))
+}
+
+pub fn create(node: &Node, name: &str, size: &str) -> Result<()> {
+    node.cli(&["lu", "create", name, "--size", size, "--pool", "fast"]).map(drop)
+}
+
+pub fn pool(node: &Node) -> Result<Value> {
+    node.cli(&["pool", "show", "fast"])
+}
+
+/// Its disks, by their paths.
+pub fn disks_of(node: &Node) -> Result<Vec<String>> {
+    let shown = pool(node)?;
+    let disks = shown["disks"].as_array().context(|| format!("{shown}"))?;
+    Ok(disks.iter().filter_map(|disk| Some(disk["path"].as_str()?.to_owned())).collect())
+}
+
+/// What `pool check` says without a node, and how it ends.
+pub fn check(disks: &[String]) -> Result<(Option<i32>, Value, String)> {
+    let mut command = Command::new(binary()?);
+    let output = command.args(["pool", "check", "-o", "json"]).args(disks).output()?;
+    let said = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    Ok((output.status.code(), said, String::from_utf8_lossy(&output.stderr).into_owned()))
+}
+
+/// Whether the label of a disk says that its failure group has everything.
+pub fn is_whole(disk: &str) -> Result<bool> {
+    let output = Command::new(binary()?).args(["pool", "inspect", disk]).output()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = said.lines().find(|line| line.contains("lacks something"));
+    Ok(line.context(|| said.clone())?.trim_end().ends_with("no"))
+}
