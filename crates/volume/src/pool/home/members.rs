@@ -220,6 +220,7 @@ impl Pool {
         let Some(of) = found else { return Ok(()) };
         // Before the group counts as whole again.
         self.mark_lacking(group).await?;
+        self.mark_last_stale().await?;
         let count = |more: i16| {
             let mut absent = self.absent.borrow_mut();
             let count = absent.entry(of).or_default();

@@ -282,10 +282,16 @@ impl Pool {
         highest(self.firsts(tables, lu).into_iter().map(|(_, grant)| grant.age))
     }
 
-    /// The same of copies that say this, as whoever else knows of it says.
+    /// The same of copies that say this, as whoever else knows of it says. That counts where
+    /// disks are not here: otherwise who kept a higher age died before any copy had it, and so
+    /// before anybody went on without another one.
     pub(super) fn newest_age(&self, lu: [u8; 16], said: impl Iterator<Item = u32>) -> u32 {
+        let said = highest(said);
+        if self.absent() == 0 {
+            return said;
+        }
         let known = self.registry.borrow().as_ref().map_or(0, |registry| registry.age(lu));
-        highest(said).max(known)
+        said.max(known)
     }
 
     /// Failure groups where the LU has no first slab do not have everything.
@@ -312,6 +318,26 @@ impl Pool {
                 self.is_lacking(lu, group);
                 self.set_age(lu, self.age(lu) | LACKING, &[group]).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Says of copies that have missed something, and do not say so, that they are stale: of LUs of
+    /// which no other one is here, before nobody waits for that any more.
+    pub(super) async fn mark_last_stale(&self) -> Result<(), PoolError> {
+        for (lu, granted) in self.lus() {
+            if self.must_have_copy(lu, &granted).is_ok() {
+                continue;
+            }
+            let silent: Vec<u16> = {
+                let tables = self.tables.borrow();
+                let firsts = self.firsts(&tables, lu).into_iter();
+                let silent = firsts.filter(|(_, grant)| grant.age < LACKING);
+                silent.map(|(home, _)| tables[home.disk as usize].label.group).collect()
+            };
+            let is_stale = |group: &u16| granted.stale.contains(group);
+            let silent: Vec<u16> = silent.into_iter().filter(is_stale).collect();
+            self.set_age(lu, STALE, &silent).await?;
         }
         Ok(())
     }

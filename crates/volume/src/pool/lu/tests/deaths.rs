@@ -5,7 +5,10 @@ use rt::sim::{Fault, Harm, On};
 
 use super::super::super::home::Terms;
 
-use super::groups::{APART, BLOCKS, LU_BYTES, catch_up, find, holds, visit, with_disks, write};
+use super::groups::{
+    APART, BLOCKS, LU_BYTES, PATHS, catch_up, find, holds, visit, with_disks, write,
+};
+use super::splits::Kept;
 use super::*;
 
 const OTHER: [u8; 16] = [4; 16];
@@ -259,4 +262,55 @@ fn a_copy_that_has_missed_something_waits_for_the_one_that_has_it() {
             }
         });
     }
+}
+
+/// Whether the LU is to be had with these disks, and what is known of it.
+async fn is_served(core: &Core, kept: &Kept, disks: &[usize]) -> bool {
+    let pool = kept.open(find(core, disks).await.unwrap()).await;
+    let seat = pool.seat(LU).map(drop);
+    pool.close().await.unwrap();
+    assert!(matches!(seat, Ok(()) | Err(LuError::Pool(PoolError::NoCopy(LU)))), "{seat:?}");
+    seat.is_ok()
+}
+
+/// Who has kept that copies are older now, and died before any of them was told, has answered
+/// nothing without the others.
+#[test]
+fn an_age_that_no_copy_has_is_none_where_all_disks_are() {
+    with_disks(9, |core, _| async move {
+        let kept = Kept::of_age(1);
+        for (disks, is_served) in [(&[0, 1][..], true), (&[0], false), (&[0, 1], true)] {
+            assert_eq!(self::is_served(&core, &kept, disks).await, is_served, "{disks:?}");
+        }
+    });
+}
+
+/// It could not be told that it is stale, and nobody else is left who knows.
+#[test]
+fn a_stale_copy_stays_stale_when_the_good_one_is_given_up() {
+    with_disks(11, |core, disks| async move {
+        let kept = Kept::of_age(0);
+        let pool = kept.open(find(&core, &[0, 1]).await.unwrap()).await;
+        let lu = open(&core, &pool, LU).await;
+        kill(&disks[1]);
+        write(&core, &lu, 2).await;
+        lu.close().await;
+        drop(lu);
+        pool.close().await.unwrap();
+        drop(pool);
+        assert_eq!(kept.age_of_lu(), 1);
+        disks[1].heal();
+
+        let pool = kept.open(find(&core, &[1]).await.unwrap()).await;
+        assert!(matches!(pool.seat(LU), Err(LuError::Pool(PoolError::NoCopy(LU)))));
+        let backing = backing(&core, Path::new(PATHS[2]), true).await;
+        let disk = pool.prepare(NewDisk { backing, pv: [9; 16], group: 0 }).await.unwrap();
+        pool.admit(disk).await.unwrap();
+        pool.abandon([7; 16], 0).await.unwrap();
+        pool.close().await.unwrap();
+        drop(pool);
+        assert!(!is_served(&core, &kept, &[1, 2]).await);
+        // Also where nothing is known.
+        assert!(!is_served(&core, &Kept::of_age(0), &[1, 2]).await);
+    });
 }

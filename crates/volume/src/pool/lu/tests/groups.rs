@@ -9,7 +9,7 @@ use super::super::super::home::{Found, GroupBehind, Terms};
 use super::*;
 
 /// The third one is for who replaces another.
-const PATHS: [&str; 3] = ["/dev/a", "/dev/b", "/dev/c"];
+pub(super) const PATHS: [&str; 3] = ["/dev/a", "/dev/b", "/dev/c"];
 pub(super) const BLOCKS: u64 = 40;
 pub(super) const APART: u64 = 3 << 20;
 pub(super) const LU_BYTES: u64 = 256 << 20;

@@ -105,7 +105,7 @@ fn a_group_leaves_that_cannot_be_written() {
 
 /// What is kept of the pool beside its disks.
 #[derive(Clone)]
-struct Kept {
+pub(super) struct Kept {
     stage: Arc<Mutex<Stage>>,
     /// What labels may say at most.
     epoch: Arc<AtomicU64>,
@@ -115,12 +115,22 @@ struct Kept {
 }
 
 impl Kept {
+    /// The LU's current copies have this age, as far as is known.
+    pub(super) fn of_age(age: u32) -> Self {
+        let (stage, ages) = (Arc::new(Mutex::new(Stage::Whole)), [(LU, age)].into());
+        Self { stage, epoch: Arc::default(), ages: Arc::new(Mutex::new(ages)), leaves: 0 }
+    }
+
+    pub(super) fn age_of_lu(&self) -> u32 {
+        self.age(LU)
+    }
+
     fn stage(&self) -> Stage {
         *self.stage.lock().unwrap()
     }
 
     /// Opens what was found.
-    async fn open(&self, found: Found) -> Rc<Pool> {
+    pub(super) async fn open(&self, found: Found) -> Rc<Pool> {
         let epoch = self.epoch.load(Ordering::SeqCst);
         self.epoch.store(epoch.max(found.epoch()) + 1, Ordering::SeqCst);
         let registry: Option<Rc<dyn Registry>> = Some(Rc::new(self.clone()));
@@ -234,8 +244,8 @@ fn world(seed: u64) -> ([u32; 3], u64) {
     let mut random = Random::new(seed ^ 0x51_1755);
     let world = World::new(seed, Options::swarm(seed));
     let (host, records, mut cuts) = (world.host("host"), Shared::default(), [0; 3]);
-    let (stage, leaves) = (Arc::new(Mutex::new(Stage::Whole)), (seed % 2) as usize);
-    let kept = Kept { stage, epoch: Arc::default(), ages: Arc::default(), leaves };
+    let leaves = (seed % 2) as usize;
+    let kept = Kept { leaves, ..Kept::of_age(0) };
     let all = PATHS.map(|path| {
         let disk = world.disk(BYTES);
         disk.attach(&host, path);
