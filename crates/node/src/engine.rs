@@ -77,8 +77,8 @@ pub trait Engine: Send + Sync {
     /// A disk that is leaving stays, unless it has left.
     fn keep_pv(&self, pool: Uuid, pv: &PoolPv, done: Done<()>);
 
-    /// Takes a failure group, which has these disks, out of an open pool. The others have everything
-    /// that is on them, and go on while its LUs are used; or it is refused.
+    /// Takes a failure group, which has these disks, out of an open pool. The others have
+    /// everything that is on them, and go on while its LUs are used; or it is refused.
     fn split_group(&self, pool: Uuid, pvs: &[PoolPv], done: Done<()>);
 
     /// Takes the label off a disk that has left a pool, and deletes it if it is a file of ours.

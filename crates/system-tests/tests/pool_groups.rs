@@ -113,7 +113,7 @@ fn a_failure_group_is_added_under_a_guest_while_the_node_is_killed() -> Result<(
     assert_eq!(node.cli(&["lu", "show", "disk"])?["state"], "online");
     // The dead group is split off, and the one that is left is all of the pool.
     node.cli(&["pool", "split", "fast", "old"])?;
-    assert_eq!(disks_of(&node)?, [new.clone()]);
+    assert_eq!(disks_of(&node)?, std::slice::from_ref(&new));
     die_within(&mut node, 400)?;
     holds(&node, 0, &image)?;
     ends_well(node, loaded, &[new])
