@@ -147,6 +147,8 @@ impl Pool {
             return Ok(());
         }
         self.must_be_its_own(disk).await?;
+        // Before anything has a place there that is to be durable.
+        self.shared.set_aside(disk, false).await;
         self.stand(disk, Standing::Member);
         self.tables.borrow_mut()[disk as usize].outdated = 1;
         let homes = self.homes_on(disk);
@@ -158,7 +160,6 @@ impl Pool {
             self.leave_lost(disk).await;
             return back;
         }
-        self.shared.set_aside(disk, false).await;
         self.note_all_lacking();
         self.look_at_copies();
         self.tell_watcher();
