@@ -91,6 +91,8 @@ pub(super) struct Service {
     is_closing_regions: Cell<bool>,
     /// Whoever writes pages of sums: what is at one place is durable before the other is written.
     saving: Turns,
+    /// Some were written and may not be durable.
+    are_sums_unsynced: Cell<bool>,
     /// Regions where those write whom the owner has sent there, and whom no passage counts.
     writing: RefCell<HashMap<Ticket, (u32, u64)>>,
     /// Why nothing is written any more.
@@ -177,6 +179,7 @@ impl Service {
             wanted: RefCell::default(),
             is_closing_regions: Cell::new(false),
             saving: Turns::default(),
+            are_sums_unsynced: Cell::new(false),
             writing: RefCell::default(),
             failed: RefCell::default(),
             has_failed,
@@ -579,11 +582,19 @@ impl Service {
         let is_one = |slab| slabs.contains(&slab);
         let Some(sums) = &self.disks.shared().sums else { return Ok(()) };
         let _alone = self.saving.take().await;
+        // Neither place of a page is written before the other is durable.
+        if self.are_sums_unsynced.get() {
+            self.sync().await?;
+            self.are_sums_unsynced.set(false);
+        }
         if sums.unwritten(is_one).is_empty() {
             return Ok(());
         }
+        self.are_sums_unsynced.set(true);
         self.disks.save_sums(is_one).await?;
-        self.sync().await
+        self.sync().await?;
+        self.are_sums_unsynced.set(false);
+        Ok(())
     }
 
     fn slabs(&self) -> BTreeSet<u32> {
