@@ -1,7 +1,7 @@
 //! The benchmarks behind `cargo xtask bench`: a program of its own, so that it is built for release
 //! and everyday verbs do not have to build what it is made of.
 //!
-//! Two kinds: what runs inside this process (`executor`, `ring`, `pool`, `pool-memory`), and
+//! Two kinds: what runs inside this process (`executor`, `ring`, `pool` and its like), and
 //! servers with clients in processes of their own, pinned to different CPUs (`vhost-blk`, `iscsi`,
 //! `scaling`, `idle`, `allocations`, `counts`). Every bar stands in one table, `report::BARS`; each
 //! verb ends with the rows that it has measured. What is not here: correctness, which is the tests'
@@ -29,7 +29,9 @@ mod limits;
 mod matrix;
 mod numbers;
 mod pool;
+mod pool_many;
 mod pool_memory;
+mod pool_snapshot;
 mod pool_sums;
 mod procfs;
 mod program;
@@ -39,6 +41,7 @@ mod scaling;
 mod serve;
 mod serve_iscsi;
 mod servers;
+mod site;
 mod vhost_blk;
 
 /// What goes wrong is a sentence for whoever ran the command.
@@ -71,6 +74,10 @@ enum Verb {
     PoolMemory(pool_memory::Arguments),
     /// Checksums of a pool, on against off
     PoolSums(pool_sums::Arguments),
+    /// Snapshots of an LU of 1 TiB under load
+    PoolSnapshot(pool_snapshot::Arguments),
+    /// 10,000 LUs after their server was killed
+    PoolMany(pool_many::Arguments),
     /// Allocations in steady state
     Allocations(allocations::Arguments),
     /// Instructions and system calls per request
@@ -96,6 +103,8 @@ fn main() -> ExitCode {
         Verb::Pool(arguments) => pool::run(&arguments),
         Verb::PoolMemory(arguments) => pool_memory::run(&arguments),
         Verb::PoolSums(arguments) => pool_sums::run(&arguments),
+        Verb::PoolSnapshot(arguments) => pool_snapshot::run(&arguments),
+        Verb::PoolMany(arguments) => pool_many::run(&arguments),
         Verb::Allocations(arguments) => allocations::run(&arguments),
         Verb::Counts(arguments) => counts::run(&arguments),
         Verb::Serve(arguments) => serve::run(&arguments),

@@ -19,27 +19,21 @@ use std::time::Instant;
 
 use block::{Buffer, Device, Request};
 use clap::Args;
-use rt::{Config, Core};
+use rt::Core;
 use serde::Serialize;
-use store::file::Options;
-use store::{FileStore, Store};
-use volume::pool::disks::Backing;
-use volume::pool::home::{NewPool, Pool};
-use volume::pool::lu::{Counts, Lu, NewLu};
+use store::Store;
+use volume::pool::lu::Counts;
 use volume::pool::memory::{DEFAULT_BYTES, Memory};
-use volume::pool::root::About;
 use volume::pool::shape::Shape;
 
 use crate::file::Filled;
 use crate::numbers::{Summary, columns, short};
 use crate::report::{Report, results_dir};
+use crate::site::{BLOCK, DEPTH, LU_BYTES, add, fill, format, on_core, store};
 use crate::{Result, cpu};
 
-const BLOCK: u64 = 4096;
-const DEPTH: u64 = 32;
 /// The part of both that steady requests go to.
 const STEADY_BYTES: u64 = 512 << 20;
-const LU_BYTES: u64 = 1 << 40;
 const FLUSH_EVERY: u64 = 32;
 
 #[derive(Args)]
@@ -125,19 +119,6 @@ impl Counted {
             held: per(|it| it.held as f64),
             holding_ms: per(|it| it.holding.as_secs_f64() * 1_000.0),
         }
-    }
-}
-
-/// A file as a disk of a pool.
-pub struct OnFile(pub Arc<FileStore>);
-
-impl Backing for OnFile {
-    fn device(&self, core: &Core) -> Rc<dyn Device> {
-        self.0.clone().device(core)
-    }
-
-    fn name(&self) -> &str {
-        "the file of the pool"
     }
 }
 
@@ -228,19 +209,6 @@ fn counted(figures: &[Figure]) -> Vec<Vec<String>> {
     lines
 }
 
-pub fn on_core<T, F>(f: impl FnOnce(Core) -> F) -> Result<T>
-where
-    T: 'static,
-    F: Future<Output = Result<T>> + 'static,
-{
-    Core::block_on(&Config::new("pool"), f)?
-}
-
-pub async fn store(core: &Core, path: &Path, size: Option<u64>) -> Result<Arc<FileStore>> {
-    let options = Options { size, block_size: 512, ..Options::default() };
-    Ok(FileStore::open(core, path, options, || {}).await?)
-}
-
 fn file_iops(
     core: Core,
     path: &Path,
@@ -262,17 +230,9 @@ fn pool_iops(
 ) -> impl Future<Output = Result<(f64, Counted)>> + 'static {
     let path = path.to_owned();
     async move {
-        let backing: Arc<dyn Backing> = Arc::new(OnFile(store(&core, &path, None).await?));
-        let new = NewPool { id: [1; 16], name: "bench".to_owned(), shape: Shape::default() };
-        let pool = Pool::format(&core, new, vec![(backing, [2; 16])]).await?;
+        let pool = format(&core, &path, Shape::default()).await?;
         pool.keep_maps_in(memory);
-        let name = "lu".to_owned();
-        let about =
-            About { name, size: LU_BYTES, block_size: 512, base: None, thick: false, source: None };
-        // Another LU each time: what an earlier one has left in the file is not its.
-        let id = (u128::from(core.random()) << 64 | u128::from(core.random())).to_le_bytes();
-        let seat = pool.create_lu(NewLu { id, layer: [3; 16], about }).await?;
-        let lu = Lu::open(&core, seat).await?;
+        let lu = add(&core, &pool, LU_BYTES).await?;
         let device = lu.device(&core);
         let span = match what {
             What::First | What::Flushed => LU_BYTES,
@@ -300,20 +260,6 @@ impl What {
     fn is_flushed(self) -> bool {
         matches!(self, Self::Flushed | Self::Rewritten)
     }
-}
-
-/// Writes what steady requests go to, and seals it.
-pub async fn fill(device: &dyn Device, bytes: u64) -> Result<()> {
-    const PIECE: u64 = 1 << 20;
-    let data = Buffer::from_bytes(&vec![0x5a; PIECE as usize]);
-    for at in (0..bytes).step_by(PIECE as usize) {
-        device.io(&Request::write(at, data.sgl())).await?;
-    }
-    // One makes it durable, the next ones let marks follow.
-    for _ in 0..3 {
-        device.io(&Request::flush()).await?;
-    }
-    Ok(())
 }
 
 /// Asks so much, so many at a time, and gives requests per second.

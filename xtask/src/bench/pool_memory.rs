@@ -23,25 +23,19 @@ use block::{Buffer, Device, Request};
 use clap::Args;
 use rt::Core;
 use serde::{Deserialize, Serialize};
-use volume::pool::disks::Backing;
-use volume::pool::home::{NewPool, Pool};
-use volume::pool::lu::{Lu, NewLu};
+use volume::pool::lu::Lu;
 use volume::pool::map::Form;
 use volume::pool::memory::{DEFAULT_BYTES, Memory};
-use volume::pool::root::About;
 use volume::pool::shape::Shape;
 
 use crate::numbers::{columns, short};
-use crate::pool::{OnFile, on_core, store};
 use crate::report::{Report, results_dir};
+use crate::site::{BLOCK, DEPTH, LU_BYTES, add, format, on_core};
 use crate::{Result, cpu, procfs};
 
-const BLOCK: u64 = 4096;
-const DEPTH: u64 = 32;
-const LU_BYTES: u64 = 1 << 40;
 /// Apparent size of the file: everything that is written takes an extent of its own.
 const FILE_BYTES: u64 = 1 << 40;
-const BLOCKS_PER_PAGE: u64 = 4;
+pub const BLOCKS_PER_PAGE: u64 = 4;
 const SNAPSHOTS: u8 = 10;
 const READS: u64 = 20_000;
 /// Requests before the memory of the process is looked at again.
@@ -169,22 +163,10 @@ fn measure(
 ) -> impl Future<Output = Result<Figure>> + 'static {
     let path = path.to_owned();
     async move {
-        let backing: Arc<dyn Backing> = Arc::new(OnFile(store(&core, &path, None).await?));
-        let new = NewPool { id: [1; 16], name: "bench".to_owned(), shape: Shape::default() };
-        let pool = Pool::format(&core, new, vec![(backing, [2; 16])]).await?;
+        let pool = format(&core, &path, Shape::default()).await?;
         let memory = Arc::new(Memory::new(limit));
         pool.keep_maps_in(memory.clone());
-        let name = "lu".to_owned();
-        let about = About {
-            name,
-            size: LU_BYTES,
-            block_size: 4096,
-            base: None,
-            thick: false,
-            source: None,
-        };
-        let seat = pool.create_lu(NewLu { id: [3; 16], layer: [4; 16], about }).await?;
-        let lu = Lu::open(&core, seat).await?;
+        let lu = add(&core, &pool, LU_BYTES).await?;
         let load =
             Load { core: core.clone(), device: lu.device(&core), memory, seen: Rc::default() };
         let before = procfs::rss_anon_bytes(std::process::id())?;
@@ -207,22 +189,22 @@ fn measure(
 }
 
 /// Blocks that a page of the map speaks of.
-fn page_blocks() -> u64 {
+pub fn page_blocks() -> u64 {
     let shape = Shape::default();
     Form::new(shape).extents() * shape.blocks_per_extent()
 }
 
-fn pages() -> u64 {
+pub fn pages() -> u64 {
     (LU_BYTES / BLOCK).div_ceil(page_blocks())
 }
 
 /// All over the LU, and seldom the same.
-fn at_random(number: u64) -> u64 {
+pub fn at_random(number: u64) -> u64 {
     number.wrapping_mul(0x9e37_79b9_7f4a_7c15 | 1).rotate_left(32) % (LU_BYTES / BLOCK)
 }
 
 /// So many blocks for each page, evenly.
-fn evenly(number: u64) -> u64 {
+pub fn evenly(number: u64) -> u64 {
     (number * (page_blocks() / BLOCKS_PER_PAGE)).min(LU_BYTES / BLOCK - 1)
 }
 

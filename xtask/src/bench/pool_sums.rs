@@ -12,27 +12,21 @@
 
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use block::{Buffer, Device, Request};
 use clap::Args;
 use rt::Core;
 use serde::Serialize;
-use volume::pool::disks::Backing;
-use volume::pool::home::{NewPool, Pool};
-use volume::pool::lu::{Lu, NewLu};
-use volume::pool::root::About;
 use volume::pool::shape::Shape;
 
 use crate::file::Filled;
 use crate::numbers::{Summary, columns, short};
-use crate::pool::{OnFile, What, fill, load, on_core, store};
+use crate::pool::{What, load};
 use crate::report::{Report, results_dir};
+use crate::site::{BLOCK, LU_BYTES, add, fill, format, on_core};
 use crate::{Result, cpu};
 
-const LU_BYTES: u64 = 1 << 40;
 const REGION_BYTES: u64 = 1 << 20;
-const BLOCK: u64 = 4096;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -99,27 +93,12 @@ fn pass(
 ) -> impl Future<Output = Result<Vec<f64>>> + 'static {
     let path = path.to_owned();
     async move {
-        let backing: Arc<dyn Backing> = Arc::new(OnFile(store(&core, &path, None).await?));
         let plain = Shape::default();
         let shape = if has_sums { plain.with_sums() } else { plain };
-        let new = NewPool { id: [1; 16], name: "bench".to_owned(), shape };
-        let pool = Pool::format(&core, new, vec![(backing, [2; 16])]).await?;
-        let about = |name: &str| About {
-            name: name.to_owned(),
-            size: LU_BYTES,
-            block_size: 512,
-            base: None,
-            thick: false,
-            source: None,
-        };
-        let mut devices = Vec::new();
-        for name in ["hot", "new"] {
-            // Others each time: what earlier ones have left in the file is not theirs.
-            let id = (u128::from(core.random()) << 64 | u128::from(core.random())).to_le_bytes();
-            let new = NewLu { id, layer: [3; 16], about: about(name) };
-            let lu = Lu::open(&core, pool.create_lu(new).await?).await?;
-            devices.push(lu.device(&core));
-        }
+        let pool = format(&core, &path, shape).await?;
+        // The hot one, and one where nothing was written.
+        let devices = [add(&core, &pool, LU_BYTES).await?, add(&core, &pool, LU_BYTES).await?];
+        let devices = devices.map(|lu| lu.device(&core));
         warm_up(&*devices[0], hot).await?;
         let mut all = Vec::new();
         for Case { what, .. } in CASES {

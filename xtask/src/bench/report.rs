@@ -35,7 +35,7 @@ const fn at_least(name: &'static str, limit: f64, measure: &'static str) -> Bar 
 }
 
 /// Every bar of every verb.
-pub const BARS: [Bar; 42] = [
+pub const BARS: [Bar; 46] = [
     at_most("executor-nop-32", 2.2, "io_uring NOP by a task, depth 32: × the bare loop"),
     at_most(
         "executor-at-once",
@@ -78,6 +78,10 @@ pub const BARS: [Bar; 42] = [
     at_most("pool-memory-all", 48.0, "memory for the map of 1 TiB, all written: MiB"),
     at_most("pool-memory-half", 48.0, "memory for the map of 1 TiB, half written: MiB"),
     at_most("pool-memory-snapshots", 48.0, "memory for the maps of 1 TiB, 10 snapshots: MiB"),
+    at_most("pool-snapshot", 50.0, "a snapshot of an LU of 1 TiB under load: ms"),
+    at_most("pool-snapshot-requests", 100.0, "the slowest request meanwhile: ms"),
+    at_most("pool-many-first", 0.5, "10,000 LUs after a kill, the first one is read: seconds"),
+    at_most("pool-many-all", 10.0, "10,000 LUs after a kill, all are read: seconds"),
     at_least("iscsi-perf-32-iops", 2.5, "iscsi-perf, 4 KiB read, depth 32: × tgt's IOPS"),
     at_most("iscsi-perf-32-cpu", 0.35, "iscsi-perf, 4 KiB read, depth 32: × tgt's CPU per I/O"),
     at_least("iscsi-perf-1-iops", 2.0, "iscsi-perf, 4 KiB read, depth 1: × tgt's IOPS"),

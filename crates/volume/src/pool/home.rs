@@ -189,6 +189,8 @@ pub struct Pool {
     retracted: RefCell<BTreeMap<u32, u32>>,
     /// Copies of LUs that may be current by what the disks say, and are not.
     undecided: RefCell<BTreeSet<([u8; 16], u16)>>,
+    /// Ages of LUs' copies that may be on disks where they could not be written.
+    doubted: RefCell<BTreeSet<([u8; 16], u32)>>,
     owned: RefCell<BTreeMap<[u8; 16], Owned>>,
     /// One change of the tables at a time.
     changes: Turns,
@@ -281,6 +283,7 @@ impl Pool {
             next_numbers: RefCell::default(),
             retracted: RefCell::default(),
             undecided: RefCell::default(),
+            doubted: RefCell::default(),
             owned: RefCell::default(),
             changes: Turns::default(),
             watcher: RefCell::default(),

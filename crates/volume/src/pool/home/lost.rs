@@ -63,6 +63,7 @@ impl Pool {
         if !self.can_lose(disk) {
             return Err(PoolError::LastCopy { disk: self.name_of(disk) });
         }
+        self.outdo(disk).await?;
         let before = self.stand(disk, Standing::Lost);
         let told = self.tell_of_lost().await;
         if told.is_err() {

@@ -370,6 +370,13 @@ impl Pool {
     async fn set_age(&self, lu: [u8; 16], age: u32, groups: &[u16]) -> Result<(), PoolError> {
         let before = self.with_age(lu, age, groups);
         let written = self.write_changed(before.iter().map(|(home, _)| *home)).await;
+        if age < LACKING {
+            let mut doubted = self.doubted.borrow_mut();
+            match written {
+                Ok(()) => doubted.retain(|(other, said)| *other != lu || *said > age),
+                Err(_) => drop(doubted.insert((lu, age))),
+            }
+        }
         if written.is_err() {
             let mut tables = self.tables.borrow_mut();
             for (home, grant) in before {
@@ -377,6 +384,21 @@ impl Pool {
             }
         }
         written
+    }
+
+    /// What a disk says that is about to be lost must not count more than those that are left,
+    /// where it is not known what it says.
+    pub(super) async fn outdo(&self, disk: u32) -> Result<(), PoolError> {
+        let (doubted, lost) = (self.doubted.borrow().clone(), self.group_of(disk));
+        for (lu, age) in doubted {
+            let stale = self.stale_groups(lu);
+            let mut others = self.groups();
+            others.retain(|it| *it != lost && !stale.contains(it) && self.is_whole_in(lu, *it));
+            if !others.is_empty() {
+                self.set_age(lu, age, &others).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The same, to be written; gives what was there.
