@@ -144,11 +144,10 @@ impl Service {
             if done.is_ok() {
                 done = self.commit(brought).await;
             }
-            if done.is_ok() {
-                places.mark(number, to, (State::Filling, State::Whole));
-                return filled;
+            match done {
+                Ok(()) => return filled,
+                Err(error) => filled = Err(error),
             }
-            filled = done.map(|()| 0);
         }
         places.remove(number, to);
         self.all_quiet().await;
@@ -160,10 +159,21 @@ impl Service {
     }
 
     /// The grant of another place, or its certain end.
-    async fn commit(self: &Rc<Self>, Brought { number, to }: Brought) -> Result<(), Error> {
-        let lu = self.lu;
+    async fn commit(self: &Rc<Self>, brought: Brought) -> Result<(), Error> {
+        let (lu, Brought { number, to }) = (self.lu, brought);
         let committed = self.of_pool(async move |pool| pool.commit_place(lu, number, to).await);
-        let Err(error) = committed.await else { return Ok(()) };
+        let error = match committed.await {
+            Err(error) => error,
+            // A sync that fails tells of what was written there before.
+            Ok(()) => match self.is_filling(brought) {
+                Err(error) => error,
+                Ok(()) => {
+                    let whole = (State::Filling, State::Whole);
+                    self.disks.shared().places.mark(number, to, whole);
+                    return Ok(());
+                }
+            },
+        };
         for _ in 0..WRITE_TRIES {
             let retract = async move |pool: Rc<Pool>| pool.retract_place(number, to).await;
             if self.of_pool(retract).await.is_ok() {

@@ -1,0 +1,170 @@
+//! What a snapshot of an LU of 1 TiB costs those who use it: how long it takes, and the slowest
+//! request meanwhile, against the slowest one of as much time without a snapshot. On a sparse file,
+//! with something written wherever a page of the map says something, under reads and writes at
+//! random.
+
+use std::cell::{Cell, RefCell};
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use block::{Buffer, Device, Request};
+use clap::Args;
+use rt::Core;
+use serde::Serialize;
+use volume::pool::shape::Shape;
+
+use crate::numbers::{Summary, columns, short};
+use crate::pool_memory::{BLOCKS_PER_PAGE, at_random, evenly, pages};
+use crate::report::{Report, results_dir};
+use crate::site::{BLOCK, DEPTH, LU_BYTES, add, format, on_core};
+use crate::{Result, cpu};
+
+/// How long requests are looked at, with a snapshot at the beginning and without.
+const WINDOW: Duration = Duration::from_millis(300);
+
+#[derive(Args)]
+pub struct Arguments {
+    /// Run on this CPU; the last one if not given
+    #[arg(long)]
+    cpu: Option<usize>,
+    #[arg(long, default_value_t = 10)]
+    snapshots: u8,
+}
+
+#[derive(Serialize)]
+struct Figure {
+    snapshot_ms: Summary,
+    /// The slowest request of each window.
+    with_ms: Summary,
+    without_ms: Summary,
+    requests_per_s: f64,
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    cpu::pin_or_last(arguments.cpu)?;
+    let dir = tempfile::Builder::new().prefix("pool").tempdir_in(results_dir()?)?;
+    let path = dir.path().join("disk.img");
+    std::fs::File::create(&path)?.set_len(LU_BYTES)?;
+    let figure = on_core(|core| measure(core, &path, arguments.snapshots))?;
+    let heads = ["", "median, ms", "highest, ms"];
+    let mut lines = vec![heads.map(str::to_owned).to_vec()];
+    for (name, of) in [
+        ("snapshot", &figure.snapshot_ms),
+        ("slowest request with one", &figure.with_ms),
+        ("slowest request without", &figure.without_ms),
+    ] {
+        lines.push(vec![name.to_owned(), short(of.median), short(of.highest)]);
+    }
+    println!("{}", columns(&lines));
+    println!("{} requests/s", short(figure.requests_per_s));
+    let slowest = [figure.snapshot_ms.highest, figure.with_ms.highest];
+    let mut report = Report::new("pool-snapshot", figure);
+    for (bar, slowest) in ["pool-snapshot", "pool-snapshot-requests"].into_iter().zip(slowest) {
+        report.judge(bar, slowest, Vec::new());
+    }
+    report.finish()
+}
+
+/// A load that goes on, and the slowest of its requests since somebody looked.
+#[derive(Default)]
+struct Load {
+    slowest: Cell<Duration>,
+    begun: Cell<u64>,
+    is_over: Cell<bool>,
+    failed: RefCell<Option<block::Error>>,
+}
+
+impl Load {
+    async fn run(self: Rc<Self>, device: Rc<dyn Device>) {
+        let data = Buffer::from_bytes(&[0xa5; BLOCK as usize]);
+        while !self.is_over.get() {
+            let number = self.begun.replace(self.begun.get() + 1);
+            let (at, start) = (at_random(number) * BLOCK, Instant::now());
+            let done = match number % 2 {
+                0 => device.io(&Request::read(at, data.sgl())).await,
+                _ => device.io(&Request::write(at, data.sgl())).await,
+            };
+            self.slowest.set(self.slowest.get().max(start.elapsed()));
+            if let Err(error) = done {
+                self.failed.replace(Some(error));
+                return;
+            }
+        }
+    }
+
+    /// The slowest request of a window, in milliseconds.
+    async fn window(&self, core: &Core) -> f64 {
+        core.sleep(WINDOW).await;
+        ms(self.slowest.take())
+    }
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1_000.0
+}
+
+fn measure(
+    core: Core,
+    path: &Path,
+    snapshots: u8,
+) -> impl Future<Output = Result<Figure>> + 'static {
+    let path = path.to_owned();
+    async move {
+        let pool = format(&core, &path, Shape::default()).await?;
+        let lu = add(&core, &pool, LU_BYTES).await?;
+        let device = lu.device(&core);
+        write_pages(&core, &device).await?;
+        let load = Rc::new(Load::default());
+        let start = Instant::now();
+        let run = |_| core.spawn_task(load.clone().run(device.clone()));
+        let tasks: Vec<_> = (0..DEPTH).map(run).collect();
+        load.window(&core).await;
+        let (mut taken, mut with, mut without) = (Vec::new(), Vec::new(), Vec::new());
+        for number in 0..snapshots {
+            without.push(load.window(&core).await);
+            let begun = Instant::now();
+            lu.snapshot([10 + number; 16]).await?;
+            taken.push(ms(begun.elapsed()));
+            with.push(load.window(&core).await);
+        }
+        let requests_per_s = load.begun.get() as f64 / start.elapsed().as_secs_f64();
+        load.is_over.set(true);
+        for task in tasks {
+            task.await;
+        }
+        if let Some(error) = load.failed.take() {
+            return Err(error.into());
+        }
+        drop(device);
+        lu.close().await;
+        Ok(Figure {
+            snapshot_ms: Summary::of(&taken),
+            with_ms: Summary::of(&with),
+            without_ms: Summary::of(&without),
+            requests_per_s,
+        })
+    }
+}
+
+/// Something wherever a page of the map says something.
+async fn write_pages(core: &Core, device: &Rc<dyn Device>) -> Result<()> {
+    let begun = Rc::new(Cell::new(0));
+    let write = |_| {
+        let (device, begun) = (device.clone(), begun.clone());
+        core.spawn_task(async move {
+            let data = Buffer::from_bytes(&[0xa5; BLOCK as usize]);
+            while begun.get() < pages() * BLOCKS_PER_PAGE {
+                let at = evenly(begun.replace(begun.get() + 1)) * BLOCK;
+                device.io(&Request::write(at, data.sgl())).await?;
+            }
+            Ok::<_, block::Error>(())
+        })
+    };
+    let tasks: Vec<_> = (0..DEPTH).map(write).collect();
+    for task in tasks {
+        task.await?;
+    }
+    device.io(&Request::flush()).await?;
+    Ok(())
+}
