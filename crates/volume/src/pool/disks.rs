@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use block::{Buffer, Device, Error, ErrorKind, Request};
+use block::{Buffer, Device, Error, ErrorKind, Request, Sgl};
 use rt::{Core, CoreId, Placed};
 
 use super::home::{Pool, PoolError};
@@ -348,7 +348,18 @@ impl Disks {
         self.spare.borrow_mut().pop().unwrap_or_else(|| Buffer::zeroed(PAGE_BYTES))
     }
 
-    fn give_back(&self, buffer: Buffer) {
+    /// A copy of blocks, which one gives back who has no more use for it.
+    pub fn copy_of(&self, data: &Sgl<'_>) -> Buffer {
+        let copy =
+            if data.len() == PAGE_BYTES { self.buffer() } else { Buffer::zeroed(data.len()) };
+        copy.sgl().copy_from(data);
+        copy
+    }
+
+    pub fn give_back(&self, buffer: Buffer) {
+        if buffer.len() != PAGE_BYTES {
+            return;
+        }
         let mut spare = self.spare.borrow_mut();
         // One that an operation still holds, because nobody waited for its end, is not used again.
         if spare.len() < SPARE_MAX && buffer.is_unshared() {

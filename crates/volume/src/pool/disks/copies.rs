@@ -147,10 +147,13 @@ impl Disks {
         if let Some((device, offset)) = sole.and_then(|home| self.find(home, at)) {
             return device.io(&Request::write(offset, *data)).await.map(drop);
         }
-        let copy = ours(data);
+        // A client may change its memory meanwhile, and all places shall be of the same.
+        let copy = self.copy_of(data);
         let (first, count) = (u64::from(at.block), data.len() as u64 / BLOCK_BYTES);
         let _locked = self.shared().locks.lock(at.slab, first, count).await;
-        self.write_all(at, &copy.sgl()).await
+        let written = self.write_all(at, &copy.sgl()).await;
+        self.give_back(copy);
+        written
     }
 
     /// The same for one who has the locks.
@@ -247,13 +250,6 @@ impl Disks {
             Err(_) => self.mark(at.slab, to).await,
         }
     }
-}
-
-/// A client may change its memory meanwhile, and all places, and the sum, shall be of the same.
-pub(super) fn ours(data: &Sgl<'_>) -> Buffer {
-    let copy = Buffer::zeroed(data.len());
-    copy.sgl().copy_from(data);
-    copy
 }
 
 fn rotten(at: Spot) -> Error {

@@ -14,7 +14,7 @@ use super::super::places::Home;
 use super::super::shape::BLOCK_BYTES;
 use super::super::sums::{KIND, SumPage, Sums, SumsId, kept, sums_of};
 use super::Disks;
-use super::copies::{ours, unread};
+use super::copies::unread;
 
 /// Pages that are written at one time: others want the disks too.
 const SAVES_MAX: usize = 8;
@@ -60,14 +60,20 @@ impl Disks {
             return self.write(at, data).await;
         }
         let _guard = self.passage.guard();
-        let copy = ours(data);
+        // A client may change its memory meanwhile, and the sums shall be of what is written.
+        let copy = self.copy_of(data);
+        let written = self.write_summed(at, &copy.sgl()).await;
+        self.give_back(copy);
+        written
+    }
+
+    async fn write_summed(&self, at: Spot, data: &Sgl<'_>) -> Result<(), Error> {
         let (first, count) = (u64::from(at.block), data.len() as u64 / BLOCK_BYTES);
         // Read before, so that nothing is written whose sum cannot be kept.
         let pages = self.sum_pages(at, count).await?;
         let _locked = self.shared().locks.lock(at.slab, first, count).await;
-        let data = copy.sgl();
-        let written = self.write_all(at, &data).await;
-        let mut sums = sums_of(&data);
+        let written = self.write_all(at, data).await;
+        let mut sums = sums_of(data);
         for (page, first, count) in &pages {
             for index in *first..first + count {
                 // Of a write that has failed nobody knows what is there.

@@ -256,11 +256,11 @@ impl Handle {
         }
         drop(guard);
         // The client may change its memory while it is written; what has a sum is ours.
-        let copy = Buffer::zeroed(data.len());
-        copy.sgl().copy_from(data);
+        let copy = self.disks.copy_of(data);
         let sums = sums_of(&copy.sgl()).collect();
         let (ticket, at) = self.ask(move |service| service.reserve(block, sums)).await?;
         let written = self.disks.write_data(at, &copy.sgl()).await;
+        self.disks.give_back(copy);
         self.ask(move |service| service.written(ticket, written)).await
     }
 

@@ -84,9 +84,12 @@ impl Top<'_> {
         page.map_or(State::Absent, |page| page.state(extent, within))
     }
 
-    pub fn place(&self, block: u64) -> Option<Place> {
-        let (page, extent, _) = self.0.form.locate(block);
-        self.0.page((self.0.top, page))?.place(extent)
+    /// Where the extent lies that these blocks are in, and how many of them are written.
+    pub fn look(&self, block: u64, count: u64) -> (Option<Place>, u64) {
+        let (page, extent, within) = self.0.form.locate(block);
+        let Some(page) = self.0.page((self.0.top, page)) else { return (None, 0) };
+        let is_written = |at: &u64| page.state(extent, *at) == State::Written;
+        (page.place(extent), (within..within + count).filter(is_written).count() as u64)
     }
 }
 
@@ -231,8 +234,11 @@ impl Layers {
 
     /// A page, if there is one. Whoever asks has seen to it that it is not absent.
     pub(super) fn page(&self, id: PageId) -> Option<&Arc<MapPage>> {
-        assert!(!self.is_absent(id), "page {} of layer {} is not here", id.1, id.0);
-        self.all.get(&id.0)?.pages.get(&id.1)
+        let layer = self.all.get(&id.0)?;
+        let page = layer.pages.get(&id.1);
+        let is_absent = || layer.is_written(id.1, self.shape.pages_per_chunk());
+        assert!(page.is_some() || !is_absent(), "page {} of layer {} is not here", id.1, id.0);
+        page
     }
 
     /// A page that is in memory.
@@ -437,8 +443,21 @@ impl Layers {
     }
 
     pub(super) fn write(&mut self, block: u64, count: u64) {
+        self.write_as(block, count, false);
+    }
+
+    /// The same of what is not sealed: that is said first, so that nobody finds it written and takes
+    /// it for sealed.
+    pub(super) fn write_fresh(&mut self, block: u64, count: u64) {
+        self.write_as(block, count, true);
+    }
+
+    fn write_as(&mut self, block: u64, count: u64, is_fresh: bool) {
         let (_, _, within) = self.form.locate(block);
         let (page, extent) = self.page_to_change(self.top, block);
+        if is_fresh {
+            page.set_fresh(extent, true);
+        }
         page.write(extent, within, count);
     }
 
@@ -664,9 +683,9 @@ impl Layers {
 
     /// A page that is not absent; one that says nothing if there is none.
     fn page_or_new(&mut self, (layer, number): PageId) -> &Arc<MapPage> {
-        let (form, memory) = (self.form, self.memory.clone());
-        let pages = &mut self.layer_mut(layer).pages;
-        pages.entry(number).or_insert_with(|| MapPage::new(form).counted(&memory))
+        let Self { form, memory, all, .. } = self;
+        let layer = all.get_mut(&layer).expect("a layer that is there");
+        layer.pages.entry(number).or_insert_with(|| MapPage::new(*form).counted(memory))
     }
 
     fn owe(&mut self, layer: LayerNumber, chunk: u64) {

@@ -46,7 +46,7 @@ pub use scrub::Lies;
 pub use thick::{Room, extents_of_new};
 
 use super::journal::{Full, Journal, Lack, Record, Serial, Spot, Sync, Write};
-use super::map::{MapPage, Place, State};
+use super::map::{MapPage, Place};
 use super::page::{Flaw, Page};
 use super::root::Site;
 use super::space::Space;
@@ -509,14 +509,12 @@ impl Owner {
 
     fn begin_write(&mut self, wish: Wish) -> Result<(), Wish> {
         let What::Write(sums) = &wish.what else { unreachable!("asked before") };
-        let top = self.layers.top();
-        let is_written = |block| top.state(block) == State::Written;
-        let mut blocks = wish.block..wish.block + wish.count;
-        let (is_direct, overwrites) = (blocks.clone().all(is_written), blocks.any(is_written));
+        let (settled, written) = self.layers.top().look(wish.block, wish.count);
+        let (is_direct, overwrites) = (written == wish.count, written > 0);
         if !is_direct && self.must_wait(self.layers.top_number(), wish.block) {
             return Err(wish);
         }
-        let place = match top.place(wish.block) {
+        let place = match settled {
             Some(place) => place,
             None if !self.has_room(1, self.layers.top_number(), wish.block) => {
                 return self.refuse(wish);
@@ -539,7 +537,7 @@ impl Owner {
                 }
                 Err(Full) => {
                     self.is_journal_full = true;
-                    if self.layers.top().place(wish.block).is_none() {
+                    if settled.is_none() {
                         self.space.untake(place);
                     }
                     return Err(wish);
@@ -655,9 +653,7 @@ impl Owner {
             self.unsealed.extend((*block..*block + *count).map(|block| (block, serial)));
             self.answer(*ticket, Ok(()));
             if let What::Write(_) = what {
-                // First, so that nobody finds it written and takes it for sealed.
-                self.layers.set_fresh(*block, true);
-                self.layers.write(*block, *count);
+                self.layers.write_fresh(*block, *count);
                 self.leave(&wish);
                 continue;
             }
