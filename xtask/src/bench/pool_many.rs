@@ -1,6 +1,6 @@
 //! Many LUs of which each was written to when their server was killed: how long it takes until the
-//! first read of each is answered. A process makes them and is killed; this one opens the pool, on a
-//! sparse file, and every LU, as a node does that starts, some at a time.
+//! first read of each is answered. A process makes them and is killed; this one opens the pool, on
+//! a sparse file, and every LU, as a node does that starts, some at a time.
 
 use std::cell::{Cell, RefCell};
 use std::io::{BufRead, BufReader};

@@ -446,8 +446,8 @@ impl Layers {
         self.write_as(block, count, false);
     }
 
-    /// The same of what is not sealed: that is said first, so that nobody finds it written and takes
-    /// it for sealed.
+    /// The same of what is not sealed: that is said first, so that nobody finds it written and
+    /// takes it for sealed.
     pub(super) fn write_fresh(&mut self, block: u64, count: u64) {
         self.write_as(block, count, true);
     }
