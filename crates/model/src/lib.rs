@@ -33,6 +33,7 @@
 //! There is no behaviour here beyond parsing, validation of one value by itself, and printing.
 //! Rules that span objects (is this slot free?) are in `node::state`.
 
+pub mod backup;
 pub mod chap;
 pub mod check;
 pub mod client;

@@ -13,6 +13,7 @@
 //! served there.
 
 pub mod adding;
+pub mod backups;
 pub mod clients;
 pub mod document;
 pub mod importing;
@@ -41,6 +42,7 @@ use model::stats::DeviceStats;
 use model::{ApiError, Size};
 use tokio::sync::{Notify, oneshot, watch};
 use uuid::Uuid;
+use volume::pool::backup::Taking;
 
 use self::importing::Imports;
 use self::promises::Promises;
@@ -178,6 +180,15 @@ impl Api {
     /// Reads all metadata of a pool.
     pub async fn check_pool(&self, uuid: Uuid) -> Result<PoolCheck, ApiError> {
         self.ask(CHECK_WAIT, |done| self.engine.check_pool(uuid, done)).await
+    }
+
+    /// Takes the next piece of a backup.
+    pub async fn back_up(
+        &self,
+        uuid: Uuid,
+        taking: Taking,
+    ) -> Result<(Taking, Option<Vec<u8>>), ApiError> {
+        self.ask(CHECK_WAIT, |done| self.engine.back_up(uuid, taking, done)).await
     }
 
     /// Freezes LUs all at one instant; answers with the layers that hold what they were.

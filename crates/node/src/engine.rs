@@ -28,6 +28,7 @@ use model::{
     Severity, Size, Subject,
 };
 use uuid::Uuid;
+use volume::pool::backup::Taking;
 use volume::pool::home::GroupBehind;
 
 use crate::import::Import;
@@ -55,6 +56,9 @@ pub trait Engine: Send + Sync {
 
     /// Reads all metadata of an open pool, and answers with what is wrong.
     fn check_pool(&self, uuid: Uuid, done: Done<PoolCheck>);
+
+    /// Takes the next piece of a backup of an open pool; none: it is all there.
+    fn back_up(&self, uuid: Uuid, taking: Taking, done: Done<(Taking, Option<Vec<u8>>)>);
 
     /// Looks which pools these disks are, of none that is open here. Nothing is written.
     fn look_at_pools(&self, paths: &[PathBuf], done: Done<Seen>);

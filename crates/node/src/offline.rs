@@ -1,5 +1,7 @@
-//! Looking at the disks of a pool without a node: they are opened for reading only, under the locks
-//! that a node opens them with, so that nobody changes them meanwhile.
+//! Looking at the disks of a pool without a node: they are opened for reading only, or to be
+//! restored, under the locks that a node opens them with, so that nobody changes them meanwhile.
+
+mod backup;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +22,8 @@ use volume::pool::inspect::{self, Section};
 
 use crate::pool_disk::PoolDisk;
 use crate::world;
+
+pub use backup::{Receiver, Restoring, backup, restore};
 
 /// Checks the pool that these disks are. `told` hears how far it is, in bytes that LUs have.
 pub fn check(paths: Vec<PathBuf>, mut told: impl FnMut(Progress)) -> Result<PoolCheck, ApiError> {
@@ -96,26 +100,35 @@ where
 }
 
 async fn open(core: &Core, paths: &[PathBuf]) -> Result<Vec<Arc<dyn Backing>>, ApiError> {
-    let mut disks: Vec<Arc<dyn Backing>> = Vec::new();
+    open_all(core, paths, true).await
+}
+
+async fn open_all(
+    core: &Core,
+    paths: &[PathBuf],
+    read_only: bool,
+) -> Result<Vec<Arc<dyn Backing>>, ApiError> {
+    let mut disks = Vec::new();
     for path in paths {
-        disks.push(open_one(core, path).await?);
+        disks.push(open_disk(core, path, read_only).await?);
     }
     Ok(disks)
 }
 
-async fn open_one(core: &Core, path: &Path) -> Result<Arc<dyn Backing>, ApiError> {
+async fn open_disk(
+    core: &Core,
+    path: &Path,
+    read_only: bool,
+) -> Result<Arc<dyn Backing>, ApiError> {
     let name = path.display().to_string();
-    let path = world::canonical(path)
-        .map_err(|error| ApiError::not_found(format!("cannot look at {name}: {error}")))?;
-    // As a node that only reads; no node has this number but by chance.
-    let node = rt::os::random() as u32;
-    let options = Options { read_only: true, node, ..Options::default() };
-    match FileStore::open(core, &path, options, || ()).await {
-        Ok(store) => Ok(Arc::new(PoolDisk { store, name })),
+    match open_file(core, path, read_only).await? {
+        Ok(disk) => Ok(disk),
         Err(OpenError::Served { .. }) => {
-            let message = format!("a node has {name} open");
-            Err(ApiError::not_now(message)
-                .then("viaduct pool check NAME asks that node, by the name of the pool"))
+            let next = match read_only {
+                true => "viaduct pool check NAME asks that node, by the name of the pool",
+                false => "stop that node first; what it can mend by itself it does while it runs",
+            };
+            Err(ApiError::not_now(format!("a node has {name} open")).then(next))
         }
         // What a store advises is for a disk of an LU.
         Err(OpenError::Size { size, .. }) => {
@@ -126,6 +139,21 @@ async fn open_one(core: &Core, path: &Path) -> Result<Arc<dyn Backing>, ApiError
         }
         Err(error) => Err(ApiError::failed(error.to_string())),
     }
+}
+
+async fn open_file(
+    core: &Core,
+    path: &Path,
+    read_only: bool,
+) -> Result<Result<Arc<dyn Backing>, OpenError>, ApiError> {
+    let name = path.display().to_string();
+    let path = world::canonical(path)
+        .map_err(|error| ApiError::not_found(format!("cannot look at {name}: {error}")))?;
+    // One who only reads is as a node that does; no node has this number but by chance.
+    let node = rt::os::random() as u32;
+    let options = Options { read_only, node, ..Options::default() };
+    let opened = FileStore::open(core, &path, options, || ()).await;
+    Ok(opened.map(|store| Arc::new(PoolDisk { store, name }) as Arc<dyn Backing>))
 }
 
 /// The report as it is shown.
@@ -156,10 +184,15 @@ fn finding(Finding { severity, of, what }: Finding) -> CheckFinding {
         Severity::Mended => CheckSeverity::Mended,
         Severity::Damaged => CheckSeverity::Damaged,
     };
-    let (disk, lu, lu_name) = match of {
+    let (disk, lu, lu_name) = parts_of(of);
+    CheckFinding { severity, disk, lu, lu_name, what }
+}
+
+/// What something is of: a disk, an LU with its name, or the pool.
+fn parts_of(of: Of) -> (Option<String>, Option<Uuid>, Option<String>) {
+    match of {
         Of::Pool => (None, None, None),
         Of::Disk(disk) => (Some(disk), None, None),
         Of::Lu { id, name } => (None, Some(Uuid::from_bytes(id)), name),
-    };
-    CheckFinding { severity, disk, lu, lu_name, what }
+    }
 }

@@ -23,8 +23,8 @@ use node::DefaultPool;
 pub use limits::{Bandwidth, LimitArgs};
 pub use migrate::LuMigrate;
 pub use pools::{
-    Pool, PoolAddPv, PoolCheck, PoolCreate, PoolImport, PoolInspect, PoolReplacePv, PoolRmPv,
-    PoolScrub, PoolSet,
+    Pool, PoolAddPv, PoolBackup, PoolCheck, PoolCreate, PoolImport, PoolInspect, PoolReplacePv,
+    PoolRestore, PoolRmPv, PoolScrub, PoolSet,
 };
 pub use settings::SettingArgs;
 

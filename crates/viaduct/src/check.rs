@@ -37,7 +37,10 @@ fn told(checked: &PoolCheck, format: Format) -> Done {
             name(checked),
             if count == 1 { "damage" } else { "damages" }
         ))
-        .then("keep the disks as they are; restore what is named from a backup")),
+        .then(
+            "keep the disks as they are; viaduct pool restore brings back what a file of viaduct \
+             pool backup has; the rest is restored from a backup of the data",
+        )),
     }
 }
 

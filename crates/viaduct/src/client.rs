@@ -83,7 +83,22 @@ impl Client {
         body: &impl Serialize,
         mut take: impl FnMut(T) -> Result<(), ApiError>,
     ) -> Result<(), ApiError> {
-        let body = json(body)?;
+        self.stream(path, json(body)?, |status, text| {
+            while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = text.drain(..=end).collect();
+                take(serde_json::from_slice(&line).map_err(|error| odd(status, &error))?)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// What is answered is taken as it comes: from what is there, whatever is whole.
+    fn stream(
+        &self,
+        path: &str,
+        body: Bytes,
+        mut take: impl FnMut(StatusCode, &mut Vec<u8>) -> Result<(), ApiError>,
+    ) -> Result<(), ApiError> {
         self.runtime.block_on(async {
             let stream = UnixStream::connect(&self.socket).await;
             let stream = stream.map_err(|error| self.unreachable(&Unreachable::Connect(error)))?;
@@ -101,17 +116,27 @@ impl Client {
                 let Some(frame) = frame.map_err(|_| silent(ANSWER_WAIT))? else { break };
                 let frame = frame.map_err(|error| ended(error.into()))?;
                 text.extend(frame.into_data().unwrap_or_default());
-                while status.is_success()
-                    && let Some(end) = text.iter().position(|byte| *byte == b'\n')
-                {
-                    let line: Vec<u8> = text.drain(..=end).collect();
-                    take(serde_json::from_slice(&line).map_err(|error| odd(status, &error))?)?;
+                if status.is_success() {
+                    take(status, &mut text)?;
                 }
             }
             match status.is_success() {
                 true => Ok(()),
                 false => Err(serde_json::from_slice(&text).map_err(|error| odd(status, &error))?),
             }
+        })
+    }
+
+    /// A request that is answered with a file, which comes in pieces.
+    pub fn pieces(
+        &self,
+        path: &str,
+        mut take: impl FnMut(&[u8]) -> Result<(), ApiError>,
+    ) -> Result<(), ApiError> {
+        self.stream(path, json(&())?, |_, bytes| {
+            take(bytes)?;
+            bytes.clear();
+            Ok(())
         })
     }
 

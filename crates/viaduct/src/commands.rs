@@ -20,7 +20,7 @@ use crate::args::{self, Arguments, Command, Format};
 use crate::client::Client;
 use crate::output::{self, show};
 use crate::progress::Bar;
-use crate::{check, migrate, optical, pool, pv, secrets, snapshot, tables};
+use crate::{backup, check, migrate, optical, pool, pv, secrets, snapshot, tables};
 
 pub type Done = Result<(), ApiError>;
 
@@ -33,6 +33,10 @@ pub fn run(command: Command, data: Option<PathBuf>, format: Format) -> Done {
             check::check(arguments, format)
         }
         Command::Pool(args::Pool::Inspect(arguments)) => check::inspect(arguments, format),
+        Command::Pool(args::Pool::Backup(arguments)) if arguments.name().is_none() => {
+            backup::backup(arguments, format)
+        }
+        Command::Pool(args::Pool::Restore(arguments)) => backup::restore(arguments, format),
         command => {
             let node = Client::new(data_directory(data)?)?;
             ask(&node, command, format)

@@ -17,6 +17,7 @@
 //! standard error, names the thing, and says what to do next.
 
 mod args;
+mod backup;
 mod check;
 mod client;
 mod commands;

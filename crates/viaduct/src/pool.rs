@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::args;
 use crate::args::Format;
+use crate::backup;
 use crate::check;
 use crate::client::Client;
 use crate::commands::{Done, absolute};
@@ -55,7 +56,10 @@ pub fn pool(node: &Client, command: args::Pool, format: Format) -> Done {
         args::Pool::Split { name, group } => split(node, &name, group, format),
         args::Pool::Scrub(arguments) => scrub::scrub(node, arguments, format),
         args::Pool::Check(arguments) => check::check_open(node, arguments, format),
-        args::Pool::Inspect(_) => Err(ApiError::failed("this command asks no node")),
+        args::Pool::Backup(arguments) => backup::backup_open(node, arguments, format),
+        args::Pool::Inspect(_) | args::Pool::Restore(_) => {
+            Err(ApiError::failed("this command asks no node"))
+        }
     }
 }
 

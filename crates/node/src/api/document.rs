@@ -4,8 +4,8 @@
 use utoipa::OpenApi;
 
 use super::{
-    adding, clients, importing, optical, pool_import, pools, pvs, reservations, routes, scrubs,
-    snapshots,
+    adding, backups, clients, importing, optical, pool_import, pools, pvs, reservations, routes,
+    scrubs, snapshots,
 };
 
 #[derive(OpenApi)]
@@ -45,6 +45,7 @@ use super::{
         scrubs::scrub_begin,
         scrubs::scrub_cancel,
         scrubs::pool_check,
+        backups::pool_backup,
         pool_import::pool_search,
         pool_import::pool_import,
         pvs::pv_list,

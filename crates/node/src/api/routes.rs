@@ -29,8 +29,8 @@ use uuid::Uuid;
 use super::importing::lu_import;
 use super::pvs::pv_list;
 use super::{
-    Api, adding, clients, must_be_absolute, optical, pool_import, pools, reservations, scrubs,
-    snapshots,
+    Api, adding, backups, clients, must_be_absolute, optical, pool_import, pools, reservations,
+    scrubs, snapshots,
 };
 use crate::control::{Change, Changed};
 use crate::engine::Snapshot;
@@ -66,6 +66,7 @@ fn common() -> Router<Api> {
         .route("/v1/pools/{name}/settings", patch(pools::pool_set))
         .route("/v1/pools/{name}/scrub", post(scrubs::scrub_begin).delete(scrubs::scrub_cancel))
         .route("/v1/pools/{name}/check", post(scrubs::pool_check))
+        .route("/v1/pools/{name}/backup", post(backups::pool_backup))
         .route("/v1/pvs", get(pv_list))
         .route("/v1/imports", post(lu_import))
         .route("/v1/lus/{name}/limits", patch(lu_limits))

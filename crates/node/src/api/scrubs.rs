@@ -45,7 +45,7 @@ pub async fn pool_check(State(api): State<Api>, Path(name): Path<String>) -> Ans
     Ok(Json(api.check_pool(uuid_of(&api, &name)?).await?))
 }
 
-fn uuid_of(api: &Api, name: &PoolName) -> Result<Uuid, ApiError> {
+pub(super) fn uuid_of(api: &Api, name: &PoolName) -> Result<Uuid, ApiError> {
     let published = api.published();
     published.config.pool(name).map(|pool| pool.uuid).ok_or_else(|| no_pool(name))
 }

@@ -45,6 +45,7 @@ use target::scsi::{Kind, Settings};
 use target::virtio_blk::Id;
 use uuid::Uuid;
 use volume::limit::{Budget, Limit};
+use volume::pool::backup::Taking;
 
 use crate::engine::{
     AdapterStatus, Context, DeviceStatus, Done, Engine, Made, Motion, ScrubWish, Seen, Snapshot,
@@ -379,6 +380,10 @@ impl Engine for Plane {
 
     fn check_pool(&self, uuid: Uuid, done: Done<PoolCheck>) {
         self.run(done, async move |plane, _| plane.0.pools.check(uuid).await);
+    }
+
+    fn back_up(&self, uuid: Uuid, taking: Taking, done: Done<(Taking, Option<Vec<u8>>)>) {
+        self.run(done, async move |plane, _| plane.0.pools.back_up(uuid, taking).await);
     }
 
     fn close_pool(&self, uuid: Uuid, done: Done<()>) {

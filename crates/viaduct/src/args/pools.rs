@@ -43,6 +43,12 @@ pub enum Pool {
     Scrub(PoolScrub),
     /// Check what a pool says of itself: one that is open by its name, otherwise by its disks
     Check(PoolCheck),
+    /// Write the metadata of a pool to a file: of one that is open by its name, while it is used,
+    /// otherwise by its disks
+    Backup(PoolBackup),
+    /// Restore damaged metadata from a backup, where that is known to be right, on disks that no
+    /// node has open
+    Restore(PoolRestore),
     /// Show what lies on a disk of a pool that no node has open
     Inspect(PoolInspect),
 }
@@ -58,10 +64,49 @@ pub struct PoolCheck {
 impl PoolCheck {
     /// The pool that it is, if it was named.
     pub fn name(&self) -> Option<PoolName> {
-        let [path] = &self.paths[..] else { return None };
-        let name = path.to_str().filter(|name| !name.contains('/') && !path.exists())?;
-        name.parse().ok()
+        pool_named(&self.paths)
     }
+}
+
+/// A pool by its name, if what was given is no path.
+fn pool_named(paths: &[PathBuf]) -> Option<PoolName> {
+    let [path] = paths else { return None };
+    let name = path.to_str().filter(|name| !name.contains('/') && !path.exists())?;
+    name.parse().ok()
+}
+
+#[derive(Debug, Args)]
+pub struct PoolBackup {
+    /// The name of a pool that is open, or every disk or file of one that no node has open. What is
+    /// no file here and has no slash is a name
+    #[arg(required = true, value_name = "NAME|PATH")]
+    pub paths: Vec<PathBuf>,
+    /// The file, which is replaced when the backup is whole; - is the standard output
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+impl PoolBackup {
+    /// The pool that it is, if it was named.
+    pub fn name(&self) -> Option<PoolName> {
+        pool_named(&self.paths)
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct PoolRestore {
+    /// What viaduct pool backup has written
+    pub file: PathBuf,
+    /// A disk or file of the pool; all of them are given
+    #[arg(long, required = true, value_name = "PATH", num_args = 1..)]
+    pub pv: Vec<PathBuf>,
+    /// Tell what would be restored, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How often the pool was opened, as its node knows it: for a pool of which no label can be
+    /// read, where the node says that its disks are older than what it knows
+    #[arg(long, value_name = "NUMBER")]
+    pub openings: Option<u64>,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ mod bench;
 mod iscsi;
 mod optical;
 mod pool;
+mod pool_backup;
 mod pool_disks;
 
 use std::path::Path;

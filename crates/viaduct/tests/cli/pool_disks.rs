@@ -6,7 +6,7 @@ use crate::bench::Real;
 
 /// Pool fast on two disks with slabs of 4 MiB. The first one has one more, so that the first slab
 /// that is given is of that.
-fn with_pool() -> Real {
+pub fn with_pool() -> Real {
     let real = Real::new();
     for (name, mib) in [("one", 68), ("two", 64)] {
         let disk = std::fs::File::create(real.directory.path().join(name)).unwrap();
@@ -114,22 +114,22 @@ fn disks_are_checked_while_no_node_has_them() {
         "pool check one",
         1,
         expect![[r#"
-        pool:            fast
-        uuid:            xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
-        disks:           1
-        slabs:           0, 0 of them of LUs
-        LUs:             0
-        layers:          0
-        pages of maps:   0
-        extents in use:  0
-        journal records: 0
-        found:           1 damaged
+            pool:            fast
+            uuid:            xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+            disks:           1
+            slabs:           0, 0 of them of LUs
+            LUs:             0
+            layers:          0
+            pages of maps:   0
+            extents in use:  0
+            journal records: 0
+            found:           1 damaged
 
-        SEVERITY  OF    WHAT
-        damaged   pool  the pool has 2 disks, and 1 are here
-        error: pool 'fast' has 1 damage
-          next: keep the disks as they are; restore what is named from a backup
-    "#]],
+            SEVERITY  OF    WHAT
+            damaged   pool  the pool has 2 disks, and 1 are here
+            error: pool 'fast' has 1 damage
+              next: keep the disks as they are; viaduct pool restore brings back what a file of viaduct pool backup has; the rest is restored from a backup of the data
+        "#]],
     );
 }
 

@@ -12,6 +12,7 @@ mod look;
 mod lost;
 mod members;
 mod outdated;
+mod said;
 mod scrub;
 mod split;
 mod stale;

@@ -21,9 +21,12 @@
 //! | [`check`] | whether all of that is right, from the disks alone |
 //! | [`survey`] | what a pool and its LUs are, from the disks alone |
 //! | [`inspect`] | what lies where, in words |
+//! | [`backup`] | all of that in one file |
+//! | [`restore`] | what is damaged of it as a backup has it, where that is known to be right |
 //!
-//! Only the last six do I/O.
+//! Only the last eight do I/O.
 
+pub mod backup;
 pub mod check;
 #[cfg(test)]
 mod crash;
@@ -39,6 +42,7 @@ pub mod owner;
 pub mod page;
 mod passage;
 pub mod places;
+pub mod restore;
 pub mod root;
 pub mod scrub;
 pub mod shape;

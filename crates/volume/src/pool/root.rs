@@ -213,6 +213,11 @@ impl Site {
         Place { slab: self.first_slab, extent: 0 }
     }
 
+    /// Blocks of the first extent where a root begins: both heads, and both bodies.
+    pub fn begins(shape: Shape) -> [u64; 4] {
+        [0, 1, 2, 2 + (shape.blocks_per_extent() - 2) / 2]
+    }
+
     /// Pages of a body that have room beside the heads.
     fn pages_beside(&self) -> u64 {
         (self.shape.blocks_per_extent() - 2) / 2
@@ -423,6 +428,11 @@ impl Head {
         let [is_summed, has_opened, is_sourced] =
             [SUMMED, OPENED, SOURCED].map(|flag| flags & flag != 0);
         Some(Self { which, header, root, pages, ring, layers, is_summed, has_opened, is_sourced })
+    }
+
+    /// Which of the two it is.
+    pub fn which(&self) -> usize {
+        self.which
     }
 
     /// What a head says by itself, in words.

@@ -161,6 +161,10 @@ impl Layout {
         Ok(Self { shape, size, slabs, first_slab })
     }
 
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
     pub fn slabs(&self) -> u32 {
         self.slabs
     }

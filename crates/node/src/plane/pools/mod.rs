@@ -16,6 +16,7 @@
 //! | their snapshots: taking them, going back, letting layers go | `snapshots` |
 
 mod alarm;
+mod backup;
 mod bring;
 mod check;
 mod copies;

@@ -36,13 +36,14 @@ const TAKEN_EVERY: u64 = 30;
 const FLIPS: usize = 250;
 
 /// What pages of metadata begin with.
-const KINDS: [[u8; 4]; 6] = [*b"VDlb", *b"VDst", *b"VDrh", *b"VDrb", *b"VDmp", *b"VDjl"];
+pub(in crate::pool) const KINDS: [[u8; 4]; 6] =
+    [*b"VDlb", *b"VDst", *b"VDrh", *b"VDrb", *b"VDmp", *b"VDjl"];
 const JOURNAL: usize = 5;
 
 /// What an LU reads at a moment.
 #[derive(Clone)]
-struct Expected {
-    id: [u8; 16],
+pub(in crate::pool) struct Expected {
+    pub id: [u8; 16],
     base: Option<([u8; 16], LayerId)>,
     content: Content,
     /// What each block has ever held.
@@ -51,22 +52,22 @@ struct Expected {
 }
 
 /// Disks as they were at a moment.
-struct Moment {
-    images: Vec<Image>,
-    expected: Vec<Expected>,
+pub(in crate::pool) struct Moment {
+    pub images: Vec<Image>,
+    pub expected: Vec<Expected>,
 }
 
 /// What became of reading everything.
-#[derive(Default)]
-struct Seen {
+#[derive(Debug, Default)]
+pub(in crate::pool) struct Seen {
     /// Nothing of an LU, or of the pool, can be read.
-    unopened: u64,
+    pub unopened: u64,
     /// A snapshot or a block cannot.
-    refused: u64,
+    pub refused: u64,
     /// A block holds what it held before.
-    older: u64,
+    pub older: u64,
     /// A block holds something else.
-    others: Vec<String>,
+    pub others: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -79,7 +80,7 @@ struct Tally {
     noticed: u64,
 }
 
-fn disks(images: &[Image]) -> (Vec<Arc<InMemory>>, Vec<Arc<dyn Backing>>) {
+pub(in crate::pool) fn disks(images: &[Image]) -> (Vec<Arc<InMemory>>, Vec<Arc<dyn Backing>>) {
     let names = ["/dev/one", "/dev/two"].into_iter();
     let disks: Vec<_> = names
         .zip(images)
@@ -91,24 +92,33 @@ fn disks(images: &[Image]) -> (Vec<Arc<InMemory>>, Vec<Arc<dyn Backing>>) {
 }
 
 /// Uses a pool, and takes its disks now and then: under a process that is killed, and closed.
-async fn moments(core: &Core, seed: u64) -> Vec<Moment> {
+pub(in crate::pool) async fn moments(core: &Core, seed: u64) -> Vec<Moment> {
+    moments_of(core, (seed, STEPS, TAKEN_EVERY), async |family, _| family.work().await).await
+}
+
+/// The same with so many steps that are others, of which each of so many is a moment.
+pub(in crate::pool) async fn moments_of(
+    core: &Core,
+    (seed, steps, every): (u64, u64, u64),
+    mut step: impl AsyncFnMut(&mut Family, &mut Random),
+) -> Vec<Moment> {
     let (disks, backings) = disks(&vec![Image::default(); DISKS]);
     let named = backings.into_iter().zip([[8; 16], [9; 16]]).collect();
     let pool = Pool::format(core, new_pool(), named).await.unwrap();
     let mut family = Family::begin(core, pool, seed).await;
     let (mut random, mut moments) = (Random::new(!seed), Vec::new());
     let mut ever: BTreeMap<[u8; 16], BTreeMap<u64, BTreeSet<u64>>> = BTreeMap::new();
-    for _ in 0..STEPS {
+    for _ in 0..steps {
         for member in &family.members {
             let ever = ever.entry(member.id).or_default();
             for (block, value) in &member.content {
                 ever.entry(*block).or_default().insert(*value);
             }
         }
-        if random.below(TAKEN_EVERY) == 0 {
+        if random.below(every) == 0 {
             moments.push(moment(&disks, &family, &ever));
         }
-        family.work().await;
+        step(&mut family, &mut random).await;
     }
     family.close().await;
     moments.push(moment(&disks, &family, &ever));
@@ -132,7 +142,7 @@ fn moment(
 }
 
 /// Pages of each kind: on which disk, which block.
-fn metadata(images: &[Image]) -> [Vec<(usize, u64)>; KINDS.len()] {
+pub(in crate::pool) fn metadata(images: &[Image]) -> [Vec<(usize, u64)>; KINDS.len()] {
     let mut found: [Vec<(usize, u64)>; KINDS.len()] = Default::default();
     for (disk, image) in images.iter().enumerate() {
         for (number, block) in image.blocks() {
@@ -146,7 +156,11 @@ fn metadata(images: &[Image]) -> [Vec<(usize, u64)>; KINDS.len()] {
 }
 
 /// Opens what these disks are and reads all of it.
-async fn look(core: &Core, disks: Vec<Arc<dyn Backing>>, expected: &[Expected]) -> Seen {
+pub(in crate::pool) async fn look(
+    core: &Core,
+    disks: Vec<Arc<dyn Backing>>,
+    expected: &[Expected],
+) -> Seen {
     let mut seen = Seen::default();
     let Ok(pool) = Pool::open(core, disks).await else {
         return Seen { unopened: 1, ..seen };

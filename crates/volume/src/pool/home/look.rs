@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::super::journal::Spot;
 use super::super::page::Flaw;
+use super::super::places::{Copy, State};
 use super::super::shape::{BLOCK_BYTES, GRANTS_PER_PAGE};
 use super::super::slabs::{Grant, Slab};
 use super::tables::newest_of;
@@ -41,13 +42,14 @@ impl Found {
         for disk in pool.members() {
             let layout = pool.layout(disk);
             for page in 0..layout.table_pages() {
-                let slabs = match pool.read_places(disk, page).await {
+                let (turn, slabs) = match pool.read_places(disk, page).await {
                     Ok(read) => pool.look_at_page((disk, page), read, told),
                     Err(error) => {
                         told(TableFlaw::Error(error));
                         continue;
                     }
                 };
+                pool.tables.borrow_mut()[disk as usize].turns[page as usize] = turn;
                 let start = (page * GRANTS_PER_PAGE) as u32;
                 for (index, slab) in (start..layout.slabs()).zip(slabs) {
                     pool.tables.borrow_mut()[disk as usize].load(index, slab);
@@ -72,13 +74,24 @@ impl Pool {
         Some((self.name_of(home.disk), start + u64::from(at.block) * BLOCK_BYTES))
     }
 
-    /// What counts of two places.
+    /// Every place of a block that counts: on which disk, and the byte there.
+    pub fn places_of(&self, at: Spot) -> Vec<([u8; 16], u64)> {
+        let whole = self.shared.places.all(at.slab).filter(|copy| copy.state == State::Whole);
+        let place = |copy: Copy| {
+            let start = self.layout(copy.home.disk).slab(copy.home.index)?;
+            let pv = self.tables.borrow()[copy.home.disk as usize].label.pv;
+            Some((pv, start + u64::from(at.block) * BLOCK_BYTES))
+        };
+        whole.filter_map(place).collect()
+    }
+
+    /// What counts of two places: which, with its turn, and what it says.
     fn look_at_page(
         &self,
         (disk, page): (u32, u64),
         mut read: Vec<ReadPage>,
         told: Told<'_>,
-    ) -> Vec<Slab> {
+    ) -> ((usize, u64), Vec<Slab>) {
         let counts = newest_of(&read);
         let disk = self.name_of(disk);
         match (&counts, &read[0], &read[1]) {
@@ -96,8 +109,8 @@ impl Pool {
             }
             _ => {}
         }
-        let read = counts.and_then(|place| read.swap_remove(place));
-        read.map_or(Vec::new(), |(_, slabs)| slabs)
+        let read = counts.and_then(|place| Ok((place, read.swap_remove(place)?)));
+        read.map_or(((1, 0), Vec::new()), |(place, (header, slabs))| ((place, header.turn), slabs))
     }
 }
 

@@ -53,10 +53,10 @@ use snapshots::Readers;
 
 pub use below::Brought;
 pub use counts::Counts;
-pub(super) use open::{Left, Whence, read_heads, read_left, read_root};
+pub(super) use open::{Left, Whence, read_heads, read_left, read_root, read_root_pages};
 pub use open::{LuError, NewLu, Seat, thick_bytes};
 pub use resize::Unresized;
-pub use service::{Folded, LayerAbout, Mended};
+pub use service::{Copied, Folded, LayerAbout, Mended};
 pub use snapshots::{View, snapshot_all};
 pub use thick::{Short, Ungranted};
 
@@ -189,6 +189,12 @@ impl Lu {
     /// [`scrub`](super::scrub).
     pub async fn scrub(&self, from: Cursor, what: (Depth, u64)) -> Result<Step, Error> {
         self.ask(move |service| service.scrub(from, what)).await
+    }
+
+    /// The next pages for the backup of this number, or the first ones of a new one, until it says
+    /// that they are the last.
+    pub async fn back_up(&self, number: Option<u64>) -> Result<Copied, Error> {
+        self.ask(move |service| service.back_up(number)).await
     }
 
     /// Brings so many extents more of what the LU lies over while it is used. Call it until that is

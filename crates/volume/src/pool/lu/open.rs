@@ -405,6 +405,18 @@ async fn read_root_by(looker: &Looker<'_>, site: &Site) -> Result<Root, LuError>
     is_sound.then_some(root).ok_or(LuError::Root(Flaw::Rotten))
 }
 
+/// The pages of the root that counts, its head first.
+pub async fn read_root_pages(disks: &Disks, site: &Site) -> Result<Vec<Page>, LuError> {
+    let looker = Looker::new(disks);
+    let mut heads = read_all(&looker, site.heads().to_vec()).await?;
+    let head = site.newest([&heads[0], &heads[1]]).map_err(LuError::Root)?;
+    let body = head.body(site).ok_or(LuError::Root(Flaw::Rotten))?;
+    let mut pages = vec![heads.swap_remove(head.which())];
+    pages.extend(read_all(&looker, body).await?);
+    head.root(site, &pages[1..]).map_err(LuError::Root)?;
+    Ok(pages)
+}
+
 async fn read_head(looker: &Looker<'_>, site: &Site) -> Result<Head, LuError> {
     let heads = read_all(looker, site.heads().to_vec()).await?;
     site.newest([&heads[0], &heads[1]]).map_err(LuError::Root)

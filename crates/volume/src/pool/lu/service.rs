@@ -1,6 +1,7 @@
 //! The owner's orders, carried out: its LU's journal, pages and syncs, and the answers to those who
 //! asked, from whichever core.
 
+mod backup;
 mod bring;
 mod copies;
 mod layers;
@@ -37,6 +38,7 @@ use super::counts::Counts;
 use super::handle::Handle;
 use super::snapshots::{Readers, View};
 
+pub use backup::Copied;
 use copies::Brought;
 pub use copies::Mended;
 pub(super) use layers::Viewed;

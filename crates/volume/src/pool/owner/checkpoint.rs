@@ -14,6 +14,7 @@ use super::super::journal::{LayerNumber, Spot, Start};
 use super::super::map::Place;
 use super::super::page::Page;
 use super::super::root::{About, Root};
+use super::copy::Copies;
 use super::{Bringing, Order, Owner, Ticket};
 
 /// How far one is. What waits for a sync waits for one that began after so many others.
@@ -65,6 +66,14 @@ pub(super) struct Rooted {
     pub described: Vec<Ticket>,
     /// The same for the one that is under way.
     pub describing: Vec<Ticket>,
+    pub copies: Copies,
+}
+
+impl Rooted {
+    pub fn of(root: Root) -> Self {
+        let (described, describing) = (Vec::new(), Vec::new());
+        Self { root, described, describing, copies: Copies::default() }
+    }
 }
 
 impl Owner {
@@ -100,7 +109,8 @@ impl Owner {
         let first = first.into_iter().flatten().min().unwrap_or(self.journal.next_serial());
         let start = self.journal.start_for(first);
         let is_of_use = self.journal.would_let_go(start) || self.wants_root() || self.wants_clean();
-        if !matches!(self.checkpoint, Checkpoint::None) || !is_of_use {
+        let may_begin = matches!(self.checkpoint, Checkpoint::None) && !self.holds_roots();
+        if !may_begin || !is_of_use {
             return;
         }
         if self.wants_clean() {
@@ -146,6 +156,7 @@ impl Owner {
         let (extents, slabs) = (self.layers.take_left(), std::mem::take(&mut self.surplus));
         let next = Next { head, start, left: Left { extents, slabs } };
         self.rooted.describing = std::mem::take(&mut self.rooted.described);
+        self.copy_again();
         self.checkpoint = Checkpoint::Pages { left: images + body.len(), next };
         self.orders.extend(body.into_iter().map(|(at, page)| Order::Page { at, page }));
         if images > 0 {

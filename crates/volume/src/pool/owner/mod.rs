@@ -21,6 +21,7 @@
 
 mod bring;
 mod checkpoint;
+mod copy;
 mod fold;
 mod gate;
 mod layers;

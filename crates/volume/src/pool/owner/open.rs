@@ -223,7 +223,7 @@ impl Read {
         let used = Used { summed: root.used.as_deref(), touched, named, freed };
         let space = space(site.shape, slabs, used, contradicts)?;
         let root = Root { layers: Vec::new(), used: None, opened: Regions::new(), ..root };
-        let rooted = Rooted { root, described: Vec::new(), describing: Vec::new() };
+        let rooted = Rooted::of(root);
         let owner = Owner {
             journal,
             layers,

@@ -38,6 +38,10 @@ impl Image {
         self.base.iter().map(|(number, block)| (*number, block))
     }
 
+    pub fn put(&mut self, number: u64, block: Block) {
+        self.changed.insert(number, block);
+    }
+
     pub fn flip(&mut self, block: u64, bit: usize) {
         let mut bytes = self.block(block);
         bytes[bit / 8] ^= 1 << (bit % 8);

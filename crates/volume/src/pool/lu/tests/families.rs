@@ -71,6 +71,11 @@ pub(in crate::pool) async fn read_block(device: &Rc<dyn Device>, block: u64) -> 
     Ok(word >> 32)
 }
 
+/// Lets a root be written.
+pub(in crate::pool) async fn renew_root(lu: &Lu) {
+    lu.ask(|service| service.clone().describe(service.about())).await.unwrap();
+}
+
 impl Family {
     /// With one LU in it.
     pub async fn begin(core: &Core, pool: Rc<Pool>, seed: u64) -> Self {
@@ -120,7 +125,7 @@ impl Family {
         self.members.push(Member { id, lu, device, content, snapshots, base });
     }
 
-    async fn write(&mut self) {
+    pub async fn write(&mut self) {
         let (value, at, block) = (self.names, self.any(), *self.random.pick(&BLOCKS));
         self.names += 1;
         let member = &mut self.members[at];
@@ -130,7 +135,7 @@ impl Family {
         member.content.insert(block, value);
     }
 
-    async fn discard(&mut self) {
+    pub async fn discard(&mut self) {
         let (at, block) = (self.any(), *self.random.pick(&BLOCKS));
         let count = 1 + self.random.below(20);
         let member = &mut self.members[at];
@@ -144,7 +149,7 @@ impl Family {
         self.members[at].device.io(&Request::flush()).await.unwrap();
     }
 
-    async fn snapshot(&mut self) {
+    pub async fn snapshot(&mut self) {
         let (at, top) = (self.any(), self.name());
         let member = &mut self.members[at];
         if member.snapshots.len() < SNAPSHOTS_MAX {
@@ -178,7 +183,7 @@ impl Family {
     }
 
     /// Lets layers go that nobody needs, while everything is read.
-    async fn delete(&mut self) {
+    pub async fn delete(&mut self) {
         let at = self.any();
         if self.random.coin()
             && let Some((at, which)) = self.any_snapshot()

@@ -154,6 +154,11 @@ impl Layers {
         self.imaged.left.len()
     }
 
+    /// Pages that the checkpoint writes which is under way.
+    pub(in super::super) fn imaged(&self) -> impl Iterator<Item = PageId> + '_ {
+        self.imaged.all.keys().copied()
+    }
+
     /// The next page that the checkpoint writes, and where.
     pub(in super::super) fn next_image(
         &mut self,

@@ -1,0 +1,127 @@
+//! Backups of a pool's metadata by the real binary, under load, and what they bring back.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use system_tests::disc::noise;
+use system_tests::image::own_program;
+use system_tests::iscsi::{holds, map_to_tool, node};
+use system_tests::node::binary;
+use system_tests::verify::Report;
+use system_tests::{Context, Guest, GuestImage, Node, Result, VhostBlk};
+
+const SOON: Duration = Duration::from_secs(60);
+const PAGE: usize = 4096;
+const IMAGE_BYTES: usize = 48 << 20;
+
+/// Makes an empty disk in a file.
+fn disk(dir: &Path, name: &str) -> Result<String> {
+    let path = dir.join(name);
+    File::create(&path)?.set_len(300 << 20)?;
+    Ok(path.display().to_string())
+}
+
+/// A node with pool `fast`, LU `image` with what the file says, and LU `disk`.
+fn with_lus(dir: &Path) -> Result<(Node, [String; 2], String)> {
+    let (node, _) = node(&dir.join("node"), 0)?;
+    let disks = [disk(dir, "one")?, disk(dir, "two")?];
+    let create = ["pool", "create", "fast", "--pv", &disks[0], "--pv", &disks[1]];
+    node.cli(&[&create[..], &["--slab-size", "4M", "--extent-size", "64K"]].concat())?;
+    let image = dir.join("image");
+    fs::write(&image, noise(IMAGE_BYTES, 7))?;
+    let image = image.display().to_string();
+    node.cli(&["lu", "create", "image", "--from", &image, "--pool", "fast"])?;
+    node.cli(&["lu", "create", "disk", "--size", "1G", "--pool", "fast"])?;
+    map_to_tool(&node, &["image"])?;
+    Ok((node, disks, image))
+}
+
+/// Writes zeroes over both labels of a disk.
+fn wipe_labels(disk: &str) -> Result<()> {
+    let file = File::options().write(true).open(disk)?;
+    let size = file.metadata()?.len();
+    file.write_all_at(&[0; PAGE], 0)?;
+    file.write_all_at(&[0; PAGE], size - PAGE as u64)?;
+    Ok(())
+}
+
+/// The same over every page of a map in the bytes that `pool inspect` names; how many those are.
+fn wipe_maps(disks: &[String], lu: &str) -> Result<usize> {
+    let (code, seen, said) =
+        offline(&[&["pool", "inspect", "--lu", lu], &paths(disks)[..]].concat())?;
+    assert_eq!(code, Some(0), "{said}");
+    let sections = seen.as_array().context(|| format!("{seen}"))?;
+    let fields = sections.iter().filter_map(|section| section["fields"].as_array()).flatten();
+    let mut wiped = 0;
+    for field in fields {
+        let is_page = field["name"].as_str().is_some_and(|name| name.contains("of the map"));
+        let Some(place) = field["value"].as_str().filter(|_| is_page) else { continue };
+        let (disk, at) = place.split_once(" at byte ").context(|| place.to_owned())?;
+        let at = at.parse().map_err(|_| system_tests::Error::new(place))?;
+        File::options().write(true).open(disk)?.write_all_at(&[0; PAGE], at)?;
+        wiped += 1;
+    }
+    Ok(wiped)
+}
+
+fn paths(disks: &[String]) -> Vec<&str> {
+    disks.iter().map(String::as_str).collect()
+}
+
+/// What a command without a node says, and how it ends.
+fn offline(arguments: &[&str]) -> Result<(Option<i32>, Value, String)> {
+    let output = Command::new(binary()?).args(arguments).args(["-o", "json"]).output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let value = serde_json::from_str(&text).unwrap_or(Value::Null);
+    Ok((output.status.code(), value, said))
+}
+
+#[test]
+fn metadata_that_was_wiped_comes_back_from_a_backup() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut node, disks, image) = with_lus(dir.path())?;
+    node.cli(&["client", "create", "vm"])?;
+    node.cli(&["map", "disk", "--to", "vm", "--via", "vhost-user-blk"])?;
+    let verifier = GuestImage::new().with_host_program("verify", &own_program("verify")?);
+    let blk = VhostBlk::new(&node.socket("vm", 2));
+    let guest = Guest::builder().disk(blk).image(verifier).boot()?;
+    let load = guest.start("verify load /dev/vda --fresh --threads 8")?;
+    load.wait_for_text("started", SOON)?;
+    let kept = dir.path().join("kept").display().to_string();
+    for _ in 0..5 {
+        let told = node.cli(&["pool", "backup", "fast", "--out", &kept])?;
+        assert_eq!((&told["lus"], told["lacks"].as_array().map(Vec::len)), (&2.into(), Some(0)));
+    }
+    let lu = node.cli(&["lu", "show", "image"])?["uuid"].clone();
+    let lu = lu.as_str().context(|| "a UUID".into())?;
+    node.kill()?;
+
+    // All of a map, and both labels of a disk.
+    let wiped = wipe_maps(&disks, lu)?;
+    assert!(wiped > 1, "{wiped} pages");
+    wipe_labels(&disks[1])?;
+    let (code, seen, _) = offline(&[&["pool", "check"], &paths(&disks)[..]].concat())?;
+    assert_eq!((code, &seen["damaged"]), (Some(1), &true.into()), "{seen}");
+    let restore = [&["pool", "restore", &kept, "--pv"], &paths(&disks)[..]].concat();
+    let (code, would, said) = offline(&[&restore[..], &["--dry-run"]].concat())?;
+    assert_eq!(code, Some(0), "{would} {said}");
+    let (code, done, said) = offline(&restore)?;
+    assert_eq!(code, Some(0), "{done} {said}");
+    assert_eq!(done["restored"], would["restored"]);
+    assert_eq!(done["pages"].as_u64(), Some(wiped as u64 + 2), "{done}");
+    let (code, seen, _) = offline(&[&["pool", "check"], &paths(&disks)[..]].concat())?;
+    assert_eq!(code, Some(0), "{seen}");
+
+    node.start()?;
+    holds(&node, 0, &image)?;
+    load.close_input()?;
+    println!("{:?}", Report::parse(&load.wait(SOON)?.text())?.check()?);
+    guest.quit()?;
+    assert!(node.stop()?.success());
+    Ok(())
+}
