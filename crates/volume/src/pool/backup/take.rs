@@ -147,7 +147,7 @@ impl Taking {
         let granted = pool.granted(id).filter(|granted| granted.first.is_some())?;
         let done = match (under.way, open(id)) {
             (Way::Open(number), Some(lu)) => self.open_lu(id, &lu, number).await,
-            (Way::Open(_), None) => self.begin_closed(pool, id, granted).await,
+            (Way::Open(_), None) => self.begin_closed(pool, id, granted.clone()).await,
             (Way::Closed(closed), None) => self.closed_lu(pool, id, closed).await,
             (Way::Closed(_), Some(_)) => Ok(Some(Way::Open(None))),
         };
@@ -164,6 +164,8 @@ impl Taking {
                 Some(under)
             }
             Err(why) => {
+                let first_slab = granted.first.unwrap_or_default();
+                self.writer.put(&Part::Lu { id, first_slab });
                 self.lacks(id, why);
                 None
             }

@@ -17,7 +17,7 @@ use rt::sim::{Options, Random, World};
 
 use super::super::crash::loops;
 use super::super::disks::Backing;
-use super::super::home::Pool;
+use super::super::home::{NewDisk, Pool};
 use super::super::lu::Lu;
 use super::super::lu::tests::families::{BLOCKS, Content, Family, read_block};
 use super::super::lu::tests::new_pool;
@@ -45,7 +45,7 @@ const JOURNAL: usize = 5;
 pub(in crate::pool) struct Expected {
     pub id: [u8; 16],
     base: Option<([u8; 16], LayerId)>,
-    content: Content,
+    pub content: Content,
     /// What each block has ever held.
     ever: BTreeMap<u64, BTreeSet<u64>>,
     snapshots: Vec<(LayerId, Content)>,
@@ -93,17 +93,21 @@ pub(in crate::pool) fn disks(images: &[Image]) -> (Vec<Arc<InMemory>>, Vec<Arc<d
 
 /// Uses a pool, and takes its disks now and then: under a process that is killed, and closed.
 pub(in crate::pool) async fn moments(core: &Core, seed: u64) -> Vec<Moment> {
-    moments_of(core, (seed, STEPS, TAKEN_EVERY), async |family, _| family.work().await).await
+    let work = async |family: &mut Family, _: &mut Random| family.work().await;
+    moments_of(core, (seed, STEPS, TAKEN_EVERY), [0, 0], work).await
 }
 
-/// The same with so many steps that are others, of which each of so many is a moment.
+/// The same with so many steps that are others, of which each of so many is a moment, on disks of
+/// these failure groups.
 pub(in crate::pool) async fn moments_of(
     core: &Core,
     (seed, steps, every): (u64, u64, u64),
+    groups: [u16; 2],
     mut step: impl AsyncFnMut(&mut Family, &mut Random),
 ) -> Vec<Moment> {
     let (disks, backings) = disks(&vec![Image::default(); DISKS]);
-    let named = backings.into_iter().zip([[8; 16], [9; 16]]).collect();
+    let named = backings.into_iter().zip([[8; 16], [9; 16]]).zip(groups);
+    let named = named.map(|((backing, pv), group)| NewDisk { backing, pv, group }).collect();
     let pool = Pool::format(core, new_pool(), named).await.unwrap();
     let mut family = Family::begin(core, pool, seed).await;
     let (mut random, mut moments) = (Random::new(!seed), Vec::new());

@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use block::Error;
+use block::{Error, ErrorKind};
 
 use super::super::backup::BackedLu;
 use super::super::check::{Of, closed_lu};
 use super::super::disks::{Disks, Looker};
-use super::super::home::{Pool, PoolError};
+use super::super::home::Pool;
 use super::super::journal::{LayerNumber, Spot};
-use super::super::lu::{read_heads, read_root};
+use super::super::lu::read_root;
 use super::super::map::{Form, MapPage, Place};
 use super::super::owner::{LayerId, Opening, PageId};
-use super::super::page::{Flaw, Page};
+use super::super::page::{Flaw, PAGE_BYTES, Page};
 use super::super::root::{BODY, HEAD, Root, RootLayer, Site};
 use super::{Plan, Refused};
 
@@ -50,6 +50,10 @@ impl Plan<'_> {
             let Some(first_slab) = granted.first else { continue };
             let is_damaged = closed_lu(&pool, id).await.is_some_and(|report| report.is_damaged());
             if !is_damaged {
+                continue;
+            }
+            if let Err(error) = pool.must_have_copy(id, &granted) {
+                self.refuse(Of::Lu { id, name: None }, error.to_string());
                 continue;
             }
             let site = Site { lu: id, shape: pool.shape(), first_slab };
@@ -90,7 +94,8 @@ impl Plan<'_> {
             self.refuse(of, "the backup has no root of it".to_owned());
             return Ok(());
         };
-        let heads = read_heads(&lu.disks, &site).await.map_err(Refused::File)?;
+        let [one, other] = site.heads();
+        let heads = [self.read(lu, one).await?, self.read(lu, other).await?];
         let which = (then.turn % 2) as usize;
         let check = |which: usize| heads[which].check(HEAD, &site.lu, which as u64);
         let is_there = heads[which] == *head && site.newest([&heads[0], &heads[1]]).is_ok();
@@ -145,18 +150,15 @@ impl Plan<'_> {
             now.layers.iter().map(|layer| (layer.number, layer.clone())).collect();
         let pages = Opening::new(site, u64::MAX, now.clone(), &Arc::default()).pages();
         let mut lost = Vec::new();
-        let take = |(id, at): (PageId, Spot), page: Page| {
+        for (id, at) in pages {
+            let page = self.read(lu, at).await?;
             let owner = layers.get(&id.0).map_or([0; 16], |layer| layer.id);
             if let Err(flaw) = MapPage::decode(&page, form, (&owner, id.1), now.turn) {
                 lost.push(Lost { id, at, flaw });
             }
-            Ok::<_, Error>(())
-        };
-        let all = pages.into_iter().map(|(id, at)| ((id, at), at));
-        Looker::new(&lu.disks).read_pages(all, take).await.map_err(Refused::File)?;
+        }
         let Some((head, _, then)) = lu.backed.root(&site) else { return Ok(()) };
-        let mut heads = read_heads(&lu.disks, &site).await.map_err(Refused::File)?;
-        let is_same = heads.swap_remove((now.turn % 2) as usize) == *head;
+        let is_same = self.read(lu, site.heads()[(now.turn % 2) as usize]).await? == *head;
         for lost in lost {
             let Some(layer) = layers.get(&lost.id.0) else { continue };
             let roots = Roots { now: &now, then: &then, is_same };
@@ -233,14 +235,21 @@ impl Plan<'_> {
         })
     }
 
+    /// A page of an LU. One that its disk cannot read is blank: it may be written again.
     async fn read(&self, lu: &Damaged<'_>, at: Spot) -> Result<Page, Refused> {
-        let mut found = None;
+        let mut found = Page::of_bytes(&[0; PAGE_BYTES]);
         let take = |(), page| {
-            found = Some(page);
+            found = page;
             Ok::<_, Error>(())
         };
-        Looker::new(&lu.disks).read_pages([((), at)], take).await.map_err(Refused::File)?;
-        found.ok_or(Refused::Pool(PoolError::NoLu(lu.site.lu)))
+        match Looker::new(&lu.disks).read_pages([((), at)], take).await {
+            Err(error) if error.kind() != ErrorKind::Medium => {
+                let places = lu.pool.whereabouts(at);
+                let disk = places.map_or("a disk of the pool".to_owned(), |(disk, _)| disk);
+                Err(Refused::Disk { disk, error })
+            }
+            _ => Ok(found),
+        }
     }
 
     /// At every place that counts.

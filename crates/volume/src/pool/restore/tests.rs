@@ -3,13 +3,16 @@
 
 use std::collections::BTreeMap;
 
+use block::{Asked, Device, ErrorKind, Geometry, Op, Watch};
 use rt::sim::{Options, Random, World};
 
 use super::super::backup::tests::{backed_up, file, read};
 use super::super::check::tests::disk::Image;
 use super::super::check::tests::{Moment, disks, look as seen_by, metadata, moments, moments_of};
 use super::super::crash::loops;
-use super::super::lu::tests::families::{Family, renew_root};
+use super::super::home::Terms;
+use super::super::lu::Lu;
+use super::super::lu::tests::families::{BLOCKS, Family, renew_root};
 use super::super::page::PAGE_BYTES;
 use super::super::shape::TABLE_START;
 use super::*;
@@ -241,7 +244,7 @@ async fn one_by_one(core: Core, seed: u64) -> BTreeMap<&'static str, u64> {
         "the other one is of the turn before",
         "nothing says that no later one",
     ];
-    let moments = moments_of(&core, (seed, 150, 12), busy).await;
+    let moments = moments_of(&core, (seed, 150, 12), [0, 0], busy).await;
     let (mut backups, mut whys) = (Vec::new(), BTreeMap::new());
     for moment in &moments {
         backups.push(read(&core, &backed_up(&core, &moment.images).await).await);
@@ -284,6 +287,70 @@ fn a_page_comes_back_only_if_it_was_not_written_since() {
     assert!(all.len() >= 8, "{all:?}");
 }
 
+/// A disk that cannot read some of its pages.
+struct Failing {
+    below: Arc<dyn Backing>,
+    at: Arc<Vec<u64>>,
+}
+
+struct FailingDevice {
+    below: Rc<dyn Device>,
+    at: Arc<Vec<u64>>,
+}
+
+impl Backing for Failing {
+    fn device(&self, core: &Core) -> Rc<dyn Device> {
+        Rc::new(FailingDevice { below: self.below.device(core), at: self.at.clone() })
+    }
+
+    fn name(&self) -> &str {
+        self.below.name()
+    }
+}
+
+impl Device for FailingDevice {
+    fn geometry(&self) -> Geometry {
+        self.below.geometry()
+    }
+
+    fn begin(&self, request: &Request<'_>, asked: Asked<'_>) -> Option<block::Outcome> {
+        match request.op == Op::Read && self.at.contains(&request.offset) {
+            true => asked.now(Err(Error::new(ErrorKind::Medium))),
+            false => self.below.begin(request, asked),
+        }
+    }
+
+    fn watch(&self) -> &Watch {
+        self.below.watch()
+    }
+}
+
+#[test]
+fn pages_that_a_disk_cannot_read_are_written_again() {
+    in_world(7, |core| async move {
+        let moments = moments(&core, 7).await;
+        let moment = moments.last().unwrap();
+        let backup = read(&core, &backed_up(&core, &moment.images).await).await;
+        let pages = metadata(&moment.images);
+        let lost = &[&pages[MAP][..], &pages[BODY][..]].concat();
+        let mut images = moment.images.clone();
+        lost.iter().for_each(|(disk, at)| images[*disk].put(*at, ROTTEN));
+        let (held, backings) = disks(&images);
+        let failing = (0..).zip(&backings).map(|(disk, below)| {
+            let own = lost.iter().filter(|page| page.0 == disk);
+            let at = Arc::new(own.map(|page| page.1 * PAGE_BYTES as u64).collect());
+            Arc::new(Failing { below: below.clone(), at }) as Arc<dyn Backing>
+        });
+        let failing: Vec<_> = failing.collect();
+        let plan = Plan::make(&core, failing.clone(), (&backup, Wanted::default()), |_| ()).await;
+        let plan = plan.unwrap();
+        assert!(plan.is_good() && !plan.restored.is_empty(), "{:?}", plan.report);
+        plan.write(&failing).await.unwrap();
+        let images: Vec<Image> = held.iter().map(|disk| disk.take()).collect();
+        assert!(is_right(&core, &images, moment).await);
+    });
+}
+
 /// An LU is removed after the backup, and another one has its slabs.
 #[test]
 fn slabs_that_are_another_lus_now_are_not_given_back() {
@@ -307,6 +374,49 @@ fn slabs_that_are_another_lus_now_are_not_given_back() {
             let is_named = |told: &Told| told.what.contains("was opened");
             assert!(outcome.refused.iter().any(is_named), "{outcome:?}");
         }
+    });
+}
+
+/// Uses the pool without its second disk, and gives what that leaves.
+async fn used_without(core: &Core, moment: &mut Moment) {
+    const VALUE: u64 = 9_000_000;
+    let (held, mut backings) = disks(&moment.images);
+    backings.truncate(1);
+    let terms = Terms { may_lack: true, ..Terms::default() };
+    let found = Pool::find(core, backings).await.unwrap();
+    let pool = found.open_on(terms).await.unwrap();
+    let first = &mut moment.expected[0];
+    let lu = Lu::open(core, pool.seat(first.id).unwrap()).await.unwrap();
+    for block in BLOCKS {
+        let buffer = Buffer::from_bytes(&(VALUE << 32 | block).to_le_bytes().repeat(512));
+        let request = Request::write(block * PAGE_BYTES as u64, buffer.sgl());
+        lu.device(core).io(&request).await.unwrap();
+        first.content.insert(block, VALUE);
+    }
+    lu.close().await;
+    moment.images = held.iter().map(|disk| disk.take()).collect();
+}
+
+/// Two failure groups: one of them was missing when the pool was used.
+#[test]
+fn a_disk_that_has_missed_something_is_not_taken_for_a_current_one() {
+    in_world(8, |core| async move {
+        let work = async |family: &mut Family, _: &mut Random| family.work().await;
+        let mut moment = moments_of(&core, (8, 60, 1000), [0, 1], work).await.pop().unwrap();
+        let backup = read(&core, &backed_up(&core, &moment.images).await).await;
+        used_without(&core, &mut moment).await;
+        let bare = |disk: usize| {
+            let mut images = moment.images.clone();
+            ends(&images[disk]).into_iter().for_each(|at| images[disk].put(at, ROTTEN));
+            images
+        };
+        let (images, outcome) = restored(&core, &bare(1), &backup).await;
+        assert!(outcome.restored[0].what.contains("of opening 1 of"), "{outcome:?}");
+        assert!(is_right(&core, &images, &moment).await, "{outcome:?}");
+        let (_, outcome) = restored(&core, &bare(0), &backup).await;
+        assert!(outcome.restored.is_empty() && !outcome.is_good, "{outcome:?}");
+        let is_later = |told: &Told| told.what.contains("was used later");
+        assert!(outcome.refused.iter().any(is_later), "{outcome:?}");
     });
 }
 
