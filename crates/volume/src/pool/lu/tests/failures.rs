@@ -1,0 +1,125 @@
+//! What has failed, or was asked for at the wrong moment, does not come about later.
+
+use rt::sim::{Fault, Harm, On};
+
+use super::*;
+
+const PATH: &str = "/dev/disk";
+const BLOCK: u64 = 4096;
+const EIO: i32 = 5;
+
+fn with_lu<F: Future<Output = ()> + 'static>(
+    seed: u64,
+    f: impl FnOnce(Core, Remote, Disk, Rc<Pool>, Arc<Lu>) -> F + 'static,
+) {
+    let world = World::new(seed, Options::swarm(seed));
+    let (host, disk) = (world.host("host"), world.disk(DISK_BYTES));
+    disk.attach(&host, PATH);
+    let (core, other) = (host.core(), host.core().remote());
+    let done = world.block_on(&core, |core| async move {
+        let disks = vec![(backing(&core, Path::new(PATH), true).await, [9; 16])];
+        let pool = Pool::format(&core, new_pool(), disks).await.unwrap();
+        let new = NewLu { id: LU, layer: BASE, about: about(1 << 30, 512) };
+        let lu = Lu::open(&core, pool.create_lu(new).await.unwrap()).await.unwrap();
+        f(core, other, disk, pool, lu).await;
+    });
+    done.expect("it ends");
+}
+
+async fn write(device: &Rc<dyn Device>, value: u8) -> Result<u64, Error> {
+    let data = Buffer::from_bytes(&[value; BLOCK as usize]);
+    device.io(&Request::write(0, data.sgl())).await
+}
+
+async fn read(device: &Rc<dyn Device>) -> u8 {
+    let into = Buffer::zeroed(BLOCK as usize);
+    device.io(&Request::read(0, into.sgl())).await.unwrap();
+    let bytes = into.to_vec();
+    assert!(bytes.iter().all(|byte| *byte == bytes[0]));
+    bytes[0]
+}
+
+async fn seal(device: &Rc<dyn Device>) {
+    for _ in 0..3 {
+        device.io(&Request::flush()).await.unwrap();
+    }
+}
+
+/// The record of a discard that has failed may be found by who opens the LU next: nothing was
+/// answered since that it would undo.
+#[test]
+fn an_lu_that_has_failed_is_written_by_no_core() {
+    for seed in 0..12 {
+        with_lu(seed, |core, other, disk, pool, lu| async move {
+            let device = lu.device(&core);
+            write(&device, 1).await.unwrap();
+            seal(&device).await;
+            // Both overwrite in place, without asking anybody.
+            write(&device, 2).await.unwrap();
+            let elsewhere = lu.clone();
+            let overwrite =
+                move |core: Core| async move { write(&elsewhere.device(&core), 3).await.is_ok() };
+            assert!(other.call(overwrite.clone()).await.unwrap());
+
+            disk.fault(Fault::always(On::Sync, Harm::Errno(EIO)));
+            let discarding = {
+                let device = device.clone();
+                core.spawn_task(async move {
+                    device.io(&Request::plain(Op::Discard, 0, BLOCK)).await.is_ok()
+                })
+            };
+            let flushed = device.io(&Request::flush()).await;
+            let discarded = discarding.await;
+            assert!(flushed.is_err());
+            if !discarded {
+                assert!(write(&device, 4).await.is_err());
+                assert!(!other.call(overwrite).await.unwrap());
+            }
+            disk.heal();
+            drop(device);
+            lu.close().await;
+            drop(lu);
+            let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
+            let found = read(&lu.device(&core)).await;
+            assert!(found == 0 || !discarded && found == 3, "{found}, {discarded}");
+            lu.close().await;
+        });
+    }
+}
+
+/// Whoever goes back to a snapshot has it, though it is let go at the same moment.
+#[test]
+fn a_snapshot_that_is_gone_back_to_is_not_let_go() {
+    for seed in 0..24 {
+        with_lu(seed, move |core, _, _, pool, lu| async move {
+            let device = lu.device(&core);
+            write(&device, 1).await.unwrap();
+            let snapshot = lu.snapshot([11; 16]).await.unwrap();
+            write(&device, 2).await.unwrap();
+            lu.snapshot([12; 16]).await.unwrap();
+            write(&device, 3).await.unwrap();
+            let (going, going_of) = (lu.clone(), core.clone());
+            let back = core.spawn_task(async move {
+                going_of.sleep(Duration::from_micros(seed % 6 * 20)).await;
+                going.roll_back(snapshot, [13; 16]).await
+            });
+            let (folding, folding_of) = (lu.clone(), core.clone());
+            let fold = core.spawn_task(async move {
+                folding_of.sleep(Duration::from_micros(seed / 6 * 20)).await;
+                while let Ok(Folded::Left(_)) = folding.fold(snapshot, 1).await {}
+            });
+            // Something is under way, and going back waits for that.
+            device.io(&Request::flush()).await.unwrap();
+            let back = back.await;
+            fold.await;
+            let expected = if back.is_ok() { 1 } else { 3 };
+            assert_eq!(read(&device).await, expected);
+            drop(device);
+            lu.close().await;
+            drop(lu);
+            let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
+            assert_eq!(read(&lu.device(&core)).await, expected);
+            lu.close().await;
+        });
+    }
+}
