@@ -200,18 +200,18 @@ fn what_is_no_backup_is_refused() {
         "pool restore cut --pv one two",
         1,
         expect![[r#"
-        error: cut: it ends at byte 24576, before all of it was said: it was cut off
-          next: use another backup of this pool
-    "#]],
+            error: cut: it ends at byte 16384, before all of it was said: it was cut off
+              next: use another backup of this pool
+        "#]],
     );
     std::fs::write(real.directory.path().join("cut"), &kept[..kept.len() - 100]).unwrap();
     real.says(
         "pool restore cut --pv one two",
         1,
         expect![[r#"
-        error: cut is no backup that is whole: it has 28572 bytes; it was cut off
-          next: use another backup of this pool
-    "#]],
+            error: cut is no backup that is whole: it has 20380 bytes; it was cut off
+              next: use another backup of this pool
+        "#]],
     );
     real.says(
         "pool restore kept",
