@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -57,6 +58,53 @@ pub struct Lu {
     /// It is on its way into a pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migration: Option<Migration>,
+    /// It is what a copy had of it that had missed something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forced: Option<Forced>,
+}
+
+/// `lu force`: what an LU was made of when no copy with everything was to be had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Forced {
+    /// The failure group of that copy, as it was called then.
+    pub group: String,
+    #[schema(value_type = String)]
+    pub at: Timestamp,
+}
+
+/// Which copy of an LU is to be taken for all of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LuForce {
+    /// Its failure group, by name, or by number if it has none. None: the best one.
+    #[serde(default)]
+    pub group: Option<String>,
+}
+
+/// The copies of an LU in a pool that are to be found, the best one first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LuCopies {
+    pub lu: LuName,
+    pub copies: Vec<LuCopy>,
+}
+
+/// A copy of an LU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LuCopy {
+    /// Its failure group.
+    pub group: String,
+    /// It has everything.
+    pub current: bool,
+    /// All disks of the group are here.
+    pub complete: bool,
+    /// How often others went on without it, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missed: Option<u32>,
+    /// What the LU has been given, as far as is known, in whole slabs.
+    pub size: Size,
+    /// What of that the copy has no place for.
+    pub lacking: Size,
 }
 
 /// An LU that is being brought into a pool from where it was.
@@ -446,6 +494,7 @@ mod tests {
             snapshots: Vec::new(),
             origin: None,
             migration: None,
+            forced: None,
         }
     }
 

@@ -16,6 +16,7 @@ pub mod adding;
 pub mod backups;
 pub mod clients;
 pub mod document;
+pub mod force;
 pub mod importing;
 pub mod listen;
 pub mod optical;
@@ -39,10 +40,11 @@ use model::check::PoolCheck;
 use model::image::ImageUse;
 use model::reservation::Reservations;
 use model::stats::DeviceStats;
-use model::{ApiError, Size};
+use model::{ApiError, PvGroup, Size};
 use tokio::sync::{Notify, oneshot, watch};
 use uuid::Uuid;
 use volume::pool::backup::Taking;
+use volume::pool::home::CopyAbout;
 
 use self::importing::Imports;
 use self::promises::Promises;
@@ -189,6 +191,16 @@ impl Api {
         taking: Taking,
     ) -> Result<(Taking, Option<Vec<u8>>), ApiError> {
         self.ask(CHECK_WAIT, |done| self.engine.back_up(uuid, taking, done)).await
+    }
+
+    /// The copies of an LU, the best one first.
+    pub async fn copies(&self, pool: Uuid, lu: Uuid) -> Result<Vec<CopyAbout>, ApiError> {
+        self.ask(SNAPSHOT_WAIT, |done| self.engine.copies(pool, lu, done)).await
+    }
+
+    /// Takes one of them for all of it.
+    pub async fn force(&self, pool: Uuid, lu: Uuid, group: &PvGroup) -> Result<(), ApiError> {
+        self.ask(CHECK_WAIT, |done| self.engine.force(pool, lu, group, done)).await
     }
 
     /// Freezes LUs all at one instant; answers with the layers that hold what they were.

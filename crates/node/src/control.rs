@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use cluster::{Desired, MappingSpec, Moved, Part, Source, Step};
 use model::config::{ConfigRestore, RestoreOutcome};
+use model::lu::Forced;
 use model::status::Phase;
 use model::{
     AdapterId, ApiError, Chap, ChapSecrets, Client, ClientChange, ClientName, CloneCreate, Config,
@@ -47,6 +48,8 @@ pub enum Change {
     LuAdopt(LuAdopt, Probe),
     LuResize(LuName, LuResize, Option<Probe>),
     LuLimits(LuName, LimitsChange),
+    /// It was made what a copy had of it.
+    LuForced(LuName, Forced),
     LuMigrate(LuName, LuMigrate),
     LuMigrateCancel(LuName),
     /// With the pool that it is in, if it is in one.
@@ -273,6 +276,7 @@ impl Control {
     /// Makes a change durable; what it is about, what must settle, and what to answer.
     fn commit(&mut self, change: Change) -> Result<(Subject, BTreeSet<Part>, Changed), ApiError> {
         let before = Arc::clone(&self.config);
+        let is_forced = matches!(change, Change::LuForced(..));
         let prepared = self.prepare(&before, change)?;
         match &prepared.library {
             None => self.parts.state.commit(prepared.next, &prepared.marks)?,
@@ -282,6 +286,9 @@ impl Control {
         self.take_config();
         let changed = Changed { revision: self.config.revision, ..prepared.changed };
         let mut parts = self.parts_of(&prepared.subject, &changed, &before);
+        if is_forced {
+            self.reconciler.hurry(&parts);
+        }
         if let Some(Library::Remove(medium)) = &prepared.library {
             parts.insert(Part::Device(medium.uuid));
         }
@@ -317,15 +324,14 @@ impl Control {
                 let message = format!("LU '{name}' has other limits");
                 Ok(Prepared::lu(next, name, "lu-limited", message))
             }
+            Change::LuForced(name, forced) => pools::prepare_forced(config, name, forced),
             Change::LuMigrate(name, request) => prepare_migrate(config, name, &request),
             Change::LuMigrateCancel(name) => {
                 let (next, marks) = migrations::cancel(config, &name)?;
                 let message = format!("LU '{name}' stays where it is");
                 Ok(Prepared { marks, ..Prepared::lu(next, name, "lu-migration-ended", message) })
             }
-            Change::LuImport(name, uuid, pool, change) => {
-                prepare_import(config, name, (uuid, pool), change)
-            }
+            Change::LuImport(lu, uuid, pool, to) => prepare_import(config, lu, (uuid, pool), to),
             Change::LuRemove(name) => {
                 let (next, marks) = ops::lu_remove(config, &name)?;
                 let message = format!("LU '{name}' was removed");

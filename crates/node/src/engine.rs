@@ -24,11 +24,12 @@ use model::reservation::Reservations;
 use model::stats::DeviceStats;
 use model::status::{AdapterState, IscsiSession, MapMemory, Session};
 use model::{
-    AdapterId, ApiError, Cache, ImportTold, Limits, MappingId, Pool, PoolPv, PoolSettings, Scrub,
-    Severity, Size, Subject,
+    AdapterId, ApiError, Cache, ImportTold, Limits, MappingId, Pool, PoolPv, PoolSettings, PvGroup,
+    Scrub, Severity, Size, Subject,
 };
 use uuid::Uuid;
 use volume::pool::backup::Taking;
+pub use volume::pool::home::CopyAbout;
 use volume::pool::home::GroupBehind;
 
 use crate::import::Import;
@@ -80,6 +81,13 @@ pub trait Engine: Send + Sync {
 
     /// A disk that is leaving stays, unless it has left.
     fn keep_pv(&self, pool: Uuid, pv: &PoolPv, done: Done<()>);
+
+    /// The copies of an LU of an open pool, the best one first.
+    fn copies(&self, pool: Uuid, lu: Uuid, done: Done<Vec<CopyAbout>>);
+
+    /// An LU that is not open, because no copy of it has everything, is from now on what its copy
+    /// in this failure group has.
+    fn force(&self, pool: Uuid, lu: Uuid, group: &PvGroup, done: Done<()>);
 
     /// Takes a failure group, which has these disks, out of an open pool. The others have
     /// everything that is on them, and go on while its LUs are used; or it is refused.

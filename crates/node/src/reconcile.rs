@@ -118,6 +118,11 @@ impl Reconciler {
         if is_news { Ended::Failed } else { Ended::FailedAgain }
     }
 
+    /// What has failed of these parts is tried at once: the reason is gone.
+    pub fn hurry(&mut self, parts: &BTreeSet<Part>) {
+        self.actual.failed.retain(|part, _| !parts.contains(part));
+    }
+
     /// When to ask for steps again, if nothing else happens before.
     pub fn wake_at(&self) -> Option<Duration> {
         self.plan.retry_at()

@@ -104,3 +104,20 @@ pub fn is_whole(disk: &str) -> Result<bool> {
     let line = said.lines().find(|line| line.contains("lacks something"));
     Ok(line.context(|| said.clone())?.trim_end().ends_with("no"))
 }
+
+/// A file that cannot be written, also by who has it open. None: this machine does not let us.
+pub struct Unwritable<'a>(&'a str);
+
+impl<'a> Unwritable<'a> {
+    pub fn new(path: &'a str) -> Option<Self> {
+        let made = Command::new("chattr").args(["+i", path]).output();
+        made.is_ok_and(|made| made.status.success()).then_some(Self(path))
+    }
+}
+
+impl Drop for Unwritable<'_> {
+    fn drop(&mut self) {
+        // Nobody could remove it either.
+        let _ = Command::new("chattr").args(["-i", self.0]).status();
+    }
+}

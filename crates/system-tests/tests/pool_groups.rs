@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use system_tests::iscsi::{holds, map_to_tool, node};
 use system_tests::pools::{
-    SOON, create, create_pool, disk, disks_of, ends_well, is_whole, loaded_guest, node_with_groups,
-    pool, told,
+    SOON, Unwritable, create, create_pool, disk, disks_of, ends_well, is_whole, loaded_guest,
+    node_with_groups, pool, told,
 };
-use system_tests::{Node, Result, loops, until};
+use system_tests::{Guest, Node, Result, VhostBlk, loops, until};
 
 /// Kills the node at some moment within so many milliseconds, and starts it again.
 fn die_within(node: &mut Node, ms: u64) -> Result<()> {
@@ -117,4 +117,73 @@ fn a_failure_group_is_added_under_a_guest_while_the_node_is_killed() -> Result<(
     die_within(&mut node, 400)?;
     holds(&node, 0, &image)?;
     ends_well(node, loaded, &[new])
+}
+
+#[test]
+fn an_lu_is_forced_to_what_a_stale_copy_has() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut node, [one, two]) = node_with_groups(dir.path())?;
+    if Unwritable::new(&two).is_none() {
+        println!("NOT RUN: files cannot be made immutable here (root, CAP_LINUX_IMMUTABLE, ext4)");
+        return Ok(());
+    }
+    for name in ["disk", "other"] {
+        create(&node, name, "64M")?;
+    }
+    node.cli(&["client", "create", "vm"])?;
+    node.cli(&["map", "disk", "--to", "vm", "--via", "vhost-user-blk"])?;
+    let guest = Guest::builder().disk(VhostBlk::new(&node.socket("vm", 2))).boot()?;
+    let blocks = "bs=64k count=32";
+    // Of three letters, so that a line never crosses the end.
+    let fill = |word: &str| {
+        format!("yes {word} | dd of=/dev/vda {blocks} iflag=fullblock oflag=direct conv=notrunc")
+    };
+    let look = format!("dd if=/dev/vda {blocks} iflag=direct 2>/dev/null | sort -u");
+    guest.ok(&fill("old"))?;
+    let (code, said) = node.cli_fails(&["lu", "force", "disk", "--yes"])?;
+    assert!(code == 4 && said.contains("has everything is here"), "{code}: {said}");
+    let unwritable = Unwritable::new(&two);
+    guest.ok(&fill("new"))?;
+    node.kill()?;
+    drop(unwritable);
+    let away = format!("{one}.away");
+    fs::rename(&one, &away)?;
+    node.start()?;
+
+    // What has missed something is not read, and what has not goes on.
+    let shown = node.cli(&["lu", "show", "disk"])?;
+    let next = shown["problem"]["next"].to_string();
+    assert!(shown["state"] == "failed" && next.contains("viaduct lu force disk"), "{shown}");
+    assert_eq!(node.cli(&["lu", "show", "other"])?["state"], "online");
+    let copies = node.cli(&["lu", "force", "disk"])?["copies"].clone();
+    assert!(copies[0]["group"] == "right" && copies[0]["current"] == false, "{copies}");
+    assert_eq!(node.cli(&["lu", "show", "disk"])?["state"], "failed", "it was not meant");
+    let (code, said) = node.cli_fails(&["lu", "force", "disk", "--group", "left", "--yes"])?;
+    assert!(code == 4 && said.contains("has no copy of it"), "{code}: {said}");
+    node.cli(&["lu", "force", "disk", "--yes"])?;
+    assert_eq!(told(&node, "lu-forced")?, 1);
+    die_within(&mut node, 200)?;
+    until("it is used", SOON, || Ok(node.cli(&["lu", "show", "disk"])?["state"] == "online"))?;
+    assert_eq!(node.cli(&["lu", "show", "disk"])?["forced"]["group"], "right");
+    assert_eq!(guest.ok(&look)?.trim(), "old");
+    guest.ok(&fill("now"))?;
+
+    // The one that had everything is back, and is none any more.
+    node.kill()?;
+    fs::rename(&away, &one)?;
+    node.start()?;
+    assert_eq!(guest.ok(&look)?.trim(), "now");
+    until("each group has everything", SOON, || is_mirrored(&node))?;
+    until("and says so", SOON, || {
+        thread::sleep(Duration::from_millis(300));
+        node.kill()?;
+        let is_whole = is_whole(&one)?;
+        node.start()?;
+        Ok(is_whole)
+    })?;
+    node.kill()?;
+    fs::rename(&two, format!("{two}.away"))?;
+    node.start()?;
+    assert_eq!(guest.ok(&look)?.trim(), "now");
+    guest.quit()
 }

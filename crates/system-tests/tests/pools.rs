@@ -14,8 +14,8 @@ use system_tests::iscsi::{holds, map_to_tool, node, target_of};
 use system_tests::libiscsi::{SECOND_TOOL, Suite, TOOL, Tally, Unit};
 use system_tests::node::binary;
 use system_tests::pools::{
-    SOON, check, create, create_pool, disk, disks_of, ends_well, is_whole, loaded_guest,
-    node_with_groups, node_with_pool, pool, told,
+    SOON, Unwritable, check, create, create_pool, disk, disks_of, ends_well, is_whole,
+    loaded_guest, node_with_groups, node_with_pool, pool, told,
 };
 use system_tests::verify::Report;
 use system_tests::{Context, Guest, GuestImage, Node, Result, VhostBlk, loops, until};
@@ -443,23 +443,6 @@ fn a_guest_does_not_notice_that_a_copy_is_gone() -> Result<()> {
         })?;
     }
     ends_well(node, loaded, &disks)
-}
-
-/// A file that cannot be written, also by who has it open. None: this machine does not let us.
-struct Unwritable<'a>(&'a str);
-
-impl<'a> Unwritable<'a> {
-    fn new(path: &'a str) -> Option<Self> {
-        let made = Command::new("chattr").args(["+i", path]).output();
-        made.is_ok_and(|made| made.status.success()).then_some(Self(path))
-    }
-}
-
-impl Drop for Unwritable<'_> {
-    fn drop(&mut self) {
-        // Nobody could remove it either.
-        let _ = Command::new("chattr").args(["-i", self.0]).status();
-    }
 }
 
 #[test]

@@ -294,6 +294,17 @@ pub enum Lu {
     Set(LuSet),
     /// Bring an LU that is in no pool into one, also while it is in use
     Migrate(LuMigrate),
+    /// Show the copies of an LU whose last one with everything is gone; with --yes take another one
+    /// for the LU, and what that has missed is lost
+    Force {
+        name: LuName,
+        /// The failure group whose copy is to be taken [default: the best one]
+        #[arg(long)]
+        group: Option<String>,
+        /// Do it
+        #[arg(long)]
+        yes: bool,
+    },
     /// Remove an LU with its data; what was adopted keeps its data
     Rm { name: LuName },
 }

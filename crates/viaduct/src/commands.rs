@@ -20,7 +20,7 @@ use crate::args::{self, Arguments, Command, Format};
 use crate::client::Client;
 use crate::output::{self, show};
 use crate::progress::Bar;
-use crate::{backup, check, migrate, optical, pool, pv, secrets, snapshot, tables};
+use crate::{backup, check, force, migrate, optical, pool, pv, secrets, snapshot, tables};
 
 pub type Done = Result<(), ApiError>;
 
@@ -125,6 +125,7 @@ fn lu(node: &Client, command: args::Lu, format: Format) -> Done {
             show(format, &view, tables::lu_limited)
         }
         args::Lu::Migrate(arguments) => migrate::migrate(node, &arguments, format),
+        args::Lu::Force { name, group, yes } => force::force(node, &name, (group, yes), format),
         args::Lu::Rm { name } => {
             let removed: Removed = node.delete(&format!("/v1/lus/{name}"))?;
             show(format, &removed, |_| format!("LU {name} removed\n"))

@@ -21,6 +21,7 @@ mod backup;
 mod check;
 mod client;
 mod commands;
+mod force;
 mod log;
 mod migrate;
 mod notify;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use model::event::EventPage;
+use model::lu::Forced;
 use model::reservation::{Nexus, ReservationView, Reservations};
 use model::status::{
     Brought, ClientView, Connection, IscsiSession, IscsiView, LuView, MappingView, NodeStatus,
@@ -85,6 +86,9 @@ pub fn lu(view: &LuView) -> String {
         ("mapped to", joined(&view.mapped_to)),
     ];
     pairs.extend(lu.migration.iter().flat_map(|it| migration(it, view.brought.as_ref())));
+    pairs.extend(lu.forced.iter().map(|Forced { group, at }| {
+        ("forced", format!("to what group {group} had, at {at}; what others had was lost"))
+    }));
     pairs.extend(lu.thick.then(|| ("thick", yes(true))));
     pairs.extend(lu.origin.as_ref().map(|origin| ("clone of", origin.to_string())));
     if !lu.snapshots.is_empty() {

@@ -4,8 +4,8 @@
 use utoipa::OpenApi;
 
 use super::{
-    adding, backups, clients, importing, optical, pool_import, pools, pvs, reservations, routes,
-    scrubs, snapshots,
+    adding, backups, clients, force, importing, optical, pool_import, pools, pvs, reservations,
+    routes, scrubs, snapshots,
 };
 
 #[derive(OpenApi)]
@@ -42,6 +42,8 @@ use super::{
         pools::pool_pv_add,
         pools::pool_pv_remove,
         pools::pool_split,
+        force::lu_copies,
+        force::lu_force,
         scrubs::scrub_begin,
         scrubs::scrub_cancel,
         scrubs::pool_check,

@@ -29,8 +29,8 @@ use uuid::Uuid;
 use super::importing::lu_import;
 use super::pvs::pv_list;
 use super::{
-    Api, adding, backups, clients, must_be_absolute, optical, pool_import, pools, reservations,
-    scrubs, snapshots,
+    Api, adding, backups, clients, force, must_be_absolute, optical, pool_import, pools,
+    reservations, scrubs, snapshots,
 };
 use crate::control::{Change, Changed};
 use crate::engine::Snapshot;
@@ -69,6 +69,8 @@ fn common() -> Router<Api> {
         .route("/v1/pools/{name}/backup", post(backups::pool_backup))
         .route("/v1/pvs", get(pv_list))
         .route("/v1/imports", post(lu_import))
+        .route("/v1/lus/{name}/copies", get(force::lu_copies))
+        .route("/v1/lus/{name}/force", post(force::lu_force))
         .route("/v1/lus/{name}/limits", patch(lu_limits))
         .route("/v1/lus/{name}/migration", put(lu_migrate).delete(lu_migrate_cancel))
         .route("/v1/lus/{name}", get(lu_show).patch(lu_resize).delete(lu_remove))

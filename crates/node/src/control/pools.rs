@@ -1,12 +1,13 @@
 //! Changes of pools, on their way into the configuration.
 
 use cluster::Step;
-use model::{ApiError, Config, PoolCreate, PoolName, PoolSettingsChange, PvAdd};
+use model::lu::Forced;
+use model::{ApiError, Config, LuName, PoolCreate, PoolName, PoolSettingsChange, PvAdd};
 
 use super::{Control, Prepared, none};
 use crate::state::pool_import::Takeover;
 use crate::state::pools::Found;
-use crate::state::{pool_import, pool_pvs, pool_split, pools};
+use crate::state::{ops, pool_import, pool_pvs, pool_split, pools};
 
 /// A change of pools.
 #[derive(Debug, Clone)]
@@ -116,4 +117,18 @@ impl Control {
             _ => unreachable!("{step}: not of a pool"),
         }
     }
+}
+
+/// An LU was made what a copy had of it.
+pub(super) fn prepare_forced(
+    config: &Config,
+    name: LuName,
+    forced: Forced,
+) -> Result<Prepared, ApiError> {
+    let message = format!(
+        "LU '{name}' is from now on what failure group {} has of it; what others had is lost",
+        forced.group
+    );
+    let next = ops::lu_forced(config, &name, forced)?;
+    Ok(Prepared::lu(next, name, "lu-forced", message))
 }

@@ -16,10 +16,11 @@ use model::stats::{DeviceStats, OpKind, OpStats};
 use model::status::{AdapterState, MapMemory};
 use model::{
     AdapterId, ApiError, Cache, ImportTold, Limits, LuName, MappingId, Pool, PoolName, PoolPv,
-    PoolSettings, Size,
+    PoolSettings, PvGroup, Size,
 };
 use uuid::Uuid;
 use volume::pool::backup::Taking;
+use volume::pool::home::CopyAbout;
 
 use super::{
     AdapterStatus, DeviceStatus, Done, DriveStatus, Engine, Made, Motion, PoolStatus, PvUse,
@@ -50,6 +51,7 @@ struct Notes {
     reservations: BTreeMap<Uuid, Reservations>,
     portals: Vec<SocketAddr>,
     seen: Seen,
+    copies: Vec<CopyAbout>,
     failures: Vec<(String, ApiError)>,
     holds: Option<String>,
     held: Vec<Box<dyn FnOnce() + Send>>,
@@ -104,6 +106,10 @@ impl Recorder {
     }
 
     /// What is on disks.
+    pub fn set_copies(&self, copies: Vec<CopyAbout>) {
+        self.lock().copies = copies;
+    }
+
     pub fn set_seen(&self, seen: Seen) {
         self.lock().seen = seen;
     }
@@ -288,6 +294,18 @@ impl Engine for Recorder {
     fn keep_pv(&self, pool: Uuid, pv: &PoolPv, done: Done<()>) {
         let (name, pv) = (self.pool_name(pool), pv.clone());
         self.step(Step::KeepPv { pool, name, pv }, done, |_| {});
+    }
+
+    fn copies(&self, _: Uuid, _: Uuid, done: Done<Vec<CopyAbout>>) {
+        done.ok(self.lock().copies.clone());
+    }
+
+    fn force(&self, _: Uuid, lu: Uuid, group: &PvGroup, done: Done<()>) {
+        let mut notes = self.lock();
+        let name = notes.name(lu).map_or_else(|| lu.to_string(), |name| name.to_string());
+        notes.log.push(format!("force {name} to what {group} has"));
+        drop(notes);
+        done.ok(());
     }
 
     fn split_group(&self, pool: Uuid, pvs: &[PoolPv], done: Done<()>) {

@@ -36,7 +36,8 @@ use model::reservation::Reservations;
 use model::stats::{DeviceStats, OpStats};
 use model::status::{AdapterState, Session};
 use model::{
-    AdapterId, ApiError, Backing, Cache, Limits, MappingId, Pool, PoolPv, PoolSettings, Size, Via,
+    AdapterId, ApiError, Backing, Cache, Limits, MappingId, Pool, PoolPv, PoolSettings, PvGroup,
+    Size, Via,
 };
 use rt::{Core, Remote, Spin};
 use store::Store;
@@ -46,6 +47,7 @@ use target::virtio_blk::Id;
 use uuid::Uuid;
 use volume::limit::{Budget, Limit};
 use volume::pool::backup::Taking;
+use volume::pool::home::CopyAbout;
 
 use crate::engine::{
     AdapterStatus, Context, DeviceStatus, Done, Engine, Made, Motion, ScrubWish, Seen, Snapshot,
@@ -414,6 +416,15 @@ impl Engine for Plane {
     fn keep_pv(&self, pool: Uuid, pv: &PoolPv, done: Done<()>) {
         let pv = pv.uuid;
         self.run(done, async move |plane, _| plane.0.pools.keep_pv(pool, pv).await);
+    }
+
+    fn copies(&self, pool: Uuid, lu: Uuid, done: Done<Vec<CopyAbout>>) {
+        self.run(done, async move |plane, _| plane.0.pools.copies(pool, lu).await);
+    }
+
+    fn force(&self, pool: Uuid, lu: Uuid, group: &PvGroup, done: Done<()>) {
+        let group = group.clone();
+        self.run(done, async move |plane, _| plane.0.pools.force(pool, lu, group).await);
     }
 
     fn split_group(&self, pool: Uuid, pvs: &[PoolPv], done: Done<()>) {

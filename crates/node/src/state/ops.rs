@@ -6,7 +6,7 @@ use std::path::Path;
 
 use model::config::{ConfigRestore, RestoreOutcome};
 use model::image::format_of;
-use model::lu::serial_of;
+use model::lu::{Forced, serial_of};
 use model::{
     ApiError, Backing, Chap, Client, ClientChange, ClientName, Config, Leftover, Limits,
     LimitsChange, Lu, LuAdopt, LuCreate, LuName, LuResize, MapRequest, Mapping, Pool, Redirect,
@@ -57,6 +57,7 @@ pub fn lu_create(config: &Config, request: &LuCreate, uuid: Uuid) -> Result<Conf
         snapshots: Vec::new(),
         origin: None,
         migration: None,
+        forced: None,
     };
     lu.validate_new_size()?;
     if let Some(pool) = lu.backing.pool() {
@@ -116,6 +117,7 @@ pub fn lu_adopt(
         thick: false,
         origin: None,
         migration: None,
+        forced: None,
     };
     add_lu(config, lu)
 }
@@ -237,6 +239,16 @@ pub fn lu_limits(config: &Config, name: &LuName, change: LimitsChange) -> Result
             lu.limits = Limits::default();
         }
         lu.validate()?;
+    }
+    Ok(next)
+}
+
+/// Notes what an LU was made of when no copy with everything was to be had.
+pub fn lu_forced(config: &Config, name: &LuName, forced: Forced) -> Result<Config, ApiError> {
+    config.lu(name).ok_or_else(|| no_lu(name))?;
+    let mut next = config.clone();
+    for lu in next.lus.iter_mut().filter(|lu| lu.name == *name) {
+        lu.forced = Some(forced.clone());
     }
     Ok(next)
 }

@@ -217,6 +217,7 @@ fn lus(config: &Config, takeover: &Takeover, pool: &PoolName) -> Result<Vec<Lu>,
             snapshots: snapshots(about, &stood_upon(&wanted, *uuid), *now),
             origin: None,
             migration: None,
+            forced: None,
         });
     }
     names_are_free(config, &lus, seen)?;

@@ -105,6 +105,7 @@ pub fn clone(config: &Config, request: &CloneCreate, uuid: Uuid) -> Result<Confi
         snapshots: Vec::new(),
         origin: Some(request.of.clone()),
         migration: None,
+        forced: None,
         ..lu.clone()
     };
     add_lu(config, clone)

@@ -2,6 +2,7 @@
 
 use expect_test::expect;
 use model::ApiError;
+use node::engine::CopyAbout;
 
 use crate::bench::Bench;
 
@@ -546,6 +547,68 @@ fn a_failure_group_is_split_off() {
         "pool add-pv own --pv three",
         expect![[r#"
         pool own: 4.0GiB, 2.0GiB free, 2 disks
+    "#]],
+    );
+}
+
+#[test]
+fn a_copy_that_has_missed_something_is_taken_only_when_that_is_meant() {
+    let bench = with_more(&["pool add-pv fast --pv three@right"]);
+    let stale = |group, missed| CopyAbout {
+        group,
+        is_current: false,
+        is_here: group > 0,
+        missed,
+        slabs: 12,
+        lacking: 4 * u64::from(1 - group),
+    };
+    bench.engine.set_copies(vec![stale(1, None), stale(0, Some(2))]);
+    bench.done(
+        "lu force web",
+        expect![[r#"
+        COPY IN GROUP  ALL DISKS HERE  HAS MISSED  LACKS
+        right          yes             unknown     -
+        0              no              2 times     64.0MiB of 192MiB
+
+        nothing was done. Without a copy that has everything the LU stays closed.
+        viaduct lu force web --group right --yes takes the copy of group right for it:
+        - what was written while others went on without that copy is lost, in part or all
+        - what was being brought there lately may be newer than the rest
+        - a copy that has everything is not taken any more if it comes back
+    "#]],
+    );
+    bench.refused(
+        "lu force web --group middle --yes",
+        3,
+        expect![[r#"
+        error: pool 'fast' has no failure group middle
+          next: viaduct lu force web lists the copies
+    "#]],
+    );
+    bench.done(
+        "lu force web --yes",
+        expect![[r#"
+        LU web: 3GiB, pool, online
+    "#]],
+    );
+    let shown = bench.run("lu show web").out;
+    assert!(shown.contains("to what group right had"), "{shown}");
+    bench.engine.set_copies(vec![CopyAbout { is_current: true, ..stale(1, Some(0)) }]);
+    bench.done(
+        "lu force web",
+        expect![[r#"
+        COPY IN GROUP  ALL DISKS HERE  HAS MISSED  LACKS
+        right          yes             nothing     -
+
+        nothing is to be forced: a copy has everything
+    "#]],
+    );
+    bench.refused(
+        "lu force none --yes",
+        3,
+        expect![[r#"
+        error: there is no LU 'none'
+          next: viaduct lu ls shows those that are there
     "#]],
     );
 }

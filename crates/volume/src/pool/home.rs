@@ -8,6 +8,7 @@
 mod copies;
 mod damage;
 mod find;
+mod force;
 mod look;
 mod lost;
 mod members;
@@ -40,6 +41,7 @@ use table::Table;
 pub use copies::Whither;
 pub use damage::{Damaged, Damages};
 pub use find::{Found, Terms, read_ends, read_label};
+pub use force::{CopyAbout, Unforced};
 pub use look::TableFlaw;
 pub use lost::LostDisk;
 pub use members::DiskUse;

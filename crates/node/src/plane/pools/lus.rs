@@ -10,7 +10,7 @@ use model::{ApiError, LuName, Size};
 use rt::{Core, Remote};
 use store::{Boxed, Store};
 use uuid::Uuid;
-use volume::pool::home;
+use volume::pool::home::{self, PoolError};
 use volume::pool::lu::{Lu, LuError, NewLu, Unresized};
 use volume::pool::root::{About, Base};
 
@@ -298,6 +298,10 @@ pub(super) async fn tell_of_room(pool: &OpenPool) {
 
 fn lu_failed(spec: &model::Pool, name: &LuName, what: &str, error: LuError) -> ApiError {
     let next = match &error {
+        LuError::Pool(error @ PoolError::NoCopy(_)) => {
+            let back = next(spec, error);
+            format!("{back}; viaduct lu force {name} shows what would be lost without it")
+        }
         LuError::Pool(error) => next(spec, error),
         LuError::Short(_) => MAKE_ROOM.to_owned(),
         LuError::Unopened(_)

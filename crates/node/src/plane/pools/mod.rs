@@ -23,6 +23,7 @@ mod copies;
 mod damage;
 mod disks;
 mod epochs;
+mod force;
 mod lost;
 mod lus;
 mod members;

@@ -114,6 +114,8 @@ impl Found {
         pool.sync_these(&pool.members()).await?;
         pool.read_tables().await?;
         pool.mark_outdated().await?;
+        let lus: Vec<[u8; 16]> = pool.lus().into_keys().collect();
+        pool.free_unheld(&lus).await?;
         pool.note_lacking_all();
         pool.note_whole_groups();
         pool.count_members();

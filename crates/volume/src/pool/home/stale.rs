@@ -189,7 +189,7 @@ impl Pool {
     }
 
     /// Whether everything of a slab is in a failure group.
-    fn is_whole(&self, slab: u32, group: u16) -> bool {
+    pub(super) fn is_whole(&self, slab: u32, group: u16) -> bool {
         let is_such = |copy: Copy| copy.group == group && copy.state == State::Whole;
         self.shared.places.all(slab).any(is_such)
     }
@@ -359,7 +359,7 @@ impl Pool {
     }
 
     /// Where the LU's first slab is granted.
-    fn firsts(&self, tables: &[Table], lu: [u8; 16]) -> Vec<(Home, Grant)> {
+    pub(super) fn firsts(&self, tables: &[Table], lu: [u8; 16]) -> Vec<(Home, Grant)> {
         let first = self.lus.borrow().get(&lu).and_then(|granted| granted.first);
         let all = first.into_iter().flat_map(|first| self.shared.places.all(first));
         all.filter_map(|copy| Some((copy.home, grant_at(tables, copy.home)?))).collect()
@@ -367,7 +367,12 @@ impl Pool {
 
     /// Sets the age of the copies in these groups, durably. Where that fails they have it or not,
     /// and what is written next says what they had.
-    async fn set_age(&self, lu: [u8; 16], age: u32, groups: &[u16]) -> Result<(), PoolError> {
+    pub(super) async fn set_age(
+        &self,
+        lu: [u8; 16],
+        age: u32,
+        groups: &[u16],
+    ) -> Result<(), PoolError> {
         let before = self.with_age(lu, age, groups);
         let written = self.write_changed(before.iter().map(|(home, _)| *home)).await;
         if age < LACKING {

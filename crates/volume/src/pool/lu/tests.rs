@@ -7,6 +7,7 @@ mod crashes;
 mod deaths;
 mod failures;
 pub(in crate::pool) mod families;
+mod forces;
 mod groups;
 mod members;
 mod memory;

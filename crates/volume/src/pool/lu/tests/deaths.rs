@@ -24,7 +24,7 @@ pub(super) async fn another(core: &Core, pool: &Rc<Pool>, id: u8) -> Arc<Lu> {
     Lu::open(core, pool.create_lu(new).await.unwrap()).await.unwrap()
 }
 
-async fn open(core: &Core, pool: &Rc<Pool>, id: [u8; 16]) -> Arc<Lu> {
+pub(super) async fn open(core: &Core, pool: &Rc<Pool>, id: [u8; 16]) -> Arc<Lu> {
     Lu::open(core, pool.seat(id).unwrap()).await.unwrap()
 }
 

@@ -81,6 +81,17 @@ pub(super) fn with_disks<F: Future<Output = ()> + 'static>(
     seed: u64,
     f: impl FnOnce(Core, [Disk; 3]) -> F + 'static,
 ) {
+    with_bare_disks(seed, |core, disks| async move {
+        make(core.clone()).await;
+        f(core, disks).await;
+    });
+}
+
+/// The same without a pool on them.
+pub(super) fn with_bare_disks<F: Future<Output = ()> + 'static>(
+    seed: u64,
+    f: impl FnOnce(Core, [Disk; 3]) -> F + 'static,
+) {
     let world = World::new(seed, Options::swarm(seed));
     let host = world.host("host");
     let disks = PATHS.map(|path| {
@@ -88,15 +99,12 @@ pub(super) fn with_disks<F: Future<Output = ()> + 'static>(
         disk.attach(&host, path);
         disk
     });
-    let done = world.block_on(&host.core(), |core| async move {
-        make(core.clone()).await;
-        f(core, disks).await;
-    });
+    let done = world.block_on(&host.core(), |core| f(core, disks));
     done.expect("it ends");
 }
 
 /// A pool of two disks, each a group of its own.
-async fn make(core: Core) {
+pub(super) async fn make(core: Core) {
     let mut disks = Vec::new();
     for (group, path) in (0..2).zip(PATHS) {
         let backing = backing(&core, Path::new(path), true).await;
