@@ -6,6 +6,7 @@ mod backup;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use model::ApiError;
 use model::check::{
@@ -99,6 +100,11 @@ where
     done.unwrap_or_else(|| Err(ApiError::failed("the work was given up")))
 }
 
+/// How long a node that was killed may have requests in the kernel, and its locks with them, before
+/// it counts as one that runs.
+const FORMER_LIMIT: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 async fn open(core: &Core, paths: &[PathBuf]) -> Result<Vec<Arc<dyn Backing>>, ApiError> {
     open_all(core, paths, true).await
 }
@@ -121,7 +127,16 @@ async fn open_disk(
     read_only: bool,
 ) -> Result<Arc<dyn Backing>, ApiError> {
     let name = path.display().to_string();
-    match open_file(core, path, read_only).await? {
+    let begun = core.now();
+    let opened = loop {
+        match open_file(core, path, read_only).await? {
+            Err(OpenError::Served { .. }) if core.now() - begun < FORMER_LIMIT => {
+                core.sleep(LOOK_AGAIN).await;
+            }
+            opened => break opened,
+        }
+    };
+    match opened {
         Ok(disk) => Ok(disk),
         Err(OpenError::Served { .. }) => {
             let next = match read_only {
