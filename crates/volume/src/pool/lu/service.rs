@@ -46,9 +46,9 @@ pub use layers::{Folded, LayerAbout};
 
 /// Times that metadata is tried to be written before the LU stops.
 const WRITE_TRIES: u32 = 3;
-/// Pages of a checkpoint that are written at one time: it has thousands, and others want the disks
-/// too.
-const PAGE_WRITERS_MAX: usize = 8;
+/// Pages of a checkpoint that are written at one time: it has thousands, and with fewer those who
+/// change other pages meanwhile have no memory left before it ends.
+const PAGE_WRITERS_MAX: usize = 32;
 /// How long to wait before something is tried again that may be better then.
 const RETRY: Duration = Duration::from_millis(200);
 
