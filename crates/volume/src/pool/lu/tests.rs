@@ -117,6 +117,19 @@ pub(super) fn about(size: u64, block_size: u32) -> About {
     About { name: "disk".to_owned(), size, block_size, thick: false, base: None, source: None }
 }
 
+/// The host's process is killed, or it loses power and its disks with it.
+fn crash(world: &World, host: &Host, disks: &[Disk], power: bool) {
+    match power {
+        true => {
+            host.lose_power();
+            world.run_for(Duration::from_micros(1));
+            disks.iter().for_each(Disk::lose_power);
+        }
+        false => host.kill(),
+    }
+    world.run_for(Duration::from_micros(1));
+}
+
 struct PoolBench {
     world: Rc<World>,
     host: Host,

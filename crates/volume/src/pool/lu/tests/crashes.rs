@@ -887,18 +887,6 @@ fn die_for_a_while(world: &World, disk: &Disk, random: &mut Random) {
     }
 }
 
-fn crash(world: &World, host: &Host, disks: &[Disk], power: bool) {
-    match power {
-        true => {
-            host.lose_power();
-            world.run_for(Duration::from_micros(1));
-            disks.iter().for_each(Disk::lose_power);
-        }
-        false => host.kill(),
-    }
-    world.run_for(Duration::from_micros(1));
-}
-
 #[test]
 fn what_is_answered_survives() {
     let mut tally = Tally::default();

@@ -220,15 +220,7 @@ fn an_lu_that_is_forced_over_crashes_is_closed_or_forced() {
                 core.spawn(go_on(core.clone(), known, told));
             });
             world.run_for(Duration::from_micros(random.below(30_000) << round));
-            match random.coin() {
-                true => {
-                    host.lose_power();
-                    world.run_for(Duration::from_micros(1));
-                    all.iter().for_each(Disk::lose_power);
-                }
-                false => host.kill(),
-            }
-            world.run_for(Duration::from_micros(1));
+            crash(&world, &host, &all, random.coin());
             let is_done = done.load(std::sync::atomic::Ordering::SeqCst) > 0;
             cut += u32::from(!is_done);
             forced += u32::from(is_done);

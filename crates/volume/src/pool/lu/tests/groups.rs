@@ -431,15 +431,7 @@ fn a_replacement_that_is_cut_short_goes_on() {
             world.run_for(Duration::from_millis(most));
             let now = *told.lock().unwrap();
             cuts[now as usize] += 1;
-            match random.coin() {
-                true => {
-                    host.lose_power();
-                    world.run_for(Duration::from_micros(1));
-                    all.iter().for_each(Disk::lose_power);
-                }
-                false => host.kill(),
-            }
-            world.run_for(Duration::from_micros(1));
+            crash(&world, &host, &all, random.coin());
             // Alone it is used when all of it is there, and not before.
             let alone = world.block_on(&host.core(), move |core| async move {
                 let is_enough = find(&core, &[2]).await.is_ok();

@@ -175,15 +175,7 @@ fn world(seed: u64, rounds: u32) -> (u32, u64) {
     });
     made.unwrap();
     for round in 0..rounds {
-        match random.coin() {
-            true => {
-                host.lose_power();
-                world.run_for(Duration::from_micros(1));
-                all.iter().for_each(Disk::lose_power);
-            }
-            false => host.kill(),
-        }
-        world.run_for(Duration::from_micros(1));
+        crash(&world, &host, &all, random.coin());
         let (core, shared) = (host.core(), records.clone());
         let seed = seed << 16 | u64::from(round);
         core.remote().send(move |core| {

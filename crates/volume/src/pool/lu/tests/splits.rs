@@ -268,15 +268,7 @@ fn world(seed: u64) -> ([u32; 3], u64) {
             core.spawn(live(core.clone(), known, shared, seed << 16 | round));
         });
         world.run_for(Duration::from_micros(random.below(60_000 + 20_000 * round)));
-        match random.coin() {
-            true => {
-                host.lose_power();
-                world.run_for(Duration::from_micros(1));
-                all.iter().for_each(Disk::lose_power);
-            }
-            false => host.kill(),
-        }
-        world.run_for(Duration::from_micros(1));
+        crash(&world, &host, &all, random.coin());
         let now = kept.stage();
         let known = kept.clone();
         let left = world.block_on(&host.core(), move |core| how_many_left(core, known));
