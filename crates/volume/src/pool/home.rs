@@ -56,6 +56,11 @@ pub fn first_epoch(epoch: u64) -> u64 {
     epoch << OPENINGS_BITS
 }
 
+/// The epoch of the pool under which an LU's owner has this one.
+pub fn pool_epoch(owner: u64) -> u64 {
+    owner >> OPENINGS_BITS
+}
+
 /// What a new pool is.
 #[derive(Clone, Debug)]
 pub struct NewPool {

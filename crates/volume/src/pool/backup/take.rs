@@ -11,7 +11,7 @@ use super::super::inspect::uuid;
 use super::super::journal::Spot;
 use super::super::lu::{Copied, Lu, LuError, read_root_pages};
 use super::super::map::{Form, MapPage};
-use super::super::owner::{LayerId, Opening, PageId};
+use super::super::owner::{LayerId, Opening, PageId, Unopened};
 use super::super::page::{Header, Page};
 use super::super::root::{Root, Site};
 use super::form::{Part, Writer};
@@ -235,9 +235,7 @@ impl Taking {
             let owner = owner.map_or([0; 16], |(_, id)| *id);
             match MapPage::decode(&page, form, (&owner, number), closed.turn) {
                 Ok(_) => pages.push(page),
-                Err(flaw) => lacks.push(format!(
-                    "page {number} of the map of its layer {layer} cannot be read: {flaw}"
-                )),
+                Err(flaw) => lacks.push(Unopened::Map { id: (layer, number), flaw }.to_string()),
             }
             Ok::<_, Error>(())
         };

@@ -16,7 +16,7 @@ use super::super::lu::{Left, LuError, Whence, read_left};
 use super::super::owner::ALL_REGIONS;
 use super::super::places::{Copy, State};
 use super::super::root::Site;
-use super::stale::{LACKING, STALE};
+use super::stale::{LACKING, STALE, age_after};
 use super::{Pool, PoolError};
 
 /// What is known of a copy of an LU.
@@ -125,8 +125,7 @@ impl Pool {
 
     /// Higher ages are not known of any copy.
     fn highest_known(&self, lu: [u8; 16]) -> u32 {
-        let known = self.registry.borrow().as_ref().map_or(0, |registry| registry.age(lu));
-        self.age_in(&self.tables.borrow(), lu).max(known)
+        self.age_in(&self.tables.borrow(), lu).max(self.noted_age(lu))
     }
 
     /// Only this copy is read. Gives what the places were before.
@@ -170,8 +169,7 @@ impl Pool {
     }
 
     async fn tell_of_forced(&self, lu: [u8; 16], group: u16) -> Result<(), PoolError> {
-        let next = self.highest_known(lu).checked_add(1).filter(|age| *age < LACKING);
-        let age = next.ok_or(PoolError::TooOld(lu))?;
+        let age = age_after(lu, self.highest_known(lu))?;
         self.note(vec![(lu, Some(age))]).await?;
         self.set_age(lu, age, &[group]).await
     }

@@ -290,8 +290,12 @@ impl Pool {
         if self.absent() == 0 {
             return said;
         }
-        let known = self.registry.borrow().as_ref().map_or(0, |registry| registry.age(lu));
-        said.max(known)
+        said.max(self.noted_age(lu))
+    }
+
+    /// That of which whoever keeps records beside the disks knows.
+    pub(super) fn noted_age(&self, lu: [u8; 16]) -> u32 {
+        self.registry.borrow().as_ref().map_or(0, |registry| registry.age(lu))
     }
 
     /// Failure groups where the LU has no first slab do not have everything.
@@ -354,8 +358,7 @@ impl Pool {
     }
 
     pub(super) fn next_age(&self, lu: [u8; 16]) -> Result<u32, PoolError> {
-        let next = self.age(lu).checked_add(1).filter(|age| *age < LACKING);
-        next.ok_or(PoolError::TooOld(lu))
+        age_after(lu, self.age(lu))
     }
 
     /// Where the LU's first slab is granted.
@@ -454,6 +457,11 @@ impl Pool {
         let mut slabs = lus.get(&lu).into_iter().flat_map(|granted| &granted.slabs);
         slabs.any(|slab| self.shared.places.all(*slab).any(&is_such))
     }
+}
+
+/// The age that copies of an LU have which go on where others have this one.
+pub(super) fn age_after(lu: [u8; 16], age: u32) -> Result<u32, PoolError> {
+    age.checked_add(1).filter(|age| *age < LACKING).ok_or(PoolError::TooOld(lu))
 }
 
 /// The groups of disks that have not left.

@@ -25,6 +25,11 @@ pub type LayerId = [u8; 16];
 /// Which page of which layer's map.
 pub type PageId = (LayerNumber, u64);
 
+/// The same in words.
+pub fn page_of_map((layer, number): PageId) -> String {
+    format!("page {number} of the map of its layer {layer}")
+}
+
 /// An extent with pages of a map. Each page has two places in it, of which the root says the one
 /// that counts: a rotten page is an error, and not replaced by what was before.
 #[derive(Clone, Debug, PartialEq, Eq)]

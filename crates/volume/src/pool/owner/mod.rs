@@ -40,7 +40,7 @@ use std::sync::Arc;
 
 pub use super::journal::LayerNumber;
 pub use bring::{Bringing, Fetched};
-pub use layers::{Chunk, Chunks, LayerId, Layers, PageId};
+pub use layers::{Chunk, Chunks, LayerId, Layers, PageId, page_of_map};
 pub use open::{LOOK_BEHIND_PAGES, Opening, Read, Unopened};
 pub use regions::{ALL_REGIONS, Regions, regions_of};
 pub use scrub::Lies;
@@ -179,7 +179,7 @@ pub enum Refusal {
     NotCopied,
     #[error("block {block} cannot be read where the LU is brought from")]
     Below { block: u64 },
-    #[error("page {} of the map of its layer {} cannot be read: {why}", .id.1, .id.0)]
+    #[error("{} cannot be read: {why}", page_of_map(*.id))]
     Map { id: PageId, why: Unread },
 }
 

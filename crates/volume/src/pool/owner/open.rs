@@ -20,7 +20,7 @@ use super::super::sums::{Known, kept};
 use super::checkpoint::{Checkpoint, Rooted};
 use super::fold::Folds;
 use super::gate::Gates;
-use super::layers::{LayerId, Layers, PageId};
+use super::layers::{LayerId, Layers, PageId, page_of_map};
 use super::load::Loads;
 use super::regions::{Opened, Regions, regions_of};
 use super::{Growth, LayerNumber, Owner};
@@ -51,7 +51,7 @@ pub struct Read {
 /// Why an LU cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unopened {
-    #[error("page {} of the map of its layer {} cannot be read: {flaw}", .id.1, .id.0)]
+    #[error("{} cannot be read: {flaw}", page_of_map(*.id))]
     Map { id: PageId, flaw: Flaw },
     #[error("its map names slab {}, extent {}, twice or without having it", .0.slab, .0.extent)]
     Place(Place),

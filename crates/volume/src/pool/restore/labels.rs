@@ -8,7 +8,7 @@
 use super::super::backup::{BackedDisk, Backup};
 use super::super::check::Of;
 use super::super::disks::read_page;
-use super::super::home::read_ends;
+use super::super::home::{pool_epoch, read_ends};
 use super::super::inspect::uuid;
 use super::super::label::{End, Label};
 use super::super::page::{Header, Page, newest};
@@ -16,9 +16,6 @@ use super::super::root::{BODY, HEAD, Site};
 use super::super::shape::{BLOCK_BYTES, Layout};
 use super::super::slabs::{self, Grant, Slab};
 use super::{Plan, Refused, Wanted};
-
-/// The epoch of an LU's owner has that of its pool above these bits.
-const OPENINGS_BITS: u32 = 32;
 
 /// What a disk without a label has of one of the backup.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,8 +60,7 @@ impl Plan<'_> {
             return Ok(());
         }
         let matches = self.matches(&bare, &known).await?;
-        let last = known.iter().filter(|label| !label.has_left());
-        let last = last.max_by_key(|label| (label.epoch, label.missed)).cloned();
+        let last = newest_label(&known).cloned();
         let wants = last.as_ref().map_or_else(
             || newest_of(self.backup).map_or(0, |label| label.members),
             |label| label.members,
@@ -177,7 +173,7 @@ impl Plan<'_> {
                     return Ok(Err("a root on it is older than the backup".to_owned()));
                 }
                 traces.same += 1;
-                traces.epoch = traces.epoch.max(newest.epoch >> OPENINGS_BITS);
+                traces.epoch = traces.epoch.max(pool_epoch(newest.epoch));
             }
         }
         match is_read || traces.same > 0 {
@@ -242,8 +238,7 @@ impl Plan<'_> {
         if written > last.epoch {
             return Err("it was used later than the other disks, which are old copies".to_owned());
         }
-        let mates = known.iter().filter(|label| label.group == backed.group && !label.has_left());
-        let mate = mates.max_by_key(|label| (label.epoch, label.missed));
+        let mate = newest_label(known.iter().filter(|label| label.group == backed.group));
         let was_counted = newest_of(self.backup).is_some_and(|it| it.members == last.members);
         let group_members = match mate {
             Some(mate) => mate.group_members,
@@ -282,6 +277,11 @@ impl Plan<'_> {
 }
 
 fn newest_of(backup: &Backup) -> Option<&Label> {
-    let labels = backup.disks.iter().map(|disk| &disk.label).filter(|label| !label.has_left());
-    labels.max_by_key(|label| (label.epoch, label.missed))
+    newest_label(backup.disks.iter().map(|disk| &disk.label))
+}
+
+/// Of labels of disks that have not left.
+fn newest_label<'a>(labels: impl IntoIterator<Item = &'a Label>) -> Option<&'a Label> {
+    let members = labels.into_iter().filter(|label| !label.has_left());
+    members.max_by_key(|label| (label.epoch, label.missed))
 }

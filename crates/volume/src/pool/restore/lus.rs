@@ -13,7 +13,7 @@ use super::super::home::Pool;
 use super::super::journal::{LayerNumber, Spot};
 use super::super::lu::read_root;
 use super::super::map::{Form, MapPage, Place};
-use super::super::owner::{LayerId, Opening, PageId};
+use super::super::owner::{LayerId, Opening, PageId, page_of_map};
 use super::super::page::{Flaw, PAGE_BYTES, Page};
 use super::super::root::{BODY, HEAD, Root, RootLayer, Site};
 use super::{Plan, Refused};
@@ -166,9 +166,8 @@ impl Plan<'_> {
             let from = lost.id.1 * bytes;
             let to = (from + bytes).min(layer.frozen.size.max(now.about.size));
             let what = format!(
-                "page {} of the map of its layer {}, of bytes {from} to {to}{}",
-                lost.id.1,
-                layer.number,
+                "{}, of bytes {from} to {to}{}",
+                page_of_map(lost.id),
                 match &layer.frozen.name[..] {
                     "" => String::new(),
                     name => format!(" of snapshot {name}"),

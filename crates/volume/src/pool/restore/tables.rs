@@ -18,7 +18,7 @@ use super::super::home::{PoolError, TableFlaw, first_epoch};
 use super::super::inspect::uuid;
 use super::super::shape::GRANTS_PER_PAGE;
 use super::super::slabs::{self, Grant, Slab};
-use super::{Plan, Refused, Told};
+use super::{Plan, Refused};
 
 /// A page of a disk of the backup.
 #[derive(Clone, Copy)]
@@ -49,16 +49,11 @@ impl Plan<'_> {
         let all = match self.all_lost(&lost).await? {
             Ok(all) => all,
             Err(why) => {
-                for (disk, page) in lost {
-                    let what = format!("page {page} of its slab table: {why}");
-                    self.refuse(Of::Disk(disk), what);
-                }
+                self.refuse_tables(lost, &why);
                 return Ok(false);
             }
         };
-        for Lost { slot, disk, page } in all {
-            self.lay(slot, (disk, page));
-        }
+        all.iter().for_each(|lost| self.lay(*lost));
         // What contradicts itself then was not as the backup has it.
         let (pool, flaws) = self.look().await?;
         pool.close().await?;
@@ -66,17 +61,19 @@ impl Plan<'_> {
             matches!(flaw, TableFlaw::Error(_) | TableFlaw::Left { .. } | TableFlaw::Firsts { .. })
         };
         if flaws.iter().any(|flaw| is_odd(&flaw)) {
-            for (disk, page) in lost {
-                let what = "slabs would have two places; they have moved since the backup";
-                let what = format!("page {page} of its slab table: {what}");
-                self.refuse(Of::Disk(disk), what);
-            }
-            let is_table = |it: &Told| it.what.contains(TABLE_TOLD);
-            self.restored.retain(|it| !is_table(it));
+            let why = "slabs would have two places; they have moved since the backup";
+            self.refuse_tables(lost, why);
             self.take_tables_off();
             return Ok(false);
         }
+        all.into_iter().for_each(|lost| self.tell_of(lost));
         Ok(true)
+    }
+
+    fn refuse_tables(&mut self, lost: Vec<(String, u64)>, why: &str) {
+        for (disk, page) in lost {
+            self.refuse(Of::Disk(disk), format!("page {page} of its slab table: {why}"));
+        }
     }
 
     /// The pages in the backup, if nothing that is known speaks against them.
@@ -182,12 +179,16 @@ impl Plan<'_> {
         Ok(gone)
     }
 
-    fn lay(&mut self, slot: usize, (disk, page): (usize, usize)) {
+    fn lay(&self, Lost { disk, page, .. }: Lost) {
         let backed = &self.backup.disks[disk];
         let image = &backed.table[page].page;
         for at in backed.layout.table_places(page as u64) {
             self.put(backed.label.pv, at, image);
         }
+    }
+
+    fn tell_of(&mut self, Lost { slot, disk, page }: Lost) {
+        let backed = &self.backup.disks[disk];
         let firsts = places(backed, page).filter_map(|(_, slab)| match slab {
             Slab::Granted(Grant { lu, is_first: true, .. }) => Some(uuid(lu)),
             _ => None,
@@ -201,7 +202,7 @@ impl Plan<'_> {
             ),
         };
         let of = Of::Disk(self.disks[slot].overlay.below().name().to_owned());
-        self.restore(of, format!("page {page} of its {TABLE_TOLD}{lus}"));
+        self.restore(of, format!("page {page} of its slab table{lus}"));
     }
 
     fn take_tables_off(&self) {
@@ -211,8 +212,6 @@ impl Plan<'_> {
         }
     }
 }
-
-const TABLE_TOLD: &str = "slab table";
 
 /// The places of a page of a table.
 fn places(disk: &BackedDisk, page: usize) -> impl Iterator<Item = (u32, Slab)> + '_ {

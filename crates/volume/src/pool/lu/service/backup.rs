@@ -6,7 +6,7 @@ use std::time::Duration;
 use block::{Error, ErrorKind};
 
 use super::super::super::map::MapPage;
-use super::super::super::owner::PageId;
+use super::super::super::owner::{PageId, page_of_map};
 use super::super::super::page::Page;
 use super::super::super::root::Site;
 use super::super::closed;
@@ -138,6 +138,6 @@ fn overtaken() -> Error {
 }
 
 /// What is not in the backup.
-fn lacks((layer, number): PageId, why: &dyn std::fmt::Display) -> String {
-    format!("page {number} of the map of its layer {layer} cannot be read: {why}")
+fn lacks(id: PageId, why: &dyn std::fmt::Display) -> String {
+    format!("{} cannot be read: {why}", page_of_map(id))
 }

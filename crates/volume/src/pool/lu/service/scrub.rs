@@ -20,7 +20,7 @@ use super::super::super::disks::{Bad, Seen, Verified};
 use super::super::super::home::Pool;
 use super::super::super::journal::{self, Spot};
 use super::super::super::map::MapPage;
-use super::super::super::owner::{LayerId, LayerNumber, Lies, PageId};
+use super::super::super::owner::{LayerId, LayerNumber, Lies, PageId, page_of_map};
 use super::super::super::page::{Flaw, Page};
 use super::super::super::passage::Guard;
 use super::super::super::places::Home;
@@ -438,7 +438,7 @@ impl Walk {
                 // Another one counts, or none.
                 continue;
             }
-            let what = format!("page {} of the map of its layer {}", id.1, id.0);
+            let what = page_of_map(id);
             match seen.page() {
                 Ok((_, homes)) => self.add_homes(homes, &what).await?,
                 Err(why) => {
