@@ -1,17 +1,19 @@
 //! Pool `fast` of a node, as tests of pools make it, and guests that use it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::guest::Job;
 use crate::image::own_program;
+use crate::iscsi::map_to_tool;
 use crate::node::binary;
 use crate::verify::Report;
-use crate::{Context, Guest, GuestImage, Node, Result, VhostBlk};
+use crate::{Context, Guest, GuestImage, Node, Result, VhostBlk, until};
 
 pub const SOON: Duration = Duration::from_secs(60);
 
@@ -78,6 +80,17 @@ pub fn create(node: &Node, name: &str, size: &str) -> Result<()> {
     node.cli(&["lu", "create", name, "--size", size, "--pool", "fast"]).map(drop)
 }
 
+/// An LU of an image of so many MiB, which the tools of iSCSI can read; and the image.
+pub fn create_of_image(node: &Node, dir: &Path, name: &str, mib: u32) -> Result<String> {
+    let image = dir.join("image");
+    let content: Vec<u8> = (0..mib << 20).map(|at| (at >> 12).wrapping_mul(97) as u8).collect();
+    fs::write(&image, content)?;
+    let image = image.display().to_string();
+    node.cli(&["lu", "create", name, "--from", &image, "--pool", "fast"])?;
+    map_to_tool(node, &[name])?;
+    Ok(image)
+}
+
 pub fn pool(node: &Node) -> Result<Value> {
     node.cli(&["pool", "show", "fast"])
 }
@@ -103,6 +116,22 @@ pub fn is_whole(disk: &str) -> Result<bool> {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = said.lines().find(|line| line.contains("lacks something"));
     Ok(line.context(|| said.clone())?.trim_end().ends_with("no"))
+}
+
+/// Waits until it does, which is looked at while the node has ended.
+pub fn until_whole(
+    node: &mut Node,
+    disk: &str,
+    end: impl Fn(&mut Node) -> Result<()>,
+) -> Result<()> {
+    until("the label says that everything is there", SOON, || {
+        // What is brought and noted, by a node that is left alone for a moment.
+        thread::sleep(Duration::from_millis(300));
+        end(node)?;
+        let is_whole = is_whole(disk)?;
+        node.start()?;
+        Ok(is_whole)
+    })
 }
 
 /// A file that cannot be written, also by who has it open. None: this machine does not let us.

@@ -4,38 +4,27 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::Value;
 use system_tests::disc::noise;
-use system_tests::image::own_program;
 use system_tests::iscsi::{holds, map_to_tool, node};
 use system_tests::node::binary;
-use system_tests::verify::Report;
-use system_tests::{Context, Guest, GuestImage, Node, Result, VhostBlk};
+use system_tests::pools::{create, create_pool, disk, ends_well, loaded_guest};
+use system_tests::{Context, Node, Result};
 
-const SOON: Duration = Duration::from_secs(60);
 const PAGE: usize = 4096;
 const IMAGE_BYTES: usize = 48 << 20;
-
-/// Makes an empty disk in a file.
-fn disk(dir: &Path, name: &str) -> Result<String> {
-    let path = dir.join(name);
-    File::create(&path)?.set_len(300 << 20)?;
-    Ok(path.display().to_string())
-}
 
 /// A node with pool `fast`, LU `image` with what the file says, and LU `disk`.
 fn with_lus(dir: &Path) -> Result<(Node, [String; 2], String)> {
     let (node, _) = node(&dir.join("node"), 0)?;
-    let disks = [disk(dir, "one")?, disk(dir, "two")?];
-    let create = ["pool", "create", "fast", "--pv", &disks[0], "--pv", &disks[1]];
-    node.cli(&[&create[..], &["--slab-size", "4M", "--extent-size", "64K"]].concat())?;
+    let disks = [disk(dir, "one", 300)?, disk(dir, "two", 300)?];
+    create_pool(&node, &disks)?;
     let image = dir.join("image");
     fs::write(&image, noise(IMAGE_BYTES, 7))?;
     let image = image.display().to_string();
     node.cli(&["lu", "create", "image", "--from", &image, "--pool", "fast"])?;
-    node.cli(&["lu", "create", "disk", "--size", "1G", "--pool", "fast"])?;
+    create(&node, "disk", "1G")?;
     map_to_tool(&node, &["image"])?;
     Ok((node, disks, image))
 }
@@ -85,13 +74,7 @@ fn offline(arguments: &[&str]) -> Result<(Option<i32>, Value, String)> {
 fn metadata_that_was_wiped_comes_back_from_a_backup() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let (mut node, disks, image) = with_lus(dir.path())?;
-    node.cli(&["client", "create", "vm"])?;
-    node.cli(&["map", "disk", "--to", "vm", "--via", "vhost-user-blk"])?;
-    let verifier = GuestImage::new().with_host_program("verify", &own_program("verify")?);
-    let blk = VhostBlk::new(&node.socket("vm", 2));
-    let guest = Guest::builder().disk(blk).image(verifier).boot()?;
-    let load = guest.start("verify load /dev/vda --fresh --threads 8")?;
-    load.wait_for_text("started", SOON)?;
+    let loaded = loaded_guest(&node)?;
     let kept = dir.path().join("kept").display().to_string();
     for _ in 0..5 {
         let told = node.cli(&["pool", "backup", "fast", "--out", &kept])?;
@@ -119,9 +102,5 @@ fn metadata_that_was_wiped_comes_back_from_a_backup() -> Result<()> {
 
     node.start()?;
     holds(&node, 0, &image)?;
-    load.close_input()?;
-    println!("{:?}", Report::parse(&load.wait(SOON)?.text())?.check()?);
-    guest.quit()?;
-    assert!(node.stop()?.success());
-    Ok(())
+    ends_well(node, loaded, &disks)
 }

@@ -6,12 +6,12 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
-use system_tests::iscsi::{holds, map_to_tool, node};
+use system_tests::iscsi::{holds, node};
 use system_tests::pools::{
-    SOON, Unwritable, create, create_pool, disk, disks_of, ends_well, is_whole, loaded_guest,
-    node_with_groups, pool, told,
+    SOON, Unwritable, create, create_of_image, create_pool, disk, disks_of, ends_well,
+    loaded_guest, node_with_groups, pool, told, until_whole,
 };
-use system_tests::{Guest, Node, Result, VhostBlk, loops, until};
+use system_tests::{Error, Guest, Node, Result, VhostBlk, loops, until};
 
 /// Kills the node at some moment within so many milliseconds, and starts it again.
 fn die_within(node: &mut Node, ms: u64) -> Result<()> {
@@ -26,6 +26,14 @@ fn is_mirrored(node: &Node) -> Result<bool> {
     Ok(pool(node)?.get("behind").is_none())
 }
 
+fn until_mirrored(node: &Node) -> Result<()> {
+    let said = || Ok(format!("{}\n{}", pool(node)?, node.cli(&["event", "ls"])?));
+    until("each group has everything", SOON, || is_mirrored(node)).map_err(|late| {
+        let said: Result<String> = said();
+        Error::new(format!("{late}\n{said:?}"))
+    })
+}
+
 #[test]
 fn a_failure_group_leaves_under_a_guest_while_the_node_is_killed() -> Result<()> {
     let dir = tempfile::tempdir()?;
@@ -35,7 +43,7 @@ fn a_failure_group_leaves_under_a_guest_while_the_node_is_killed() -> Result<()>
     let (mut stays, mut leaves) = ((one, "left"), (two, "right"));
     let mut in_the_midst = 0;
     for _ in 0..loops(6) {
-        until("each group has everything", SOON, || is_mirrored(&node))?;
+        until_mirrored(&node)?;
         let mut split = node.command(&["pool", "split", "fast", leaves.1])?;
         let mut split = split.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         die_within(&mut node, 40)?;
@@ -52,7 +60,7 @@ fn a_failure_group_leaves_under_a_guest_while_the_node_is_killed() -> Result<()>
     }
     println!("{in_the_midst} kills before it was said that the group has left");
     assert!(in_the_midst > 0);
-    until("each group has everything", SOON, || is_mirrored(&node))?;
+    until_mirrored(&node)?;
     node.cli(&["pool", "split", "fast", leaves.1])?;
     // Nobody's: not refused for what it holds.
     node.cli(&["pool", "create", "other", "--pv", &leaves.0])?;
@@ -67,12 +75,7 @@ fn a_failure_group_is_added_under_a_guest_while_the_node_is_killed() -> Result<(
         [disk(dir.path(), "1", 200)?, disk(dir.path(), "2", 200)?, disk(dir.path(), "new", 400)?];
     create_pool(&node, &[format!("{one}@old"), format!("{two}@old")])?;
     create(&node, "disk", "4G")?;
-    let image = dir.path().join("image");
-    let content: Vec<u8> = (0..96_u32 << 20).map(|at| (at >> 12).wrapping_mul(97) as u8).collect();
-    fs::write(&image, content)?;
-    let image = image.display().to_string();
-    node.cli(&["lu", "create", "still", "--from", &image, "--pool", "fast"])?;
-    map_to_tool(&node, &["still"])?;
+    let image = create_of_image(&node, dir.path(), "still", 96)?;
     let loaded = loaded_guest(&node)?;
     // Slow enough for the node to die on the way.
     node.cli(&["pool", "set", "fast", "--catch-up-rate", "40M"])?;
@@ -87,14 +90,8 @@ fn a_failure_group_is_added_under_a_guest_while_the_node_is_killed() -> Result<(
     println!("{behind} kills while the new group lacked something, at {percents:?} %");
     assert!(behind > 1);
     node.cli(&["pool", "set", "fast", "--catch-up-rate", "off"])?;
-    until("the new group has everything", SOON, || is_mirrored(&node))?;
-    until("and says so", SOON, || {
-        thread::sleep(Duration::from_millis(300));
-        node.kill()?;
-        let is_whole = is_whole(&new)?;
-        node.start()?;
-        Ok(is_whole)
-    })?;
+    until_mirrored(&node)?;
+    until_whole(&mut node, &new, Node::kill)?;
 
     // What all of it was on is away, and everything is there.
     node.kill()?;
@@ -108,6 +105,7 @@ fn a_failure_group_is_added_under_a_guest_while_the_node_is_killed() -> Result<(
         assert_eq!(node.cli(&["lu", "show", lu])?["state"], "online");
     }
     holds(&node, 0, &image)?;
+    // The guest goes on with what is left.
     thread::sleep(Duration::from_millis(1000));
     die_within(&mut node, 400)?;
     assert_eq!(node.cli(&["lu", "show", "disk"])?["state"], "online");
@@ -173,14 +171,8 @@ fn an_lu_is_forced_to_what_a_stale_copy_has() -> Result<()> {
     fs::rename(&away, &one)?;
     node.start()?;
     assert_eq!(guest.ok(&look)?.trim(), "now");
-    until("each group has everything", SOON, || is_mirrored(&node))?;
-    until("and says so", SOON, || {
-        thread::sleep(Duration::from_millis(300));
-        node.kill()?;
-        let is_whole = is_whole(&one)?;
-        node.start()?;
-        Ok(is_whole)
-    })?;
+    until_mirrored(&node)?;
+    until_whole(&mut node, &one, Node::kill)?;
     node.kill()?;
     fs::rename(&two, format!("{two}.away"))?;
     node.start()?;

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use system_tests::blk_client::{self, Churned};
 use system_tests::image::own_program;
-use system_tests::iscsi::{holds, map_to_tool, node, target_of};
+use system_tests::iscsi::{holds, node, target_of};
 use system_tests::libiscsi::{SECOND_TOOL, Suite, TOOL, Tally, Unit};
 use system_tests::node::binary;
 use system_tests::pools::{
-    SOON, Unwritable, check, create, create_pool, disk, disks_of, ends_well, is_whole,
-    loaded_guest, node_with_groups, node_with_pool, pool, told,
+    SOON, Unwritable, check, create, create_of_image, create_pool, disk, disks_of, ends_well,
+    is_whole, loaded_guest, node_with_groups, node_with_pool, pool, told, until_whole,
 };
 use system_tests::verify::Report;
 use system_tests::{Context, Guest, GuestImage, Node, Result, VhostBlk, loops, until};
@@ -491,12 +491,7 @@ fn a_disk_that_is_gone_for_good_is_replaced() -> Result<()> {
     let [one, two, three] =
         [disk(dir.path(), "one", 300)?, disk(dir.path(), "two", 300)?, disk(dir.path(), "3", 300)?];
     create_pool(&node, &[format!("{one}@left"), format!("{two}@right")])?;
-    let image = dir.path().join("image");
-    let content: Vec<u8> = (0..8_u32 << 20).map(|at| (at >> 12).wrapping_mul(97) as u8).collect();
-    fs::write(&image, content)?;
-    let image = image.display().to_string();
-    node.cli(&["lu", "create", "disk", "--from", &image, "--pool", "fast"])?;
-    map_to_tool(&node, &["disk"])?;
+    let image = create_of_image(&node, dir.path(), "disk", 8)?;
     let away = |path: &str| format!("{path}.away");
     let is_online = |node: &Node| Ok(node.cli(&["lu", "show", "disk"])?["state"] == "online");
 
@@ -513,12 +508,9 @@ fn a_disk_that_is_gone_for_good_is_replaced() -> Result<()> {
     until("the other one is in its place", SOON, || {
         Ok(disks_of(&node)? == [one.clone(), three.clone()])
     })?;
-    until("everything is there", SOON, || {
-        thread::sleep(Duration::from_millis(300));
+    until_whole(&mut node, &three, |node| {
         assert!(node.stop()?.success());
-        let is_whole = is_whole(&three)?;
-        node.start()?;
-        Ok(is_whole)
+        Ok(())
     })?;
 
     assert!(node.stop()?.success());
