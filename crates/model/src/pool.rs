@@ -539,6 +539,12 @@ impl Pool {
         self.pvs.iter().map(|pv| &pv.group).find(|group| group.call() == which)
     }
 
+    /// The group of this number; nameless if no disk is known to be in it.
+    pub fn group_numbered(&self, number: u16) -> PvGroup {
+        let known = self.pvs.iter().map(|pv| &pv.group).find(|group| group.number == number);
+        known.cloned().unwrap_or(PvGroup { number, name: None })
+    }
+
     /// The disks of a group.
     pub fn group_pvs(&self, group: &PvGroup) -> impl Iterator<Item = &PoolPv> {
         self.pvs.iter().filter(move |pv| pv.group.number == group.number)

@@ -27,22 +27,12 @@ use crate::world;
 pub use backup::{Receiver, Restoring, backup, restore};
 
 /// Checks the pool that these disks are. `told` hears how far it is, in bytes that LUs have.
-pub fn check(paths: Vec<PathBuf>, mut told: impl FnMut(Progress)) -> Result<PoolCheck, ApiError> {
-    let (tell, hear) = mpsc::channel();
-    let checking = move |core: Core| async move {
+pub fn check(paths: Vec<PathBuf>, told: impl FnMut(Progress)) -> Result<PoolCheck, ApiError> {
+    let checking = async move |core: Core, tell: Teller| {
         let disks = open(&core, &paths).await?;
-        let slab = |of: check::Progress| {
-            // Who asked may have given up.
-            let _ = tell.send(Progress { bytes: of.bytes, of: of.of });
-        };
-        Ok(check::check(&core, disks, slab).await)
+        Ok(check::check(&core, disks, |progress| tell.progress(progress)).await)
     };
-    let report = on_a_core(checking, || {
-        while let Ok(progress) = hear.recv() {
-            told(progress);
-        }
-    })?;
-    Ok(shown(report))
+    heard(checking, told).map(shown)
 }
 
 /// What is to be looked at.
@@ -98,6 +88,36 @@ where
     let done = reply.wait();
     core.send(Core::stop);
     done.unwrap_or_else(|| Err(ApiError::failed("the work was given up")))
+}
+
+/// Tells another thread how far a check is.
+struct Teller(mpsc::Sender<Progress>);
+
+impl Teller {
+    fn progress(&self, of: check::Progress) {
+        // Who asked may have given up.
+        let _ = self.0.send(Progress { bytes: of.bytes, of: of.of });
+    }
+}
+
+/// Does work on a core, and tells here how far it is.
+fn heard<T, F>(
+    work: impl FnOnce(Core, Teller) -> F + Send + 'static,
+    mut told: impl FnMut(Progress),
+) -> Result<T, ApiError>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, ApiError>> + 'static,
+{
+    let (tell, hear) = mpsc::channel();
+    on_a_core(
+        move |core| work(core, Teller(tell)),
+        || {
+            while let Ok(progress) = hear.recv() {
+                told(progress);
+            }
+        },
+    )
 }
 
 /// How long a node that was killed may have requests in the kernel, and its locks with them, before

@@ -13,7 +13,7 @@ use model::status::{
 use model::target::target_name;
 use model::{
     Backing, Client, Config, Drive, DriveView, Lu, Mapping, MappingId, MediumName, Pool, PoolPv,
-    PoolView, PvPlace, PvStanding, Secrets, Size, Subject, Tray, Via,
+    PoolView, PvGroup, PvPlace, PvStanding, Secrets, Size, Subject, Tray, Via,
 };
 use uuid::Uuid;
 use volume::pool::home;
@@ -335,13 +335,10 @@ fn brought(status: &BroughtStatus) -> Brought {
 /// How far failure groups are that lack something.
 fn behind(pool: &Pool, status: &PoolStatus) -> Vec<GroupBehind> {
     let group = |it: &home::GroupBehind| {
-        let group = pool.pvs.iter().map(|pv| &pv.group).find(|group| group.number == it.group);
-        GroupBehind {
-            number: it.group,
-            name: group.and_then(|group| group.name.clone()),
-            left: Size(it.lacking * pool.slab_size.bytes()),
-            percent: ((it.slabs - it.lacking) * 100 / it.slabs.max(1)) as u8,
-        }
+        let PvGroup { number, name } = pool.group_numbered(it.group);
+        let left = Size(it.lacking * pool.slab_size.bytes());
+        let percent = ((it.slabs - it.lacking) * 100 / it.slabs.max(1)) as u8;
+        GroupBehind { number, name, left, percent }
     };
     status.behind.iter().map(group).collect()
 }

@@ -5,7 +5,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use model::lu::{Forced, LuCopies, LuCopy, LuForce};
 use model::status::LuView;
-use model::{ApiError, LuName, Pool, PvGroup, Size};
+use model::{ApiError, LuName, Pool, Size};
 use uuid::Uuid;
 use volume::pool::home::CopyAbout;
 
@@ -48,7 +48,7 @@ pub async fn lu_force(
             let best = copies.first().ok_or_else(|| {
                 ApiError::conflict(format!("no copy of LU '{name}' is here at all"))
             })?;
-            group_of(&pool, best.group)
+            pool.group_numbered(best.group)
         }
     };
     api.force(pool.uuid, uuid, &group).await?;
@@ -67,15 +67,10 @@ fn place(api: &Api, name: &LuName) -> Result<(Pool, Uuid), ApiError> {
     Ok((pool.clone(), lu.uuid))
 }
 
-fn group_of(pool: &Pool, number: u16) -> PvGroup {
-    let known = pool.pvs.iter().map(|pv| &pv.group).find(|group| group.number == number);
-    known.cloned().unwrap_or(PvGroup { number, name: None })
-}
-
 fn shown(pool: &Pool, copy: &CopyAbout) -> LuCopy {
     let slabs = |slabs: u64| Size(slabs.saturating_mul(pool.slab_size.bytes()));
     LuCopy {
-        group: group_of(pool, copy.group).call(),
+        group: pool.group_numbered(copy.group).call(),
         current: copy.is_current,
         complete: copy.is_here,
         missed: copy.missed,

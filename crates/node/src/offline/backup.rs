@@ -14,12 +14,11 @@ use rt::Core;
 use store::file::OpenError;
 use uuid::Uuid;
 use volume::pool::backup::{Backup, Part, Reader, Taking, Unfit};
-use volume::pool::check;
 use volume::pool::disks::Backing;
 use volume::pool::home::{Pool, PoolError, TableFlaw};
 use volume::pool::restore::{Plan, Told, Wanted};
 
-use super::{finding, on_a_core, open, open_all, open_file, parts_of};
+use super::{Teller, finding, heard, on_a_core, open, open_all, open_file, parts_of};
 
 /// Pieces of a backup that wait for whoever writes them.
 const PIECES_MAX: usize = 4;
@@ -166,33 +165,19 @@ pub struct Restoring {
 
 /// Restores what a backup has of what is damaged. `told` hears how far it is with looking at what
 /// comes of that, in bytes that LUs have.
-pub fn restore(wanted: Restoring, mut told: impl FnMut(Progress)) -> Result<PoolRestore, ApiError> {
-    let (tell, hear) = mpsc::channel();
-    let restoring = move |core: Core| async move { bring_back(&core, wanted, tell).await };
-    on_a_core(restoring, || {
-        while let Ok(progress) = hear.recv() {
-            told(progress);
-        }
-    })
+pub fn restore(wanted: Restoring, told: impl FnMut(Progress)) -> Result<PoolRestore, ApiError> {
+    heard(async move |core: Core, tell| bring_back(&core, wanted, tell).await, told)
 }
 
-async fn bring_back(
-    core: &Core,
-    wanted: Restoring,
-    tell: mpsc::Sender<Progress>,
-) -> Result<PoolRestore, ApiError> {
+async fn bring_back(core: &Core, wanted: Restoring, tell: Teller) -> Result<PoolRestore, ApiError> {
     let Restoring { file, disks: paths, dry_run, epoch } = wanted;
     let file = open_backup(core, &file).await?;
     let unusable =
         |error: &dyn std::fmt::Display| ApiError::failed(error.to_string()).then(ANOTHER);
     let backup = Backup::read(core, &file).await.map_err(|error| unusable(&error))?;
     let disks = open_all(core, &paths, dry_run).await?;
-    let progress = |of: check::Progress| {
-        // Who asked may have given up.
-        let _ = tell.send(Progress { bytes: of.bytes, of: of.of });
-    };
     let asked = (&backup, Wanted { epoch });
-    let plan = Plan::make(core, disks.clone(), asked, progress).await;
+    let plan = Plan::make(core, disks.clone(), asked, |progress| tell.progress(progress)).await;
     let plan = plan.map_err(|error| ApiError::failed(error.to_string()))?;
     if !dry_run {
         plan.write(&disks).await.map_err(|error| {
