@@ -13,6 +13,7 @@ use node::offline::{self, Receiver, Restoring};
 use node::world;
 
 use crate::args::{self, Format};
+use crate::check::{damages, of, of_finding};
 use crate::client::Client;
 use crate::commands::Done;
 use crate::output::{list, show, table};
@@ -171,9 +172,9 @@ pub fn restore(arguments: args::PoolRestore, format: Format) -> Done {
     match restored.findings.len() {
         0 => Ok(()),
         count => Err(ApiError::failed(format!(
-            "pool '{}' has {count} {} that the backup is of no use for",
+            "pool '{}' has {} that the backup is of no use for",
             restored.name,
-            if count == 1 { "damage" } else { "damages" }
+            damages(count)
         ))
         .then(
             "try an other backup of the pool; what none of them proves to be right is restored \
@@ -197,13 +198,10 @@ fn report(restored: &PoolRestore) -> String {
     ]);
     let heading = if restored.dry_run { "WOULD BE RESTORED" } else { "RESTORED" };
     let rows = |all: &[RestoreTold]| -> Vec<[String; 2]> {
+        let of = |it: &RestoreTold| of(it.disk.as_ref(), it.lu, it.lu_name.as_ref());
         all.iter().map(|it| [of(it), it.what.clone()]).collect()
     };
-    let damage = |it: &CheckFinding| {
-        let (disk, lu, lu_name) = (it.disk.clone(), it.lu, it.lu_name.clone());
-        let what = it.what.clone();
-        [of(&RestoreTold { disk, lu, lu_name, what: String::new() }), what]
-    };
+    let damage = |it: &CheckFinding| [of_finding(it), it.what.clone()];
     let parts = [
         (heading, rows(&restored.restored)),
         ("NOT AS THE BACKUP HAS IT", rows(&restored.refused)),
@@ -216,12 +214,4 @@ fn report(restored: &PoolRestore) -> String {
         }
     }
     text
-}
-
-fn of(told: &RestoreTold) -> String {
-    let lu = told.lu.map(|uuid| match &told.lu_name {
-        Some(name) => format!("LU {name} ({uuid})"),
-        None => format!("LU {uuid}"),
-    });
-    told.disk.clone().or(lu).unwrap_or("pool".to_owned())
 }

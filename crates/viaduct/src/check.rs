@@ -4,6 +4,7 @@
 use model::ApiError;
 use model::check::{CheckFinding, CheckSeverity, Inspected, PoolCheck};
 use node::offline::{self, Sight};
+use uuid::Uuid;
 
 use crate::args::{self, Format};
 use crate::client::Client;
@@ -32,12 +33,7 @@ fn told(checked: &PoolCheck, format: Format) -> Done {
     show(format, checked, report)?;
     match damage(checked) {
         0 => Ok(()),
-        count => Err(ApiError::failed(format!(
-            "{} has {count} {}",
-            name(checked),
-            if count == 1 { "damage" } else { "damages" }
-        ))
-        .then(
+        count => Err(ApiError::failed(format!("{} has {}", name(checked), damages(count))).then(
             "keep the disks as they are; viaduct pool restore brings back what a file of viaduct \
              pool backup has; the rest is restored from a backup of the data",
         )),
@@ -68,6 +64,24 @@ fn damage(checked: &PoolCheck) -> usize {
     checked.findings.iter().filter(is_damage).count()
 }
 
+/// So many, in words.
+pub fn damages(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "damage" } else { "damages" })
+}
+
+/// What something is said of: a disk, an LU, or the pool.
+pub fn of(disk: Option<&String>, lu: Option<Uuid>, lu_name: Option<&String>) -> String {
+    let lu = lu.map(|uuid| match lu_name {
+        Some(name) => format!("LU {name} ({uuid})"),
+        None => format!("LU {uuid}"),
+    });
+    disk.cloned().or(lu).unwrap_or("pool".to_owned())
+}
+
+pub fn of_finding(finding: &CheckFinding) -> String {
+    of(finding.disk.as_ref(), finding.lu, finding.lu_name.as_ref())
+}
+
 fn name(checked: &PoolCheck) -> String {
     checked.name.as_ref().map_or("the pool".to_owned(), |name| format!("pool '{name}'"))
 }
@@ -94,12 +108,7 @@ fn report(checked: &PoolCheck) -> String {
             CheckSeverity::Mended => "mended",
             CheckSeverity::Damaged => "damaged",
         };
-        let lu = finding.lu.map(|uuid| match &finding.lu_name {
-            Some(name) => format!("LU {name} ({uuid})"),
-            None => format!("LU {uuid}"),
-        });
-        let of = finding.disk.clone().or(lu).unwrap_or("pool".to_owned());
-        [severity.to_owned(), of, finding.what.clone()]
+        [severity.to_owned(), of_finding(finding), finding.what.clone()]
     };
     let rows: Vec<_> = checked.findings.iter().map(row).collect();
     text.push('\n');

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use model::medium::Progress;
 use model::pool::{Evacuation, GroupBehind, MemberState, PoolAlert, PoolDisk, Removal};
-use model::{ApiError, PoolCreate, PoolName, PoolSettings, PoolSplit, PoolView, PvAdd, PvAt, Size};
+use model::{
+    ApiError, PoolCreate, PoolName, PoolSettings, PoolSplit, PoolView, PvAdd, PvAt, PvGroup, Size,
+};
 use node::api::routes::Removed;
 use uuid::Uuid;
 
@@ -227,8 +229,8 @@ fn pool_list(view: &PoolView) -> String {
 }
 
 fn behind(GroupBehind { number, name, left, percent }: &GroupBehind) -> String {
-    let group = name.as_ref().map_or_else(|| number.to_string(), ToString::to_string);
-    format!("group {group}, {percent} %, {} left", rounded(*left))
+    let group = PvGroup { number: *number, name: name.clone() };
+    format!("group {}, {percent} %, {} left", group.call(), rounded(*left))
 }
 
 fn alerts(view: &PoolView) -> String {

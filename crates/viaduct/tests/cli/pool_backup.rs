@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use expect_test::expect;
 
 use crate::bench::Real;
-use crate::pool_disks::with_pool;
+use crate::pool_disks::{with_lu, with_pool};
 
 /// Writes zeroes over a part of a disk.
 fn wipe(real: &Real, disk: &str, at: u64, len: usize) {
@@ -20,10 +20,16 @@ fn wipe_labels(real: &Real) {
     wipe(real, "two", (64 << 20) - 4096, 4096);
 }
 
+/// With a backup in `kept`, and nobody who has it open.
+fn backed_up(mut real: Real) -> Real {
+    assert_eq!(real.run("pool backup fast --out kept").code, 0);
+    real.stop();
+    real
+}
+
 #[test]
 fn a_pool_is_backed_up_by_its_node_or_from_its_disks() {
-    let mut real = with_pool();
-    assert_eq!(real.run("lu create web --size 1G --pool fast").code, 0);
+    let mut real = with_lu();
     real.says(
         "pool backup fast --out kept",
         0,
@@ -85,10 +91,7 @@ fn a_pool_is_backed_up_by_its_node_or_from_its_disks() {
 
 #[test]
 fn a_label_and_a_slab_table_are_restored() {
-    let mut real = with_pool();
-    assert_eq!(real.run("lu create web --size 1G --pool fast").code, 0);
-    assert_eq!(real.run("pool backup fast --out kept").code, 0);
-    real.stop();
+    let real = backed_up(with_lu());
     wipe_labels(&real);
     wipe(&real, "one", 1 << 20, 8192);
     real.says("pool check one two", 1, expect![[r#"
@@ -146,10 +149,7 @@ fn a_label_and_a_slab_table_are_restored() {
 
 #[test]
 fn what_the_backup_is_of_no_use_for_is_named() {
-    let mut real = with_pool();
-    assert_eq!(real.run("lu create web --size 1G --pool fast").code, 0);
-    assert_eq!(real.run("pool backup fast --out kept").code, 0);
-    real.stop();
+    let real = backed_up(with_lu());
     // Both heads of the root.
     wipe(&real, "one", 2 << 20, 8192);
     real.says("pool restore kept --pv one two", 1, expect![[r#"
@@ -183,9 +183,7 @@ fn what_the_backup_is_of_no_use_for_is_named() {
 
 #[test]
 fn what_is_no_backup_is_refused() {
-    let mut real = with_pool();
-    assert_eq!(real.run("pool backup fast --out kept").code, 0);
-    real.stop();
+    let real = backed_up(with_pool());
     real.says(
         "pool restore one --pv one two",
         1,

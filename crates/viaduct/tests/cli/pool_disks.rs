@@ -17,6 +17,13 @@ pub fn with_pool() -> Real {
     real
 }
 
+/// The same with LU web.
+pub fn with_lu() -> Real {
+    let real = with_pool();
+    assert_eq!(real.run("lu create web --size 1G --pool fast").code, 0);
+    real
+}
+
 #[test]
 fn a_thick_lu_has_all_of_its_space_or_is_none() {
     let real = with_pool();
@@ -74,8 +81,7 @@ fn a_thick_lu_has_all_of_its_space_or_is_none() {
 
 /// The pool with LU web, which is opened by nobody any more; the LU's UUID.
 fn at_rest() -> (Real, String) {
-    let mut real = with_pool();
-    assert_eq!(real.run("lu create web --size 1G --pool fast").code, 0);
+    let mut real = with_lu();
     let lu: serde_json::Value = serde_json::from_str(&real.run("lu show web -o json").out).unwrap();
     real.stop();
     (real, lu["uuid"].as_str().unwrap().to_owned())
@@ -135,8 +141,7 @@ fn disks_are_checked_while_no_node_has_them() {
 
 #[test]
 fn a_pool_that_is_open_is_checked_and_scrubbed_by_its_node() {
-    let real = with_pool();
-    assert_eq!(real.run("lu create web --size 1G --pool fast").code, 0);
+    let real = with_lu();
     real.says(
         "pool check fast",
         0,
