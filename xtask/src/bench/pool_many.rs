@@ -20,7 +20,7 @@ use volume::pool::shape::Shape;
 
 use crate::numbers::{columns, short};
 use crate::report::{Report, results_dir};
-use crate::site::{BLOCK, DEPTH, add_as, backing, format, on_core};
+use crate::site::{BLOCK, add_as, backing, for_each, format, on_core};
 use crate::{Result, cpu};
 
 const SLAB_BYTES: u64 = 4 << 20;
@@ -93,7 +93,7 @@ fn have_made(path: &Path, lus: u32) -> Result<()> {
     if is_ready { Ok(()) } else { Err("the LUs could not be made".into()) }
 }
 
-fn id_of(lu: u32) -> [u8; 16] {
+fn id_of(lu: u64) -> [u8; 16] {
     (u128::from(lu) + 1).to_le_bytes()
 }
 
@@ -103,7 +103,7 @@ fn make(core: Core, path: &Path, lus: u32) -> impl Future<Output = Result<()>> +
         let pool = format(&core, &path, Shape::new(SLAB_BYTES, EXTENT_BYTES)?).await?;
         let kept: Rc<RefCell<Vec<Arc<Lu>>>> = Rc::default();
         let (of_core, keep) = (core.clone(), kept.clone());
-        for_each(&core, lus, move |lu| {
+        for_each(&core, lus.into(), move |lu| {
             let (core, pool, kept) = (of_core.clone(), pool.clone(), keep.clone());
             async move {
                 let opened = add_as(&core, &pool, id_of(lu), SIZE).await?;
@@ -129,7 +129,7 @@ fn measure(core: Core, path: &Path, lus: u32) -> impl Future<Output = Result<Fig
         let pool_s = start.elapsed().as_secs_f64();
         let (first, syncs) = (Rc::new(Cell::new(0.0)), Rc::new(Cell::new(0)));
         let (of_core, of_first, of_syncs) = (core.clone(), first.clone(), syncs.clone());
-        for_each(&core, lus, move |lu| {
+        for_each(&core, lus.into(), move |lu| {
             let (core, pool) = (of_core.clone(), pool.clone());
             let (first, syncs) = (of_first.clone(), of_syncs.clone());
             async move {
@@ -150,26 +150,4 @@ fn measure(core: Core, path: &Path, lus: u32) -> impl Future<Output = Result<Fig
         let all_s = start.elapsed().as_secs_f64();
         Ok(Figure { lus, pool_s, first_s: first.get(), all_s, syncs: syncs.get() })
     }
-}
-
-/// Does something for each LU, some at a time.
-async fn for_each<F>(core: &Core, lus: u32, work: impl Fn(u32) -> F + Clone + 'static) -> Result<()>
-where
-    F: Future<Output = Result<()>> + 'static,
-{
-    let next = Rc::new(Cell::new(0));
-    let worker = |_| {
-        let (next, work) = (next.clone(), work.clone());
-        core.spawn_task(async move {
-            while next.get() < lus {
-                work(next.replace(next.get() + 1)).await?;
-            }
-            Result::<()>::Ok(())
-        })
-    };
-    let workers: Vec<_> = (0..DEPTH).map(worker).collect();
-    for worker in workers {
-        worker.await?;
-    }
-    Ok(())
 }

@@ -19,7 +19,7 @@ use volume::pool::shape::Shape;
 use crate::numbers::{Summary, columns, short};
 use crate::pool_memory::{BLOCKS_PER_PAGE, at_random, evenly, pages};
 use crate::report::{Report, results_dir};
-use crate::site::{BLOCK, DEPTH, LU_BYTES, add, format, on_core};
+use crate::site::{BLOCK, DEPTH, LU_BYTES, add, for_each, format, on_core};
 use crate::{Result, cpu};
 
 /// How long requests are looked at, with a snapshot at the beginning and without.
@@ -174,22 +174,16 @@ fn measure(
 
 /// Something wherever a page of the map says something.
 async fn write_pages(core: &Core, device: &Rc<dyn Device>) -> Result<()> {
-    let begun = Rc::new(Cell::new(0));
-    let write = |_| {
-        let (device, begun) = (device.clone(), begun.clone());
-        core.spawn_task(async move {
+    let writer = device.clone();
+    for_each(core, pages() * BLOCKS_PER_PAGE, move |number| {
+        let device = writer.clone();
+        async move {
             let data = Buffer::from_bytes(&[0xa5; BLOCK as usize]);
-            while begun.get() < pages() * BLOCKS_PER_PAGE {
-                let at = evenly(begun.replace(begun.get() + 1)) * BLOCK;
-                device.io(&Request::write(at, data.sgl())).await?;
-            }
-            Ok::<_, block::Error>(())
-        })
-    };
-    let tasks: Vec<_> = (0..DEPTH).map(write).collect();
-    for task in tasks {
-        task.await?;
-    }
+            device.io(&Request::write(evenly(number) * BLOCK, data.sgl())).await?;
+            Ok(())
+        }
+    })
+    .await?;
     device.io(&Request::flush()).await?;
     Ok(())
 }

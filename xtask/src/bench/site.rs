@@ -1,5 +1,6 @@
 //! What the benchmarks of pools stand on: a pool on one file, and LUs in it.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -79,6 +80,32 @@ pub async fn fill(device: &dyn Device, bytes: u64) -> Result<()> {
     // One makes it durable, the next ones let marks follow.
     for _ in 0..3 {
         device.io(&Request::flush()).await?;
+    }
+    Ok(())
+}
+
+/// Does something so many times, [`DEPTH`] at a time.
+pub async fn for_each<F>(
+    core: &Core,
+    count: u64,
+    work: impl Fn(u64) -> F + Clone + 'static,
+) -> Result<()>
+where
+    F: Future<Output = Result<()>> + 'static,
+{
+    let next = Rc::new(Cell::new(0));
+    let worker = |_| {
+        let (next, work) = (next.clone(), work.clone());
+        core.spawn_task(async move {
+            while next.get() < count {
+                work(next.replace(next.get() + 1)).await?;
+            }
+            Result::<()>::Ok(())
+        })
+    };
+    let workers: Vec<_> = (0..DEPTH).map(worker).collect();
+    for worker in workers {
+        worker.await?;
     }
     Ok(())
 }
