@@ -236,6 +236,7 @@ mod tests {
     fn a_label_of_ours_is_found_at_either_end() {
         let label = Label {
             pool: [1; 16],
+            origin: [1; 16],
             pool_name: "default".to_owned(),
             pv: [2; 16],
             members: 1,
@@ -246,6 +247,8 @@ mod tests {
             epoch: 1,
             missed: 0,
             is_behind: false,
+            becomes: None,
+            was: None,
         };
         let size = 1 << 20;
         let (front, back) = (label.encode(End::Front), label.encode(End::Back));

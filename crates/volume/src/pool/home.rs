@@ -16,6 +16,7 @@ mod outdated;
 mod said;
 mod scrub;
 mod split;
+mod split_off;
 mod stale;
 mod table;
 mod tables;
@@ -31,9 +32,11 @@ use rt::{Core, Placed};
 
 use super::disks::{Backing, Disks, Shared};
 use super::label::{Label, Unlabelled};
+use super::lineage::Lineage;
 use super::memory::Memory;
 use super::page::{Flaw, Header, Owner, PAGE_BYTES};
 use super::places::{Copy, GROUP_NUMBERS, Home, State, numbers_of};
+use super::root::Site;
 use super::shape::{Layout, Shape, Unfit};
 use super::slabs::{Grant, Slab};
 use table::Table;
@@ -46,6 +49,7 @@ pub use look::TableFlaw;
 pub use lost::LostDisk;
 pub use members::DiskUse;
 pub use scrub::Looked;
+pub use split_off::{SplitOff, decided};
 pub use stale::{GroupBehind, Noted, Registry};
 
 /// An LU may be opened so often while its pool is.
@@ -147,6 +151,8 @@ pub enum PoolError {
     Registry(Error),
     #[error("LU {0:02x?} is not in this pool")]
     NoLu([u8; 16]),
+    #[error("LU {0:02x?} is just being made or opened")]
+    Opening([u8; 16]),
     #[error("LU {0:02x?} is open: close it first")]
     Open([u8; 16]),
     #[error("the pool was closed")]
@@ -177,7 +183,7 @@ pub struct Pool {
     pub shared: Arc<Shared>,
     /// None when it was closed.
     disks: RefCell<Option<Rc<Disks>>>,
-    id: Owner,
+    lineage: Lineage,
     name: String,
     shape: Shape,
     epoch: Cell<u64>,
@@ -200,6 +206,8 @@ pub struct Pool {
     /// Ages of LUs' copies that may be on disks where they could not be written.
     doubted: RefCell<BTreeSet<([u8; 16], u32)>>,
     owned: RefCell<BTreeMap<[u8; 16], Owned>>,
+    /// Failure groups that others still count, and whose disks are another pool.
+    became: RefCell<BTreeSet<(u16, Owner)>>,
     /// One change of the tables at a time.
     changes: Turns,
     /// Hears of every change of what is free.
@@ -226,17 +234,18 @@ impl Pool {
         disks: Vec<impl Into<NewDisk>>,
     ) -> Result<Rc<Self>, PoolError> {
         let NewPool { id, name, shape } = new;
+        let lineage = Lineage::new(id, id);
         let (mut all, mut tables) = (Vec::new(), Vec::new());
         for NewDisk { backing, pv, group } in disks.into_iter().map(Into::into) {
             let size = backing.device(core).geometry().size;
             let layout = Layout::new(shape, size)
                 .map_err(|error| PoolError::Unfit { disk: backing.name().to_owned(), error })?;
-            let label = label_of((id, &name, shape), (pv, group, size));
+            let label = label_of((lineage, &name, shape), (pv, group, size));
             tables.push(Table::new(backing.name(), label, layout));
             all.push((backing, layout));
         }
         let shared = Shared::new(all, (id, shape));
-        let pool = Self::new(core, (id, name, shape), shared, tables, 1);
+        let pool = Self::new(core, (lineage, name, shape), shared, tables, 1);
         let disks: Vec<u32> = pool.members();
         pool.count_members();
         pool.blank(&disks).await?;
@@ -269,7 +278,7 @@ impl Pool {
 
     fn new(
         core: &Core,
-        (id, name, shape): (Owner, String, Shape),
+        (lineage, name, shape): (Lineage, String, Shape),
         shared: Arc<Shared>,
         tables: Vec<Table>,
         epoch: u64,
@@ -279,7 +288,7 @@ impl Pool {
             core: core.clone(),
             shared,
             disks,
-            id,
+            lineage,
             name,
             shape,
             epoch: Cell::new(epoch),
@@ -293,6 +302,7 @@ impl Pool {
             undecided: RefCell::default(),
             doubted: RefCell::default(),
             owned: RefCell::default(),
+            became: RefCell::default(),
             changes: Turns::default(),
             watcher: RefCell::default(),
             registry: RefCell::default(),
@@ -308,7 +318,12 @@ impl Pool {
     }
 
     pub fn id(&self) -> Owner {
-        self.id
+        self.lineage.pool()
+    }
+
+    /// Where the root of an LU lies that begins in this slab.
+    pub(super) fn site(&self, lu: Owner, first_slab: u32) -> Site {
+        Site { lu, shape: self.shape, first_slab, lineage: self.lineage }
     }
 
     pub fn name(&self) -> &str {
@@ -557,13 +572,15 @@ impl Pool {
 
 /// The label of a disk that joins. How many disks there are is counted later.
 fn label_of(
-    (pool, name, shape): (Owner, &str, Shape),
+    (lineage, name, shape): (Lineage, &str, Shape),
     (pv, group, size): ([u8; 16], u16, u64),
 ) -> Label {
+    let (pool, origin) = (lineage.pool(), lineage.origin());
     let (pool_name, members, group_members) = (name.to_owned(), 1, 1);
-    let (epoch, missed, is_behind) = (0, 0, false);
+    let (epoch, missed, is_behind, becomes, was) = (0, 0, false, None, None);
     Label {
         pool,
+        origin,
         pool_name,
         pv,
         members,
@@ -574,6 +591,8 @@ fn label_of(
         epoch,
         missed,
         is_behind,
+        becomes,
+        was,
     }
 }
 

@@ -10,7 +10,8 @@ use rt::Core;
 use super::disks::{Backing, read_page};
 use super::home::{Pool, PoolError};
 use super::journal::{self, BELOW, Record, Spot};
-use super::label::{self, End, Label};
+use super::label::{self, Becomes, End, Label, Was};
+use super::lineage::Lineage;
 use super::lu::{LuError, read_heads, read_root};
 use super::map::{self, Form, MapPage, Run};
 use super::owner::Opening;
@@ -77,7 +78,8 @@ pub async fn disk(core: &Core, backing: &Arc<dyn Backing>) -> Result<Vec<Section
     };
     for number in 0..layout.table_pages() {
         for at in layout.table_places(number) {
-            sections.push(page_at(&page(core, backing, at).await?, at, Some(label.shape)));
+            let image = page(core, backing, at).await?;
+            sections.push(page_at(&image, at, Some((label.shape, label.lineage()))));
         }
     }
     Ok(sections)
@@ -92,7 +94,7 @@ pub async fn at(core: &Core, backing: &Arc<dyn Backing>, offset: u64) -> Result<
     }
     let front = Label::decode(&page(core, backing, 0).await?, End::Front);
     let image = page(core, backing, start).await?;
-    Ok(page_at(&image, start, front.ok().map(|label| label.shape)))
+    Ok(page_at(&image, start, front.ok().map(|label| (label.shape, label.lineage()))))
 }
 
 /// Where everything of an LU is.
@@ -110,12 +112,12 @@ pub async fn lu(
 async fn lu_of(pool: &Pool, id: [u8; 16]) -> Result<Vec<Section>, Unseen> {
     let granted = pool.granted(id).unwrap_or_default();
     let first_slab = granted.first.ok_or_else(|| Unseen::NoLu(format!("LU {}", uuid(id))))?;
-    let site = Site { lu: id, shape: pool.shape(), first_slab };
+    let site = pool.site(id, first_slab);
     let mut sections = vec![slabs_of(pool, &granted.slabs)];
     let disks = pool.disks()?;
     let heads = read_heads(&disks, &site).await.map_err(LuError::from)?;
     for (head, at) in heads.iter().zip(site.heads()) {
-        let mut section = page_section(head, Some(pool.shape()));
+        let mut section = page_section(head, Some((site.shape, site.lineage)));
         section.title = format!("{}, {}", section.title, place(pool, at));
         sections.push(section);
     }
@@ -177,14 +179,17 @@ async fn page(core: &Core, backing: &Arc<dyn Backing>, at: u64) -> Result<Page, 
     read_page(&*backing.device(core), at).await.map_err(of)
 }
 
-fn page_at(page: &Page, at: u64, shape: Option<Shape>) -> Section {
-    let mut section = page_section(page, shape);
+fn page_at(page: &Page, at: u64, pool: Option<OfPool>) -> Section {
+    let mut section = page_section(page, pool);
     section.title = format!("{}, at byte {at}", section.title);
     section
 }
 
+/// What is known of the pool that a page is of.
+type OfPool = (Shape, Lineage);
+
 /// A page as it says that it is.
-fn page_section(page: &Page, shape: Option<Shape>) -> Section {
+fn page_section(page: &Page, pool: Option<OfPool>) -> Section {
     if page.bytes().iter().all(|byte| *byte == 0) {
         return Section::new("nothing but zeroes");
     }
@@ -201,13 +206,16 @@ fn page_section(page: &Page, shape: Option<Shape>) -> Section {
     section.add("epoch", header.epoch);
     section.add("form", form);
     if page.is_whole() {
-        payload(page, &header, shape, &mut section);
+        payload(page, &header, pool, &mut section);
     }
     section
 }
 
 /// What the page carries, if it has the form that its kind has.
-fn payload(page: &Page, header: &Header, shape: Option<Shape>, section: &mut Section) {
+fn payload(page: &Page, header: &Header, pool: Option<OfPool>, section: &mut Section) {
+    let shape = pool.map(|(shape, _)| shape);
+    let own = Lineage::new(header.owner, header.owner);
+    let lineage = pool.map_or(own, |(_, lineage)| lineage);
     match header.kind {
         label::KIND => {
             let end = if header.number == 0 { End::Front } else { End::Back };
@@ -216,12 +224,12 @@ fn payload(page: &Page, header: &Header, shape: Option<Shape>, section: &mut Sec
             }
         }
         slabs::KIND => {
-            if let Ok((_, slabs)) = slabs::decode(page, &header.owner, header.number) {
+            if let Ok((_, slabs)) = slabs::decode(page, &lineage, header.number) {
                 table_fields(header.number, &slabs, section);
             }
         }
         root::HEAD => {
-            for (name, value) in Head::fields(*header, page) {
+            for (name, value) in Head::fields(*header, page, &lineage) {
                 section.add(name, value);
             }
         }
@@ -269,6 +277,16 @@ fn label_fields(label: &Label, section: &mut Section) {
     section.add("disks of the group", label.group_members);
     section.add("last epoch without a disk", label.missed);
     section.add("lacks something", if label.is_behind { "yes" } else { "no" });
+    if label.origin != label.pool {
+        section.add("its pages name pool", uuid(label.origin));
+    }
+    if let Some(Becomes { pool, by }) = label.becomes {
+        let text = format!("pool {}, when disk {} does", uuid(pool), uuid(by));
+        section.add("is to become", text);
+    }
+    if let Some(Was { pool, epoch }) = label.was {
+        section.add("was split off", format!("pool {} in epoch {epoch}", uuid(pool)));
+    }
     section.add("size", label.size);
     section.add("slab size", label.shape.slab_bytes());
     section.add("extent size", label.shape.extent_bytes());

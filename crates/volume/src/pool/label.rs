@@ -4,6 +4,7 @@
 use zerocopy::little_endian::{U16, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::lineage::Lineage;
 use super::page::{Flaw, Header, Kind, Owner, Page};
 use super::shape::{Shape, Unshapely};
 
@@ -16,6 +17,8 @@ pub const POOL_NAME_BYTES_MAX: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Label {
     pub pool: Owner,
+    /// The pool that its pages name: itself, or the first one of those that it was split off from.
+    pub origin: Owner,
     pub pool_name: String,
     pub pv: [u8; 16],
     /// How many disks the pool has. Zero: this one has left it.
@@ -35,6 +38,27 @@ pub struct Label {
     /// Its failure group may lack some of what others have: the disk joined it, or was missing, or
     /// another one was given up, and not everything has been brought there since.
     pub is_behind: bool,
+    /// Its failure group is about to leave, and to be a pool: see
+    /// [`split_off`](super::home::Pool::split_off).
+    pub becomes: Option<Becomes>,
+    /// What it was split off from.
+    pub was: Option<Was>,
+}
+
+/// What a failure group is about to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Becomes {
+    pub pool: Owner,
+    /// The disk of the group that decides: when its label is of that pool, all are.
+    pub by: [u8; 16],
+}
+
+/// A pool of which a disk was one, before the failure group that it is in became a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Was {
+    pub pool: Owner,
+    /// Of the label that said so first, among those of that pool.
+    pub epoch: u64,
 }
 
 /// Which of the two ends.
@@ -72,12 +96,30 @@ struct RawLabel {
     missed: U64,
     /// Not zero: it is.
     is_behind: U16,
+    /// Zeroes: the pool itself; or nothing.
+    origin: Owner,
+    becomes: Owner,
+    becomes_by: [u8; 16],
+    was: Owner,
+    was_until: U64,
 }
+
+const NOBODY: Owner = [0; 16];
 
 impl Label {
     /// It was a disk of the pool, and is none any more.
     pub fn has_left(&self) -> bool {
         self.members == 0
+    }
+
+    /// What its pages say.
+    pub fn lineage(&self) -> Lineage {
+        Lineage::new(self.pool, self.origin)
+    }
+
+    /// It was a disk of that pool until it became one of another pool.
+    pub fn was_of(&self, pool: &Owner) -> bool {
+        self.was.is_some_and(|was| was.pool == *pool && self.pool != *pool)
     }
 
     pub fn encode(&self, end: End) -> Page {
@@ -95,6 +137,11 @@ impl Label {
             name,
             missed: self.missed.into(),
             is_behind: u16::from(self.is_behind).into(),
+            origin: if self.origin == self.pool { NOBODY } else { self.origin },
+            becomes: self.becomes.map_or(NOBODY, |it| it.pool),
+            becomes_by: self.becomes.map_or(NOBODY, |it| it.by),
+            was: self.was.map_or(NOBODY, |was| was.pool),
+            was_until: self.was.map_or(0, |was| was.epoch).into(),
         };
         let (owner, number, epoch) = (self.pool, end as u64, self.epoch);
         let header = Header { kind: KIND, owner, number, turn: 0, epoch };
@@ -106,8 +153,10 @@ impl Label {
         let header = page.check_any(KIND, end as u64)?;
         let (raw, _) = RawLabel::read_from_prefix(page.payload()).expect("shorter than a page");
         let name = raw.name.get(..usize::from(raw.name_len.get())).ok_or(Unlabelled::Name)?;
+        let said = |id: Owner| (id != NOBODY).then_some(id);
         Ok(Self {
             pool: header.owner,
+            origin: said(raw.origin).unwrap_or(header.owner),
             pool_name: str::from_utf8(name).map_err(|_| Unlabelled::Name)?.to_owned(),
             pv: raw.pv,
             members: raw.members.get(),
@@ -118,6 +167,8 @@ impl Label {
             epoch: header.epoch,
             missed: raw.missed.get(),
             is_behind: raw.is_behind.get() != 0,
+            becomes: said(raw.becomes).map(|pool| Becomes { pool, by: raw.becomes_by }),
+            was: said(raw.was).map(|pool| Was { pool, epoch: raw.was_until.get() }),
         })
     }
 }
@@ -130,6 +181,7 @@ mod tests {
     fn a_label_is_read_at_the_end_where_it_was_written() {
         let label = Label {
             pool: [1; 16],
+            origin: [6; 16],
             pool_name: "default".to_owned(),
             pv: [2; 16],
             members: 2,
@@ -140,6 +192,8 @@ mod tests {
             epoch: 4,
             missed: 3,
             is_behind: true,
+            becomes: Some(Becomes { pool: [7; 16], by: [2; 16] }),
+            was: Some(Was { pool: [6; 16], epoch: 2 }),
         };
         let page = label.encode(End::Back);
         assert_eq!(Label::decode(&page, End::Back), Ok(label));

@@ -8,6 +8,7 @@
 //! | [`space`] | which extents an LU has free |
 //! | [`owner`] | who changes the map of an LU, with layers and checkpoints |
 //! | [`root`] | where everything of an LU is found from |
+//! | [`lineage`] | which ids stand in the pages of a pool that was split off from another one |
 //! | [`page`] | a page of metadata, and what it is checked for |
 //! | [`journal`] | what is written, durable and sealed of an LU's map, and what an owner left |
 //! | [`sums`] | checksums of blocks, in pools that keep them |
@@ -35,6 +36,7 @@ pub mod home;
 pub mod inspect;
 pub mod journal;
 pub mod label;
+pub mod lineage;
 pub mod lu;
 pub mod map;
 pub mod memory;

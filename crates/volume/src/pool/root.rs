@@ -18,6 +18,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::inspect::uuid;
 use super::journal::{LayerNumber, Spot, Start};
+use super::lineage::Lineage;
 use super::map::Place;
 use super::owner::{Chunk, Chunks, LayerId, Regions};
 use super::page::{Flaw, Header, Kind, Owner, PAYLOAD_BYTES, Page};
@@ -147,6 +148,8 @@ pub struct Site {
     pub lu: Owner,
     pub shape: Shape,
     pub first_slab: u32,
+    /// Of its pool.
+    pub lineage: Lineage,
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -203,6 +206,11 @@ const CHUNK_BYTES: u64 = 8 + PLACE_BYTES as u64 + 2;
 const BEYOND_MAX: usize = (PAYLOAD_BYTES - size_of::<RawHead>()) / PLACE_BYTES;
 
 impl Site {
+    /// What its pages call the LU.
+    pub fn owner(&self) -> Owner {
+        self.lineage.turned(self.lu)
+    }
+
     /// Where the two heads are.
     pub fn heads(&self) -> [Spot; 2] {
         [0, 1].map(|block| Spot { slab: self.first_slab, block })
@@ -238,14 +246,16 @@ impl Site {
 
     /// Of two heads as they were read the one that counts.
     pub fn newest(&self, heads: [&Page; 2]) -> Result<Head, Flaw> {
-        let checked = [0, 1].map(|which| heads[which].check(HEAD, &self.lu, which as u64));
+        let checked = [0, 1].map(|which| heads[which].check(HEAD, &self.owner(), which as u64));
         let which = super::page::newest(checked)?;
-        Head::decode(which, checked[which]?, heads[which].payload()).ok_or(Flaw::Rotten)
+        let header = checked[which]?;
+        let head = Head::decode((which, header), &self.lineage, heads[which].payload());
+        head.ok_or(Flaw::Rotten)
     }
 
     /// Of two heads the one that was one and is not whole.
     pub fn torn(&self, heads: [&Page; 2]) -> Option<usize> {
-        (0..2).find(|which| heads[*which].was(HEAD, &self.lu, *which as u64))
+        (0..2).find(|which| heads[*which].was(HEAD, &self.owner(), *which as u64))
     }
 }
 
@@ -302,7 +312,7 @@ impl Root {
 
     /// The pages of its body, and its head.
     pub fn encode(&self, site: &Site, epoch: u64) -> (Vec<(Spot, Page)>, (Spot, Page)) {
-        let (which, turn, owner) = (self.which(), self.turn, site.lu);
+        let (which, turn, owner) = (self.which(), self.turn, site.owner());
         let body = self.body(site);
         let page = |(number, payload): (u64, &[u8])| {
             let at = site.body_spot(which, number, &self.beyond[which]).expect("room was made");
@@ -310,7 +320,7 @@ impl Root {
         };
         let pages: Vec<_> = (0..).zip(body.chunks(PAYLOAD_BYTES)).map(page).collect();
         let head = Header { kind: HEAD, owner, number: which as u64, turn, epoch };
-        let head = Page::new(head, &self.head(pages.len() as u32));
+        let head = Page::new(head, &self.head(site, pages.len() as u32));
         (pages, (site.heads()[which], head))
     }
 
@@ -321,7 +331,7 @@ impl Root {
         thick | summed | opened | if self.about.source.is_some() { SOURCED } else { 0 }
     }
 
-    fn head(&self, pages: u32) -> Vec<u8> {
+    fn head(&self, site: &Site, pages: u32) -> Vec<u8> {
         let mut name = [0; LU_NAME_BYTES_MAX];
         name[..self.about.name.len()].copy_from_slice(self.about.name.as_bytes());
         let raw = RawHead {
@@ -338,7 +348,7 @@ impl Root {
             name_len: (self.about.name.len() as u16).into(),
             beyond: [0, 1].map(|which| (self.beyond[which].len() as u16).into()),
             top: self.top.into(),
-            base_lu: self.about.base.map_or([0; 16], |base| base.lu),
+            base_lu: self.about.base.map_or([0; 16], |base| site.lineage.turned(base.lu)),
             base_layer: self.about.base.map_or([0; 16], |base| base.layer),
             name,
         };
@@ -395,7 +405,7 @@ impl Root {
 }
 
 impl Head {
-    fn decode(which: usize, header: Header, payload: &[u8]) -> Option<Self> {
+    fn decode((which, header): (usize, Header), pool: &Lineage, payload: &[u8]) -> Option<Self> {
         let (raw, mut rest) = RawHead::read_from_prefix(payload).ok()?;
         let name = raw.name.get(..usize::from(raw.name_len.get()))?;
         let name = str::from_utf8(name).ok()?.to_owned();
@@ -405,8 +415,8 @@ impl Head {
                 places.push(take_place(&mut rest)?);
             }
         }
-        let base = Base { lu: raw.base_lu, layer: raw.base_layer };
-        let base = (base.lu != [0; 16]).then_some(base);
+        let base = Base { lu: pool.turned(raw.base_lu), layer: raw.base_layer };
+        let base = (raw.base_lu != [0; 16]).then_some(base);
         let flags = raw.flags.get();
         if flags & !(THICK | SUMMED | OPENED | SOURCED) != 0 {
             return None;
@@ -436,9 +446,11 @@ impl Head {
     }
 
     /// What a head says by itself, in words.
-    pub fn fields(header: Header, page: &Page) -> Vec<(&'static str, String)> {
+    pub fn fields(header: Header, page: &Page, pool: &Lineage) -> Vec<(&'static str, String)> {
         let which = (header.number % 2) as usize;
-        let Some(head) = Self::decode(which, header, page.payload()) else { return Vec::new() };
+        let Some(head) = Self::decode((which, header), pool, page.payload()) else {
+            return Vec::new();
+        };
         let from = if head.is_sourced { "what the body says" } else { "nothing" };
         let Root { about, start, top, beyond, .. } = head.root;
         let base = about.base.map_or("nothing".to_owned(), |Base { lu, layer }| {
@@ -574,7 +586,7 @@ mod tests {
 
     fn site() -> Site {
         let shape = Shape::new(4 << 20, 64 << 10).unwrap();
-        Site { lu: [7; 16], shape, first_slab: 9 }
+        Site { lu: [7; 16], shape, first_slab: 9, lineage: Lineage::new([4; 16], [3; 16]) }
     }
 
     fn place() -> impl Strategy<Value = Place> {

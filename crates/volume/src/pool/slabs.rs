@@ -7,7 +7,8 @@
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::page::{Flaw, Header, Kind, Owner, Page};
+use super::lineage::Lineage;
+use super::page::{Flaw, Header, Kind, Page};
 use super::shape::GRANTS_PER_PAGE;
 
 pub(super) const KIND: Kind = Kind(*b"VDst");
@@ -72,23 +73,24 @@ const FIRST: u8 = 2;
 pub fn encode(header: TableHeader, slabs: &[Slab]) -> Page {
     assert!(slabs.len() as u64 <= GRANTS_PER_PAGE, "a page has {GRANTS_PER_PAGE} places");
     let TableHeader { pool, page, turn, epoch } = header;
-    let header = Header { kind: KIND, owner: pool, number: page, turn, epoch };
-    let payload: Vec<u8> = slabs.iter().flat_map(|slab| raw(slab).as_bytes().to_vec()).collect();
+    let header = Header { kind: KIND, owner: pool.origin(), number: page, turn, epoch };
+    let raw = |slab| raw(slab, &pool).as_bytes().to_vec();
+    let payload: Vec<u8> = slabs.iter().flat_map(raw).collect();
     Page::new(header, &payload)
 }
 
 /// Which page of a table, and of which turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableHeader {
-    pub pool: Owner,
+    pub pool: Lineage,
     pub page: u64,
     pub turn: u64,
     pub epoch: u64,
 }
 
 /// What stands in a page that was read as this one of the pool.
-pub fn decode(page: &Page, pool: &Owner, number: u64) -> Result<(Header, Vec<Slab>), Flaw> {
-    let header = page.check(KIND, pool, number)?;
+pub fn decode(page: &Page, pool: &Lineage, number: u64) -> Result<(Header, Vec<Slab>), Flaw> {
+    let header = page.check(KIND, &pool.origin(), number)?;
     let (grants, _) = page.payload().as_chunks::<GRANT_BYTES>();
     let slab = |bytes: &[u8; GRANT_BYTES]| {
         let raw = RawGrant::read_from_bytes(bytes).expect("of its size");
@@ -97,7 +99,8 @@ pub fn decode(page: &Page, pool: &Owner, number: u64) -> Result<(Header, Vec<Sla
             FREE => Ok(Slab::Free { generation }),
             GRANTED | FIRST => {
                 let (is_first, age) = (raw.state == FIRST, raw.age.get());
-                Ok(Slab::Granted(Grant { lu: raw.lu, number, generation, is_first, age }))
+                let lu = pool.turned(raw.lu);
+                Ok(Slab::Granted(Grant { lu, number, generation, is_first, age }))
             }
             // Under a good checksum: somebody else's idea of this form.
             _ => Err(Flaw::Rotten),
@@ -107,7 +110,7 @@ pub fn decode(page: &Page, pool: &Owner, number: u64) -> Result<(Header, Vec<Sla
     Ok((header, slabs))
 }
 
-fn raw(slab: &Slab) -> RawGrant {
+fn raw(slab: &Slab, pool: &Lineage) -> RawGrant {
     let free = RawGrant {
         lu: [0; 16],
         number: U32::ZERO,
@@ -121,7 +124,7 @@ fn raw(slab: &Slab) -> RawGrant {
             RawGrant { generation: generation.into(), ..free }
         }
         Slab::Granted(Grant { lu, number, generation, is_first, age }) => RawGrant {
-            lu,
+            lu: pool.turned(lu),
             number: number.into(),
             generation: generation.into(),
             state: if is_first { FIRST } else { GRANTED },
@@ -137,7 +140,8 @@ mod tests {
 
     #[test]
     fn a_page_tells_what_was_granted() {
-        let header = TableHeader { pool: [1; 16], page: 3, turn: 9, epoch: 2 };
+        let pool = Lineage::new([9; 16], [1; 16]);
+        let header = TableHeader { pool, page: 3, turn: 9, epoch: 2 };
         let grant = Grant { lu: [5; 16], number: 77, generation: 3, is_first: true, age: 9 };
         let slabs = [
             Slab::Free { generation: 4 },
@@ -146,13 +150,18 @@ mod tests {
         ];
         let filling = [&slabs[..], &[Slab::Filling { generation: 2 }]].concat();
         let page = encode(header, &filling);
-        let (read, all) = decode(&page, &[1; 16], 3).unwrap();
+        let (read, all) = decode(&page, &pool, 3).unwrap();
         assert_eq!((read.turn, read.epoch), (9, 2));
         assert_eq!(all.len() as u64, GRANTS_PER_PAGE);
         assert_eq!(all[..3], slabs);
         assert_eq!(all[3], Slab::Free { generation: 2 });
         assert!(all[4..].iter().all(|slab| *slab == Slab::Free { generation: 0 }));
-        assert_eq!(decode(&page, &[2; 16], 3), Err(Flaw::OtherOwner));
-        assert_eq!(decode(&page, &[1; 16], 4), Err(Flaw::OtherNumber(3)));
+        assert_eq!(decode(&page, &pool, 4), Err(Flaw::OtherNumber(3)));
+        // The pool that it was split off from calls the LU otherwise.
+        let origin = Lineage::new([1; 16], [1; 16]);
+        let (_, others) = decode(&page, &origin, 3).unwrap();
+        assert_eq!(others[1], Slab::Granted(Grant { lu: [5 ^ 9 ^ 1; 16], ..grant }));
+        let other = Lineage::new([2; 16], [2; 16]);
+        assert_eq!(decode(&page, &other, 3), Err(Flaw::OtherOwner));
     }
 }

@@ -11,7 +11,7 @@ use super::home::{Found, Granted, Pool, PoolError, TableFlaw, first_epoch};
 use super::label::Label;
 use super::lu::{LuError, Whence, read_left};
 use super::owner::{LayerId, Layers, Unopened};
-use super::root::{About, Frozen, Site};
+use super::root::{About, Frozen};
 
 /// LUs that are read side by side.
 const LUS_AT_A_TIME: usize = 16;
@@ -112,7 +112,7 @@ async fn said(
     oldest: u64,
 ) -> Result<Said, LuError> {
     pool.must_have_copy(lu, &granted)?;
-    let site = Site { lu, shape: pool.shape(), first_slab };
+    let site = pool.site(lu, first_slab);
     let epoch = first_epoch(oldest + 1);
     let (slabs, memory) = (&granted.slabs[..], &Arc::default());
     let whence = Whence { site, epoch, slabs, all: false, memory };

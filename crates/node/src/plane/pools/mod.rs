@@ -396,6 +396,7 @@ fn next(spec: &Pool, error: &PoolError) -> String {
         | PoolError::TooOld(_)
         | PoolError::NoLu(_)
         | PoolError::Open(_)
+        | PoolError::Opening(_)
         | PoolError::Closed => "it is tried again by itself".to_owned(),
     }
 }

@@ -160,9 +160,9 @@ impl Said {
                 self.disks.push(BackedDisk { label, layout, table: Vec::new() });
             }
             Part::Table(page) => {
-                let (pool, _, _) = self.pool.as_ref()?;
                 let disk = self.disks.last_mut()?;
-                let (_, slabs) = slabs::decode(&page, pool, disk.table.len() as u64).ok()?;
+                let (pool, number) = (disk.label.lineage(), disk.table.len() as u64);
+                let (_, slabs) = slabs::decode(&page, &pool, number).ok()?;
                 disk.table.push(BackedTable { page, slabs });
             }
             Part::Lu { id, first_slab } => {

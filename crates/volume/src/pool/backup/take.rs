@@ -58,7 +58,7 @@ struct Under {
 enum Way {
     /// By those who have it open, as this copy, when they have begun.
     Open(Option<u64>),
-    Closed(Closed),
+    Closed(Box<Closed>),
 }
 
 /// An LU that nobody has open, as its root says.
@@ -200,7 +200,7 @@ impl Taking {
         granted: Granted,
     ) -> Result<Option<Way>, String> {
         let first_slab = granted.first.unwrap_or_default();
-        let site = Site { lu: id, shape: pool.shape(), first_slab };
+        let site = pool.site(id, first_slab);
         let disks = pool.disks().map_err(|error| error.to_string())?;
         self.writer.put(&Part::Lu { id, first_slab });
         let read = read_root_pages(&disks, &site).await;
@@ -216,14 +216,15 @@ impl Taking {
         let layers = root.layers.iter().map(|layer| (layer.number, layer.id)).collect();
         let left = Opening::new(site, u64::MAX, root, &Arc::default()).pages().into();
         let root = pages;
-        Ok(Some(Way::Closed(Closed { granted, site, root, header, layers, turn, left })))
+        let closed = Closed { granted, site, root, header, layers, turn, left };
+        Ok(Some(Way::Closed(Box::new(closed))))
     }
 
     async fn closed_lu(
         &mut self,
         pool: &Pool,
         id: [u8; 16],
-        mut closed: Closed,
+        mut closed: Box<Closed>,
     ) -> Result<Option<Way>, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let disks = pool.disks().map_err(|error| text(&error))?;

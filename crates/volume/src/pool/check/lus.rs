@@ -76,7 +76,7 @@ pub(super) async fn check_lu(
         report.add(Severity::Mended, Of::Lu { id, name: None }, what);
         return None;
     };
-    let site = Site { lu: id, shape: pool.shape(), first_slab };
+    let site = pool.site(id, first_slab);
     let mut found = Vec::new();
     let left = async {
         pool.must_have_copy(id, &granted)?;

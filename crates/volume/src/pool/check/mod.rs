@@ -166,7 +166,10 @@ async fn labels(core: &Core, backing: &Arc<dyn Backing>, report: &mut Report) {
             // What changes of a label does so under another epoch, at one end after the other.
             let are_same = match front.epoch == back.epoch {
                 true => front == back,
-                false => (front.pool, front.pv) == (back.pool, back.pv),
+                false => {
+                    let has_become = back.was_of(&front.pool);
+                    (front.pool == back.pool || has_become) && front.pv == back.pv
+                }
             };
             if !are_same {
                 let what = "its two labels do not say the same, which no crash leaves";

@@ -1,11 +1,11 @@
 //! Finding a pool on its disks, and opening it: first what the labels say is read, so that whoever
 //! keeps records of pools can compare, and only then anything is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use block::Request;
+use block::{Buffer, Device, Error, Request};
 use rt::Core;
 
 use super::super::disks::{Backing, Shared, read_page};
@@ -13,6 +13,7 @@ use super::super::label::{End, Label, Unlabelled};
 use super::super::page::{Flaw, Owner, PAGE_BYTES};
 use super::super::shape::{Layout, Shape};
 use super::outdated::outdated;
+use super::split_off::decided;
 use super::table::Table;
 use super::{Pool, PoolError, Registry};
 
@@ -27,8 +28,8 @@ pub struct Found {
     newest: Label,
     /// How many are not here.
     absent: u16,
-    /// Disks that say that they have left.
-    left: Vec<Arc<dyn Backing>>,
+    /// Disks that have left.
+    left: Vec<(Arc<dyn Backing>, Label)>,
 }
 
 /// On what terms a pool is opened.
@@ -105,9 +106,14 @@ impl Found {
         let absent = self.absent;
         // What a process that was killed has written may be read here and yet be lost later: also
         // that a disk has left, before others say so.
-        for disk in &self.left {
-            let synced = disk.device(&self.core).io(&Request::flush()).await;
-            synced.map_err(|error| PoolError::Disk { disk: disk.name().to_owned(), error })?;
+        for (disk, label) in &self.left {
+            let of = |error| PoolError::Disk { disk: disk.name().to_owned(), error };
+            disk.device(&self.core).io(&Request::flush()).await.map_err(of)?;
+            if label.becomes.is_some_and(|becomes| becomes.pool == label.pool) {
+                // It is the other pool's now, and does not say so yet.
+                let label = Label { becomes: None, ..label.clone() };
+                write_label(&*disk.device(&self.core), &label).await.map_err(of)?;
+            }
         }
         let pool = self.unopened(terms.epoch);
         pool.registry.replace(terms.registry);
@@ -131,23 +137,26 @@ impl Found {
 
     /// The same before anything of it was read or written.
     pub(super) fn unopened(self, known_epoch: u64) -> Rc<Pool> {
-        let Self { core, disks, newest, absent, fronts: _, left: _ } = self;
+        let Self { core, disks, newest, absent, fronts: _, left } = self;
         let (mut all, mut tables) = (Vec::new(), Vec::new());
         let outdated = outdated(&disks.iter().map(|(_, label, _)| label).collect::<Vec<_>>());
         for ((backing, label, layout), outdated) in disks.into_iter().zip(outdated) {
             let is_behind = label.is_behind || outdated > 0;
-            let label = Label { is_behind, ..label };
+            let label = Label { is_behind, becomes: None, ..label };
             let mut table = Table::new(backing.name(), label, layout);
             table.outdated = outdated;
             tables.push(table);
             all.push((backing, layout));
         }
         let epoch = newest.epoch.max(known_epoch) + 1;
-        let shared = Shared::new(all, (newest.pool, newest.shape));
-        let what = (newest.pool, newest.pool_name, newest.shape);
+        let lineage = newest.lineage();
+        let shared = Shared::new(all, (lineage.origin(), newest.shape));
+        let what = (lineage, newest.pool_name, newest.shape);
         let pool = Pool::new(&core, what, shared, tables, epoch);
         pool.missed.set(newest.missed);
         pool.count_absent(absent);
+        let became = left.iter().filter(|(_, label)| label.was_of(&newest.pool));
+        pool.became.borrow_mut().extend(became.map(|(_, label)| (label.group, label.pool)));
         pool
     }
 }
@@ -166,16 +175,21 @@ impl Pool {
             }
             labels.push((backing, label));
         }
-        let members = labels.iter().map(|(_, label)| label).filter(|label| !label.has_left());
+        let mut labels = decided(labels);
+        let has_gone = gone(&labels);
+        let members = labels.iter().map(|(_, label)| label).filter(|label| !has_gone(label));
         let newest = members.max_by_key(|label| (label.epoch, label.missed));
         let Some(newest) = newest.cloned() else {
             return Err(PoolError::Missing { wanted: 1, found: 0 });
         };
         // One that has left is counted by those that do not know it yet.
-        let is_counted = |label: &Label| !label.has_left() || label.epoch > newest.epoch;
+        let left_in = |label: &Label| match label.was.filter(|_| !label.has_left()) {
+            Some(was) => was.epoch,
+            None => label.epoch,
+        };
+        let is_counted = |label: &Label| !has_gone(label) || left_in(label) > newest.epoch;
         let counted = labels.iter().filter(|(_, label)| is_counted(label)).count();
-        let left = labels.extract_if(.., |(_, label)| label.has_left());
-        let left = left.map(|(backing, _)| backing).collect();
+        let left = labels.extract_if(.., |(_, label)| has_gone(label)).collect();
         let is_all = counted == usize::from(newest.members);
         let absent = newest.members.saturating_sub(counted as u16);
         let is_current = |label: &&Label| label.epoch >= newest.missed;
@@ -222,6 +236,13 @@ impl Pool {
     }
 }
 
+/// Tells which of these disks have left the pool that the others are.
+fn gone<T>(labels: &[(T, Label)]) -> impl Fn(&Label) -> bool + use<T> {
+    let members = labels.iter().map(|(_, label)| label).filter(|label| !label.has_left());
+    let pools: BTreeSet<Owner> = members.map(|label| label.pool).collect();
+    move |label| label.has_left() || pools.iter().any(|pool| label.was_of(pool))
+}
+
 /// Whether there is a failure group with all its disks, each of which is such a one.
 fn has_whole_group(labels: &[&Label], is_such: impl Fn(&Label) -> bool) -> bool {
     let is_whole = |label: &&Label| {
@@ -254,6 +275,17 @@ pub async fn read_label(
     Ok((newest?, front))
 }
 
+/// Writes both labels of a disk, that at its end first, durably.
+async fn write_label(device: &dyn Device, label: &Label) -> Result<(), Error> {
+    let size = device.geometry().size.min(label.size);
+    for (end, at) in [(End::Back, last_page(size)), (End::Front, 0)] {
+        let buffer = Buffer::from_bytes(label.encode(end).bytes());
+        device.io(&Request::write(at, buffer.sgl())).await?;
+        device.io(&Request::flush()).await?;
+    }
+    Ok(())
+}
+
 /// What stands where the two labels of a disk are, the one at its front first.
 pub async fn read_ends(
     core: &Core,
@@ -262,8 +294,12 @@ pub async fn read_ends(
     let device = backing.device(core);
     let of = |error| PoolError::Disk { disk: backing.name().to_owned(), error };
     let size = device.geometry().size;
-    let last = (size / PAGE_BYTES as u64).saturating_sub(1) * PAGE_BYTES as u64;
+    let last = last_page(size);
     let front = read_page(&*device, 0).await.map_err(of)?;
     let back = read_page(&*device, last).await.map_err(of)?;
     Ok([Label::decode(&front, End::Front), Label::decode(&back, End::Back)])
+}
+
+fn last_page(size: u64) -> u64 {
+    (size / PAGE_BYTES as u64).saturating_sub(1) * PAGE_BYTES as u64
 }

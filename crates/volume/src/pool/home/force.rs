@@ -15,7 +15,6 @@ use std::sync::Arc;
 use super::super::lu::{Left, LuError, Whence, read_left};
 use super::super::owner::ALL_REGIONS;
 use super::super::places::{Copy, State};
-use super::super::root::Site;
 use super::stale::{LACKING, STALE, age_after};
 use super::{Pool, PoolError};
 
@@ -160,7 +159,7 @@ impl Pool {
         let first_slab = granted.first.ok_or(PoolError::NoLu(lu))?;
         let mut slabs = granted.slabs;
         slabs.retain(|slab| self.is_whole(*slab, group));
-        let site = Site { lu, shape: self.shape(), first_slab };
+        let site = self.site(lu, first_slab);
         let memory = &Arc::default();
         let whence = Whence { site, epoch, slabs: &slabs, all: true, memory };
         let disks = self.disks()?;

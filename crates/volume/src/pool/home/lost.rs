@@ -187,7 +187,7 @@ impl Pool {
         }
         let is_own = |label: &Label| {
             let own = &self.tables.borrow()[disk as usize].label;
-            (label.pool, label.pv) == (self.id, own.pv) && label.epoch <= self.epoch()
+            (label.pool, label.pv) == (self.id(), own.pv) && label.epoch <= self.epoch()
         };
         match !found.is_empty() && found.iter().all(is_own) {
             true => Ok(()),

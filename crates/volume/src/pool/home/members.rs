@@ -62,7 +62,7 @@ impl Pool {
         let layout = Layout::new(self.shape, size)
             .map_err(|error| PoolError::Unfit { disk: backing.name().to_owned(), error })?;
         let name = backing.name().to_owned();
-        let label = label_of((self.id, &self.name, self.shape), (pv, group, size));
+        let label = label_of((self.lineage, &self.name, self.shape), (pv, group, size));
         // Whether it is can be told when it is admitted.
         let label = Label { is_behind: true, ..label };
         let disk = self.shared.add(backing, layout).await;

@@ -170,6 +170,7 @@ mod tests {
     fn label((epoch, missed): (u64, u64)) -> Label {
         Label {
             pool: [1; 16],
+            origin: [1; 16],
             pool_name: "pool".to_owned(),
             pv: [2; 16],
             members: 1,
@@ -180,6 +181,8 @@ mod tests {
             epoch,
             missed,
             is_behind: false,
+            becomes: None,
+            was: None,
         }
     }
 

@@ -35,7 +35,7 @@ impl Pool {
             (label.epoch, label.missed) = (self.settled.get(), self.missed.get());
         }
         let page = |page: u64| {
-            let (pool, (_, turn), epoch) = (self.id, table.turns[page as usize], label.epoch);
+            let (pool, (_, turn), epoch) = (self.lineage, table.turns[page as usize], label.epoch);
             slabs::encode(TableHeader { pool, page, turn, epoch }, table.page_of(page))
         };
         let pages = (0..table.layout.table_pages()).map(page).collect();

@@ -85,7 +85,7 @@ impl Pool {
                     )
                 };
                 match self.disks()?.read_own(disk, at).await {
-                    Ok(image) => match slabs::decode(&image, &self.id, page) {
+                    Ok(image) => match slabs::decode(&image, &self.lineage, page) {
                         Ok(good) => read.push(Ok(good)),
                         Err(flaw) => flaws.push(what(&flaw)),
                     },

@@ -81,7 +81,7 @@ impl Pool {
         }
     }
 
-    async fn tell_others(&self, group: u16, disks: usize) -> Result<(), PoolError> {
+    pub(super) async fn tell_others(&self, group: u16, disks: usize) -> Result<(), PoolError> {
         let missed = self.absent_of(group, disks);
         if missed > 0 {
             let mut absent = self.absent.borrow_mut();
@@ -103,7 +103,7 @@ impl Pool {
     }
 
     /// Nobody looks there any more.
-    async fn forget_group(&self, group: u16) {
+    pub(super) async fn forget_group(&self, group: u16) {
         let mut all = Vec::new();
         for (lu, granted) in self.lus.borrow_mut().iter_mut() {
             for &number in &granted.slabs {
@@ -127,7 +127,7 @@ impl Pool {
     }
 
     /// Its disks that were not let go, those that are lost with them.
-    fn known_of(&self, group: u16) -> Vec<u32> {
+    pub(super) fn known_of(&self, group: u16) -> Vec<u32> {
         let tables = self.tables.borrow();
         let is_its = |table: &Table| table.label.group == group && table.standing != Standing::Gone;
         (0..).zip(tables.iter()).filter(|(_, it)| is_its(it)).map(|(disk, _)| disk).collect()
@@ -135,7 +135,7 @@ impl Pool {
 
     /// How many disks of a group are missed that has so many. Where nobody knows of which group
     /// those are that are not here, those may be its.
-    fn absent_of(&self, group: u16, disks: usize) -> u16 {
+    pub(super) fn absent_of(&self, group: u16, disks: usize) -> u16 {
         let absent = self.absent.borrow();
         let count = |group: Option<u16>| absent.get(&group).copied().unwrap_or(0);
         let here = self.known_of(group).into_iter().filter(|disk| !self.is_lost(*disk)).count();

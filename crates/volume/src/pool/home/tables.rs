@@ -119,7 +119,7 @@ impl Pool {
             let tables = self.tables.borrow();
             let table = &tables[disk as usize];
             let (place, turn) = table.turns[page as usize];
-            let (pool, epoch) = (self.id, self.epoch.get());
+            let (pool, epoch) = (self.lineage, self.epoch.get());
             let header = TableHeader { pool, page, turn: turn + 1, epoch };
             let at = table.layout.table_places(page)[1 - place];
             (slabs::encode(header, table.page_of(page)), at)
@@ -259,7 +259,7 @@ impl Pool {
         for at in places {
             let image =
                 self.disks()?.read_own(disk, at).await.map_err(|error| self.of(disk, error))?;
-            read.push(slabs::decode(&image, &self.id, page));
+            read.push(slabs::decode(&image, &self.lineage, page));
         }
         Ok(read)
     }

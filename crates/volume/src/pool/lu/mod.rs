@@ -57,7 +57,7 @@ pub(super) use open::{Left, Whence, read_heads, read_left, read_root, read_root_
 pub use open::{LuError, NewLu, Seat, thick_bytes};
 pub use resize::Unresized;
 pub use service::{Copied, Folded, LayerAbout, Mended};
-pub use snapshots::{View, snapshot_all};
+pub use snapshots::{Still, View, snapshot_all, still};
 pub use thick::{Short, Ungranted};
 
 /// Longest exclusive step.

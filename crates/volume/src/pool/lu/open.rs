@@ -134,7 +134,7 @@ impl Pool {
         });
         let ring: Vec<Place> = places.skip(1).take(ring as usize).collect();
         let root = Opening::root_of_new(about, ring, layer, epoch);
-        let site = Site { lu: id, shape, first_slab: slabs[0] };
+        let site = self.site(id, slabs[0]);
         let written = write_root(&self.shared.on(self.core()), &site, &root, epoch).await;
         drop(tenure);
         if let Err(error) = written {
@@ -149,7 +149,7 @@ impl Pool {
         let granted = self.granted(id).unwrap_or_default();
         let first_slab = granted.first.ok_or(PoolError::NoLu(id))?;
         self.must_have_copy(id, &granted)?;
-        let site = Site { lu: id, shape: self.shape(), first_slab };
+        let site = self.site(id, first_slab);
         let pool = Arc::new(Placed::new(self.core(), self.clone()));
         let (shared, tenure, slabs) = (self.shared.clone(), self.tenure(id)?, granted.slabs);
         let (base, source, memory) = (None, None, self.memory());
@@ -160,7 +160,7 @@ impl Pool {
     pub async fn describe_lu(&self, id: [u8; 16]) -> Result<About, LuError> {
         let granted = self.granted(id).unwrap_or_default();
         let first_slab = granted.first.ok_or(PoolError::NoLu(id))?;
-        let site = Site { lu: id, shape: self.shape(), first_slab };
+        let site = self.site(id, first_slab);
         Ok(read_root(&*self.disks()?, &site).await?.about)
     }
 }

@@ -80,13 +80,8 @@ impl Lu {
 /// answered before another one begins is not missing where that is. They survive loss of power.
 /// Where one fails, those that were taken are layers that nobody needs.
 pub async fn snapshot_all(lus: &[(Arc<Lu>, LayerId)]) -> Result<Vec<LayerId>, Error> {
-    // Always in one order: two of these never wait for each other.
-    let mut order: Vec<usize> = (0..lus.len()).collect();
-    order.sort_by_key(|index| lus[*index].0.id);
-    let (mut alone, mut held): (Vec<Alone<'_>>, Vec<_>) = (Vec::new(), Vec::new());
-    for index in &order {
-        alone.push(lus[*index].0.alone()?);
-    }
+    let order = in_order(lus.iter().map(|(lu, _)| lu));
+    let _alone = all_alone(&order)?;
     // While others still write: it may take a while.
     for (lu, _) in lus {
         if let Err(error) = lu.make_room(Room::Layer).await {
@@ -96,9 +91,7 @@ pub async fn snapshot_all(lus: &[(Arc<Lu>, LayerId)]) -> Result<Vec<LayerId>, Er
             return Err(error);
         }
     }
-    for index in order {
-        held.push(lus[index].0.hold().await);
-    }
+    let held = hold_all(&order).await;
     let freeze = |(lu, top): &(Arc<Lu>, LayerId)| {
         let top = *top;
         lu.owner.call(move |service| service.snapshot(top))
@@ -116,6 +109,42 @@ pub async fn snapshot_all(lus: &[(Arc<Lu>, LayerId)]) -> Result<Vec<LayerId>, Er
         lu.ask(|service| service.flush()).await?;
     }
     frozen.into_iter().collect()
+}
+
+/// Nothing is written to some LUs as long as this is there.
+pub struct Still<'a> {
+    _alone: Vec<Alone<'a>>,
+    _held: Vec<Ticket<Handle>>,
+}
+
+/// Holds all writes to these LUs back. What they have answered is durable then.
+pub async fn still(lus: &[Arc<Lu>]) -> Result<Still<'_>, Error> {
+    let order = in_order(lus.iter());
+    let alone = all_alone(&order)?;
+    let held = hold_all(&order).await;
+    for lu in lus {
+        lu.ask(|service| service.flush()).await?;
+    }
+    Ok(Still { _alone: alone, _held: held })
+}
+
+/// Always in one order: two who hold several never wait for each other.
+fn in_order<'a>(lus: impl Iterator<Item = &'a Arc<Lu>>) -> Vec<&'a Arc<Lu>> {
+    let mut order: Vec<&Arc<Lu>> = lus.collect();
+    order.sort_by_key(|lu| lu.id);
+    order
+}
+
+fn all_alone<'a>(order: &[&'a Arc<Lu>]) -> Result<Vec<Alone<'a>>, Error> {
+    order.iter().map(|lu| lu.alone()).collect()
+}
+
+async fn hold_all(order: &[&Arc<Lu>]) -> Vec<Ticket<Handle>> {
+    let mut held = Vec::with_capacity(order.len());
+    for lu in order {
+        held.push(lu.hold().await);
+    }
+    held
 }
 
 /// A snapshot that is being read.

@@ -13,6 +13,7 @@ mod members;
 mod memory;
 mod resizes;
 mod scrub;
+mod split_offs;
 mod splits;
 mod sums;
 mod thicks;

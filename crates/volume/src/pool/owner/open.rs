@@ -79,7 +79,7 @@ impl Opening {
     /// `epoch` is higher than that of any owner before. Pages of maps are counted in `memory`.
     pub fn new(site: Site, epoch: u64, root: Root, memory: &Arc<Memory>) -> Self {
         let layers = Layers::new(site.shape, &root, memory);
-        let replay = Replay::new(site.lu, root.start);
+        let replay = Replay::new(site.owner(), root.start);
         Self { site, epoch, root, layers, replay }
     }
 
@@ -206,7 +206,7 @@ impl Read {
         }
         let (accepted, refused) = replayed.settle(is_there);
         let ring = root.ring_pages(&site);
-        let journal = Journal::resume((site.lu, epoch, ring), &replayed, &refused)?;
+        let journal = Journal::resume((site.owner(), epoch, ring), &replayed, &refused)?;
         let (size, opened) = (root.about.size, root.opened.clone());
         let mut known = Known::by(site.shape, &accepted);
         let Taken { unsealed, mut freed, branched, touched, opened } =

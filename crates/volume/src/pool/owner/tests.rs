@@ -44,7 +44,7 @@ fn shape() -> Shape {
 }
 
 fn site() -> Site {
-    Site { lu: LU, shape: shape(), first_slab: SLAB }
+    Site { lu: LU, shape: shape(), first_slab: SLAB, lineage: Default::default() }
 }
 
 /// What a block of storage holds.

@@ -136,7 +136,8 @@ impl Plan<'_> {
             let places = backed.layout.table_places(number);
             let [one, other] =
                 [self.page(slot, places[0]).await?, self.page(slot, places[1]).await?];
-            let read = [&one, &other].map(|page| slabs::decode(page, &self.backup.id, number));
+            let pool = backed.label.lineage();
+            let read = [&one, &other].map(|page| slabs::decode(page, &pool, number));
             let which = newest([0, 1].map(|it| read[it].as_ref().map(|it| it.0).map_err(|it| *it)));
             let Some(Ok((header, slabs))) = which.ok().map(|which| &read[which]) else { continue };
             is_read = true;
@@ -188,7 +189,7 @@ impl Plan<'_> {
         backed.is_some_and(|backed| turn + 1 < backed)
     }
 
-    /// Pages of roots at the beginning of a slab.
+    /// Pages of roots at the beginning of a slab, with the LUs that they are of as owners.
     pub(super) async fn roots_at(
         &self,
         slot: usize,
@@ -201,7 +202,8 @@ impl Plan<'_> {
             let page = self.page(slot, start + block * BLOCK_BYTES).await?;
             let (header, _) = page.says();
             if page.is_whole() && [HEAD, BODY].contains(&header.kind) {
-                pages.push(header);
+                let owner = backed.label.lineage().turned(header.owner);
+                pages.push(Header { owner, ..header });
             }
         }
         Ok(pages)

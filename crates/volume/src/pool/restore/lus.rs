@@ -56,7 +56,7 @@ impl Plan<'_> {
                 self.refuse(Of::Lu { id, name: None }, error.to_string());
                 continue;
             }
-            let site = Site { lu: id, shape: pool.shape(), first_slab };
+            let site = pool.site(id, first_slab);
             done = self.lu(&pool, site).await;
             if done.is_err() {
                 break;
@@ -97,7 +97,7 @@ impl Plan<'_> {
         let [one, other] = site.heads();
         let heads = [self.read(lu, one).await?, self.read(lu, other).await?];
         let which = (then.turn % 2) as usize;
-        let check = |which: usize| heads[which].check(HEAD, &site.lu, which as u64);
+        let check = |which: usize| heads[which].check(HEAD, &site.owner(), which as u64);
         let is_there = heads[which] == *head && site.newest([&heads[0], &heads[1]]).is_ok();
         if !is_there {
             let is_damaged = check(which).is_err() || check(1 - which).is_err();
@@ -120,7 +120,7 @@ impl Plan<'_> {
         let mut count = 0;
         for (number, (at, page)) in (0..).zip(spots.into_iter().zip(body)) {
             let found = self.read(lu, at).await?;
-            let is_good = found.check(BODY, &site.lu, number).is_ok() && found == *page;
+            let is_good = found.check(BODY, &site.owner(), number).is_ok() && found == *page;
             if !is_good {
                 self.put_all(lu, at, page);
                 count += 1;

@@ -266,7 +266,7 @@ impl Walk {
         for (which, at) in (0..).zip(site.heads()) {
             let is_newest = which == turn % 2;
             let check = |page: &Page| {
-                let header = page.check(HEAD, &site.lu, which)?;
+                let header = page.check(HEAD, &site.owner(), which)?;
                 // Its place is for this turn, and what is there is of another one.
                 let is_other = is_newest && header.turn != turn;
                 if is_other { Err(Flaw::Later) } else { Ok(()) }
@@ -291,7 +291,7 @@ impl Walk {
     async fn body(&mut self, head: Head) -> Result<Vec<String>, Error> {
         let (site, mut pages, mut flaws) = (self.service.owner().site(), Vec::new(), Vec::new());
         for (number, at) in (0..).zip(head.body(&site).unwrap_or_default()) {
-            let check = |page: &Page| page.check(BODY, &site.lu, number).map(drop);
+            let check = |page: &Page| page.check(BODY, &site.owner(), number).map(drop);
             let what = format!("page {number} of the body of its root");
             match self.page(at, check).await?.page() {
                 Ok((page, homes)) => {

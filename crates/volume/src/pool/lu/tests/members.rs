@@ -17,7 +17,7 @@ const BLOCKS: u64 = 48;
 const APART: u64 = 5 << 20;
 
 /// What is known outside of the world.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Records {
     disks: Vec<(&'static str, [u8; 16])>,
     last_pv: u64,
@@ -28,13 +28,24 @@ pub(super) struct Records {
     pub(super) writes: u64,
 }
 
+impl Records {
+    /// What is known of the same blocks elsewhere, where other things are written from now on.
+    pub(super) fn parted(&self) -> Self {
+        Self { last_value: self.last_value + (1 << 40), ..self.clone() }
+    }
+}
+
 pub(super) type Shared = Arc<Mutex<Records>>;
 
 fn pattern(value: u64) -> Vec<u8> {
     value.to_le_bytes().repeat(BLOCK_BYTES as usize / 8)
 }
 
-async fn write_one(device: &Rc<dyn Device>, records: &Shared, block: u64) -> Result<(), Error> {
+pub(super) async fn write_one(
+    device: &Rc<dyn Device>,
+    records: &Shared,
+    block: u64,
+) -> Result<(), Error> {
     let value = {
         let mut records = records.lock().unwrap();
         records.last_value += 1;

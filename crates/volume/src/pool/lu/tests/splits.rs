@@ -15,7 +15,7 @@ use super::members::{BYTES, LU_BYTES, PATHS, Shared, load, read_all};
 use super::*;
 
 /// The disks of each group.
-const GROUPS: [[usize; 2]; 2] = [[0, 1], [2, 3]];
+pub(super) const GROUPS: [[usize; 2]; 2] = [[0, 1], [2, 3]];
 
 #[test]
 fn a_group_leaves_and_the_other_one_goes_on() {
@@ -167,12 +167,26 @@ enum Stage {
     Split,
 }
 
-async fn backings(core: &Core, disks: impl IntoIterator<Item = usize>) -> Vec<Arc<dyn Backing>> {
+pub(super) async fn backings(
+    core: &Core,
+    disks: impl IntoIterator<Item = usize>,
+) -> Vec<Arc<dyn Backing>> {
     let mut all = Vec::new();
     for disk in disks {
         all.push(backing(core, Path::new(PATHS[disk]), true).await);
     }
     all
+}
+
+/// A pool of all disks, with an LU.
+pub(super) async fn make_groups(core: Core) {
+    let mut new = Vec::new();
+    for (disk, backing) in backings(&core, 0..4).await.into_iter().enumerate() {
+        new.push(NewDisk { backing, pv: [disk as u8 + 7; 16], group: disk as u16 / 2 });
+    }
+    let pool = Pool::format(&core, new_pool(), new).await.unwrap();
+    let new = NewLu { id: LU, layer: BASE, about: about(LU_BYTES, 512) };
+    pool.create_lu(new).await.map(drop).unwrap();
 }
 
 /// Goes on where a process that was killed has left it.
@@ -251,16 +265,7 @@ fn world(seed: u64) -> ([u32; 3], u64) {
         disk.attach(&host, path);
         disk
     });
-    let made = world.block_on(&host.core(), |core| async move {
-        let mut new = Vec::new();
-        for (disk, backing) in backings(&core, 0..4).await.into_iter().enumerate() {
-            new.push(NewDisk { backing, pv: [disk as u8 + 7; 16], group: disk as u16 / 2 });
-        }
-        let pool = Pool::format(&core, new_pool(), new).await.unwrap();
-        let new = NewLu { id: LU, layer: BASE, about: about(LU_BYTES, 512) };
-        pool.create_lu(new).await.map(drop).unwrap();
-    });
-    made.expect("it ends");
+    world.block_on(&host.core(), make_groups).expect("it ends");
     let mut after = 0;
     for round in 0..500 {
         let (known, shared) = (kept.clone(), records.clone());
