@@ -166,6 +166,15 @@ pub struct Tenure {
     /// There was one before since the pool was opened.
     pub is_again: bool,
     _held: Arc<()>,
+    /// None: what an owner before has left is settled.
+    settling: Option<Arc<()>>,
+}
+
+impl Tenure {
+    /// Failure groups may leave from now on.
+    pub fn settled(&mut self) {
+        self.settling = None;
+    }
 }
 
 /// Who owned an LU since the pool was opened.
@@ -208,6 +217,8 @@ pub struct Pool {
     owned: RefCell<BTreeMap<[u8; 16], Owned>>,
     /// Failure groups that others still count, and whose disks are another pool.
     became: RefCell<BTreeSet<(u16, Owner)>>,
+    /// Held for each LU that is being made or opened.
+    settling: Arc<()>,
     /// One change of the tables at a time.
     changes: Turns,
     /// Hears of every change of what is free.
@@ -303,6 +314,7 @@ impl Pool {
             doubted: RefCell::default(),
             owned: RefCell::default(),
             became: RefCell::default(),
+            settling: Arc::default(),
             changes: Turns::default(),
             watcher: RefCell::default(),
             registry: RefCell::default(),
@@ -349,7 +361,7 @@ impl Pool {
         let (held, is_again) = (Arc::new(()), owned.times > 0);
         *owned = Owned { times: owned.times + 1, by: Arc::downgrade(&held) };
         let epoch = first_epoch(self.settled.get()) + owned.times;
-        Ok(Tenure { epoch, is_again, _held: held })
+        Ok(Tenure { epoch, is_again, _held: held, settling: Some(self.settling.clone()) })
     }
 
     /// Lets go of the disks, so that others may use them, or this process may open the pool again.

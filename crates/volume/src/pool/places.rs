@@ -7,11 +7,11 @@
 //! block ([`Locks`]), so that they never differ in what was answered.
 //!
 //! ```text
-//!              a copy is added          it has everything
-//!   (nowhere) ───────────────▶ filling ─────────────────▶ whole
-//!                                 │   ▲                     │ it has missed a write
-//!                                 ▼   │ it is brought up    ▼
-//!                                broken ◀───────────────────┘
+//!              a copy is added          it has everything        a crash
+//!   (nowhere) ───────────────▶ filling ─────────────────▶ whole ◀─────────▶ doubtful
+//!                                 │   ▲                     │ it has missed     │
+//!                                 ▼   │ it is brought up    ▼ a write           ▼
+//!                                broken ◀───────────────────┴───────────────────┘
 //! ```
 //!
 //! What a broken place lacks is known by regions: of a slab with several places those are noted
@@ -77,12 +77,19 @@ pub enum State {
     Filling,
     /// It has missed something: nothing is read or written there.
     Broken,
+    /// It counts, and may have something else than the whole ones where a crash has cut writes
+    /// short. What is read is written here before it is answered.
+    Doubtful,
 }
 
 /// In the first word: the number has more places than that one.
 const HAS_MORE: u64 = 1 << 63;
-const STATES: [(State, u64); 3] =
-    [(State::Whole, 0), (State::Filling, 1 << 62), (State::Broken, 1 << 61)];
+const STATES: [(State, u64); 4] = [
+    (State::Whole, 0),
+    (State::Filling, 1 << 62),
+    (State::Broken, 1 << 61),
+    (State::Doubtful, 3 << 61),
+];
 const STATE_BITS: u64 = 3 << 61;
 const GROUP_SHIFT: u32 = 58;
 const GROUP_BITS: u64 = (GROUP_NUMBERS as u64 - 1) << GROUP_SHIFT;
@@ -170,6 +177,18 @@ impl Places {
     pub fn get(&self, number: u32) -> Option<Home> {
         let whole = self.all(number).filter(|copy| copy.state == State::Whole);
         whole.min_by_key(|copy| copy.group).map(|copy| copy.home)
+    }
+
+    /// The same, if nothing else has to be done for that.
+    #[inline]
+    pub fn get_plainly(&self, number: u32) -> Option<Home> {
+        self.sole(number).or_else(|| self.get(number).filter(|_| !self.is_doubtful(number)))
+    }
+
+    /// A place of the slab is in doubt.
+    #[inline]
+    pub fn is_doubtful(&self, number: u32) -> bool {
+        self.all(number).any(|copy| copy.state == State::Doubtful)
     }
 
     /// All its places.
@@ -525,6 +544,10 @@ mod tests {
         let places = Places::default();
         places.add(0, copy(OLD, State::Whole));
         places.add(0, copy(NEW, State::Whole));
+        assert!(places.mark(0, OLD, (State::Whole, State::Doubtful)));
+        assert_eq!((places.get(0), places.get_plainly(0)), (Some(NEW), None));
+        assert!(places.mark(0, OLD, (State::Doubtful, State::Whole)));
+        assert_eq!(places.get_plainly(0), places.get(0));
         assert!(places.mark(0, OLD, (State::Whole, State::Broken)));
         assert!(!places.mark(0, OLD, (State::Filling, State::Whole)));
         assert_eq!((places.get(0), places.sole(0)), (Some(NEW), None));

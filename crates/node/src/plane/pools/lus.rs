@@ -193,18 +193,20 @@ impl Pools {
             lu.map_err(|error| lu_failed(&spec, &called, "be opened", error))
         });
         let lu = opened.await.unwrap_or_else(|| Err(ended()))?;
-        let is = Size(lu.size());
-        let to = wanted.size;
+        let extent = pool.spec.extent_size.bytes();
+        let (layers, pace) = (Layers::default(), pool.pace.clone());
+        let store = Arc::new(PoolStore { lu, name, extent, layers, pace, bringing });
+        // A failure group that leaves waits for whatever the LU writes there, from here on.
+        pool.lus().insert(wanted.uuid, store.clone());
+        let lu = store.lu();
+        let (is, to) = (Size(lu.size()), wanted.size);
         if to != is
             && let Err(error) = lu.resize(to.bytes()).await
         {
             lu.close().await;
-            return Err(unresized(&name, (is, to), &error));
+            pool.lus().remove(&wanted.uuid);
+            return Err(unresized(&store.name, (is, to), &error));
         }
-        let extent = pool.spec.extent_size.bytes();
-        let (layers, pace) = (Layers::default(), pool.pace.clone());
-        let store = Arc::new(PoolStore { lu, name, extent, layers, pace, bringing });
-        pool.lus().insert(wanted.uuid, store.clone());
         // Copies of it may lack something.
         let _ = pool.home.call(async |home| home.look_at_copies()).await;
         store.keep(self.core(cores), &wanted.snapshots);

@@ -22,6 +22,9 @@ const BLOCK: usize = BLOCK_BYTES as usize;
 const MARK_TRIES: u32 = 20;
 const MARK_RETRY: Duration = Duration::from_millis(250);
 
+/// What came of a write at one place.
+type Written = (Copy, Result<(), Error>);
+
 /// A read that is under way.
 pub struct Reading {
     at: Spot,
@@ -68,9 +71,10 @@ impl Disks {
         if self.shared().sums.is_some() && !is_whole {
             return Ok(Reading { at, skip, answer: None });
         }
-        let whole = self.shared().places.get(at.slab);
-        let (device, offset) = whole.and_then(|it| self.find(it, at)).ok_or_else(|| unread(at))?;
-        let answer = Some(device.ask(&Request::read(offset + skip, *data)));
+        let home = self.shared().places.get_plainly(at.slab);
+        let answer = home
+            .and_then(|home| self.find(home, at))
+            .map(|(device, offset)| device.ask(&Request::read(offset + skip, *data)));
         Ok(Reading { at, skip, answer })
     }
 
@@ -119,11 +123,16 @@ impl Disks {
     ) -> Result<(), (Error, Vec<Home>)> {
         let _guard = self.passage.guard();
         let (mut bad, mut failed) = (Vec::new(), unread(at));
-        let whole = self.copies(at.slab).into_iter().filter(|copy| copy.state == State::Whole);
-        for Copy { home, .. } in whole {
+        let mut copies = self.copies(at.slab);
+        copies.retain(|copy| matches!(copy.state, State::Whole | State::Doubtful));
+        for &Copy { home, .. } in &copies {
             let Some((device, offset)) = self.find(home, at) else { continue };
             match device.io(&Request::read(offset, buffer.sgl())).await {
                 Ok(_) if are_right((pages, first), &buffer.sgl()) => {
+                    let others = copies.iter().filter(|copy| copy.home != home);
+                    for copy in others.filter(|copy| copy.state == State::Doubtful) {
+                        self.write_copy(at, copy.home, buffer).await.map_err(|it| (it, vec![]))?;
+                    }
                     for home in &bad {
                         // Without the mark, if that is needed, the next one who reads finds out.
                         let _ = self.write_copy(at, *home, buffer).await;
@@ -182,7 +191,11 @@ impl Disks {
         let kept = written.iter().position(|it| whole(it) && it.1.is_ok()).or(first);
         let kept = kept.ok_or_else(|| unread(at))?;
         let (kept, mut answer) = written.swap_remove(kept);
-        let (is_there, mut others) = (answer.is_ok(), vec![kept]);
+        let mut others = vec![kept];
+        if answer.is_err() && self.has_another(at.slab, kept.home, &written).await {
+            (answer, others) = (Ok(()), Vec::new());
+        }
+        let is_there = answer.is_ok();
         for (copy, outcome) in written {
             if is_there && outcome.is_ok() {
                 others.push(copy);
@@ -200,6 +213,18 @@ impl Disks {
             }
         }
         answer
+    }
+
+    /// Where the only one that was whole could not be written: whether one counts in its stead that
+    /// a crash had left in doubt, and was.
+    async fn has_another(&self, slab: u32, failed: Home, written: &[Written]) -> bool {
+        let mut there = written.iter().filter(|(_, outcome)| outcome.is_ok());
+        let state = |copy: &Copy| self.shared().places.state(slab, copy.home);
+        if !there.clone().any(|(copy, _)| state(copy) == Some(State::Doubtful)) {
+            return false;
+        }
+        self.mark(slab, failed).await.is_ok()
+            && there.any(|(copy, _)| state(copy) == Some(State::Whole))
     }
 
     /// The copy of which this is a part has missed something.
@@ -228,6 +253,12 @@ impl Disks {
         self.read_any(at, &buffer, &SumPages::new()).await?;
         let (device, offset) = self.find(to, at).ok_or_else(gone)?;
         device.io(&Request::write(offset, buffer.sgl())).await.map(drop)
+    }
+
+    /// Makes blocks of a slab the same at its places that are in doubt. The caller has their locks.
+    pub async fn make_same(&self, at: Spot, count: u64) -> Result<(), Error> {
+        let buffer = Buffer::zeroed((count * BLOCK_BYTES) as usize);
+        self.read_any(at, &buffer, &SumPages::new()).await
     }
 
     /// All places of a slab, in the order in which they are read.

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use block::{Answer, Buffer, Error, Request};
 
@@ -18,6 +19,10 @@ use super::{Disks, gone, page_of};
 
 /// Blocks that are read at one time, by one who wants many.
 const READS_MAX: usize = 32;
+
+/// How long what cannot be read is looked for again, where a copy is about to be out of doubt.
+const DOUBT_TRIES: u32 = 200;
+const DOUBT_RETRY: Duration = Duration::from_millis(5);
 
 /// A block that is not the same everywhere.
 pub struct Unlike {
@@ -118,19 +123,31 @@ impl<'a> Looker<'a> {
                 under_way.push_back((which, at, self.ask(at)));
             }
             let Some((which, at, asked)) = under_way.pop_front() else { return Ok(()) };
-            let (mut copies, mut failed) = (Vec::new(), Err(unread(at)));
-            for (home, buffer, answer) in asked {
-                let read = answer.outcome().await.map(|_| page_of(&buffer));
-                self.disks.give_back(buffer);
-                failed = match &read {
-                    Ok(_) => Ok(()),
-                    Err(error) => failed.map_err(|_| error.clone()),
-                };
-                copies.push((home, read.ok()));
+            let mut copies = self.answers(at, asked).await;
+            for _ in 0..DOUBT_TRIES {
+                if copies.is_ok() || !self.disks.shared().places.is_doubtful(at.slab) {
+                    break;
+                }
+                self.disks.core.sleep(DOUBT_RETRY).await;
+                copies = self.answers(at, self.ask(at)).await;
             }
-            failed?;
-            take(which, at, copies)?;
+            take(which, at, copies?)?;
         }
+    }
+
+    /// An error: none of them can be read.
+    async fn answers(&self, at: Spot, asked: Asked) -> Result<Vec<(Home, Option<Page>)>, Error> {
+        let (mut copies, mut failed) = (Vec::new(), Err(unread(at)));
+        for (home, buffer, answer) in asked {
+            let read = answer.outcome().await.map(|_| page_of(&buffer));
+            self.disks.give_back(buffer);
+            failed = match &read {
+                Ok(_) => Ok(()),
+                Err(error) => failed.map_err(|_| error.clone()),
+            };
+            copies.push((home, read.ok()));
+        }
+        failed.map(|()| copies)
     }
 
     fn ask(&self, at: Spot) -> Asked {

@@ -218,12 +218,25 @@ impl Disks {
 
     /// Brings the pages of a slab to a place of it that fills, as they are.
     pub async fn fill_sums(&self, slab: u32, to: Home) -> Result<(), Error> {
+        self.each_page(slab, async |at| self.fill((at, 2), to).await).await
+    }
+
+    /// Makes the pages of a slab the same at its places that are in doubt.
+    pub async fn make_sums_same(&self, slab: u32) -> Result<(), Error> {
+        self.each_page(slab, async |at| self.make_same(at, 2).await).await
+    }
+
+    /// Goes over the pages of a slab, each with the two places that it has.
+    async fn each_page(
+        &self,
+        slab: u32,
+        work: impl AsyncFn(Spot) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let Some(sums) = &self.shared().sums else { return Ok(()) };
         let shape = sums.of().1;
         for page in 0..shape.sum_pages() as u32 {
             let _alone = sums.locks.lock(slab, page.into(), 1).await;
-            let [at, _] = SumsId { slab, page }.places(shape);
-            self.fill((at, 2), to).await?;
+            work(SumsId { slab, page }.places(shape)[0]).await?;
         }
         Ok(())
     }

@@ -113,6 +113,9 @@ impl Pool {
 
     /// Nobody writes there any more, and nobody has to.
     async fn leave_lost(&self, disk: u32) {
+        let mut others = self.groups();
+        others.retain(|group| *group != self.group_of(disk));
+        self.lus().into_keys().for_each(|lu| self.trust_one(lu, &others));
         for home in self.homes_on(disk) {
             let Some(grant) = grant_at(&self.tables.borrow(), home) else { continue };
             let has_other = self

@@ -38,7 +38,8 @@ impl Pool {
     /// The same, and lets it go. Its disks are nobody's then, and their labels say so; requests may
     /// be on the way there still. Once more, it does nothing.
     pub async fn split(&self, group: u16, disks: usize) -> Result<(), PoolError> {
-        let _changing = self.changing().await;
+        // What a crash has left in doubt may be read there, and nowhere else.
+        let _changing = self.changing_groups().await;
         self.disks()?;
         if self.known_of(group).is_empty() && self.absent_of(group, disks) == 0 {
             return Ok(());

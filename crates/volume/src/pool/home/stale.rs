@@ -96,6 +96,7 @@ impl Pool {
         // One that was stale and has everything by now counts from here on.
         let mut others = self.groups();
         others.retain(|other| *other != group);
+        self.trust_one(lu, &others);
         let whole: Vec<u16> =
             others.iter().copied().filter(|other| self.is_whole_in(lu, *other)).collect();
         if whole.is_empty() {
@@ -110,6 +111,23 @@ impl Pool {
         // It is known already, but the stale copy may be all that is found one day.
         let _ = self.set_age(lu, STALE, &[group]).await;
         Ok(())
+    }
+
+    /// Where the copy is about to go that is read: of those in these groups that a crash has left
+    /// in doubt one is as good. What was read of it is the same there.
+    pub(super) fn trust_one(&self, lu: [u8; 16], groups: &[u16]) {
+        if groups.iter().any(|group| self.is_whole_in(lu, *group)) {
+            return;
+        }
+        let is_good = |copy: Copy| matches!(copy.state, State::Whole | State::Doubtful);
+        let all_good =
+            |group: &&u16| self.all_slabs(lu, |copy| copy.group == **group && is_good(copy));
+        let Some(trusted) = groups.iter().find(all_good) else { return };
+        for number in self.granted(lu).unwrap_or_default().slabs {
+            for copy in self.shared.places.all(number).filter(|copy| copy.group == *trusted) {
+                self.shared.places.mark(number, copy.home, (State::Doubtful, State::Whole));
+            }
+        }
     }
 
     /// The copies in these groups have this age, durably, and are not stale.
@@ -243,10 +261,14 @@ impl Pool {
 
     /// Whether every slab of an LU has a good place in this group.
     fn is_whole_in(&self, lu: [u8; 16], group: u16) -> bool {
-        let is_such = |copy: Copy| copy.group == group && copy.state == State::Whole;
+        self.all_slabs(lu, |copy| copy.group == group && copy.state == State::Whole)
+    }
+
+    /// Whether every slab of an LU has such a place.
+    fn all_slabs(&self, lu: [u8; 16], is_such: impl Fn(Copy) -> bool) -> bool {
         let lus = self.lus.borrow();
         let mut slabs = lus.get(&lu).into_iter().flat_map(|granted| &granted.slabs);
-        slabs.all(|slab| self.shared.places.all(*slab).any(is_such))
+        slabs.all(|slab| self.shared.places.all(*slab).any(&is_such))
     }
 
     pub(super) async fn note(&self, all: Vec<([u8; 16], Option<u32>)>) -> Result<(), PoolError> {
@@ -261,7 +283,7 @@ impl Pool {
         let Some(granted) = lus.get_mut(&lu) else { return };
         for &number in &granted.slabs {
             for copy in self.shared.places.all(number).filter(|copy| copy.group == group) {
-                for state in [State::Whole, State::Filling] {
+                for state in [State::Whole, State::Filling, State::Doubtful] {
                     self.shared.places.mark(number, copy.home, (state, State::Broken));
                 }
             }

@@ -1,6 +1,7 @@
 //! Slab tables and labels on their disks: how they are changed, and read.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rt::sync::Turn;
@@ -17,6 +18,9 @@ use super::{Pool, PoolError, ReadPage};
 /// How often a page of a table is tried to be written before its disk counts as lost.
 const WRITE_TRIES: u32 = 3;
 const WRITE_RETRY: Duration = Duration::from_millis(50);
+
+/// When to look again whether LUs are still being opened.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// What has gone wrong, with the disk.
 type Unwritten = (u32, PoolError);
@@ -88,6 +92,24 @@ impl Pool {
     /// Waits until nobody changes the tables; nobody else does until this is dropped.
     pub(super) async fn changing(&self) -> Turn<'_> {
         self.changes.take().await
+    }
+
+    /// Waits for the end of a change that is under way.
+    pub(in super::super) async fn changed(&self) {
+        drop(self.changing().await);
+    }
+
+    /// One change while no LU is being opened or made. Whoever begins to do so waits for the end of
+    /// the change.
+    pub(super) async fn changing_groups(&self) -> Turn<'_> {
+        loop {
+            let turn = self.changing().await;
+            if Arc::strong_count(&self.settling) == 1 {
+                return turn;
+            }
+            drop(turn);
+            self.core.sleep(LOOK_AGAIN).await;
+        }
     }
 
     /// Writes the pages of tables where these slabs are.

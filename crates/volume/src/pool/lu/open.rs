@@ -175,7 +175,7 @@ fn doubt_regions(disks: &Disks, slabs: &[u32], open: &Regions) {
         let kept = places.get(number);
         places.touch(number, *regions);
         for copy in places.all(number).filter(|copy| Some(copy.home) != kept) {
-            places.mark(number, copy.home, (State::Whole, State::Filling));
+            places.mark(number, copy.home, (State::Whole, State::Doubtful));
         }
     }
 }
@@ -196,6 +196,9 @@ impl Lu {
     /// Opens an LU, with its owner on this core. Nobody else has it open.
     pub async fn open(core: &Core, seat: Seat) -> Result<Arc<Self>, LuError> {
         let Seat { shared, pool, site, slabs, tenure, base, source, memory } = seat;
+        // A failure group that was leaving has left before anything is read.
+        let changed = pool.call(async |pool| pool.changed().await).await;
+        changed.ok_or(PoolError::Closed)?;
         let disks = shared.on(core);
         if tenure.is_again {
             // The pool has synced what owners before it have left, and nobody what this one has.

@@ -39,7 +39,6 @@ use super::handle::Handle;
 use super::snapshots::{Readers, View};
 
 pub use backup::Copied;
-use copies::Brought;
 pub use copies::Mended;
 pub(super) use layers::Viewed;
 pub use layers::{Folded, LayerAbout};

@@ -5,6 +5,7 @@ mod brings;
 mod cost;
 mod crashes;
 mod deaths;
+mod doubts;
 mod failures;
 pub(in crate::pool) mod families;
 mod forces;

@@ -88,8 +88,10 @@ impl Service {
             let Some(copy) = places.all(number).find(|copy| copy.group == group) else {
                 return self.add_place(number, Whither::Group(group)).await;
             };
-            if copy.state == State::Whole {
-                return Ok(0);
+            match copy.state {
+                State::Whole => return Ok(0),
+                State::Doubtful => return self.settle_slab(number, ALL_REGIONS).await,
+                State::Filling | State::Broken => {}
             }
             // Nobody writes there now, and nobody begins to while it is broken.
             places.mark(number, copy.home, (State::Broken, State::Filling));

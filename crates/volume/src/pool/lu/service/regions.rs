@@ -11,13 +11,16 @@
 //!                                                 closed in the journal
 //! ```
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use block::Error;
 
+use super::super::super::home::Tenure;
 use super::super::super::owner::{Regions, regions_of};
 use super::super::super::places::State;
-use super::{Brought, Service, Spot, Stage};
+use super::super::super::shape::BLOCK_BYTES;
+use super::{Service, Spot, Stage};
 
 /// Regions that are open before some are closed unasked: what a crash leaves to be made the same.
 const OPEN_MAX: u32 = 4096;
@@ -143,33 +146,52 @@ impl Service {
                 me.settle_regions().await;
                 me.settle_sums().await;
                 me.is_moving.set(false);
+                me.has_settled();
                 me.look_at_regions();
             });
+        } else {
+            self.has_settled();
         }
+    }
+
+    fn has_settled(&self) {
+        self.tenure.borrow_mut().iter_mut().for_each(Tenure::settled);
     }
 
     async fn settle_regions(self: &Rc<Self>) {
         let open = self.owner().regions().clone();
         for (number, regions) in open {
-            let places = &self.disks.shared().places;
-            let filling: Vec<_> =
-                places.all(number).filter(|copy| copy.state == State::Filling).collect();
-            for copy in filling {
-                let brought = Brought { number, to: copy.home };
-                let pinned = self.owner.borrow_mut().space().pin(number);
-                let is_alike = match self.fill(brought, || regions).await {
-                    Ok(_) => self.whole(brought).await.is_ok(),
-                    Err(_) => false,
-                };
-                if pinned {
-                    self.owner.borrow_mut().space().unpin();
-                }
-                // It is not read before it has been brought up to date as a whole.
-                if !is_alike {
-                    places.mark(number, copy.home, (State::Filling, State::Broken));
-                }
+            if self.disks.shared().places.is_doubtful(number) {
+                // Those who bring copies up to date try again.
+                let _ = self.settle_slab(number, regions).await;
             }
         }
+    }
+
+    /// Makes copies that are in doubt the same as the one that is read. Gives the bytes that were.
+    pub(super) async fn settle_slab(&self, number: u32, regions: u64) -> Result<u64, Error> {
+        let pinned = self.owner.borrow_mut().space().pin(number);
+        let settled = self.make_alike((number, regions)).await;
+        if pinned {
+            self.owner.borrow_mut().space().unpin();
+        }
+        let bytes = settled?;
+        let places = &self.disks.shared().places;
+        for copy in places.all(number) {
+            places.mark(number, copy.home, (State::Doubtful, State::Whole));
+        }
+        Ok(bytes)
+    }
+
+    async fn make_alike(&self, doubtful: (u32, u64)) -> Result<u64, Error> {
+        let blocks = Cell::new(0);
+        self.each_used(doubtful, async |at, count| {
+            blocks.set(blocks.get() + count);
+            self.disks.make_same(at, count).await
+        })
+        .await?;
+        self.disks.make_sums_same(doubtful.0).await?;
+        self.sync().await.map(|()| blocks.get() * BLOCK_BYTES)
     }
 
     /// Takes the sums anew that nobody knows: what is there is what there is.

@@ -41,7 +41,14 @@ pub(super) async fn visit(
 pub(super) async fn catch_up(pool: &Rc<Pool>, lu: &Arc<Lu>) -> u64 {
     let mut bytes = 0;
     loop {
-        let mended = lu.mend(7).await.unwrap();
+        let mended = match lu.mend(7).await {
+            // What a crash has left is settled first.
+            Err(error) if error.kind() == block::ErrorKind::Busy => {
+                pool.core().sleep(Duration::from_millis(1)).await;
+                continue;
+            }
+            mended => mended.unwrap(),
+        };
         bytes += mended.bytes;
         if mended.lacking == 0 {
             break;
