@@ -136,12 +136,17 @@ impl Page {
         (Header { kind, owner, number, turn, epoch }, raw.form.get())
     }
 
-    /// Whether it was this page once and is not whole: a crash has cut it off, or it has rotted.
+    /// Whether it was this page once and is not whole: a crash has cut it off, or it has rotted. One
+    /// that says that it is another one was that, unless its checksum says otherwise.
     pub fn was(&self, kind: Kind, owner: &Owner, number: u64) -> bool {
-        let (header, _) = self.says();
-        // Any of them may be what is not whole.
-        let alike = [header.kind == kind, header.owner == *owner, header.number == number];
-        !self.is_whole() && alike.into_iter().filter(|is_so| *is_so).count() >= 2
+        if self.is_whole() {
+            return false;
+        }
+        let (mut raw, _) = RawHeader::read_from_prefix(&self.0[..]).expect("shorter than a page");
+        (raw.kind, raw.owner, raw.number) = (kind.0, *owner, number.into());
+        let mut own = self.clone();
+        own.0[..HEADER_BYTES].copy_from_slice(raw.as_bytes());
+        own.0[..HEADER_BYTES] == self.0[..HEADER_BYTES] || own.is_whole()
     }
 
     /// Whether it has its checksum.
@@ -215,6 +220,25 @@ mod tests {
         assert_eq!(page.check(KIND, &[8; 16], 3), Err(Flaw::OtherOwner));
         assert_eq!(page.check(KIND, &OWNER, 4), Err(Flaw::OtherNumber(3)));
         assert_eq!(Page::of_bytes(&[0; PAGE_BYTES]).check(KIND, &OWNER, 3), Err(Flaw::Blank));
+    }
+
+    #[test]
+    fn what_a_page_was_that_is_not_whole_is_told_from_what_was_there_before() {
+        let page = Page::new(header(3, 4, 5), b"payload");
+        let was = |page: &Page| page.was(KIND, &OWNER, 3);
+        let changed = |page: &Page, at: usize| {
+            let mut bytes = *page.bytes();
+            bytes[at] ^= 0x10;
+            Page::of_bytes(&bytes)
+        };
+        assert!(!was(&page));
+        for at in 0..PAGE_BYTES {
+            assert!(was(&changed(&page, at)), "byte {at}");
+        }
+        // Another one, and what a crash has left of that.
+        let other = Page::new(header(2, 4, 5), b"other");
+        assert!(!was(&other) && !was(&changed(&other, PAGE_BYTES - 1)));
+        assert!(!was(&Page::of_bytes(&[0; PAGE_BYTES])));
     }
 
     #[test]

@@ -38,6 +38,7 @@ const FLIPS: usize = 250;
 /// What pages of metadata begin with.
 pub(in crate::pool) const KINDS: [[u8; 4]; 6] =
     [*b"VDlb", *b"VDst", *b"VDrh", *b"VDrb", *b"VDmp", *b"VDjl"];
+const MAP: usize = 4;
 const JOURNAL: usize = 5;
 
 /// What an LU reads at a moment.
@@ -251,6 +252,13 @@ fn says_all(survey: Option<&Survey>, expected: &[Expected]) -> bool {
     })
 }
 
+/// Whether a layer is there of which nobody reads anything any more.
+fn has_unread(survey: Option<&Survey>) -> bool {
+    let lus = survey.iter().flat_map(|survey| &survey.lus);
+    let said = lus.filter_map(|lu| lu.said.as_ref().ok());
+    said.flat_map(|said| &said.frozen).any(|(_, frozen)| frozen.is_going)
+}
+
 /// Flips one bit, and looks what becomes of it.
 async fn flip(
     core: &Core,
@@ -262,7 +270,8 @@ async fn flip(
     images[disk].flip(block, bit);
     let (held, backings) = disks(&images);
     let report = check(core, backings.clone(), |_| ()).await;
-    let says_all = says_all(surveyed(core, backings.clone()).await.as_ref(), &moment.expected);
+    let survey = surveyed(core, backings.clone()).await;
+    let says_all = says_all(survey.as_ref(), &moment.expected);
     let is_untouched = (0..DISKS).all(|at| held[at].is_as(&images[at]));
     assert!(is_untouched, "the check has written");
     let seen = look(core, backings, &moment.expected).await;
@@ -274,7 +283,10 @@ async fn flip(
     assert!(seen.unopened == 0 || !says_all, "{what}: all is said of what is not opened");
     let is_wrong = seen.unopened + seen.refused + seen.older > 0;
     assert!(!is_wrong || !report.findings.is_empty(), "{what}: not found");
-    assert!(is_wrong || !report.is_damaged(), "{what}: everything reads well: {report:?}");
+    // What a layer has that is about to go is missed by who lets it go.
+    let may_be_unread = kind == MAP && has_unread(survey.as_ref());
+    let is_false = !is_wrong && !may_be_unread && report.is_damaged();
+    assert!(!is_false, "{what}: everything reads well: {report:?}");
     tally.flips += 1;
     tally.right += u64::from(!is_wrong);
     tally.refused += u64::from(seen.unopened + seen.refused > 0);
