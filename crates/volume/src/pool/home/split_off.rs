@@ -68,7 +68,7 @@ impl Pool {
     /// The group is about to become a pool: so its labels say. Nothing else is different until it
     /// does. Once more, it does nothing.
     pub async fn announce_split(&self, new: &SplitOff) -> Result<(), PoolError> {
-        let _changing = self.changing().await;
+        let _changing = self.changing_groups().await;
         self.disks()?;
         if self.is_split_off(new) || self.is_announced(new) {
             return Ok(());
