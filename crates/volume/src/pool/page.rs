@@ -136,8 +136,8 @@ impl Page {
         (Header { kind, owner, number, turn, epoch }, raw.form.get())
     }
 
-    /// Whether it was this page once and is not whole: a crash has cut it off, or it has rotted. One
-    /// that says that it is another one was that, unless its checksum says otherwise.
+    /// Whether it was this page once and is not whole: a crash has cut it off, or it has rotted.
+    /// One that says that it is another one was that, unless its checksum says otherwise.
     pub fn was(&self, kind: Kind, owner: &Owner, number: u64) -> bool {
         if self.is_whole() {
             return false;
