@@ -25,8 +25,8 @@ use std::fmt;
 use std::time::Duration;
 
 use model::{
-    AdapterId, Backing, Cache, Leftover, Limits, LuName, MappingId, Pool, PoolName, PoolPv,
-    PoolSettings, PvGroup, PvStanding, Size, SocketOwner, Via,
+    AdapterId, Backing, Cache, Leftover, Limits, LuName, MappingId, Pool, PoolBecomes, PoolName,
+    PoolPv, PoolSettings, PvGroup, PvStanding, Size, SocketOwner, Via,
 };
 use uuid::Uuid;
 
@@ -90,12 +90,14 @@ pub enum Step {
         name: PoolName,
         pv: PoolPv,
     },
-    /// Takes a failure group out of a pool, of which the others have everything.
+    /// Takes a failure group out of a pool, of which the others have everything; it may become a
+    /// pool itself.
     SplitGroup {
         pool: Uuid,
         name: PoolName,
         group: PvGroup,
         pvs: Vec<PoolPv>,
+        becomes: Option<PoolBecomes>,
     },
     /// Takes the label off a disk that has left its pool.
     ForgetPv {
@@ -388,7 +390,9 @@ impl Planner<'_> {
             if let Some(PoolPv { group, .. }) = pool.pvs.iter().find(splits) {
                 let (uuid, name, group) = (*uuid, name.clone(), group.clone());
                 let pvs = pool.group_pvs(&group).cloned().collect();
-                self.push(Step::SplitGroup { pool: uuid, name, group, pvs }, wait.clone());
+                let becomes = pool.becomes.clone();
+                let split = Step::SplitGroup { pool: uuid, name, group, pvs, becomes };
+                self.push(split, wait.clone());
             }
             let joining = pool.pvs.iter().find(is_joining);
             let joining = joining.map(|pv| Wait::Earlier(Part::Pv(pv.uuid)));
@@ -568,8 +572,8 @@ impl Planner<'_> {
     fn pool_closes(&self, uuid: Uuid) -> bool {
         let open = self.actual.pools.get(&uuid);
         let is_alike = |open: &Pool, wanted: &Pool| {
-            let (pvs, settings) = (wanted.pvs.clone(), wanted.settings);
-            Pool { pvs, settings, ..open.clone() } == *wanted
+            let Pool { pvs, settings, becomes, .. } = wanted.clone();
+            Pool { pvs, settings, becomes, ..open.clone() } == *wanted
         };
         let wanted = self.desired.pools.get(&uuid);
         open.is_some_and(|open| wanted.is_none_or(|wanted| !is_alike(open, wanted)))
@@ -684,7 +688,12 @@ impl fmt::Display for Step {
             Step::JoinPv { name, pv, .. } => write!(f, "add disk {pv} to pool {name}"),
             Step::LeavePv { name, pv, .. } => write!(f, "take disk {pv} out of pool {name}"),
             Step::KeepPv { name, pv, .. } => write!(f, "keep disk {pv} in pool {name}"),
-            Step::SplitGroup { name, group, .. } => write!(f, "split {group} off pool {name}"),
+            Step::SplitGroup { name, group, becomes: None, .. } => {
+                write!(f, "split {group} off pool {name}")
+            }
+            Step::SplitGroup { name, group, becomes: Some(new), .. } => {
+                write!(f, "split {group} off pool {name} as pool {}", new.name)
+            }
             Step::ForgetPv { pv, .. } => write!(f, "take the label off disk {pv}"),
             Step::SetPool { name, .. } => write!(f, "change the settings of pool {name}"),
             Step::CreateBacking { device: DeviceSpec { name, size, pool: Some(_), .. } } => {

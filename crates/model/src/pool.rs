@@ -45,6 +45,17 @@ pub struct Pool {
     #[serde(default)]
     pub settings: PoolSettings,
     pub pvs: Vec<PoolPv>,
+    /// What the failure group becomes that leaves it, if that is a pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub becomes: Option<PoolBecomes>,
+}
+
+/// A pool that a failure group of another one is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PoolBecomes {
+    pub uuid: Uuid,
+    pub name: PoolName,
 }
 
 /// A disk of a pool.
@@ -161,6 +172,10 @@ pub struct PvAdd {
 pub struct PoolSplit {
     /// Its name; of one without a name its number.
     pub group: String,
+    /// It becomes a pool of this name, with all LUs as they are then: `web` is `NAME-web` there.
+    /// Without that, its disks are free.
+    #[serde(rename = "as", default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<PoolName>,
 }
 
 /// A pool with its state.
@@ -454,6 +469,7 @@ impl PoolCreate {
             checksums: self.checksums,
             settings: PoolSettings::default(),
             pvs,
+            becomes: None,
         }
     }
 }

@@ -25,7 +25,7 @@ pub struct PoolSearch {
 }
 
 /// `pool import`: a pool of another node, or one whose configuration was lost.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PoolImport {
     /// Its name, or its UUID.

@@ -618,10 +618,7 @@ impl Control {
         if let Ok(Some(Made::WasThere)) = &result {
             self.was_there(step);
         }
-        let mut result = result.map(drop);
-        if result.is_ok() {
-            result = self.keep(step);
-        }
+        let result = result.and_then(|made| self.keep(step, made));
         let error = result.clone().err();
         let ended = self.reconciler.ended(step, result, self.now());
         let is_stopping = self.phase == Phase::Stopping && step.is_long();
@@ -645,12 +642,17 @@ impl Control {
     }
 
     /// Keeps durably what a step has done.
-    fn keep(&mut self, step: &Step) -> Result<(), ApiError> {
+    fn keep(&mut self, step: &Step, made: Option<Made>) -> Result<(), ApiError> {
         if let Some(mark) = mark_of(step) {
             self.parts.state.mark(mark)?;
         }
         let after = pool_pvs::ended(&self.config, step);
-        let after = after.or_else(|| pool_split::ended(&self.config, step));
+        let seen = match made {
+            Some(Made::Pool(seen)) => Some(*seen),
+            _ => None,
+        };
+        let now = self.parts.world.wall();
+        let after = after.or_else(|| pool_split::ended(&self.config, step, (seen, now)));
         let after = after.or_else(|| migrations::ended(&self.config, step));
         let Some((next, marks, event)) = after else { return Ok(()) };
         self.parts.state.commit(next, &marks)?;

@@ -24,8 +24,8 @@ use model::reservation::Reservations;
 use model::stats::DeviceStats;
 use model::status::{AdapterState, IscsiSession, MapMemory, Session};
 use model::{
-    AdapterId, ApiError, Cache, ImportTold, Limits, MappingId, Pool, PoolPv, PoolSettings, PvGroup,
-    Scrub, Severity, Size, Subject,
+    AdapterId, ApiError, Cache, ImportTold, Limits, MappingId, Pool, PoolBecomes, PoolPv,
+    PoolSettings, PvGroup, Scrub, Severity, Size, Subject,
 };
 use uuid::Uuid;
 use volume::pool::backup::Taking;
@@ -90,8 +90,15 @@ pub trait Engine: Send + Sync {
     fn force(&self, pool: Uuid, lu: Uuid, group: &PvGroup, done: Done<()>);
 
     /// Takes a failure group, which has these disks, out of an open pool. The others have
-    /// everything that is on them, and go on while its LUs are used; or it is refused.
-    fn split_group(&self, pool: Uuid, pvs: &[PoolPv], done: Done<()>);
+    /// everything that is on them, and go on while its LUs are used; or it is refused. Where it
+    /// becomes a pool, that holds what all LUs were at one instant, and is what is given.
+    fn split_group(
+        &self,
+        pool: Uuid,
+        pvs: &[PoolPv],
+        becomes: Option<&PoolBecomes>,
+        done: Done<Option<SeenPool>>,
+    );
 
     /// Takes the label off a disk that has left a pool, and deletes it if it is a file of ours.
     fn forget_pv(&self, pool: Uuid, pv: &PoolPv, done: Done<()>);
@@ -241,10 +248,12 @@ pub struct Report {
 }
 
 /// Whether a backing had to be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Made {
     New,
     WasThere,
+    /// A pool, of a failure group of another one.
+    Pool(Box<SeenPool>),
 }
 
 /// What an engine says about itself.

@@ -6,9 +6,9 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
-use system_tests::iscsi::{holds, node};
+use system_tests::iscsi::{copy_of, holds, node};
 use system_tests::pools::{
-    SOON, Unwritable, create, create_of_image, create_pool, disk, disks_of, ends_well,
+    SOON, Unwritable, check, create, create_of_image, create_pool, disk, disks_of, ends_well,
     loaded_guest, node_with_groups, pool, told, until_whole,
 };
 use system_tests::{Error, Guest, Node, Result, VhostBlk, loops, until};
@@ -65,6 +65,58 @@ fn a_failure_group_leaves_under_a_guest_while_the_node_is_killed() -> Result<()>
     // Nobody's: not refused for what it holds.
     node.cli(&["pool", "create", "other", "--pv", &leaves.0])?;
     ends_well(node, loaded, &[stays.0])
+}
+
+#[test]
+fn a_failure_group_becomes_a_pool_under_a_guest_while_the_node_is_killed() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut node, _) = node(&dir.path().join("node"), 0)?;
+    let [one, two] = [disk(dir.path(), "one", 300)?, disk(dir.path(), "two", 300)?];
+    create_pool(&node, &[format!("{one}@left"), format!("{two}@right")])?;
+    create(&node, "disk", "96M")?;
+    let image = create_of_image(&node, dir.path(), "still", 32)?;
+    let loaded = loaded_guest(&node)?;
+    let [first, second] = ["first", "second"].map(|it| dir.path().join(it).display().to_string());
+    let asked = ["pool", "split", "fast", "right", "--as", "copy"];
+    let mut in_the_midst = 0;
+    for _ in 0..loops(2) {
+        until_mirrored(&node)?;
+        let mut split = node.command(&asked)?;
+        let mut split = split.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        die_within(&mut node, 80)?;
+        in_the_midst += u32::from(!split.wait()?.success());
+        if pool(&node)?["disks"].as_array().is_some_and(|disks| disks.len() == 2) {
+            // It was not asked for before the node died, or it has gone on.
+            let _ = node.command(&asked)?.output()?;
+        }
+        until("the group has left", SOON, || Ok(disks_of(&node)? == [one.clone()]))?;
+        for (lu, lun) in [("copy-still", "1"), ("copy-disk", "2")] {
+            until("it is there", SOON, || Ok(node.cli(&["lu", "show", lu])?["state"] == "online"))?;
+            node.cli(&["map", lu, "--to", "tool", "--via", "iscsi", "--lun", lun])?;
+        }
+        holds(&node, 1, &image)?;
+        // The guest writes on, and nothing of that comes here.
+        copy_of(&node, 2, &first)?;
+        die_within(&mut node, 400)?;
+        copy_of(&node, 2, &second)?;
+        let (first, second) = (fs::read(&first)?, fs::read(&second)?);
+        assert!(first == second && first.iter().any(|byte| *byte != 0));
+        for lu in ["copy-still", "copy-disk"] {
+            node.cli(&["unmap", lu, "--from", "tool"])?;
+            node.cli(&["lu", "rm", lu])?;
+        }
+        node.cli(&["pool", "rm", "copy"])?;
+        node.cli(&["pool", "add-pv", "fast", "--pv", &format!("{two}@right")])?;
+    }
+    println!("{in_the_midst} kills before it was said that the group is a pool");
+    until_mirrored(&node)?;
+    node.cli(&asked)?;
+    let (code, report, said) = {
+        ends_well(node, loaded, &[one])?;
+        check(&[two])?
+    };
+    assert!(code == Some(0), "{report} {said}");
+    Ok(())
 }
 
 #[test]

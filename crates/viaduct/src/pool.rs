@@ -55,7 +55,7 @@ pub fn pool(node: &Client, command: args::Pool, format: Format) -> Done {
         args::Pool::AddPv(arguments) => add_pv(node, arguments, format),
         args::Pool::RmPv(arguments) => rm_pv(node, arguments, format),
         args::Pool::ReplacePv(arguments) => replace_pv(node, arguments, format),
-        args::Pool::Split { name, group } => split(node, &name, group, format),
+        args::Pool::Split { name, group, new } => split(node, &name, (group, new), format),
         args::Pool::Scrub(arguments) => scrub::scrub(node, arguments, format),
         args::Pool::Check(arguments) => check::check_open(node, arguments, format),
         args::Pool::Backup(arguments) => backup::backup_open(node, arguments, format),
@@ -103,7 +103,12 @@ fn replace_pv(node: &Client, arguments: args::PoolReplacePv, format: Format) -> 
     leaves(node, (view, &disks), no_wait, format)
 }
 
-fn split(node: &Client, name: &PoolName, group: String, format: Format) -> Done {
+fn split(
+    node: &Client,
+    name: &PoolName,
+    (group, new): (String, Option<PoolName>),
+    format: Format,
+) -> Done {
     let path = format!("/v1/pools/{name}");
     let before: PoolView = node.get(&path)?;
     let number = before.pool.find_group(&group).map(|group| group.number);
@@ -111,7 +116,7 @@ fn split(node: &Client, name: &PoolName, group: String, format: Format) -> Done 
         before.pool.pvs.iter().any(|it| it.uuid == pv && Some(it.group.number) == number)
     };
     let disks = uuids(&before, |disk| is_its(disk.uuid));
-    let view: PoolView = node.post(&format!("{path}/split"), &PoolSplit { group })?;
+    let view: PoolView = node.post(&format!("{path}/split"), &PoolSplit { group, name: new })?;
     // Their labels are taken off one by one.
     leaves(node, (view, &disks), false, format)
 }

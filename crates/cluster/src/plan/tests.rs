@@ -107,6 +107,7 @@ fn pool(number: u8, is_fine: bool) -> Pool {
             group: PvGroup::default(),
             standing: PvStanding::Member,
         }],
+        becomes: None,
     }
 }
 

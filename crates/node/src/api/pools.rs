@@ -119,18 +119,19 @@ pub async fn pool_pv_remove(
 }
 
 /// Lets a failure group leave a pool that may be in use: the others have everything, and its disks
-/// are free then. Answers when it has left. Refused if the others lack something.
+/// are free then; or it becomes a pool with all LUs as they are at one instant. Answers when it has
+/// left. Refused if the others lack something, or if it does itself and is to be a pool.
 #[utoipa::path(post, path = "/v1/pools/{name}/split", tag = "pool",
     params(("name" = String, Path)), request_body = PoolSplit,
     responses((status = 200, body = PoolView), (status = "default", body = ApiError)))]
 pub async fn pool_split(
     State(api): State<Api>,
     Path(name): Path<String>,
-    Body(PoolSplit { group }): Body<PoolSplit>,
+    Body(request): Body<PoolSplit>,
 ) -> Answer<PoolView> {
     let name: PoolName = named(&name)?;
     let others = others(&api, &name).await?;
-    api.change(Change::Pool(PoolChange::Split(name.clone(), group, others))).await?;
+    api.change(Change::Pool(PoolChange::Split(name.clone(), request, others))).await?;
     view(&api, &name).await
 }
 

@@ -2,9 +2,10 @@
 
 use cluster::Step;
 use model::lu::Forced;
-use model::{ApiError, Config, LuName, PoolCreate, PoolName, PoolSettingsChange, PvAdd};
+use model::{ApiError, Config, LuName, PoolCreate, PoolName, PoolSettingsChange, PoolSplit, PvAdd};
 
 use super::{Control, Prepared, none};
+use crate::engine::{Made, SeenPool};
 use crate::state::pool_import::Takeover;
 use crate::state::pools::Found;
 use crate::state::{ops, pool_import, pool_pvs, pool_split, pools};
@@ -20,7 +21,7 @@ pub enum PoolChange {
     AddPvs(PoolName, PvAdd, Vec<Found>, Option<pool_pvs::Load>),
     RemovePv(PoolName, String, pool_pvs::Wish),
     /// A failure group leaves; with what is known of the others, nothing while it is not open.
-    Split(PoolName, String, Option<pool_split::Others>),
+    Split(PoolName, PoolSplit, Option<pool_split::Others>),
     Import(Box<Takeover>),
 }
 
@@ -70,9 +71,12 @@ impl Control {
                 };
                 Ok(Prepared::pool(next, name, kind, message))
             }
-            PoolChange::Split(name, which, others) => {
-                let (next, group) = pool_split::split(config, &name, &which, others)?;
-                let message = format!("{group} is being split off pool '{name}'");
+            PoolChange::Split(name, request, others) => {
+                let uuid = || self.parts.world.uuid();
+                let (next, group) = pool_split::split(config, &name, &request, (others, uuid))?;
+                let becomes = request.name.map(|new| format!(" as pool '{new}'"));
+                let becomes = becomes.unwrap_or_default();
+                let message = format!("{group} is being split off pool '{name}'{becomes}");
                 Ok(Prepared::pool(next, name, "pool-splits", message))
             }
             PoolChange::Import(takeover) => self.prepare_takeover(config, &takeover),
@@ -111,8 +115,9 @@ impl Control {
             Step::LeavePv { pool, pv, .. } => engine.leave_pv(*pool, pv, self.done(step, none)),
             Step::KeepPv { pool, pv, .. } => engine.keep_pv(*pool, pv, self.done(step, none)),
             Step::ForgetPv { pool, pv } => engine.forget_pv(*pool, pv, self.done(step, none)),
-            Step::SplitGroup { pool, pvs, .. } => {
-                engine.split_group(*pool, pvs, self.done(step, none));
+            Step::SplitGroup { pool, pvs, becomes, .. } => {
+                let made = |seen: Option<SeenPool>| seen.map(|it| Made::Pool(Box::new(it)));
+                engine.split_group(*pool, pvs, becomes.as_ref(), self.done(step, made));
             }
             _ => unreachable!("{step}: not of a pool"),
         }

@@ -15,8 +15,8 @@ use model::reservation::Reservations;
 use model::stats::{DeviceStats, OpKind, OpStats};
 use model::status::{AdapterState, MapMemory};
 use model::{
-    AdapterId, ApiError, Cache, ImportTold, Limits, LuName, MappingId, Pool, PoolName, PoolPv,
-    PoolSettings, PvGroup, Size,
+    AdapterId, ApiError, Cache, ImportTold, Limits, LuName, MappingId, Pool, PoolBecomes, PoolName,
+    PoolPv, PoolSettings, PvGroup, Size,
 };
 use uuid::Uuid;
 use volume::pool::backup::Taking;
@@ -24,7 +24,7 @@ use volume::pool::home::CopyAbout;
 
 use super::{
     AdapterStatus, DeviceStatus, Done, DriveStatus, Engine, Made, Motion, PoolStatus, PvUse,
-    ScrubWish, Seen, SeenPool, Snapshot, Tell,
+    ScrubWish, Seen, SeenAbout, SeenDisk, SeenLu, SeenPool, Snapshot, Tell,
 };
 use crate::import::Import;
 use crate::probe::{Probe, probe};
@@ -178,6 +178,42 @@ impl Recorder {
 }
 
 impl Notes {
+    /// What a failure group of a pool is as a pool of its own.
+    fn seen_of(&self, pool: &Pool, pvs: &[PoolPv], becomes: &PoolBecomes) -> SeenPool {
+        let disk = |pv: &PoolPv| SeenDisk {
+            path: pv.to_string(),
+            uuid: pv.uuid,
+            group: pv.group.number,
+            size: Size::gib(1),
+        };
+        let lus = self.actual.devices.values().filter(|device| device.pool == Some(pool.uuid));
+        let lu = |device: &DeviceSpec| SeenLu {
+            uuid: Uuid::from_u128(!device.uuid.as_u128()),
+            about: Ok(SeenAbout {
+                name: device.name.to_string(),
+                size: device.size,
+                block_size: device.block_size.bytes(),
+                thick: device.thick,
+                base: None,
+                layers: Vec::new(),
+            }),
+        };
+        SeenPool {
+            uuid: becomes.uuid,
+            name: becomes.name.to_string(),
+            slab_size: pool.slab_size,
+            extent_size: pool.extent_size,
+            checksums: pool.checksums,
+            disks: pvs.iter().map(disk).collect(),
+            wanted: pvs.len() as u16,
+            missing: Vec::new(),
+            lus: lus.map(lu).collect(),
+            unfinished: Vec::new(),
+            record: Vec::new(),
+            problem: None,
+        }
+    }
+
     /// The name of what is open.
     fn name(&self, uuid: Uuid) -> Option<LuName> {
         let drive = || self.actual.drives.get(&uuid).map(|drive| drive.name.clone());
@@ -308,10 +344,21 @@ impl Engine for Recorder {
         done.ok(());
     }
 
-    fn split_group(&self, pool: Uuid, pvs: &[PoolPv], done: Done<()>) {
-        let (name, pvs) = (self.pool_name(pool), pvs.to_vec());
+    fn split_group(
+        &self,
+        pool: Uuid,
+        pvs: &[PoolPv],
+        becomes: Option<&PoolBecomes>,
+        done: Done<Option<SeenPool>>,
+    ) {
+        let (name, pvs, becomes) = (self.pool_name(pool), pvs.to_vec(), becomes.cloned());
         let group = pvs.first().map(|pv| pv.group.clone()).unwrap_or_default();
-        self.step(Step::SplitGroup { pool, name, group, pvs }, done, |_| {});
+        let step =
+            Step::SplitGroup { pool, name, group, pvs: pvs.clone(), becomes: becomes.clone() };
+        self.step(step, done, move |notes| {
+            let spec = notes.actual.pools.get(&pool)?.clone();
+            Some(notes.seen_of(&spec, &pvs, &becomes?))
+        });
     }
 
     fn forget_pv(&self, pool: Uuid, pv: &PoolPv, done: Done<()>) {

@@ -36,8 +36,8 @@ use model::reservation::Reservations;
 use model::stats::{DeviceStats, OpStats};
 use model::status::{AdapterState, Session};
 use model::{
-    AdapterId, ApiError, Backing, Cache, Limits, MappingId, Pool, PoolPv, PoolSettings, PvGroup,
-    Size, Via,
+    AdapterId, ApiError, Backing, Cache, Limits, MappingId, Pool, PoolBecomes, PoolPv,
+    PoolSettings, PvGroup, Size, Via,
 };
 use rt::{Core, Remote, Spin};
 use store::Store;
@@ -50,8 +50,8 @@ use volume::pool::backup::Taking;
 use volume::pool::home::CopyAbout;
 
 use crate::engine::{
-    AdapterStatus, Context, DeviceStatus, Done, Engine, Made, Motion, ScrubWish, Seen, Snapshot,
-    Tell,
+    AdapterStatus, Context, DeviceStatus, Done, Engine, Made, Motion, ScrubWish, Seen, SeenPool,
+    Snapshot, Tell,
 };
 use crate::import::{Image, Import};
 use crate::probe::{self, Probe};
@@ -427,9 +427,21 @@ impl Engine for Plane {
         self.run(done, async move |plane, _| plane.0.pools.force(pool, lu, group).await);
     }
 
-    fn split_group(&self, pool: Uuid, pvs: &[PoolPv], done: Done<()>) {
-        let pvs = pvs.to_vec();
-        self.run(done, async move |plane, _| plane.0.pools.split_group(pool, pvs).await);
+    fn split_group(
+        &self,
+        pool: Uuid,
+        pvs: &[PoolPv],
+        becomes: Option<&PoolBecomes>,
+        done: Done<Option<SeenPool>>,
+    ) {
+        let (pvs, becomes) = (pvs.to_vec(), becomes.cloned());
+        self.run(done, async move |plane, core| {
+            let (pools, context) = (&plane.0.pools, &plane.0.context);
+            match becomes {
+                Some(new) => pools.split_off(context, &core, (pool, pvs), new).await.map(Some),
+                None => pools.split_group(pool, pvs).await.map(|()| None),
+            }
+        });
     }
 
     fn forget_pv(&self, pool: Uuid, pv: &PoolPv, done: Done<()>) {

@@ -144,6 +144,7 @@ fn pool(
         checksums: seen.checksums,
         settings: PoolSettings::default(),
         pvs: here.chain(away).collect(),
+        becomes: None,
     };
     pool.validate()?;
     Ok(pool)

@@ -36,6 +36,10 @@ pub enum Pool {
         name: PoolName,
         /// Its name; of one without a name its number
         group: String,
+        /// It becomes a pool of this name, with all LUs as they are at one instant: web is NEW-web
+        /// there. Otherwise its disks are free
+        #[arg(long = "as", value_name = "NEW")]
+        new: Option<PoolName>,
     },
     /// Take over a pool of another node, or list those that are found
     Import(PoolImport),

@@ -552,6 +552,92 @@ fn a_failure_group_is_split_off() {
 }
 
 #[test]
+fn a_failure_group_is_no_pool_of_a_name_that_is_taken() {
+    let bench = with_more(&["pool add-pv fast --pv three@right"]);
+    bench.refused(
+        "pool split fast right --as own",
+        4,
+        expect![[r#"
+        error: there is a pool 'own' on this node
+          next: choose another name: viaduct pool split fast right --as OTHER
+    "#]],
+    );
+    bench.refused("pool split fast right --as a/b", 2, expect![[r#"
+        error: invalid value 'a/b' for '--as <NEW>': pool name 'a/b' has '/' in it; use only letters, digits, '.', '_' and '-'
+
+        For more information, try '--help'.
+    "#]]);
+}
+
+#[test]
+fn a_failure_group_becomes_a_pool() {
+    let bench = with_more(&["pool add-pv fast --pv three@right"]);
+    bench.done(
+        "pool split fast right --as new",
+        expect![[r#"
+        pool fast: 4.0GiB, 2.0GiB free, 2 disks
+    "#]],
+    );
+    bench.done(
+        "pool ls",
+        expect![[r#"
+        NAME  SIZE    FREE    VIRTUAL  RATIO  STATE   ALERTS  LUS  DISKS
+        fast  4.0GiB  2.0GiB  3.0GiB   0.75   online  -       1    2
+        new   2.0GiB  1.0GiB  3.0GiB   1.50   online  -       1    1
+        own   2.0GiB  1.0GiB  0B       0.00   online  -       0    1
+    "#]],
+    );
+    bench.done(
+        "pool show new",
+        expect![[r#"
+        name:                new
+        uuid:                xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+        size:                2.0GiB
+        free:                1.0GiB
+        given to LUs:        1.0GiB
+        virtual:             3.0GiB
+        virtual to size:     1.50
+        slab size:           16MiB
+        extent size:         256KiB
+        checksums:           no
+        state:               online
+        alerts:              -
+        LUs:                 new-web
+        low at:              85 % used
+        critical at:         95 % used
+        overcommitted above: never
+        removal rate:        any
+        scrub rate:          any
+        move rate:           any
+        catch-up rate:       any
+
+        disk:  /DIR/three
+        uuid:  xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+        size:  2.0GiB
+        free:  1.0GiB
+        state: member
+    "#]],
+    );
+    bench.done(
+        "lu ls",
+        expect![[r#"
+        NAME     SIZE  BACKING  STATE   USED  MAPPED TO
+        new-web  3GiB  pool     online  -     -
+        web      3GiB  pool     online  -     -
+    "#]],
+    );
+    // Its disk is the new pool's.
+    bench.refused(
+        "pool add-pv own --pv three",
+        4,
+        expect![[r#"
+        error: /DIR/three is in use: pool new
+          next: viaduct pv ls shows the disks that are free
+    "#]],
+    );
+}
+
+#[test]
 fn a_copy_that_has_missed_something_is_taken_only_when_that_is_meant() {
     let bench = with_more(&["pool add-pv fast --pv three@right"]);
     let stale = |group, missed| CopyAbout {

@@ -187,6 +187,7 @@ fn own_pool(uuid: Uuid, name: &str) -> Pool {
             group: PvGroup::default(),
             standing: PvStanding::Member,
         }],
+        becomes: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Pools that are taken over: what is refused, what they become, and what a document adds to them.
 
-use model::{Leftover, PoolImport, PvGroup, PvPlace, SnapshotRef};
+use model::{Leftover, PoolImport, PoolPv, PvGroup, PvPlace, SnapshotRef};
 
 use super::super::pool_import::{Takeover, choose, import};
 use super::pools::{fast, found, pool_of};
@@ -48,6 +48,19 @@ fn seen() -> SeenPool {
         unfinished: vec![HALF],
         record: b"known".to_vec(),
         problem: None,
+    }
+}
+
+/// A pool on these disks with one LU.
+pub(super) fn seen_alone(uuid: Uuid, pvs: &[PoolPv], name: &str) -> SeenPool {
+    let own = |pv: &PoolPv| disk(&pv.to_string(), pv.uuid.as_u128(), pv.group.number);
+    SeenPool {
+        uuid,
+        name: "new".to_owned(),
+        disks: pvs.iter().map(own).collect(),
+        lus: vec![lu_seen(WEB, name, None, Vec::new())],
+        unfinished: Vec::new(),
+        ..seen()
     }
 }
 

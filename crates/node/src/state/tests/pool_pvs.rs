@@ -2,10 +2,13 @@
 
 use cluster::Step;
 use model::pv::PvState;
-use model::{Leftover, Pool, PoolName, PoolPv, PvAdd, PvAt, PvStanding, Size};
+use model::{
+    Leftover, Pool, PoolBecomes, PoolName, PoolPv, PoolSplit, PvAdd, PvAt, PvGroup, PvStanding,
+    Size,
+};
 
 use super::super::pool_pvs::{Load, Wish, add, ended, remove, was_to_end};
-use super::super::pool_split::{self, Others, split};
+use super::super::pool_split::{self, Others};
 use super::super::pools::{Found, pool_create, pool_remove};
 use super::pools::{fast, found, pool_of, request};
 use super::*;
@@ -202,14 +205,35 @@ fn mirrored() -> Config {
     config
 }
 
+const NEW: Uuid = Uuid::from_u128(0x900);
+
+fn split(
+    config: &Config,
+    group: &str,
+    others: Option<Others>,
+) -> Result<(Config, PvGroup), ApiError> {
+    split_as(config, group, None, others)
+}
+
+fn split_as(
+    config: &Config,
+    group: &str,
+    name: Option<&str>,
+    others: Option<Others>,
+) -> Result<(Config, PvGroup), ApiError> {
+    let name = name.map(|name| name.parse().unwrap());
+    let request = PoolSplit { group: group.to_owned(), name };
+    pool_split::split(config, &fast(), &request, (others, || NEW))
+}
+
 #[test]
 fn a_failure_group_leaves_and_its_disks_are_left_over() {
     let config = mirrored();
-    let (next, right) = split(&config, &fast(), "right", Some(Others::default())).unwrap();
+    let (next, right) = split(&config, "right", Some(Others::default())).unwrap();
     let standings: Vec<_> = standings(&next).into_iter().map(|(_, it)| it).collect();
     let (stays, leaves) = (PvStanding::Member, PvStanding::Splitting);
     assert_eq!(standings, [stays, stays, leaves, leaves]);
-    assert_eq!(split(&next, &fast(), "right", None), Ok((next.clone(), right.clone())));
+    assert_eq!(split(&next, "right", None), Ok((next.clone(), right.clone())));
     let text = serde_json::to_string(&next).unwrap();
     assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), next);
     refused(
@@ -222,8 +246,9 @@ fn a_failure_group_leaves_and_its_disks_are_left_over() {
 
     let Pool { uuid: pool, name, pvs, .. } = pool_of(&next).clone();
     let (left, pvs) = (pvs[2..].to_vec(), pvs[2..].to_vec());
-    let step = Step::SplitGroup { pool, name, group: right, pvs };
-    let (last, marks, event) = pool_split::ended(&next, &step).unwrap();
+    let step = Step::SplitGroup { pool, name, group: right, pvs, becomes: None };
+    let told = (None, jiff::Timestamp::UNIX_EPOCH);
+    let (last, marks, event) = pool_split::ended(&next, &step, told).unwrap();
     let left = left.into_iter().map(|pv| Mark::Leftover(pv.uuid, Leftover::Pv { pool, pv }));
     assert_eq!(marks, left.collect::<Vec<_>>());
     assert_eq!((last.pools, event.0), (with_pool().pools, "pool-split"));
@@ -232,21 +257,21 @@ fn a_failure_group_leaves_and_its_disks_are_left_over() {
 #[test]
 fn a_failure_group_that_cannot_leave_is_refused_in_words() {
     let (config, all) = (mirrored(), Some(Others::default()));
-    let with = |others: Others| split(&config, &fast(), "right", Some(others));
+    let with = |others: Others| split(&config, "right", Some(others));
     refused(
-        split(&config, &fast(), "left", all.clone()),
+        split(&config, "left", all.clone()),
         expect![[r#"
             NotFound: pool 'fast' has no failure group left
               next: it has 0, right"#]],
     );
     refused(
-        split(&config, &fast(), "right", None),
+        split(&config, "right", None),
         expect![[r#"
             NotNow: pool 'fast' is not open
               next: viaduct pool show fast says why"#]],
     );
     refused(
-        split(&with_pool(), &fast(), "0", all.clone()),
+        split(&with_pool(), "0", all.clone()),
         expect![[r#"
             Conflict: the group without a name is the only failure group of pool 'fast'
               next: viaduct pool add-pv fast --pv DISK@OTHER mirrors it; viaduct pool rm fast removes the pool"#]],
@@ -268,9 +293,103 @@ fn a_failure_group_that_cannot_leave_is_refused_in_words() {
     assert!(with(Others { missing: missing("/dev/sdd"), behind: vec![1] }).is_ok());
     let config = leaving(&config, "/dev/sdb", load(0, 9)).unwrap();
     refused(
-        split(&config, &fast(), "right", all),
+        split(&config, "right", all),
         expect![[r#"
             NotNow: disk /dev/sdb is about to join pool 'fast' or to leave it
               next: viaduct pool show fast tells how far it is"#]],
+    );
+}
+
+/// Pool fast in two groups with an LU.
+fn mirrored_with_lu() -> Config {
+    let mut config = mirrored();
+    config.lus[0].backing = Backing::Pool { pool: fast() };
+    config
+}
+
+#[test]
+fn a_failure_group_becomes_a_pool_with_all_lus() {
+    let config = mirrored_with_lu();
+    let all = || Some(Others::default());
+    let (next, right) = split_as(&config, "right", Some("new"), all()).unwrap();
+    let becomes = PoolBecomes { uuid: NEW, name: "new".parse().unwrap() };
+    assert_eq!(pool_of(&next).becomes, Some(becomes.clone()));
+    let text = serde_json::to_string(&next).unwrap();
+    assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), next);
+    // It does so already, and cannot do something else.
+    assert_eq!(split_as(&next, "right", Some("new"), None).unwrap().0, next);
+    for other in [None, Some("other")] {
+        refused(
+            split_as(&next, "right", other, all()),
+            expect![[r#"
+                NotNow: group right is just leaving pool 'fast'
+                  next: run the command again in a moment"#]],
+        );
+    }
+
+    let Pool { uuid: pool, name, pvs, .. } = pool_of(&next).clone();
+    let pvs = pvs[2..].to_vec();
+    let group = right.clone();
+    let step =
+        Step::SplitGroup { pool, name, group, pvs: pvs.clone(), becomes: Some(becomes.clone()) };
+    let seen = super::pool_import::seen_alone(NEW, &pvs, "a");
+    let told = (Some(seen.clone()), jiff::Timestamp::UNIX_EPOCH);
+    let (last, marks, event) = pool_split::ended(&next, &step, told).unwrap();
+    validate::config(&last).unwrap();
+    let new = last.pool(&becomes.name).unwrap();
+    assert_eq!((new.uuid, &new.becomes, new.pvs.len()), (NEW, &None, 2));
+    assert!(new.pvs.iter().all(|pv| pv.standing == PvStanding::Member && pv.group.number == 1));
+    assert_eq!(new.paths().collect::<Vec<_>>(), ["/dev/sdd", "/dev/sde"]);
+    let left = pool_of(&last);
+    assert_eq!((left.pvs.len(), &left.becomes), (2, &None));
+    let own = last.lu(&lu("new-a")).unwrap();
+    assert_eq!((own.uuid, last.lu(&lu("a")).unwrap().uuid), (seen.lus[0].uuid, next.lus[0].uuid));
+    // Nothing of it is taken off.
+    assert!(!marks.iter().any(|mark| matches!(mark, Mark::Leftover(..))), "{marks:?}");
+    assert_eq!(event.1, "group right has left pool 'fast', and is pool 'new' with 1 LUs");
+
+    // Somebody took the name meanwhile: the pool is there, and waits to be imported.
+    let mut taken = next.clone();
+    taken.lus[1].name = lu("new-a");
+    let told = (Some(seen), jiff::Timestamp::UNIX_EPOCH);
+    let (last, marks, event) = pool_split::ended(&taken, &step, told).unwrap();
+    assert_eq!((last.pool(&becomes.name), marks, pool_of(&last).pvs.len()), (None, vec![], 2));
+    let says = "not of this node yet: names of LUs of pool 'new' are taken here: new-a";
+    let next = format!("viaduct pool import {NEW} --as NAME --prefix PREFIX");
+    assert!(event.1.contains(says) && event.1.contains(&next), "{}", event.1);
+}
+
+#[test]
+fn a_failure_group_that_cannot_be_a_pool_is_refused_in_words() {
+    let config = mirrored_with_lu();
+    let with = |config: &Config, name: &str, others: Others| {
+        split_as(config, "right", Some(name), Some(others))
+    };
+    refused(
+        with(&config, "fast", Others::default()),
+        expect![[r#"
+            Conflict: there is a pool 'fast' on this node
+              next: choose another name: viaduct pool split fast right --as OTHER"#]],
+    );
+    let sdd = pool_of(&config).find_pv("/dev/sdd").unwrap().uuid;
+    refused(
+        with(&config, "new", Others { missing: vec![sdd], ..Others::default() }),
+        expect![[r#"
+            Conflict: disk /dev/sdd of group right is missing, and pool 'new' would lack it
+              next: bring it back, or split the group off without --as, and its disks are free"#]],
+    );
+    refused(
+        with(&config, "new", Others { behind: vec![1], ..Others::default() }),
+        expect![[r#"
+            NotNow: group right of pool 'fast' does not have everything yet
+              next: viaduct pool show fast tells how far it is"#]],
+    );
+    let mut taken = config.clone();
+    taken.lus[1].name = lu("new-a");
+    refused(
+        with(&taken, "new", Others::default()),
+        expect![[r#"
+            Conflict: LU 'a' would be 'new-a', and there is one
+              next: choose another name for the pool"#]],
     );
 }
