@@ -249,6 +249,8 @@ mod tests {
             is_behind: false,
             becomes: None,
             was: None,
+            forces: 0,
+            forced: 0,
         };
         let size = 1 << 20;
         let (front, back) = (label.encode(End::Front), label.encode(End::Back));

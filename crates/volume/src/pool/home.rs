@@ -9,6 +9,7 @@ mod copies;
 mod damage;
 mod find;
 mod force;
+mod forced;
 mod look;
 mod lost;
 mod members;
@@ -45,6 +46,7 @@ pub use copies::Whither;
 pub use damage::{Damaged, Damages};
 pub use find::{Found, Terms, read_ends, read_label};
 pub use force::{CopyAbout, Unforced};
+pub use forced::{CopyHere, GroupAbout};
 pub use look::TableFlaw;
 pub use lost::LostDisk;
 pub use members::DiskUse;
@@ -201,6 +203,9 @@ pub struct Pool {
     settled: Cell<u64>,
     /// The last epoch in which a disk was missing.
     missed: Cell<u64>,
+    /// How often it was forced, and the epoch of that until all disks have been here since.
+    forces: Cell<u16>,
+    forced: Cell<u64>,
     /// Disks that are not here, by their groups as far as those are known.
     absent: RefCell<BTreeMap<Option<u16>, u16>>,
     tables: RefCell<Vec<Table>>,
@@ -305,6 +310,8 @@ impl Pool {
             epoch: Cell::new(epoch),
             settled: Cell::new(epoch),
             missed: Cell::new(0),
+            forces: Cell::new(0),
+            forced: Cell::new(0),
             absent: RefCell::default(),
             tables: RefCell::new(tables),
             lus: RefCell::default(),
@@ -533,6 +540,9 @@ impl Pool {
 
     /// Of these groups the one that gives a number: it knows all of its own.
     fn group_of_numbers(&self, tables: &[Table], groups: &[u16]) -> u16 {
+        if let Some(numbers) = self.forced_numbers() {
+            return numbers;
+        }
         let found = groups.iter().find(|group| self.is_all_here(**group)).or(groups.first());
         found.copied().unwrap_or_else(|| stale::groups_of(tables).first().copied().unwrap_or(0))
     }
@@ -590,6 +600,7 @@ fn label_of(
     let (pool, origin) = (lineage.pool(), lineage.origin());
     let (pool_name, members, group_members) = (name.to_owned(), 1, 1);
     let (epoch, missed, is_behind, becomes, was) = (0, 0, false, None, None);
+    let (forces, forced) = (0, 0);
     Label {
         pool,
         origin,
@@ -605,6 +616,8 @@ fn label_of(
         is_behind,
         becomes,
         was,
+        forces,
+        forced,
     }
 }
 

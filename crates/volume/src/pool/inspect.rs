@@ -287,6 +287,10 @@ fn label_fields(label: &Label, section: &mut Section) {
     if let Some(Was { pool, epoch }) = label.was {
         section.add("was split off", format!("pool {} in epoch {epoch}", uuid(pool)));
     }
+    if label.forces > 0 {
+        section.add("forced", format!("{} times", label.forces));
+        section.add("epoch of that, until all disks are here", label.forced);
+    }
     section.add("size", label.size);
     section.add("slab size", label.shape.slab_bytes());
     section.add("extent size", label.shape.extent_bytes());

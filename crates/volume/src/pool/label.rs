@@ -43,6 +43,10 @@ pub struct Label {
     pub becomes: Option<Becomes>,
     /// What it was split off from.
     pub was: Option<Was>,
+    /// How often the pool was forced.
+    pub forces: u16,
+    /// The epoch of the last time, until all disks have been here since: zero then.
+    pub forced: u64,
 }
 
 /// What a failure group is about to be.
@@ -102,6 +106,8 @@ struct RawLabel {
     becomes_by: [u8; 16],
     was: Owner,
     was_until: U64,
+    forces: U16,
+    forced: U64,
 }
 
 const NOBODY: Owner = [0; 16];
@@ -142,6 +148,8 @@ impl Label {
             becomes_by: self.becomes.map_or(NOBODY, |it| it.by),
             was: self.was.map_or(NOBODY, |was| was.pool),
             was_until: self.was.map_or(0, |was| was.epoch).into(),
+            forces: self.forces.into(),
+            forced: self.forced.into(),
         };
         let (owner, number, epoch) = (self.pool, end as u64, self.epoch);
         let header = Header { kind: KIND, owner, number, turn: 0, epoch };
@@ -169,6 +177,8 @@ impl Label {
             is_behind: raw.is_behind.get() != 0,
             becomes: said(raw.becomes).map(|pool| Becomes { pool, by: raw.becomes_by }),
             was: said(raw.was).map(|pool| Was { pool, epoch: raw.was_until.get() }),
+            forces: raw.forces.get(),
+            forced: raw.forced.get(),
         })
     }
 }
@@ -194,6 +204,8 @@ mod tests {
             is_behind: true,
             becomes: Some(Becomes { pool: [7; 16], by: [2; 16] }),
             was: Some(Was { pool: [6; 16], epoch: 2 }),
+            forces: 2,
+            forced: 3,
         };
         let page = label.encode(End::Back);
         assert_eq!(Label::decode(&page, End::Back), Ok(label));

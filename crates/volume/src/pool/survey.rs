@@ -26,7 +26,8 @@ pub struct Survey {
     /// Those that are old copies.
     pub old: Vec<Label>,
     pub lus: Vec<Surveyed>,
-    /// LUs that were being made or removed. What they have is nobody's.
+    /// LUs that were being made or removed. What they have is nobody's. None where disks that are
+    /// not here may have the rest of them.
     pub unfinished: Vec<[u8; 16]>,
 }
 
@@ -66,6 +67,7 @@ impl Unsaid {
 pub async fn survey(found: Found) -> Result<Survey, PoolError> {
     let labels: Vec<Label> = found.labels().cloned().collect();
     let old = found.old_copies().cloned().collect();
+    let may_know_less = found.may_know_less();
     // Each of its disks had this one when its LUs were last opened, or is known to have missed it.
     let current = labels.iter().filter(|label| !found.is_outdated(label));
     let oldest = current.map(|label| label.epoch).min().unwrap_or(0);
@@ -85,7 +87,7 @@ pub async fn survey(found: Found) -> Result<Survey, PoolError> {
                 .iter()
                 .filter_map(|(id, granted)| {
                     let Some(first_slab) = granted.first else {
-                        survey.unfinished.push(*id);
+                        survey.unfinished.extend((!may_know_less).then_some(*id));
                         return None;
                     };
                     let said = said(pool.clone(), (*id, first_slab), granted.clone(), oldest);

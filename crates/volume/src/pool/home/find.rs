@@ -30,6 +30,8 @@ pub struct Found {
     absent: u16,
     /// Disks that have left.
     left: Vec<(Arc<dyn Backing>, Label)>,
+    /// No failure group that is all here has everything.
+    is_behind: bool,
 }
 
 /// On what terms a pool is opened.
@@ -83,7 +85,29 @@ impl Found {
         let joining = newest.filter(|label| is_joining(label)).map(|label| label.pv);
         let others = self.labels().filter(move |label| Some(label.pv) != joining);
         let last = others.map(front).max().unwrap_or(0);
-        self.labels().filter(move |label| label.epoch < last && !self.is_outdated(label))
+        // Who was away when it was forced does not know of that.
+        let is_away = |label: &Label| self.is_outdated(label) || label.epoch < self.newest.forced;
+        self.labels().filter(move |label| label.epoch < last && !is_away(label))
+    }
+
+    /// Others, which are not here, may have more: it is not opened unless it is forced.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind
+    }
+
+    /// Refuses that.
+    pub fn must_have_everything(&self) -> Result<(), PoolError> {
+        let (wanted, found) = (self.newest.members, self.disks.len());
+        (!self.is_behind).then_some(()).ok_or(PoolError::Behind { wanted, found })
+    }
+
+    /// Those that are not here may have LUs that nobody here knows of.
+    pub fn may_know_less(&self) -> bool {
+        self.is_behind || self.newest.forced > 0 && self.absent > 0
+    }
+
+    pub(super) fn newest_label(&self) -> &Label {
+        &self.newest
     }
 
     /// How many of its disks are not here. The others are enough.
@@ -99,11 +123,13 @@ impl Found {
 
     /// The same on other terms.
     pub async fn open_on(self, terms: Terms) -> Result<Rc<Pool>, PoolError> {
+        self.must_have_everything()?;
         if self.absent > 0 && !terms.may_lack {
             let (wanted, found) = (self.newest.members, self.disks.len());
             return Err(PoolError::Missing { wanted, found });
         }
-        let absent = self.absent;
+        let (absent, forced) = (self.absent, self.newest.forced);
+        let is_first = self.newest.epoch == forced;
         // What a process that was killed has written may be read here and yet be lost later: also
         // that a disk has left, before others say so.
         for (disk, label) in &self.left {
@@ -120,6 +146,9 @@ impl Found {
         pool.sync_these(&pool.members()).await?;
         pool.read_tables().await?;
         pool.mark_outdated().await?;
+        if is_first && absent > 0 {
+            pool.outdo_absent().await?;
+        }
         let lus: Vec<[u8; 16]> = pool.lus().into_keys().collect();
         pool.free_unheld(&lus).await?;
         pool.note_lacking_all();
@@ -131,13 +160,16 @@ impl Found {
             // Known only when all that are here have the epoch: none of them is taken for missing.
             pool.missed.set(pool.epoch());
             pool.write_labels(&pool.members()).await.map_err(failed)?;
+        } else if forced > 0 {
+            // Only now as well: what is unknown to some is kept until none of them is outdated.
+            pool.end_force().await?;
         }
         Ok(pool)
     }
 
     /// The same before anything of it was read or written.
     pub(super) fn unopened(self, known_epoch: u64) -> Rc<Pool> {
-        let Self { core, disks, newest, absent, fronts: _, left } = self;
+        let Self { core, disks, newest, absent, fronts: _, left, is_behind: _ } = self;
         let (mut all, mut tables) = (Vec::new(), Vec::new());
         let outdated = outdated(&disks.iter().map(|(_, label, _)| label).collect::<Vec<_>>());
         for ((backing, label, layout), outdated) in disks.into_iter().zip(outdated) {
@@ -154,6 +186,8 @@ impl Found {
         let what = (lineage, newest.pool_name, newest.shape);
         let pool = Pool::new(&core, what, shared, tables, epoch);
         pool.missed.set(newest.missed);
+        pool.forces.set(newest.forces);
+        pool.forced.set(newest.forced);
         pool.count_absent(absent);
         let became = left.iter().filter(|(_, label)| label.was_of(&newest.pool));
         pool.became.borrow_mut().extend(became.map(|(_, label)| (label.group, label.pool)));
@@ -164,6 +198,15 @@ impl Found {
 impl Pool {
     /// Looks which pool these disks are, without writing anything.
     pub async fn find(core: &Core, backings: Vec<Arc<dyn Backing>>) -> Result<Found, PoolError> {
+        let found = Self::find_some(core, backings).await?;
+        found.must_have_everything().map(|()| found)
+    }
+
+    /// The same, also where what is here lacks something that others have.
+    pub async fn find_some(
+        core: &Core,
+        backings: Vec<Arc<dyn Backing>>,
+    ) -> Result<Found, PoolError> {
         let mut labels: Vec<(Arc<dyn Backing>, Label)> = Vec::new();
         let mut fronts = BTreeMap::new();
         for backing in backings {
@@ -178,7 +221,7 @@ impl Pool {
         let mut labels = decided(labels);
         let has_gone = gone(&labels);
         let members = labels.iter().map(|(_, label)| label).filter(|label| !has_gone(label));
-        let newest = members.max_by_key(|label| (label.epoch, label.missed));
+        let newest = members.max_by_key(|label| (label.epoch, label.missed, label.forced));
         let Some(newest) = newest.cloned() else {
             return Err(PoolError::Missing { wanted: 1, found: 0 });
         };
@@ -204,11 +247,9 @@ impl Pool {
             });
         }
         // Where all are here, each LU has what it needs, or says what it lacks.
-        if !is_all && !has_whole_group(&current, has_everything) {
-            return Err(match has_whole_group(&current, |_| true) {
-                true => PoolError::Behind { wanted, found },
-                false => PoolError::Missing { wanted, found },
-            });
+        let is_behind = !is_all && !has_whole_group(&current, has_everything);
+        if is_behind && !has_whole_group(&current, |_| true) {
+            return Err(PoolError::Missing { wanted, found });
         }
         // Those that know everything come first.
         labels.sort_by_key(|(_, label)| (label.epoch < newest.missed, label.group, label.pv));
@@ -227,7 +268,7 @@ impl Pool {
                 .map_err(|error| PoolError::Unfit { disk, error })?;
             disks.push((backing, label, layout));
         }
-        Ok(Found { core: core.clone(), disks, fronts, newest, absent, left })
+        Ok(Found { core: core.clone(), disks, fronts, newest, absent, left, is_behind })
     }
 
     /// Opens a pool from its disks.
@@ -244,7 +285,7 @@ fn gone<T>(labels: &[(T, Label)]) -> impl Fn(&Label) -> bool + use<T> {
 }
 
 /// Whether there is a failure group with all its disks, each of which is such a one.
-fn has_whole_group(labels: &[&Label], is_such: impl Fn(&Label) -> bool) -> bool {
+pub(super) fn has_whole_group(labels: &[&Label], is_such: impl Fn(&Label) -> bool) -> bool {
     let is_whole = |label: &&Label| {
         let of_group = |other: &&&Label| other.group == label.group && is_such(other);
         let of_group = labels.iter().filter(of_group).count();

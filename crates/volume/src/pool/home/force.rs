@@ -15,7 +15,8 @@ use std::sync::Arc;
 use super::super::lu::{Left, LuError, Whence, read_left};
 use super::super::owner::ALL_REGIONS;
 use super::super::places::{Copy, State};
-use super::stale::{LACKING, STALE, age_after};
+use super::forced::STEP;
+use super::stale::{LACKING, STALE};
 use super::{Pool, PoolError};
 
 /// What is known of a copy of an LU.
@@ -55,6 +56,11 @@ pub enum Unforced {
     Unfit { group: u16, why: LuError },
 }
 
+/// How often others went on, who are so much older: once where it was forced.
+fn times(older: u32) -> u32 {
+    older / STEP + older % STEP
+}
+
 impl Pool {
     /// The copies of an LU that are here, wholly or in part, the best one first.
     pub fn copies(&self, lu: [u8; 16]) -> Result<Vec<CopyAbout>, PoolError> {
@@ -75,7 +81,7 @@ impl Pool {
                 group,
                 is_current: is_here && !granted.stale.contains(&group),
                 is_here,
-                missed: (age != STALE).then(|| newest.saturating_sub(age & !LACKING)),
+                missed: (age != STALE).then(|| times(newest.saturating_sub(age & !LACKING))),
                 slabs: all as u64,
                 lacking: (all - there) as u64,
             }
@@ -123,7 +129,7 @@ impl Pool {
     }
 
     /// Higher ages are not known of any copy.
-    fn highest_known(&self, lu: [u8; 16]) -> u32 {
+    pub(super) fn highest_known(&self, lu: [u8; 16]) -> u32 {
         self.age_in(&self.tables.borrow(), lu).max(self.noted_age(lu))
     }
 
@@ -168,7 +174,7 @@ impl Pool {
     }
 
     async fn tell_of_forced(&self, lu: [u8; 16], group: u16) -> Result<(), PoolError> {
-        let age = age_after(lu, self.highest_known(lu))?;
+        let age = self.forced_age(lu)?;
         self.note(vec![(lu, Some(age))]).await?;
         self.set_age(lu, age, &[group]).await
     }

@@ -10,7 +10,7 @@ use super::super::places::{Copy, State};
 use super::super::shape::{BLOCK_BYTES, GRANTS_PER_PAGE};
 use super::super::slabs::{Grant, Slab};
 use super::tables::newest_of;
-use super::{Found, Pool, PoolError, ReadPage};
+use super::{Found, Pool, PoolError, ReadPage, Registry};
 
 /// What is wrong with slab tables.
 #[derive(Debug)]
@@ -37,7 +37,17 @@ impl Found {
     /// The pool with everything that its tables say. It is not open: LUs may be looked at, and
     /// nothing may be written. Whoever has looked closes it.
     pub async fn look(self, told: Told<'_>) -> Rc<Pool> {
+        self.look_with(None, told).await
+    }
+
+    /// The same with what else is known of copies.
+    pub(super) async fn look_with(
+        self,
+        registry: Option<Rc<dyn Registry>>,
+        told: Told<'_>,
+    ) -> Rc<Pool> {
         let pool = self.unopened(0);
+        pool.registry.replace(registry);
         let mut firsts = Firsts::new();
         for disk in pool.members() {
             let layout = pool.layout(disk);

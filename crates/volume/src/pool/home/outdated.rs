@@ -48,9 +48,12 @@ impl Pool {
             let level = self.tables.borrow()[disk as usize].outdated;
             for home in self.homes_on(disk) {
                 let Some(grant) = grant_at(&self.tables.borrow(), home) else { continue };
-                // Of an LU that was removed meanwhile nobody else has anything.
+                // Of an LU that was removed meanwhile nobody else has anything. Since the pool was
+                // forced nobody may have anything of one that was not.
                 let is_there = known.get(&grant.lu).is_some_and(|granted| granted.first.is_some());
-                match is_there && level <= self.last_used(grant.lu, &firsts) {
+                match (is_there || self.forced.get() > 0)
+                    && level <= self.last_used(grant.lu, &firsts)
+                {
                     true => self.settle(home).transpose().into_iter().for_each(&mut *told),
                     false => self.take_outdated(home),
                 }
@@ -183,6 +186,8 @@ mod tests {
             is_behind: false,
             becomes: None,
             was: None,
+            forces: 0,
+            forced: 0,
         }
     }
 

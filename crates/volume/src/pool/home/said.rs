@@ -33,6 +33,7 @@ impl Pool {
         let mut label = table.label.clone();
         if is_open {
             (label.epoch, label.missed) = (self.settled.get(), self.missed.get());
+            (label.forces, label.forced) = (self.forces.get(), self.forced.get());
         }
         let page = |page: u64| {
             let (pool, (_, turn), epoch) = (self.lineage, table.turns[page as usize], label.epoch);

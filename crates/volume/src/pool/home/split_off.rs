@@ -248,6 +248,8 @@ mod tests {
             is_behind: false,
             becomes,
             was: (pool > 0).then_some(Was { pool: POOLS[0], epoch: 8 }),
+            forces: 0,
+            forced: 0,
         };
         ((), label)
     }

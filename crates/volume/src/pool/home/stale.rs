@@ -236,13 +236,14 @@ impl Pool {
         behind
     }
 
-    /// A group whose disks have changed is behind, unless it has everything.
+    /// A group whose disks have changed is behind, unless it has everything. One that the pool was
+    /// forced with is not, until others are here.
     pub(super) fn note_behind(&self, group: u16) {
-        let is_behind = !self.has_everything(group);
+        let (is_behind, is_forced) = (!self.has_everything(group), self.waits_for_others());
         for disk in self.members() {
             let label = &mut self.tables.borrow_mut()[disk as usize].label;
             if label.group == group {
-                label.is_behind = is_behind;
+                label.is_behind = is_behind && (label.is_behind || !is_forced);
             }
         }
     }
@@ -380,7 +381,7 @@ impl Pool {
     }
 
     pub(super) fn next_age(&self, lu: [u8; 16]) -> Result<u32, PoolError> {
-        age_after(lu, self.age(lu))
+        age_after(lu, self.age(lu), 1)
     }
 
     /// Where the LU's first slab is granted.
@@ -482,8 +483,8 @@ impl Pool {
 }
 
 /// The age that copies of an LU have which go on where others have this one.
-pub(super) fn age_after(lu: [u8; 16], age: u32) -> Result<u32, PoolError> {
-    age.checked_add(1).filter(|age| *age < LACKING).ok_or(PoolError::TooOld(lu))
+pub(super) fn age_after(lu: [u8; 16], age: u32, by: u32) -> Result<u32, PoolError> {
+    age.checked_add(by).filter(|age| *age < LACKING).ok_or(PoolError::TooOld(lu))
 }
 
 /// The groups of disks that have not left.

@@ -302,7 +302,8 @@ impl Pool {
                 let (label, at) = {
                     let table = &self.tables.borrow()[disk as usize];
                     let (epoch, missed) = (self.epoch.get(), self.missed.get());
-                    let label = Label { epoch, missed, ..table.label.clone() };
+                    let (forces, forced) = (self.forces.get(), self.forced.get());
+                    let label = Label { epoch, missed, forces, forced, ..table.label.clone() };
                     (label, table.layout.labels()[end as usize])
                 };
                 let written = self.write(disk, at, &label.encode(end)).await;

@@ -12,6 +12,7 @@ mod forces;
 mod groups;
 mod members;
 mod memory;
+mod pool_forces;
 mod resizes;
 mod scrub;
 mod split_offs;

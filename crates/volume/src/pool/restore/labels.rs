@@ -257,9 +257,17 @@ impl Plan<'_> {
             true => (last.epoch, last.missed),
             false => (backed.epoch, backed.missed),
         };
-        let members = last.members;
-        let label = Label { members, group_members, is_behind, epoch, missed, ..backed.clone() };
-        Ok(label)
+        let (members, forces, forced) = (last.members, last.forces, last.forced);
+        Ok(Label {
+            members,
+            group_members,
+            is_behind,
+            epoch,
+            missed,
+            forces,
+            forced,
+            ..backed.clone()
+        })
     }
 
     fn label(&mut self, slot: usize, label: Label) {

@@ -15,11 +15,15 @@ pub(super) const APART: u64 = 3 << 20;
 pub(super) const LU_BYTES: u64 = 256 << 20;
 
 pub(super) async fn find(core: &Core, disks: &[usize]) -> Result<Found, PoolError> {
+    Pool::find(core, backings(core, disks).await).await
+}
+
+pub(super) async fn backings(core: &Core, disks: &[usize]) -> Vec<Arc<dyn Backing>> {
     let mut all = Vec::new();
     for disk in disks {
         all.push(backing(core, Path::new(PATHS[*disk]), true).await);
     }
-    Pool::find(core, all).await
+    all
 }
 
 /// Opens the pool with these disks only, writes a value everywhere or finds one, and closes it.
@@ -59,7 +63,7 @@ pub(super) async fn catch_up(pool: &Rc<Pool>, lu: &Arc<Lu>) -> u64 {
 }
 
 /// Asserts that the pool cannot be opened with these disks, because others have more.
-async fn is_refused(core: &Core, disks: &[usize]) {
+pub(super) async fn is_refused(core: &Core, disks: &[usize]) {
     assert!(matches!(find(core, disks).await, Err(PoolError::Behind { .. })), "{disks:?}");
 }
 

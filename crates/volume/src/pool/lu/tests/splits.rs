@@ -129,6 +129,13 @@ impl Kept {
         *self.stage.lock().unwrap()
     }
 
+    /// The epoch of labels that are about to say that the pool is forced.
+    pub(super) fn forced_epoch(&self, found: &Found) -> u64 {
+        let epoch = found.forced_epoch(self.epoch.load(Ordering::SeqCst));
+        self.epoch.store(epoch, Ordering::SeqCst);
+        epoch
+    }
+
     /// Opens what was found.
     pub(super) async fn open(&self, found: Found) -> Rc<Pool> {
         let epoch = self.epoch.load(Ordering::SeqCst);
