@@ -75,8 +75,8 @@ pub use mapping::{AdapterId, MapRequest, Mapping, MappingId, Slot, Via};
 pub use medium::{Medium, MediumAdd, MediumView};
 pub use name::{ClientName, GroupName, Iqn, LuName, MediumName, Nqn, PoolName, SnapshotName};
 pub use pool::{
-    Leftover, Pool, PoolBecomes, PoolCreate, PoolPv, PoolSplit, PoolView, PvAdd, PvAt, PvGroup,
-    PvPlace, PvStanding,
+    Leftover, Pool, PoolBecomes, PoolCreate, PoolForce, PoolPv, PoolRemains, PoolSplit, PoolView,
+    PvAdd, PvAt, PvGroup, PvPlace, PvStanding,
 };
 pub use pool_import::{PoolImport, PoolImported, PoolSearch, PoolsFound};
 pub use pool_settings::{PoolSettings, PoolSettingsChange};

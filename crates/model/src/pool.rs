@@ -178,6 +178,56 @@ pub struct PoolSplit {
     pub name: Option<PoolName>,
 }
 
+/// `pool force`: a pool is opened with a failure group that lacks something.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PoolForce {
+    /// Its name; of one without a name its number. None: the best one.
+    #[serde(default)]
+    pub group: Option<String>,
+}
+
+/// What is here of a pool that is not opened because others may have more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PoolRemains {
+    pub pool: PoolName,
+    /// Its disks that are not here.
+    pub missing: Vec<String>,
+    /// Failure groups that have all their disks here, the best one first.
+    pub groups: Vec<GroupRemains>,
+}
+
+/// What a failure group has of the LUs of its pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GroupRemains {
+    /// Its name, or its number if it has none.
+    pub group: String,
+    pub lus: Vec<LuRemains>,
+}
+
+/// What a failure group has of an LU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LuRemains {
+    pub lu: LuName,
+    pub state: RemainsState,
+    /// What of it is known here and is not there, in whole slabs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lacking: Option<Size>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RemainsState {
+    /// All of it is there.
+    Whole,
+    /// It has missed something.
+    Stale,
+    /// Not all of it was brought there.
+    Lacking,
+    /// Nothing of it is there.
+    Unknown,
+}
+
 /// A pool with its state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PoolView {

@@ -40,7 +40,7 @@ use model::check::PoolCheck;
 use model::image::ImageUse;
 use model::reservation::Reservations;
 use model::stats::DeviceStats;
-use model::{ApiError, PvGroup, Size};
+use model::{ApiError, Pool, PvGroup, Size};
 use tokio::sync::{Notify, oneshot, watch};
 use uuid::Uuid;
 use volume::pool::backup::Taking;
@@ -49,7 +49,7 @@ use volume::pool::home::CopyAbout;
 use self::importing::Imports;
 use self::promises::Promises;
 use crate::control::{Change, Changed, Message};
-use crate::engine::{Done, Engine, Motion, Report, ScrubWish, Snapshot};
+use crate::engine::{Done, Engine, Motion, Remains, Report, ScrubWish, Snapshot};
 use crate::events::Events;
 use crate::probe::Probe;
 use crate::pv::Looker;
@@ -196,6 +196,16 @@ impl Api {
     /// The copies of an LU, the best one first.
     pub async fn copies(&self, pool: Uuid, lu: Uuid) -> Result<Vec<CopyAbout>, ApiError> {
         self.ask(SNAPSHOT_WAIT, |done| self.engine.copies(pool, lu, done)).await
+    }
+
+    /// What is here of a pool that is not open because others may have more.
+    pub async fn remains(&self, pool: &Pool) -> Result<Remains, ApiError> {
+        self.ask(CHECK_WAIT, |done| self.engine.remains(pool, done)).await
+    }
+
+    /// It is opened with this failure group from now on.
+    pub async fn force_pool(&self, pool: &Pool, group: &PvGroup) -> Result<(), ApiError> {
+        self.ask(CHECK_WAIT, |done| self.engine.force_pool(pool, group, done)).await
     }
 
     /// Takes one of them for all of it.

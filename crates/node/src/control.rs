@@ -276,7 +276,8 @@ impl Control {
     /// Makes a change durable; what it is about, what must settle, and what to answer.
     fn commit(&mut self, change: Change) -> Result<(Subject, BTreeSet<Part>, Changed), ApiError> {
         let before = Arc::clone(&self.config);
-        let is_forced = matches!(change, Change::LuForced(..));
+        let is_forced =
+            matches!(change, Change::LuForced(..) | Change::Pool(PoolChange::Forced(..)));
         let prepared = self.prepare(&before, change)?;
         match &prepared.library {
             None => self.parts.state.commit(prepared.next, &prepared.marks)?,
@@ -294,7 +295,7 @@ impl Control {
         }
         let subject = prepared.subject;
         let (kind, message) = prepared.event;
-        let severity = Severity::Info;
+        let severity = prepared.severity;
         self.report(Report { severity, subject: subject.clone(), kind, message, next: None });
         Ok((subject, parts, changed))
     }
@@ -825,8 +826,8 @@ fn prepare_restore(config: &Config, request: &ConfigRestore) -> Result<Prepared,
     );
     let changed = Changed { restored: Some(outcome), ..Changed::default() };
     let event = ("config-restored", message);
-    let (subject, library) = (Subject::Node, None);
-    Ok(Prepared { next, marks, library, subject, changed, event })
+    let (subject, library, severity) = (Subject::Node, None, Severity::Info);
+    Ok(Prepared { next, marks, library, subject, changed, event, severity })
 }
 
 fn prepare_migrate(
@@ -904,6 +905,7 @@ struct Prepared {
     subject: Subject,
     changed: Changed,
     event: (&'static str, String),
+    severity: Severity,
 }
 
 enum Library {
@@ -939,7 +941,8 @@ impl Prepared {
 
     fn about(next: Config, subject: Subject, kind: &'static str, message: String) -> Prepared {
         let (marks, library, changed) = (Vec::new(), None, Changed::default());
-        Prepared { next, marks, library, subject, changed, event: (kind, message) }
+        let (event, severity) = ((kind, message), Severity::Info);
+        Prepared { next, marks, library, subject, changed, event, severity }
     }
 
     fn mapping(next: Config, mapping: Mapping, kind: &'static str, message: String) -> Prepared {

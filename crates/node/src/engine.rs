@@ -29,14 +29,14 @@ use model::{
 };
 use uuid::Uuid;
 use volume::pool::backup::Taking;
-pub use volume::pool::home::CopyAbout;
 use volume::pool::home::GroupBehind;
+pub use volume::pool::home::{CopyAbout, CopyHere, GroupAbout};
 
 use crate::import::Import;
 use crate::probe::Probe;
 use crate::records::Records;
 use crate::socket::SocketSpec;
-pub use seen::{Seen, SeenAbout, SeenDisk, SeenLayer, SeenLu, SeenPool};
+pub use seen::{Remains, Seen, SeenAbout, SeenDisk, SeenLayer, SeenLu, SeenPool};
 
 /// The data plane.
 pub trait Engine: Send + Sync {
@@ -88,6 +88,12 @@ pub trait Engine: Send + Sync {
     /// An LU that is not open, because no copy of it has everything, is from now on what its copy
     /// in this failure group has.
     fn force(&self, pool: Uuid, lu: Uuid, group: &PvGroup, done: Done<()>);
+
+    /// What is here of a pool that is not open because others, which are not here, may have more.
+    fn remains(&self, pool: &Pool, done: Done<Remains>);
+
+    /// From now on it is opened with this failure group, durably. Nothing else is written.
+    fn force_pool(&self, pool: &Pool, group: &PvGroup, done: Done<()>);
 
     /// Takes a failure group, which has these disks, out of an open pool. The others have
     /// everything that is on them, and go on while its LUs are used; or it is refused. Where it

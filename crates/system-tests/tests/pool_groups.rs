@@ -231,3 +231,93 @@ fn an_lu_is_forced_to_what_a_stale_copy_has() -> Result<()> {
     assert_eq!(guest.ok(&look)?.trim(), "now");
     guest.quit()
 }
+
+/// What is left is shown, and the pool goes on with it when that is meant.
+fn is_forced_when_meant(node: &Node, gone: &str) -> Result<()> {
+    let shown = pool(node)?;
+    let next = shown["problem"]["next"].to_string();
+    assert!(shown["state"] == "failed" && next.contains("viaduct pool force fast"), "{shown}");
+    let remains = node.cli(&["pool", "force", "fast"])?;
+    assert!(
+        remains["missing"][0] == *gone && remains["groups"][0]["group"] == "right",
+        "{remains}"
+    );
+    assert_eq!(pool(node)?["state"], "failed", "it was not meant");
+    let (code, said) = node.cli_fails(&["pool", "force", "fast", "--group", "left", "--yes"])?;
+    assert!(code == 4 && said.contains("not all disks of"), "{code}: {said}");
+    node.cli(&["pool", "force", "fast", "--yes"])?;
+    assert_eq!(told(node, "pool-forced")?, 1);
+    Ok(())
+}
+
+#[test]
+fn a_pool_goes_on_with_a_group_that_lacks_something() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut node, _) = node(&dir.path().join("node"), 0)?;
+    let [one, two] = [disk(dir.path(), "one", 300)?, disk(dir.path(), "two", 300)?];
+    create_pool(&node, &[format!("{one}@left"), format!("{two}@right")])?;
+    create(&node, "disk", "64M")?;
+    node.cli(&["client", "create", "vm"])?;
+    node.cli(&["map", "disk", "--to", "vm", "--via", "vhost-user-blk"])?;
+    let guest = Guest::builder().disk(VhostBlk::new(&node.socket("vm", 2))).boot()?;
+    // Several slabs, of which one is brought at a time; words of three letters fill all of it.
+    let blocks = "bs=64k count=160";
+    let fill = |word: &str| {
+        format!("yes {word} | dd of=/dev/vda {blocks} iflag=fullblock oflag=direct conv=notrunc")
+    };
+    let look = format!("dd if=/dev/vda {blocks} iflag=direct 2>/dev/null | sort -u");
+    guest.ok(&fill("old"))?;
+    let away = |path: &str| format!("{path}.away");
+    node.kill()?;
+    fs::rename(&two, away(&two))?;
+    node.start()?;
+    guest.ok(&fill("new"))?;
+    let image = create_of_image(&node, dir.path(), "still", 24)?;
+    // So slow that the group never has everything.
+    node.cli(&["pool", "set", "fast", "--catch-up-rate", "1M"])?;
+    node.kill()?;
+    fs::rename(away(&two), &two)?;
+    node.start()?;
+    until("it is known what it lacks", SOON, || Ok(!is_mirrored(&node)?))?;
+    let (code, said) = node.cli_fails(&["pool", "force", "fast"])?;
+    assert!(code == 4 && said.contains("is open"), "{code}: {said}");
+
+    // What everything was on is gone.
+    node.kill()?;
+    fs::rename(&one, away(&one))?;
+    node.start()?;
+    is_forced_when_meant(&node, &one)?;
+    die_within(&mut node, 200)?;
+    assert_eq!(pool(&node)?["state"], "online");
+    let [shown, still] = [["lu", "show", "disk"], ["lu", "show", "still"]].map(|it| node.cli(&it));
+    let (shown, still) = (shown?, still?);
+    let next = shown["problem"]["next"].to_string();
+    assert!(shown["state"] == "failed" && next.contains("viaduct lu force disk"), "{shown}");
+    assert_eq!(still["state"], "failed", "{still}");
+    node.cli(&["lu", "force", "disk", "--yes"])?;
+    until("it is used", SOON, || Ok(node.cli(&["lu", "show", "disk"])?["state"] == "online"))?;
+    // One slab may have been brought.
+    let words = guest.ok(&look)?;
+    assert!(words.lines().all(|word| ["old", "new"].contains(&word)), "{words}");
+    guest.ok(&fill("now"))?;
+
+    // It is back, does not win, and what only it has is there again.
+    node.kill()?;
+    fs::rename(away(&one), &one)?;
+    node.start()?;
+    assert_eq!(guest.ok(&look)?.trim(), "now");
+    holds(&node, 0, &image)?;
+    node.cli(&["pool", "set", "fast", "--catch-up-rate", "off"])?;
+    // Whoever waits for the rate of before waits on.
+    die_within(&mut node, 200)?;
+    until_mirrored(&node)?;
+    for disk in [&one, &two] {
+        until_whole(&mut node, disk, Node::kill)?;
+    }
+    node.kill()?;
+    fs::rename(&two, away(&two))?;
+    node.start()?;
+    assert_eq!(guest.ok(&look)?.trim(), "now");
+    holds(&node, 0, &image)?;
+    guest.quit()
+}

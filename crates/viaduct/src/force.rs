@@ -1,9 +1,10 @@
 //! `lu force`: shows which copies of an LU there are and what would be lost, and does it when asked
-//! to.
+//! to. `pool force`: the same of a pool that is not open.
 
 use model::lu::{LuCopies, LuCopy, LuForce};
+use model::pool::{GroupRemains, LuRemains, RemainsState};
 use model::status::LuView;
-use model::{LuName, Size};
+use model::{LuName, PoolForce, PoolName, PoolRemains, PoolView, Size};
 
 use crate::args::Format;
 use crate::client::Client;
@@ -60,4 +61,56 @@ fn copies_text(LuCopies { lu, copies }: &LuCopies, group: Option<&str>) -> Strin
         None => "no such copy is here".to_owned(),
     };
     format!("{text}\n{end}\n")
+}
+
+pub fn force_pool(
+    node: &Client,
+    name: &PoolName,
+    (group, is_meant): (Option<String>, bool),
+    format: Format,
+) -> Done {
+    if is_meant {
+        let view: PoolView = node.post(&format!("/v1/pools/{name}/force"), &PoolForce { group })?;
+        return show(format, &view, pool_done);
+    }
+    let remains: PoolRemains = node.get(&format!("/v1/pools/{name}/remains"))?;
+    show(format, &remains, |remains| remains_text(remains, group.as_deref()))
+}
+
+fn pool_done(view: &PoolView) -> String {
+    let name = &view.pool.name;
+    format!("pool {name}: {}; viaduct lu ls shows which of its LUs are\n", view.state)
+}
+
+fn remains_text(
+    PoolRemains { pool, missing, groups }: &PoolRemains,
+    group: Option<&str>,
+) -> String {
+    let row = |group: &GroupRemains, lu: &LuRemains| {
+        let has = match (lu.state, lu.lacking) {
+            (RemainsState::Whole, _) => "everything".to_owned(),
+            (RemainsState::Stale, _) => "a copy that has missed something".to_owned(),
+            (RemainsState::Lacking, None | Some(Size::ZERO)) => "not all of it".to_owned(),
+            (RemainsState::Lacking, Some(lacking)) => {
+                format!("not all of it, {} are missing", rounded(lacking))
+            }
+            (RemainsState::Unknown, _) => "nothing of it".to_owned(),
+        };
+        [group.group.clone(), lu.lu.to_string(), has]
+    };
+    let rows = groups.iter().flat_map(|group| group.lus.iter().map(move |lu| row(group, lu)));
+    let text = table(["GROUP", "LU", "HAS"], &rows.collect::<Vec<_>>());
+    let missing = missing.join(", ");
+    let named = group.map_or_else(|| groups.first(), |it| groups.iter().find(|to| to.group == it));
+    let end = match named {
+        Some(GroupRemains { group, .. }) => format!(
+            "nothing was done. Without the disks that are missing the pool stays closed.\n\
+             viaduct pool force {pool} --group {group} --yes goes on with group {group}:\n\
+             - LUs of which it has everything are used; what others have of them does not count\n\
+             - others stay closed until the missing disks are back, which keep them\n\
+             - viaduct lu force NAME takes what is here of one of those"
+        ),
+        None => "no such group is here with all its disks".to_owned(),
+    };
+    format!("missing: {missing}\n\n{text}\n{end}\n")
 }

@@ -17,6 +17,7 @@ use crate::backup;
 use crate::check;
 use crate::client::Client;
 use crate::commands::{Done, absolute};
+use crate::force;
 use crate::output::{list, show, table};
 use crate::pool_import;
 use crate::progress::Bar;
@@ -56,6 +57,9 @@ pub fn pool(node: &Client, command: args::Pool, format: Format) -> Done {
         args::Pool::RmPv(arguments) => rm_pv(node, arguments, format),
         args::Pool::ReplacePv(arguments) => replace_pv(node, arguments, format),
         args::Pool::Split { name, group, new } => split(node, &name, (group, new), format),
+        args::Pool::Force { name, group, yes } => {
+            force::force_pool(node, &name, (group, yes), format)
+        }
         args::Pool::Scrub(arguments) => scrub::scrub(node, arguments, format),
         args::Pool::Check(arguments) => check::check_open(node, arguments, format),
         args::Pool::Backup(arguments) => backup::backup_open(node, arguments, format),

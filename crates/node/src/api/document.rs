@@ -44,6 +44,8 @@ use super::{
         pools::pool_split,
         force::lu_copies,
         force::lu_force,
+        force::pool_remains,
+        force::pool_force,
         scrubs::scrub_begin,
         scrubs::scrub_cancel,
         scrubs::pool_check,

@@ -1,18 +1,21 @@
 //! LUs of which no copy with everything is to be had: what others there are, and taking one of them
-//! for the LU.
+//! for the LU. And pools of which only failure groups are here that lack something.
 
 use axum::Json;
 use axum::extract::{Path, State};
 use model::lu::{Forced, LuCopies, LuCopy, LuForce};
+use model::pool::{GroupRemains, LuRemains, RemainsState};
 use model::status::LuView;
-use model::{ApiError, LuName, Pool, Size};
+use model::{ApiError, Lu, LuName, Pool, PoolForce, PoolName, PoolRemains, PoolView, Size};
 use uuid::Uuid;
-use volume::pool::home::CopyAbout;
+use volume::pool::home::{CopyAbout, CopyHere, GroupAbout};
 
-use super::Api;
 use super::routes::{Answer, Body, lu_view, named};
-use crate::control::Change;
+use super::{Api, pools};
+use crate::control::{Change, PoolChange};
+use crate::engine::Remains;
 use crate::state::ops::no_lu;
+use crate::state::pools::no_pool;
 
 /// The copies of an LU in a pool, as far as they are here: which of them has everything, or what
 /// each lacks.
@@ -39,10 +42,10 @@ pub async fn lu_force(
     let name: LuName = named(&name)?;
     let (pool, uuid) = place(&api, &name)?;
     let group = match group {
-        Some(which) => pool.find_group(&which).cloned().ok_or_else(|| {
-            ApiError::not_found(format!("pool '{}' has no failure group {which}", pool.name))
-                .then(format!("viaduct lu force {name} lists the copies"))
-        })?,
+        Some(which) => {
+            let next = || format!("viaduct lu force {name} lists the copies");
+            pool.find_group(&which).cloned().ok_or_else(|| no_group(&pool, &which).then(next()))?
+        }
         None => {
             let copies = api.copies(pool.uuid, uuid).await?;
             let best = copies.first().ok_or_else(|| {
@@ -55,6 +58,73 @@ pub async fn lu_force(
     let forced = Forced { group: group.call(), at: api.world.wall() };
     api.change(Change::LuForced(name.clone(), forced)).await?;
     Ok(Json(lu_view(&api, &name).await?))
+}
+
+/// What is here of a pool that is not open because others, which are not here, may have more: which
+/// failure groups have all of their disks here, and what each has of every LU.
+#[utoipa::path(get, path = "/v1/pools/{name}/remains", tag = "pool",
+    params(("name" = String, Path)),
+    responses((status = 200, body = PoolRemains), (status = "default", body = ApiError)))]
+pub async fn pool_remains(State(api): State<Api>, Path(name): Path<String>) -> Answer<PoolRemains> {
+    let pool = pool_of(&api, &named(&name)?)?;
+    let Remains { missing, groups } = api.remains(&pool).await?;
+    let published = api.published();
+    let lus = || published.config.lus_in(&pool.name);
+    let group = |about: &GroupAbout| GroupRemains {
+        group: pool.group_numbered(about.group).call(),
+        lus: lus().map(|lu| lu_remains(&pool, lu, about)).collect(),
+    };
+    let groups = groups.iter().map(group).collect();
+    Ok(Json(PoolRemains { pool: pool.name.clone(), missing, groups }))
+}
+
+/// Opens such a pool with one of these groups. What only others have is not there until they are
+/// back, and does not count where LUs were used without it.
+#[utoipa::path(post, path = "/v1/pools/{name}/force", tag = "pool",
+    params(("name" = String, Path)), request_body = PoolForce,
+    responses((status = 200, body = PoolView), (status = "default", body = ApiError)))]
+pub async fn pool_force(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    Body(PoolForce { group }): Body<PoolForce>,
+) -> Answer<PoolView> {
+    let name: PoolName = named(&name)?;
+    let pool = pool_of(&api, &name)?;
+    let group = match group {
+        Some(which) => {
+            let next = || format!("viaduct pool force {name} lists those that are here");
+            pool.find_group(&which).cloned().ok_or_else(|| no_group(&pool, &which).then(next()))?
+        }
+        None => {
+            let remains = api.remains(&pool).await?;
+            let best = remains.groups.first().ok_or_else(|| {
+                ApiError::conflict(format!("no failure group of pool '{name}' is all here"))
+            })?;
+            pool.group_numbered(best.group)
+        }
+    };
+    api.force_pool(&pool, &group).await?;
+    api.change(Change::Pool(PoolChange::Forced(name.clone(), group))).await?;
+    Ok(Json(pools::pool_view(&api, &name).await?))
+}
+
+fn pool_of(api: &Api, name: &PoolName) -> Result<Pool, ApiError> {
+    api.published().config.pool(name).cloned().ok_or_else(|| no_pool(name))
+}
+
+fn no_group(pool: &Pool, which: &str) -> ApiError {
+    ApiError::not_found(format!("pool '{}' has no failure group {which}", pool.name))
+}
+
+fn lu_remains(pool: &Pool, lu: &Lu, about: &GroupAbout) -> LuRemains {
+    let (state, lacking) = match about.lus.get(lu.uuid.as_bytes()) {
+        Some(CopyHere::Whole) => (RemainsState::Whole, None),
+        Some(CopyHere::Stale) => (RemainsState::Stale, None),
+        Some(CopyHere::Lacks(slabs)) => (RemainsState::Lacking, Some(*slabs)),
+        None => (RemainsState::Unknown, None),
+    };
+    let lacking = lacking.map(|slabs| Size(slabs.saturating_mul(pool.slab_size.bytes())));
+    LuRemains { lu: lu.name.clone(), state, lacking }
 }
 
 /// The pool that an LU is in, and its UUID there.

@@ -70,6 +70,8 @@ fn common() -> Router<Api> {
         .route("/v1/pvs", get(pv_list))
         .route("/v1/imports", post(lu_import))
         .route("/v1/lus/{name}/copies", get(force::lu_copies))
+        .route("/v1/pools/{name}/remains", get(force::pool_remains))
+        .route("/v1/pools/{name}/force", post(force::pool_force))
         .route("/v1/lus/{name}/force", post(force::lu_force))
         .route("/v1/lus/{name}/limits", patch(lu_limits))
         .route("/v1/lus/{name}/migration", put(lu_migrate).delete(lu_migrate_cancel))

@@ -2,7 +2,10 @@
 
 use cluster::Step;
 use model::lu::Forced;
-use model::{ApiError, Config, LuName, PoolCreate, PoolName, PoolSettingsChange, PoolSplit, PvAdd};
+use model::{
+    ApiError, Config, LuName, PoolCreate, PoolName, PoolSettingsChange, PoolSplit, PvAdd, PvGroup,
+    Severity,
+};
 
 use super::{Control, Prepared, none};
 use crate::engine::{Made, SeenPool};
@@ -23,6 +26,8 @@ pub enum PoolChange {
     /// A failure group leaves; with what is known of the others, nothing while it is not open.
     Split(PoolName, PoolSplit, Option<pool_split::Others>),
     Import(Box<Takeover>),
+    /// It is opened with this failure group, which lacks something.
+    Forced(PoolName, PvGroup),
 }
 
 impl Control {
@@ -78,6 +83,15 @@ impl Control {
                 let becomes = becomes.unwrap_or_default();
                 let message = format!("{group} is being split off pool '{name}'{becomes}");
                 Ok(Prepared::pool(next, name, "pool-splits", message))
+            }
+            PoolChange::Forced(name, group) => {
+                let message = format!(
+                    "pool '{name}' goes on with what {group} has of it; what only others had is \
+                     not there until they are back"
+                );
+                let severity = Severity::Warning;
+                let next = config.clone();
+                Ok(Prepared { severity, ..Prepared::pool(next, name, "pool-forced", message) })
             }
             PoolChange::Import(takeover) => self.prepare_takeover(config, &takeover),
         }

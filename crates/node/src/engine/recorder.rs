@@ -24,7 +24,7 @@ use volume::pool::home::CopyAbout;
 
 use super::{
     AdapterStatus, DeviceStatus, Done, DriveStatus, Engine, Made, Motion, PoolStatus, PvUse,
-    ScrubWish, Seen, SeenAbout, SeenDisk, SeenLu, SeenPool, Snapshot, Tell,
+    Remains, ScrubWish, Seen, SeenAbout, SeenDisk, SeenLu, SeenPool, Snapshot, Tell,
 };
 use crate::import::Import;
 use crate::probe::{Probe, probe};
@@ -52,6 +52,7 @@ struct Notes {
     portals: Vec<SocketAddr>,
     seen: Seen,
     copies: Vec<CopyAbout>,
+    remains: Remains,
     failures: Vec<(String, ApiError)>,
     holds: Option<String>,
     held: Vec<Box<dyn FnOnce() + Send>>,
@@ -106,6 +107,10 @@ impl Recorder {
     }
 
     /// What is on disks.
+    pub fn set_remains(&self, remains: Remains) {
+        self.lock().remains = remains;
+    }
+
     pub fn set_copies(&self, copies: Vec<CopyAbout>) {
         self.lock().copies = copies;
     }
@@ -330,6 +335,15 @@ impl Engine for Recorder {
     fn keep_pv(&self, pool: Uuid, pv: &PoolPv, done: Done<()>) {
         let (name, pv) = (self.pool_name(pool), pv.clone());
         self.step(Step::KeepPv { pool, name, pv }, done, |_| {});
+    }
+
+    fn remains(&self, _: &Pool, done: Done<Remains>) {
+        done.ok(self.lock().remains.clone());
+    }
+
+    fn force_pool(&self, pool: &Pool, group: &PvGroup, done: Done<()>) {
+        self.lock().log.push(format!("force pool {} to what {group} has", pool.name));
+        done.ok(());
     }
 
     fn copies(&self, _: Uuid, _: Uuid, done: Done<Vec<CopyAbout>>) {

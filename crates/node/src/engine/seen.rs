@@ -3,6 +3,7 @@
 
 use model::{ApiError, Size};
 use uuid::Uuid;
+use volume::pool::home::GroupAbout;
 
 /// What was found on some disks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -10,6 +11,15 @@ pub struct Seen {
     pub pools: Vec<SeenPool>,
     /// Disks that could not be looked at, or that are of no pool.
     pub unread: Vec<(String, ApiError)>,
+}
+
+/// What is here of a pool of which only failure groups are found that lack something.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remains {
+    /// Its disks that are not.
+    pub missing: Vec<String>,
+    /// Failure groups that are all here, the best one first.
+    pub groups: Vec<GroupAbout>,
 }
 
 /// A pool.

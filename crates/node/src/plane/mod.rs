@@ -50,8 +50,8 @@ use volume::pool::backup::Taking;
 use volume::pool::home::CopyAbout;
 
 use crate::engine::{
-    AdapterStatus, Context, DeviceStatus, Done, Engine, Made, Motion, ScrubWish, Seen, SeenPool,
-    Snapshot, Tell,
+    AdapterStatus, Context, DeviceStatus, Done, Engine, Made, Motion, Remains, ScrubWish, Seen,
+    SeenPool, Snapshot, Tell,
 };
 use crate::import::{Image, Import};
 use crate::probe::{self, Probe};
@@ -425,6 +425,20 @@ impl Engine for Plane {
     fn force(&self, pool: Uuid, lu: Uuid, group: &PvGroup, done: Done<()>) {
         let group = group.clone();
         self.run(done, async move |plane, _| plane.0.pools.force(pool, lu, group).await);
+    }
+
+    fn remains(&self, pool: &Pool, done: Done<Remains>) {
+        let spec = pool.clone();
+        self.run(done, async move |plane, core| {
+            plane.0.pools.remains(&plane.0.context, &core, &spec).await
+        });
+    }
+
+    fn force_pool(&self, pool: &Pool, group: &PvGroup, done: Done<()>) {
+        let (spec, group) = (pool.clone(), group.clone());
+        self.run(done, async move |plane, core| {
+            plane.0.pools.force_pool(&plane.0.context, &core, &spec, group).await
+        });
     }
 
     fn split_group(

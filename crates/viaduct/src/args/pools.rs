@@ -41,6 +41,17 @@ pub enum Pool {
         #[arg(long = "as", value_name = "NEW")]
         new: Option<PoolName>,
     },
+    /// Show what is left of a pool of which only failure groups are here that lack something; with
+    /// --yes go on with one of them
+    Force {
+        name: PoolName,
+        /// The failure group to go on with [default: the best one]
+        #[arg(long)]
+        group: Option<String>,
+        /// Do it
+        #[arg(long)]
+        yes: bool,
+    },
     /// Take over a pool of another node, or list those that are found
     Import(PoolImport),
     /// Read all of a pool while it is used, and mend what another place knows better

@@ -127,15 +127,16 @@ pub(super) async fn open_backing(
 
 /// Looks which pool these disks are. If others are missing, those that were about to join are too:
 /// whoever died may have admitted them, and then the labels count them. Labels that are older than
-/// `oldest` are of an attempt before the pool was last opened.
+/// `oldest` are of an attempt before the pool was last opened. What is found may lack something.
 pub(super) async fn find(
     context: &Context,
     core: &Core,
     spec: &Pool,
     (certain, oldest): (Vec<Arc<dyn Backing>>, u64),
 ) -> Result<Found, PoolError> {
-    match home::Pool::find(core, certain.clone()).await {
-        Err(PoolError::Missing { .. } | PoolError::Behind { .. }) => {}
+    match home::Pool::find_some(core, certain.clone()).await {
+        Err(PoolError::Missing { .. }) => {}
+        Ok(found) if found.is_behind() => {}
         found => return found,
     }
     let mut all = certain;
@@ -150,7 +151,7 @@ pub(super) async fn find(
             all.push(backing);
         }
     }
-    home::Pool::find(core, all).await
+    home::Pool::find_some(core, all).await
 }
 
 async fn open_one(

@@ -68,6 +68,33 @@ pub(super) async fn check(
     spec: &Pool,
     found: &Found,
 ) -> Result<u64, ApiError> {
+    let known = fit(context, core, spec, found).await?;
+    let last = *known.end();
+    // A disk that was about to join may have the last one.
+    write(context, core, spec, *known.start()..=last.max(found.epoch()) + 1).await?;
+    Ok(last)
+}
+
+/// The same of one that is about to be forced. Answers with the epoch that its labels get.
+pub(super) async fn force(
+    context: &Context,
+    core: &Core,
+    spec: &Pool,
+    found: &Found,
+) -> Result<u64, ApiError> {
+    let known = fit(context, core, spec, found).await?;
+    let epoch = found.forced_epoch(*known.end());
+    write(context, core, spec, *known.start()..=epoch).await?;
+    Ok(epoch)
+}
+
+/// Refuses disks that do not fit what is known, which it answers with.
+async fn fit(
+    context: &Context,
+    core: &Core,
+    spec: &Pool,
+    found: &Found,
+) -> Result<Known, ApiError> {
     let name = &spec.name;
     if found.id() != spec.uuid.into_bytes() {
         let message = format!("the disks of pool '{name}' are those of pool '{}'", found.name());
@@ -106,9 +133,7 @@ pub(super) async fn check(
             ));
         }
     }
-    // A disk that was about to join may have the last one.
-    write(context, core, spec, *known.start()..=last.max(found.epoch()) + 1).await?;
-    Ok(last)
+    Ok(known)
 }
 
 /// A pool is open: every disk says so.

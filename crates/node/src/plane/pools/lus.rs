@@ -175,7 +175,12 @@ impl Pools {
         let (id, name) = (wanted.uuid.into_bytes(), wanted.name.clone());
         let (spec, called) = (pool.spec.clone(), name.clone());
         let seat = pool.at_home(move |home: Rc<home::Pool>| async move {
-            home.seat(id).map_err(|error| lu_failed(&spec, &called, "be opened", error))
+            home.seat(id).map_err(|error| match error {
+                LuError::Pool(PoolError::NoLu(_)) if home.waits_for_others() => {
+                    elsewhere(&spec, &called)
+                }
+                error => lu_failed(&spec, &called, "be opened", error),
+            })
         });
         let seat = seat.await?;
         let seat = match wanted.origin {
@@ -223,17 +228,23 @@ impl Pools {
         }
     }
 
-    /// Gives the slabs of a closed LU back. Others that wait for room may have some now.
+    /// Gives the slabs of a closed LU back. Others that wait for room may have some now. An error
+    /// as long as disks are missing that may have it too.
     pub(in crate::plane) async fn remove_lu(&self, pool: Uuid, uuid: Uuid) -> Result<(), ApiError> {
         let pool = self.pool(pool)?;
         let revoked = pool.at_home(move |home| async move {
+            let is_elsewhere = home.may_be_elsewhere(uuid.into_bytes());
             home.revoke(uuid.into_bytes()).await.map_err(|error| {
                 ApiError::failed(format!("the slabs of LU {uuid} cannot be given back: {error}"))
-            })
+            })?;
+            Ok(is_elsewhere)
         });
-        revoked.await?;
+        let is_elsewhere = revoked.await?;
         tell_of_room(&pool).await;
-        Ok(())
+        match is_elsewhere {
+            true => Err(kept_elsewhere(&pool.spec, uuid)),
+            false => Ok(()),
+        }
     }
 }
 
@@ -296,6 +307,29 @@ pub(super) async fn tell_of_room(pool: &OpenPool) {
         // One that is just being closed needs no room.
         let _ = lu.lu.may_grow().await;
     }
+}
+
+/// The pool was forced without the disks that know of it.
+fn elsewhere(spec: &model::Pool, name: &LuName) -> ApiError {
+    let pool = &spec.name;
+    let message = format!(
+        "LU {name} cannot be opened in pool '{pool}': nothing of it is on the disks that are here, \
+         which the pool was forced to go on with"
+    );
+    ApiError::failed(message)
+        .then(format!("bring the others back; viaduct pool show {pool} lists them"))
+}
+
+fn kept_elsewhere(spec: &model::Pool, lu: Uuid) -> ApiError {
+    let name = &spec.name;
+    ApiError::not_now(format!(
+        "LU {lu} is removed, and disks of pool '{name}' that are missing may have it too: the pool \
+         was forced to go on without them"
+    ))
+    .then(format!(
+        "it is removed there when they are back; or viaduct pool replace-pv {name} OLD NEW, or \
+         viaduct pool split {name} GROUP"
+    ))
 }
 
 fn lu_failed(spec: &model::Pool, name: &LuName, what: &str, error: LuError) -> ApiError {

@@ -10,6 +10,7 @@
 //! | what is known here of a pool, against what its disks say | `epochs` |
 //! | how fast work goes on in the background | `pace` |
 //! | everything read and compared | `scrub` |
+//! | pools of which only failure groups are left that lack something | `forced` |
 //! | metadata only, for who waits | `check` |
 //! | pools of others, by what their disks say | `sight` |
 //! | LUs: making, opening, closing, removing one | `lus` |
@@ -24,6 +25,7 @@ mod damage;
 mod disks;
 mod epochs;
 mod force;
+mod forced;
 mod lost;
 mod lus;
 mod members;
@@ -44,7 +46,7 @@ use model::status::MapMemory;
 use model::{ApiError, Pool, PoolPv, PoolSettings, Severity, Size, Subject};
 use rt::{Core, Placed, Remote};
 use uuid::Uuid;
-use volume::pool::home::{self, DiskUse, NewDisk, NewPool, PoolError, Registry, Terms};
+use volume::pool::home::{self, DiskUse, Found, NewDisk, NewPool, PoolError, Registry, Terms};
 use volume::pool::memory::Memory;
 
 use crate::engine::{Context, Made, PoolStatus, PvUse, Report};
@@ -144,7 +146,10 @@ impl Pools {
         if is_new {
             disks::make_files(context, core, spec).await?;
         }
-        let backings = disks::open(context, core, spec).await?;
+        let backings = match is_new {
+            true => disks::open(context, core, spec).await?,
+            false => disks::open_some(context, core, spec).await?.0,
+        };
         let failed = |error| failed(spec, "cannot be made", error);
         match disks::find(context, core, spec, (backings.clone(), 0)).await {
             Ok(found) if found.id() == spec.uuid.into_bytes() => {
@@ -306,25 +311,14 @@ async fn open_at_home(
     core: &Core,
     spec: &Pool,
 ) -> Result<Rc<home::Pool>, ApiError> {
-    let (mut backings, mut lost) = disks::open_some(context, core, spec).await?;
     let failed = |error| failed(spec, "cannot be opened", error);
-    let oldest = epochs::oldest(context, core, spec).await?;
-    let found = loop {
-        match disks::find(context, core, spec, (backings.clone(), oldest)).await {
-            Err(error) if spec.has_copies() => {
-                let name = disks::unusable(&error)
-                    .ok_or_else(|| failed_ref(spec, "cannot be opened", &error))?;
-                backings.retain(|it| it.name() != name);
-                lost.push(error.to_string());
-            }
-            found => break found.map_err(failed)?,
-        }
-    };
+    let (found, lost) = find(context, core, spec).await?;
+    found.must_have_everything().map_err(failed)?;
     let epoch = epochs::check(context, core, spec, &found).await?;
     let registry: Rc<dyn Registry> = Copies::read(context, core, spec).await?;
     let (may_lack, registry) = (spec.has_copies(), Some(registry));
     let pool = found.open_on(Terms { epoch, may_lack, registry }).await.map_err(failed)?;
-    tell_lost(context, spec, &lost);
+    tell_lost(context, spec, &lost, pool.waits_for_others());
     epochs::opened(context, core, spec, pool.epoch()).await?;
     for pv in spec.pvs.iter().filter(|pv| pv.standing.is_going()) {
         if let Some(disk) = pool.disk(pv.uuid.into_bytes()) {
@@ -334,16 +328,41 @@ async fn open_at_home(
     Ok(pool)
 }
 
+/// Looks which pool its disks are, as far as they can be used, and what is wrong with others.
+async fn find(
+    context: &Context,
+    core: &Core,
+    spec: &Pool,
+) -> Result<(Found, Vec<String>), ApiError> {
+    let (mut backings, mut lost) = disks::open_some(context, core, spec).await?;
+    let failed = |error| failed(spec, "cannot be opened", error);
+    let oldest = epochs::oldest(context, core, spec).await?;
+    loop {
+        match disks::find(context, core, spec, (backings.clone(), oldest)).await {
+            Err(error) if spec.has_copies() => {
+                let name = disks::unusable(&error)
+                    .ok_or_else(|| failed_ref(spec, "cannot be opened", &error))?;
+                backings.retain(|it| it.name() != name);
+                lost.push(error.to_string());
+            }
+            found => return Ok((found.map_err(failed)?, lost)),
+        }
+    }
+}
+
 /// Disks without which the pool was opened.
-fn tell_lost(context: &Context, spec: &Pool, lost: &[String]) {
+fn tell_lost(context: &Context, spec: &Pool, lost: &[String], is_forced: bool) {
+    let others = match is_forced {
+        true => "it was forced to go on with what other failure groups have",
+        false => "other failure groups have what is on it",
+    };
     for why in lost {
         (context.report)(Report {
             severity: Severity::Error,
             subject: Subject::Pool(spec.name.clone()),
             kind: "disk-missing",
             message: format!(
-                "pool '{}' is used without one of its disks: {why}; other failure groups have \
-                 what is on it",
+                "pool '{}' is used without one of its disks: {why}; {others}",
                 spec.name
             ),
             next: Some(format!(
@@ -367,8 +386,11 @@ fn failed_ref(spec: &Pool, what: &str, error: &PoolError) -> ApiError {
 fn next(spec: &Pool, error: &PoolError) -> String {
     let name = &spec.name;
     match error {
+        PoolError::Behind { .. } => format!(
+            "bring the other disks back; viaduct pool force {name} shows what would be lost \
+             without them"
+        ),
         PoolError::Missing { .. }
-        | PoolError::Behind { .. }
         | PoolError::Disk { .. }
         | PoolError::LastCopy { .. }
         | PoolError::NoCopy(_) => {

@@ -166,8 +166,11 @@ fn seen_lu(Surveyed { id, said }: Surveyed) -> SeenLu {
 /// Why a pool cannot be opened, and what can be done.
 fn problem(seen: &SeenPool, error: &PoolError) -> ApiError {
     let next = match error {
-        PoolError::Missing { .. } | PoolError::Behind { .. } => {
-            "connect its other disks, or say where they are: --pv, --dir"
+        PoolError::Missing { .. } => "connect its other disks, or say where they are: --pv, --dir",
+        PoolError::Behind { .. } => {
+            "connect its other disks, or say where they are: --pv, --dir; if those are lost, \
+             viaduct config restore FILE makes the pool known here with its LUs, and viaduct pool \
+             force NAME goes on with what is left"
         }
         PoolError::Replaced { .. } => "leave that disk out: say which ones it has with --pv",
         PoolError::Twice { .. } => "say which of them is the disk: --pv",
