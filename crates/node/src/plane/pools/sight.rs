@@ -1,7 +1,7 @@
 //! Disks of pools that are not open here: which pools they are, and whether those could be opened.
 //! They are opened for reading only, under the locks of this node, for as long as it takes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,12 +30,24 @@ type Labelled = (Arc<dyn Backing>, Label);
 
 /// Looks which pools these disks are.
 pub(in crate::plane) async fn look(context: &Context, core: &Core, paths: Vec<PathBuf>) -> Seen {
-    let (mut pools, mut seen) = (BTreeMap::<[u8; 16], Vec<Labelled>>::new(), Seen::default());
+    let (mut disks, mut seen) = (Vec::new(), Seen::default());
     for path in paths {
         match labelled(context, core, &path).await {
-            Ok(disk) => pools.entry(disk.1.pool).or_default().push(disk),
+            Ok(disk) => disks.push(disk),
             Err(error) => seen.unread.push((path.display().to_string(), error)),
         }
+    }
+    let said: Vec<(String, String)> =
+        disks.iter().map(|(disk, it)| (disk.name().to_owned(), it.pool_name.clone())).collect();
+    let mut pools = BTreeMap::<[u8; 16], Vec<Labelled>>::new();
+    let mut is_decided = BTreeSet::new();
+    // What a crash has left on the way from one pool to another one is what it was to be.
+    for disk in home::decided(disks) {
+        is_decided.insert(disk.0.name().to_owned());
+        pools.entry(disk.1.pool).or_default().push(disk);
+    }
+    for (name, pool) in said.into_iter().filter(|(name, _)| !is_decided.contains(name)) {
+        seen.unread.push((name.clone(), undecided(&name, &pool)));
     }
     for disks in pools.into_values() {
         seen.pools.push(look_at(core, disks).await);
@@ -71,6 +83,14 @@ async fn labelled(context: &Context, core: &Core, path: &Path) -> Result<Labelle
         Err(PoolError::Unlabelled { .. }) => Err(none(&name)),
         Err(error) => Err(ApiError::failed(error.to_string())),
     }
+}
+
+fn undecided(name: &str, pool: &str) -> ApiError {
+    let message = format!(
+        "{name} is of a failure group that was just leaving pool '{pool}', and the disk of that \
+         group is missing that says whether it has"
+    );
+    ApiError::conflict(message).then("name all disks of its failure group")
 }
 
 fn none(name: &str) -> ApiError {

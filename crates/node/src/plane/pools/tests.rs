@@ -3,6 +3,7 @@
 mod members;
 mod rates;
 mod scrub;
+mod sight;
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
