@@ -103,6 +103,10 @@ impl Pool {
             return Err(PoolError::LastCopy { disk: self.name_of(home.disk) });
         }
         others.retain(|other| whole.contains(other) || !stale.contains(other));
+        if self.is_in_doubt(lu) {
+            // What only this one had durably was read, and is in the others since.
+            self.sync_these(&self.members_of(&others)).await?;
+        }
         let age = self.next_age(lu)?;
         self.note(vec![(lu, Some(age))]).await?;
         self.set_current(lu, age, &others).await?;
@@ -111,6 +115,16 @@ impl Pool {
         // It is known already, but the stale copy may be all that is found one day.
         let _ = self.set_age(lu, STALE, &[group]).await;
         Ok(())
+    }
+
+    fn is_in_doubt(&self, lu: [u8; 16]) -> bool {
+        self.any_slab(lu, |copy| copy.state == State::Doubtful)
+    }
+
+    fn members_of(&self, groups: &[u16]) -> Vec<u32> {
+        let mut members = self.members();
+        members.retain(|disk| groups.contains(&self.group_of(*disk)));
+        members
     }
 
     /// Where the copy is about to go that is read: of those in these groups that a crash has left

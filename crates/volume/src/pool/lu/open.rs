@@ -207,7 +207,11 @@ impl Lu {
         let (epoch, slabs) = (tenure.epoch, &slabs[..]);
         let whence = Whence { site, epoch, slabs, all: false, memory: &memory };
         let Left { owner, known, unlike, .. } = read_left(&disks, whence, Err).await?;
-        disks.make_alike(unlike).await?;
+        if !unlike.is_empty() {
+            disks.make_alike(unlike).await?;
+            // The copy that had it may be stale before anything else is synced.
+            disks.sync().await?;
+        }
         if let Some(sums) = &disks.shared().sums {
             sums.begin(slabs, known, &memory);
         }
