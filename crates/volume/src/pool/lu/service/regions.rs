@@ -223,6 +223,8 @@ impl Service {
 
     /// The LU is about to be closed, and nobody uses it: its copies are the same.
     pub(super) async fn close_all_regions(self: &Rc<Self>) {
+        // Whoever is at it goes by what was asked for since he has begun.
+        self.ended.until(|| !self.is_closing_regions.get()).await;
         let open = self.owner().regions().clone();
         self.wanted.take();
         self.close_regions(open).await;
