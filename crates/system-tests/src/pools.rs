@@ -46,10 +46,15 @@ pub fn create_pool(node: &Node, at: &[String; 2]) -> Result<()> {
     node.cli(&[&create[..], &shape].concat()).map(drop)
 }
 
+/// LU `disk` is for a guest `vm`.
+pub fn map_to_guest(node: &Node) -> Result<()> {
+    node.cli(&["client", "create", "vm"])?;
+    node.cli(&["map", "disk", "--to", "vm", "--via", "vhost-user-blk"]).map(drop)
+}
+
 /// A guest that writes what is known to LU `disk`.
 pub fn loaded_guest(node: &Node) -> Result<(Guest, Job)> {
-    node.cli(&["client", "create", "vm"])?;
-    node.cli(&["map", "disk", "--to", "vm", "--via", "vhost-user-blk"])?;
+    map_to_guest(node)?;
     let verifier = GuestImage::new().with_host_program("verify", &own_program("verify")?);
     let disk = VhostBlk::new(&node.socket("vm", 2));
     let guest = Guest::builder().disk(disk).image(verifier).boot()?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use system_tests::iscsi::{copy_of, holds, node};
 use system_tests::pools::{
     SOON, Unwritable, check, create, create_of_image, create_pool, disk, disks_of, ends_well,
-    loaded_guest, node_with_groups, pool, told, until_whole,
+    loaded_guest, map_to_guest, node_with_groups, pool, told, until_whole,
 };
 use system_tests::{Error, Guest, Node, Result, VhostBlk, loops, until};
 
@@ -169,6 +169,23 @@ fn a_failure_group_is_added_under_a_guest_while_the_node_is_killed() -> Result<(
     ends_well(node, loaded, &[new])
 }
 
+/// A guest with LU `disk`.
+fn guest_of(node: &Node) -> Result<Guest> {
+    map_to_guest(node)?;
+    Guest::builder().disk(VhostBlk::new(&node.socket("vm", 2))).boot()
+}
+
+/// What fills the first blocks of 64 KiB of a guest's disk with a word, of three letters so that a
+/// line never crosses the end; and what tells the words that are there.
+fn words(blocks: u32) -> (impl Fn(&str) -> String, String) {
+    let blocks = format!("bs=64k count={blocks}");
+    let look = format!("dd if=/dev/vda {blocks} iflag=direct 2>/dev/null | sort -u");
+    let fill = move |word: &str| {
+        format!("yes {word} | dd of=/dev/vda {blocks} iflag=fullblock oflag=direct conv=notrunc")
+    };
+    (fill, look)
+}
+
 #[test]
 fn an_lu_is_forced_to_what_a_stale_copy_has() -> Result<()> {
     let dir = tempfile::tempdir()?;
@@ -180,15 +197,8 @@ fn an_lu_is_forced_to_what_a_stale_copy_has() -> Result<()> {
     for name in ["disk", "other"] {
         create(&node, name, "64M")?;
     }
-    node.cli(&["client", "create", "vm"])?;
-    node.cli(&["map", "disk", "--to", "vm", "--via", "vhost-user-blk"])?;
-    let guest = Guest::builder().disk(VhostBlk::new(&node.socket("vm", 2))).boot()?;
-    let blocks = "bs=64k count=32";
-    // Of three letters, so that a line never crosses the end.
-    let fill = |word: &str| {
-        format!("yes {word} | dd of=/dev/vda {blocks} iflag=fullblock oflag=direct conv=notrunc")
-    };
-    let look = format!("dd if=/dev/vda {blocks} iflag=direct 2>/dev/null | sort -u");
+    let guest = guest_of(&node)?;
+    let (fill, look) = words(32);
     guest.ok(&fill("old"))?;
     let (code, said) = node.cli_fails(&["lu", "force", "disk", "--yes"])?;
     assert!(code == 4 && said.contains("has everything is here"), "{code}: {said}");
@@ -257,15 +267,9 @@ fn a_pool_goes_on_with_a_group_that_lacks_something() -> Result<()> {
     let [one, two] = [disk(dir.path(), "one", 300)?, disk(dir.path(), "two", 300)?];
     create_pool(&node, &[format!("{one}@left"), format!("{two}@right")])?;
     create(&node, "disk", "64M")?;
-    node.cli(&["client", "create", "vm"])?;
-    node.cli(&["map", "disk", "--to", "vm", "--via", "vhost-user-blk"])?;
-    let guest = Guest::builder().disk(VhostBlk::new(&node.socket("vm", 2))).boot()?;
-    // Several slabs, of which one is brought at a time; words of three letters fill all of it.
-    let blocks = "bs=64k count=160";
-    let fill = |word: &str| {
-        format!("yes {word} | dd of=/dev/vda {blocks} iflag=fullblock oflag=direct conv=notrunc")
-    };
-    let look = format!("dd if=/dev/vda {blocks} iflag=direct 2>/dev/null | sort -u");
+    let guest = guest_of(&node)?;
+    // Several slabs, of which one is brought at a time.
+    let (fill, look) = words(160);
     guest.ok(&fill("old"))?;
     let away = |path: &str| format!("{path}.away");
     node.kill()?;

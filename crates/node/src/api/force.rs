@@ -6,7 +6,9 @@ use axum::extract::{Path, State};
 use model::lu::{Forced, LuCopies, LuCopy, LuForce};
 use model::pool::{GroupRemains, LuRemains, RemainsState};
 use model::status::LuView;
-use model::{ApiError, Lu, LuName, Pool, PoolForce, PoolName, PoolRemains, PoolView, Size};
+use model::{
+    ApiError, Lu, LuName, Pool, PoolForce, PoolName, PoolRemains, PoolView, PvGroup, Size,
+};
 use uuid::Uuid;
 use volume::pool::home::{CopyAbout, CopyHere, GroupAbout};
 
@@ -15,6 +17,7 @@ use super::{Api, pools};
 use crate::control::{Change, PoolChange};
 use crate::engine::Remains;
 use crate::state::ops::no_lu;
+use crate::state::pool_split::no_group;
 use crate::state::pools::no_pool;
 
 /// The copies of an LU in a pool, as far as they are here: which of them has everything, or what
@@ -43,8 +46,7 @@ pub async fn lu_force(
     let (pool, uuid) = place(&api, &name)?;
     let group = match group {
         Some(which) => {
-            let next = || format!("viaduct lu force {name} lists the copies");
-            pool.find_group(&which).cloned().ok_or_else(|| no_group(&pool, &which).then(next()))?
+            group_called(&pool, &which, &format!("viaduct lu force {name} lists the copies"))?
         }
         None => {
             let copies = api.copies(pool.uuid, uuid).await?;
@@ -92,8 +94,8 @@ pub async fn pool_force(
     let pool = pool_of(&api, &name)?;
     let group = match group {
         Some(which) => {
-            let next = || format!("viaduct pool force {name} lists those that are here");
-            pool.find_group(&which).cloned().ok_or_else(|| no_group(&pool, &which).then(next()))?
+            let next = format!("viaduct pool force {name} lists those that are here");
+            group_called(&pool, &which, &next)?
         }
         None => {
             let remains = api.remains(&pool).await?;
@@ -112,8 +114,9 @@ fn pool_of(api: &Api, name: &PoolName) -> Result<Pool, ApiError> {
     api.published().config.pool(name).cloned().ok_or_else(|| no_pool(name))
 }
 
-fn no_group(pool: &Pool, which: &str) -> ApiError {
-    ApiError::not_found(format!("pool '{}' has no failure group {which}", pool.name))
+fn group_called(pool: &Pool, which: &str, next: &str) -> Result<PvGroup, ApiError> {
+    let found = pool.find_group(which).cloned();
+    found.ok_or_else(|| no_group(pool, which).then(next))
 }
 
 fn lu_remains(pool: &Pool, lu: &Lu, about: &GroupAbout) -> LuRemains {

@@ -106,11 +106,12 @@ impl Recorder {
         self.lock().drives.insert(uuid, status);
     }
 
-    /// What is on disks.
+    /// What is here of a pool that is not open.
     pub fn set_remains(&self, remains: Remains) {
         self.lock().remains = remains;
     }
 
+    /// What is on disks.
     pub fn set_copies(&self, copies: Vec<CopyAbout>) {
         self.lock().copies = copies;
     }

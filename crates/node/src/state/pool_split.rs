@@ -136,7 +136,7 @@ fn have_everything(pool: &Pool, group: &PvGroup, others: &Others) -> Result<(), 
     Ok(())
 }
 
-fn no_group(pool: &Pool, which: &str) -> ApiError {
+pub fn no_group(pool: &Pool, which: &str) -> ApiError {
     let mut all: Vec<String> = pool.pvs.iter().map(|pv| pv.group.call()).collect();
     all.sort();
     all.dedup();

@@ -1,7 +1,7 @@
 //! Disks of pools that are not open here: which pools they are, and whether those could be opened.
 //! They are opened for reading only, under the locks of this node, for as long as it takes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,15 +39,15 @@ pub(in crate::plane) async fn look(context: &Context, core: &Core, paths: Vec<Pa
     }
     let said: Vec<(String, String)> =
         disks.iter().map(|(disk, it)| (disk.name().to_owned(), it.pool_name.clone())).collect();
-    let mut pools = BTreeMap::<[u8; 16], Vec<Labelled>>::new();
-    let mut is_decided = BTreeSet::new();
     // What a crash has left on the way from one pool to another one is what it was to be.
-    for disk in home::decided(disks) {
-        is_decided.insert(disk.0.name().to_owned());
-        pools.entry(disk.1.pool).or_default().push(disk);
-    }
-    for (name, pool) in said.into_iter().filter(|(name, _)| !is_decided.contains(name)) {
+    let disks = home::decided(disks);
+    let is_decided = |name: &str| disks.iter().any(|(disk, _)| disk.name() == name);
+    for (name, pool) in said.into_iter().filter(|(name, _)| !is_decided(name)) {
         seen.unread.push((name.clone(), undecided(&name, &pool)));
+    }
+    let mut pools = BTreeMap::<[u8; 16], Vec<Labelled>>::new();
+    for disk in disks {
+        pools.entry(disk.1.pool).or_default().push(disk);
     }
     for disks in pools.into_values() {
         seen.pools.push(look_at(core, disks).await);

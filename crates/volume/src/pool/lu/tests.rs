@@ -120,6 +120,15 @@ pub(super) fn about(size: u64, block_size: u32) -> About {
     About { name: "disk".to_owned(), size, block_size, thick: false, base: None, source: None }
 }
 
+/// Empty disks of a host.
+fn attached<const N: usize>(world: &World, host: &Host, paths: [&str; N], bytes: u64) -> [Disk; N] {
+    paths.map(|path| {
+        let disk = world.disk(bytes);
+        disk.attach(host, path);
+        disk
+    })
+}
+
 /// The host's process is killed, or it loses power and its disks with it.
 fn crash(world: &World, host: &Host, disks: &[Disk], power: bool) {
     match power {

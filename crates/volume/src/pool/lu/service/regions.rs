@@ -163,35 +163,38 @@ impl Service {
         for (number, regions) in open {
             if self.disks.shared().places.is_doubtful(number) {
                 // Those who bring copies up to date try again.
-                let _ = self.settle_slab(number, regions).await;
+                let settled = self.pinned(number, async || self.settle_slab(number, regions).await);
+                let _ = settled.await;
             }
         }
     }
 
     /// Makes copies that are in doubt the same as the one that is read. Gives the bytes that were.
+    /// The owner does not give the slab back meanwhile.
     pub(super) async fn settle_slab(&self, number: u32, regions: u64) -> Result<u64, Error> {
-        let pinned = self.owner.borrow_mut().space().pin(number);
-        let settled = self.make_alike((number, regions)).await;
-        if pinned {
-            self.owner.borrow_mut().space().unpin();
-        }
-        let bytes = settled?;
-        let places = &self.disks.shared().places;
-        for copy in places.all(number) {
-            places.mark(number, copy.home, (State::Doubtful, State::Whole));
-        }
-        Ok(bytes)
-    }
-
-    async fn make_alike(&self, doubtful: (u32, u64)) -> Result<u64, Error> {
         let blocks = Cell::new(0);
-        self.each_used(doubtful, async |at, count| {
+        self.each_used((number, regions), async |at, count| {
             blocks.set(blocks.get() + count);
             self.disks.make_same(at, count).await
         })
         .await?;
-        self.disks.make_sums_same(doubtful.0).await?;
-        self.sync().await.map(|()| blocks.get() * BLOCK_BYTES)
+        self.disks.make_sums_same(number).await?;
+        self.sync().await?;
+        let places = &self.disks.shared().places;
+        for copy in places.all(number) {
+            places.mark(number, copy.home, (State::Doubtful, State::Whole));
+        }
+        Ok(blocks.get() * BLOCK_BYTES)
+    }
+
+    /// Does something while the owner does not give a slab back, if it is there.
+    async fn pinned<T>(&self, slab: u32, work: impl AsyncFnOnce() -> T) -> T {
+        let is_pinned = self.owner.borrow_mut().space().pin(slab);
+        let done = work().await;
+        if is_pinned {
+            self.owner.borrow_mut().space().unpin();
+        }
+        done
     }
 
     /// Takes the sums anew that nobody knows: what is there is what there is.
@@ -199,16 +202,13 @@ impl Service {
         for (slab, regions) in self.doubtful() {
             // Kept in memory until their regions are in no doubt.
             let Ok(_pages) = self.disks.sums_of_regions(slab, regions).await else { continue };
-            let pinned = self.owner.borrow_mut().space().pin(slab);
-            let taken = self.each_used((slab, regions), async |at, blocks| {
+            let take = async |at, blocks| {
                 // What cannot be read has no sum, and an error of its own.
                 let _ = self.disks.take_sums(at, blocks).await;
                 Ok(())
-            });
+            };
+            let taken = self.pinned(slab, async || self.each_used((slab, regions), take).await);
             let taken = taken.await;
-            if pinned {
-                self.owner.borrow_mut().space().unpin();
-            }
             if let (Some(sums), Ok(())) = (&self.disks.shared().sums, taken) {
                 sums.settled(slab, regions);
             }

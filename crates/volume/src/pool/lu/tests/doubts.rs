@@ -21,11 +21,7 @@ impl Doubt {
     fn new(seed: u64) -> Self {
         let world = World::new(seed, Options::swarm(seed));
         let host = world.host("host");
-        let disks = PATHS.map(|path| {
-            let disk = world.disk(DISK_BYTES);
-            disk.attach(&host, path);
-            disk
-        });
+        let disks = attached(&world, &host, PATHS, DISK_BYTES);
         let kept = Kept::of_age(0);
         let doubt = Self { world, host, disks, kept: kept.clone() };
         doubt.live(make);

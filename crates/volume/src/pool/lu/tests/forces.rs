@@ -201,11 +201,7 @@ fn an_lu_that_is_forced_over_crashes_is_closed_or_forced() {
     for seed in seeds(12, &[]) {
         let (world, mut random) = (World::new(seed, Options::swarm(seed)), Random::new(seed));
         let host = world.host("host");
-        let all = PATHS.map(|path| {
-            let disk = world.disk(DISK_BYTES);
-            disk.attach(&host, path);
-            disk
-        });
+        let all = attached(&world, &host, PATHS, DISK_BYTES);
         let kept = Kept::of_age(0);
         let (known, disks) = (kept.clone(), all.clone());
         let begun = world.block_on(&host.core(), |core| async move {

@@ -105,11 +105,7 @@ pub(super) fn with_bare_disks<F: Future<Output = ()> + 'static>(
 ) {
     let world = World::new(seed, Options::swarm(seed));
     let host = world.host("host");
-    let disks = PATHS.map(|path| {
-        let disk = world.disk(DISK_BYTES);
-        disk.attach(&host, path);
-        disk
-    });
+    let disks = attached(&world, &host, PATHS, DISK_BYTES);
     let done = world.block_on(&host.core(), |core| f(core, disks));
     done.expect("it ends");
 }

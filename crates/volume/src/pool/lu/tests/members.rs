@@ -171,11 +171,7 @@ fn world(seed: u64, rounds: u32) -> (u32, u64) {
     let mut random = Random::new(seed ^ 0x3e3b_e250);
     let world = World::new(seed, Options::swarm(seed));
     let (host, records) = (world.host("host"), Shared::default());
-    let all = PATHS.map(|path| {
-        let disk = world.disk(BYTES);
-        disk.attach(&host, path);
-        disk
-    });
+    let all = attached(&world, &host, PATHS, BYTES);
     let (core, shared) = (host.core(), records.clone());
     let made = world.block_on(&core, |core| async move {
         let first = backing(&core, Path::new(PATHS[0]), true).await;

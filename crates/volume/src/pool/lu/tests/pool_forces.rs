@@ -558,11 +558,7 @@ impl Life {
 fn forced_world(seed: u64) -> [u32; 4] {
     let (world, mut random) = (World::new(seed, Options::swarm(seed)), Random::new(seed ^ 0xf0));
     let host = world.host("host");
-    let all = PATHS.map(|path| {
-        let disk = world.disk(DISK_BYTES);
-        disk.attach(&host, path);
-        disk
-    });
+    let all = attached(&world, &host, PATHS, DISK_BYTES);
     world.block_on(&host.core(), make).expect("it ends");
     let (kept, model) = (Kept::of_age(0), Arc::new(Mutex::new(Model::default())));
     let known = Known { is_made: true, value: 1, ..Known::default() };
