@@ -273,13 +273,15 @@ impl Pool {
     /// is left to be found.
     async fn blank(&self, disks: &[u32]) -> Result<(), PoolError> {
         self.unlabel(disks).await?;
-        for &disk in disks {
-            for page in 0..self.layout(disk).table_pages() {
-                self.write_table(disk, page).await?;
-                self.write_table(disk, page).await?;
+        for _ in 0..2 {
+            for &disk in disks {
+                for page in 0..self.layout(disk).table_pages() {
+                    self.write_table(disk, page).await?;
+                }
             }
+            self.sync_these(disks).await?;
         }
-        self.sync_these(disks).await
+        Ok(())
     }
 
     async fn unlabel(&self, disks: &[u32]) -> Result<(), PoolError> {

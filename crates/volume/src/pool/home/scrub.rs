@@ -5,6 +5,7 @@ use super::super::check::{Finding, Of, Severity};
 use super::super::label::{End, Label};
 use super::super::page::PAGE_BYTES;
 use super::super::slabs;
+use super::table::Twin;
 use super::{Pool, PoolError, ReadPage};
 
 /// What was found of disks, and how many bytes were read for that.
@@ -66,7 +67,10 @@ impl Pool {
         let (epoch, missed) = (self.settled.get(), self.missed.get());
         let label = good.unwrap_or(Label { epoch, missed, ..known });
         for (end, at, what) in bad {
-            let written = self.write(disk, at, &label.encode(end)).await;
+            let written = match self.settle_twin(disk, Twin::Label).await {
+                Ok(()) => self.write(disk, at, &label.encode(end)).await,
+                failed => failed,
+            };
             looked.add_mended(&name, what, written);
         }
         Ok(())
@@ -84,13 +88,19 @@ impl Pool {
                         "page {page} of its slab table cannot be read at its {which} place: {why}"
                     )
                 };
-                match self.disks()?.read_own(disk, at).await {
+                let flaw = match self.disks()?.read_own(disk, at).await {
                     Ok(image) => match slabs::decode(&image, &self.lineage, page) {
-                        Ok(good) => read.push(Ok(good)),
-                        Err(flaw) => flaws.push(what(&flaw)),
+                        Ok(good) => {
+                            read.push(Ok(good));
+                            continue;
+                        }
+                        Err(flaw) => what(&flaw),
                     },
-                    Err(error) => flaws.push(what(&error)),
-                }
+                    Err(error) => what(&error),
+                };
+                flaws.push(flaw);
+                // It is written first: the other one may be all that there is.
+                self.tables.borrow_mut()[disk as usize].turns[page as usize].0 = 1 - place;
             }
             let turn = self.tables.borrow()[disk as usize].turns[page as usize].1;
             if let [Ok((one, slabs)), Ok((other, others))] = &read[..]

@@ -90,7 +90,7 @@ impl Pool {
         // Where nobody knows whether the disks say that it is current, they are told.
         if stale.contains(&group) && !self.undecided.borrow().contains(&(lu, group)) {
             // It was being brought up to date.
-            self.shared.places.mark(number, home, (State::Whole, State::Broken));
+            self.break_place(number, home);
             return Ok(());
         }
         // One that was stale and has everything by now counts from here on.
@@ -298,9 +298,7 @@ impl Pool {
         let Some(granted) = lus.get_mut(&lu) else { return };
         for &number in &granted.slabs {
             for copy in self.shared.places.all(number).filter(|copy| copy.group == group) {
-                for state in [State::Whole, State::Filling, State::Doubtful] {
-                    self.shared.places.mark(number, copy.home, (state, State::Broken));
-                }
+                self.break_place(number, copy.home);
             }
         }
         granted.stale.push(group);
@@ -308,6 +306,13 @@ impl Pool {
         granted.stale.dedup();
         drop(lus);
         self.look_at_copies();
+    }
+
+    /// The place has missed something, whatever it was.
+    fn break_place(&self, number: u32, home: Home) {
+        for state in [State::Whole, State::Filling, State::Doubtful] {
+            self.shared.places.mark(number, home, (state, State::Broken));
+        }
     }
 
     /// The highest age of an LU's copies.

@@ -1,5 +1,7 @@
 //! The slab table of one disk, in memory.
 
+use std::collections::BTreeSet;
+
 use super::super::label::Label;
 use super::super::shape::{GRANTS_PER_PAGE, Layout};
 use super::super::slabs::Slab;
@@ -16,6 +18,14 @@ pub(super) enum Standing {
     Gone,
 }
 
+/// What a disk has twice, so that one is good whatever becomes of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Twin {
+    Label,
+    /// Of the table.
+    Page(u64),
+}
+
 pub(super) struct Table {
     /// As an operator knows the disk.
     pub name: String,
@@ -28,6 +38,8 @@ pub(super) struct Table {
     pub slabs: Vec<Slab>,
     /// Of each page: the place that counts, and its turn. Never written: no turn.
     pub turns: Vec<(usize, u64)>,
+    /// One of these was written and may not be durable: its twin is not written before it is.
+    pub unsynced: BTreeSet<Twin>,
     free: u32,
     /// Where to look for the next free one.
     hint: u32,
@@ -38,8 +50,8 @@ impl Table {
         let slabs = vec![Slab::Free { generation: 0 }; layout.slabs() as usize];
         let turns = vec![(1, 0); layout.table_pages() as usize];
         let (name, free, standing) = (name.to_owned(), layout.slabs(), Standing::Member);
-        let (outdated, hint) = (0, 0);
-        Self { name, label, layout, standing, outdated, free, slabs, turns, hint }
+        let (outdated, hint, unsynced) = (0, 0, BTreeSet::new());
+        Self { name, label, layout, standing, outdated, free, slabs, turns, unsynced, hint }
     }
 
     /// It can be read and written.

@@ -12,7 +12,7 @@ use super::super::places::{Copy, Home, SLABS_MAX, State};
 use super::super::shape::GRANTS_PER_PAGE;
 use super::super::slabs::{self, Grant, Slab, TableHeader};
 use super::copies::grant_at;
-use super::table::Table;
+use super::table::{Table, Twin};
 use super::{Pool, PoolError, ReadPage};
 
 /// How often a page of a table is tried to be written before its disk counts as lost.
@@ -137,6 +137,7 @@ impl Pool {
 
     /// Writes a page of a table at the place that was not written last.
     pub(super) async fn write_table(&self, disk: u32, page: u64) -> Result<(), PoolError> {
+        self.settle_twin(disk, Twin::Page(page)).await?;
         let (image, at) = {
             let tables = self.tables.borrow();
             let table = &tables[disk as usize];
@@ -295,6 +296,16 @@ impl Pool {
         Ok(())
     }
 
+    /// One of two is about to be written: the other one is durable when this is done.
+    pub(super) async fn settle_twin(&self, disk: u32, twin: Twin) -> Result<(), PoolError> {
+        let is_unsynced = self.tables.borrow()[disk as usize].unsynced.contains(&twin);
+        if is_unsynced {
+            self.sync_these(&[disk]).await?;
+        }
+        self.tables.borrow_mut()[disk as usize].unsynced.insert(twin);
+        Ok(())
+    }
+
     /// Writes labels with the pool's epoch, the one at the end of each disk first.
     pub(super) async fn write_labels(&self, disks: &[u32]) -> Result<(), Unwritten> {
         for end in [End::Back, End::Front] {
@@ -306,6 +317,8 @@ impl Pool {
                     let label = Label { epoch, missed, forces, forced, ..table.label.clone() };
                     (label, table.layout.labels()[end as usize])
                 };
+                let settled = self.settle_twin(disk, Twin::Label).await;
+                settled.map_err(|error| (disk, error))?;
                 let written = self.write(disk, at, &label.encode(end)).await;
                 written.map_err(|error| (disk, error))?;
             }
@@ -321,7 +334,16 @@ impl Pool {
     /// What was written to these disks is durable.
     pub(super) async fn sync_disks(&self, disks: &BTreeSet<u32>) -> Result<(), Unwritten> {
         let own = self.disks().map_err(|error| (0, error))?;
-        let failed = own.sync_some(|disk| disks.contains(&disk)).await.pop();
+        let twins = |disk: u32| self.tables.borrow()[disk as usize].unsynced.clone();
+        let before: Vec<(u32, _)> = disks.iter().map(|disk| (*disk, twins(*disk))).collect();
+        let mut failed = own.sync_some(|disk| disks.contains(&disk)).await;
+        for (disk, twins) in before {
+            if !failed.iter().any(|(other, _)| *other == disk) {
+                let unsynced = &mut self.tables.borrow_mut()[disk as usize].unsynced;
+                unsynced.retain(|twin| !twins.contains(twin));
+            }
+        }
+        let failed = failed.pop();
         failed.map_or(Ok(()), |(disk, error)| Err((disk, self.of(disk, error))))
     }
 }

@@ -9,7 +9,7 @@ use rt::handles::Ledger;
 use rt::{Core, Placed};
 
 use super::super::disks::{Backing, Disks, Looker, Shared, Unlike};
-use super::super::home::{Pool, PoolError, Tenure};
+use super::super::home::{Granted, Pool, PoolError, Tenure};
 use super::super::journal::{RING_PAGES_MIN, Spot};
 use super::super::map::Place;
 use super::super::memory::Memory;
@@ -79,6 +79,8 @@ pub struct Seat {
     pool: Arc<Placed<Pool>>,
     site: Site,
     slabs: Vec<u32>,
+    /// Failure groups where the LU's copy does not have everything.
+    stale: Vec<u16>,
     tenure: Tenure,
     base: Option<Arc<View>>,
     source: Option<Arc<dyn Backing>>,
@@ -151,9 +153,10 @@ impl Pool {
         self.must_have_copy(id, &granted)?;
         let site = self.site(id, first_slab);
         let pool = Arc::new(Placed::new(self.core(), self.clone()));
-        let (shared, tenure, slabs) = (self.shared.clone(), self.tenure(id)?, granted.slabs);
+        let (shared, tenure) = (self.shared.clone(), self.tenure(id)?);
+        let Granted { slabs, stale, .. } = granted;
         let (base, source, memory) = (None, None, self.memory());
-        Ok(Seat { shared, pool, site, slabs, tenure, base, source, memory })
+        Ok(Seat { shared, pool, site, slabs, stale, tenure, base, source, memory })
     }
 
     /// What an LU says of itself, whether it is open or not.
@@ -166,15 +169,17 @@ impl Pool {
 }
 
 /// Where somebody may have been overwriting copies, one of each is read until the others are like
-/// it.
-fn doubt_regions(disks: &Disks, slabs: &[u32], open: &Regions) {
+/// it: where there is one of a group with everything, that one, because the LU cannot be without
+/// it if it cannot be written.
+fn doubt_regions(disks: &Disks, (slabs, stale): (&[u32], &[u16]), open: &Regions) {
     let places = &disks.shared().places;
     // What was open under an owner before, in this process, is not open under this one.
     slabs.iter().for_each(|slab| places.set_closed(*slab, u64::MAX));
     for (&number, regions) in open {
-        let kept = places.get(number);
+        let whole = places.all(number).filter(|copy| copy.state == State::Whole);
+        let kept = whole.min_by_key(|copy| (stale.contains(&copy.group), copy.group));
         places.touch(number, *regions);
-        for copy in places.all(number).filter(|copy| Some(copy.home) != kept) {
+        for copy in places.all(number).filter(|copy| Some(*copy) != kept) {
             places.mark(number, copy.home, (State::Whole, State::Doubtful));
         }
     }
@@ -195,7 +200,7 @@ pub fn thick_bytes(shape: Shape, size: u64) -> u64 {
 impl Lu {
     /// Opens an LU, with its owner on this core. Nobody else has it open.
     pub async fn open(core: &Core, seat: Seat) -> Result<Arc<Self>, LuError> {
-        let Seat { shared, pool, site, slabs, tenure, base, source, memory } = seat;
+        let Seat { shared, pool, site, slabs, stale, tenure, base, source, memory } = seat;
         // A failure group that was leaving has left before anything is read.
         let changed = pool.call(async |pool| pool.changed().await).await;
         changed.ok_or(PoolError::Closed)?;
@@ -215,7 +220,7 @@ impl Lu {
         if let Some(sums) = &disks.shared().sums {
             sums.begin(slabs, known, &memory);
         }
-        doubt_regions(&disks, slabs, owner.regions());
+        doubt_regions(&disks, (slabs, &stale), owner.regions());
         let About { size, block_size, base: wanted, source: ref from, .. } = *owner.about();
         let own = below(from.as_ref(), source)?;
         if let Some(wanted) = wanted.filter(|it| base.as_ref().map(|base| base.is()) != Some(*it)) {

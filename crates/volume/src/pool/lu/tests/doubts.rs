@@ -2,9 +2,12 @@
 //! before it is settled.
 
 use super::deaths::{another, kill};
-use super::groups::{APART, BLOCKS, PATHS, catch_up, find, holds, make, visit, write};
+use super::groups::{
+    APART, BLOCKS, LU_BYTES, PATHS, catch_up, find, holds, make, visit, with_disks, write,
+};
 use super::splits::Kept;
 use super::*;
+use rt::sim::{Fault, Harm, On};
 
 const OLD: u8 = 1;
 const NEW: u8 = 2;
@@ -179,4 +182,38 @@ fn what_is_in_doubt_and_misses_a_write_is_stale() {
             holds(&core, &lu, 3).await;
         });
     }
+}
+
+/// A copy that is being brought up to date is not the one that others are to be like: the LU cannot
+/// be without the one that has everything.
+#[test]
+fn what_is_in_doubt_is_read_where_everything_is() {
+    with_disks(5, |core, disks| async move {
+        let pool = find(&core, &[0, 1]).await.unwrap().open(0).await.unwrap();
+        let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
+        kill(&disks[0]);
+        write(&core, &lu, NEW).await;
+        disks[0].heal();
+        while lu.mend(1).await.unwrap().bytes == 0 {}
+        write(&core, &lu, 3).await;
+        assert_eq!(pool.stale_groups(LU), [0]);
+        // The LU fails, and what was overwritten stays open.
+        let unwritable = || Fault::always(On::Write, Harm::Errno(5));
+        disks[..2].iter().for_each(|disk| disk.fault(unwritable()));
+        let (device, data) = (lu.device(&core), Buffer::from_bytes(&[3; 4096]));
+        device.io(&Request::write(LU_BYTES / 2, data.sgl())).await.unwrap_err();
+        lu.close().await;
+        drop((lu, device));
+        disks.iter().for_each(Disk::heal);
+        let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
+        assert!(is_in_doubt(&pool));
+        disks[1].fault(unwritable());
+        holds(&core, &lu, 3).await;
+        // Nor can what is in doubt be written, and it is stale before anything else.
+        kill(&disks[0]);
+        disks[1].heal();
+        holds(&core, &lu, 3).await;
+        write(&core, &lu, 4).await;
+        assert!(!is_in_doubt(&pool));
+    });
 }
