@@ -555,6 +555,9 @@ impl Life {
     }
 }
 
+/// How often to look whether it is just being forced.
+const LOOKS_APART_US: u64 = 100;
+
 fn forced_world(seed: u64) -> [u32; 4] {
     let (world, mut random) = (World::new(seed, Options::swarm(seed)), Random::new(seed ^ 0xf0));
     let host = world.host("host");
@@ -584,7 +587,15 @@ fn forced_world(seed: u64) -> [u32; 4] {
             _ => vec![1 - first],
         };
         live(here, seed << 8 | round, false);
-        world.run_for(Duration::from_micros(random.below(60_000) << random.below(7)));
+        let longest = random.below(60_000) << random.below(7);
+        let is_cut = random.below(4) == 0;
+        for _ in 0..longest / LOOKS_APART_US {
+            world.run_for(Duration::from_micros(LOOKS_APART_US));
+            if is_cut && model.lock().unwrap().is_forcing {
+                world.run_for(Duration::from_micros(random.below(2_000)));
+                break;
+            }
+        }
         crash(&world, &host, &all, random.coin());
         let mut model = model.lock().unwrap();
         model.cuts += u32::from(std::mem::take(&mut model.is_forcing));
