@@ -130,7 +130,7 @@ impl Pool {
 
     /// Higher ages are not known of any copy.
     pub(super) fn highest_known(&self, lu: [u8; 16]) -> u32 {
-        self.age_in(&self.tables.borrow(), lu).max(self.noted_age(lu))
+        self.age(lu).max(self.noted_age(lu)).max(self.doubted_age(lu))
     }
 
     /// Only this copy is read. Gives what the places were before.

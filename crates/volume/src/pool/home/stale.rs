@@ -316,7 +316,7 @@ impl Pool {
     }
 
     /// The highest age of an LU's copies.
-    fn age(&self, lu: [u8; 16]) -> u32 {
+    pub(super) fn age(&self, lu: [u8; 16]) -> u32 {
         self.age_in(&self.tables.borrow(), lu)
     }
 
@@ -400,7 +400,13 @@ impl Pool {
     }
 
     pub(super) fn next_age(&self, lu: [u8; 16]) -> Result<u32, PoolError> {
-        age_after(lu, self.age(lu), 1)
+        age_after(lu, self.age(lu).max(self.doubted_age(lu)), 1)
+    }
+
+    /// The highest age that a copy may say of itself on its disk though it does not have it.
+    pub(super) fn doubted_age(&self, lu: [u8; 16]) -> u32 {
+        let doubted = self.doubted.borrow();
+        doubted.iter().filter(|(other, _)| *other == lu).map(|(_, age)| *age).max().unwrap_or(0)
     }
 
     /// Where the LU's first slab is granted.

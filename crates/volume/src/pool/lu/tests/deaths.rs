@@ -314,3 +314,34 @@ fn a_stale_copy_stays_stale_when_the_good_one_is_given_up() {
         assert!(!is_served(&core, &Kept::of_age(0), &[1, 2]).await);
     });
 }
+
+/// What could not be said of one copy may stand on its disk: the other one counts more than that.
+#[test]
+fn what_was_said_in_vain_of_a_copy_does_not_count() {
+    with_disks(3, |core, disks| async move {
+        let pool = find(&core, &[0, 1]).await.unwrap().open(0).await.unwrap();
+        let lu = open(&core, &pool, LU).await;
+        disks[0].fault(Fault::always(On::Write, Harm::Errno(EIO)));
+        disks[1].fault(Fault::always(On::Sync, Harm::Errno(EIO)));
+        let (device, data) = (lu.device(&core), Buffer::from_bytes(&[2; 4096]));
+        let missed =
+            core.spawn_task(async move { device.io(&Request::write(0, data.sgl())).await });
+        core.sleep(Duration::from_secs(1)).await;
+        // It says that it is the only one that has everything, and nobody knows whether it does.
+        disks[0].heal();
+        kill(&disks[1]);
+        write(&core, &lu, 3).await;
+        assert_eq!(pool.stale_groups(LU), [1]);
+        disks[1].heal();
+        let _ = missed.await;
+        lu.close().await;
+        drop(lu);
+        pool.close().await.unwrap();
+        drop(pool);
+        visit(&core, &[0, 1], async |pool, lu| {
+            assert_eq!(pool.stale_groups(LU), [1]);
+            holds(&core, lu, 3).await;
+        })
+        .await;
+    });
+}
