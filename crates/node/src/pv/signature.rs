@@ -247,6 +247,7 @@ mod tests {
             epoch: 1,
             missed: 0,
             is_behind: false,
+            as_of: None,
             becomes: None,
             was: None,
             forces: 0,

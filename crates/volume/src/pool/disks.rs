@@ -9,6 +9,7 @@ mod verify;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use block::{Buffer, Device, Error, ErrorKind, Request, Sgl};
@@ -41,6 +42,8 @@ pub struct Shared {
     pub locks: Locks,
     /// In a pool that keeps checksums.
     pub sums: Option<Sums>,
+    /// Of the pool, as labels say it or are about to.
+    pub epoch: AtomicU64,
     shape: Shape,
     held: Mutex<HeldDisks>,
 }
@@ -264,7 +267,7 @@ impl Disks {
         found.map(|(device, _)| device.clone()).ok_or_else(gone)
     }
 
-    pub fn shared(&self) -> &Shared {
+    pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 

@@ -13,6 +13,7 @@ mod forced;
 mod look;
 mod lost;
 mod members;
+mod missed;
 mod outdated;
 mod said;
 mod scrub;
@@ -25,6 +26,7 @@ mod tables;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use block::Error;
@@ -197,7 +199,6 @@ pub struct Pool {
     lineage: Lineage,
     name: String,
     shape: Shape,
-    epoch: Cell<u64>,
     /// The last one that all its disks have: LUs have owners of no later one, so that a disk with
     /// less than an LU tells of is an old copy.
     settled: Cell<u64>,
@@ -302,6 +303,7 @@ impl Pool {
         epoch: u64,
     ) -> Rc<Self> {
         let disks = RefCell::new(Some(shared.on(core)));
+        shared.epoch.store(epoch, Ordering::Release);
         let pool = Rc::new(Self {
             core: core.clone(),
             shared,
@@ -309,7 +311,6 @@ impl Pool {
             lineage,
             name,
             shape,
-            epoch: Cell::new(epoch),
             settled: Cell::new(epoch),
             missed: Cell::new(0),
             forces: Cell::new(0),
@@ -353,7 +354,7 @@ impl Pool {
 
     /// Higher than that of any time before that it was open, and than before its disks changed.
     pub fn epoch(&self) -> u64 {
-        self.epoch.get()
+        self.shared.epoch.load(Ordering::Acquire)
     }
 
     pub fn shape(&self) -> Shape {
@@ -478,6 +479,9 @@ impl Pool {
         granted.iter().for_each(|(number, is_first)| self.list(lu, *number, *is_first));
         self.note_lacking(lu);
         let slabs: Vec<u32> = granted.iter().map(|(number, _)| *number).collect();
+        if self.absent() > 0 {
+            self.note_reused(&slabs);
+        }
         if slabs.is_empty() { Err(PoolError::Full) } else { Ok(slabs) }
     }
 
@@ -602,7 +606,7 @@ fn label_of(
     let (pool, origin) = (lineage.pool(), lineage.origin());
     let (pool_name, members, group_members) = (name.to_owned(), 1, 1);
     let (epoch, missed, is_behind, becomes, was) = (0, 0, false, None, None);
-    let (forces, forced) = (0, 0);
+    let (forces, forced, as_of) = (0, 0, None);
     Label {
         pool,
         origin,
@@ -616,6 +620,7 @@ fn label_of(
         epoch,
         missed,
         is_behind,
+        as_of,
         becomes,
         was,
         forces,

@@ -277,6 +277,9 @@ fn label_fields(label: &Label, section: &mut Section) {
     section.add("disks of the group", label.group_members);
     section.add("last epoch without a disk", label.missed);
     section.add("lacks something", if label.is_behind { "yes" } else { "no" });
+    if let Some(epoch) = label.as_of {
+        section.add("knows nothing since epoch", epoch);
+    }
     if label.origin != label.pool {
         section.add("its pages name pool", uuid(label.origin));
     }

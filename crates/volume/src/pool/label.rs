@@ -38,6 +38,9 @@ pub struct Label {
     /// Its failure group may lack some of what others have: the disk joined it, or was missing, or
     /// another one was given up, and not everything has been brought there since.
     pub is_behind: bool,
+    /// Where it was missing: its epoch of before, until its failure group has everything. It knows
+    /// nothing that came later.
+    pub as_of: Option<u64>,
     /// Its failure group is about to leave, and to be a pool: see
     /// [`split_off`](super::home::Pool::split_off).
     pub becomes: Option<Becomes>,
@@ -108,6 +111,8 @@ struct RawLabel {
     was_until: U64,
     forces: U16,
     forced: U64,
+    /// Zero: it knows everything.
+    as_of: U64,
 }
 
 const NOBODY: Owner = [0; 16];
@@ -116,6 +121,11 @@ impl Label {
     /// It was a disk of the pool, and is none any more.
     pub fn has_left(&self) -> bool {
         self.members == 0
+    }
+
+    /// The last epoch of which it knows everything.
+    pub fn knows(&self) -> u64 {
+        self.as_of.unwrap_or(self.epoch)
     }
 
     /// What its pages say.
@@ -150,6 +160,7 @@ impl Label {
             was_until: self.was.map_or(0, |was| was.epoch).into(),
             forces: self.forces.into(),
             forced: self.forced.into(),
+            as_of: self.as_of.unwrap_or(0).into(),
         };
         let (owner, number, epoch) = (self.pool, end as u64, self.epoch);
         let header = Header { kind: KIND, owner, number, turn: 0, epoch };
@@ -179,6 +190,7 @@ impl Label {
             was: said(raw.was).map(|pool| Was { pool, epoch: raw.was_until.get() }),
             forces: raw.forces.get(),
             forced: raw.forced.get(),
+            as_of: Some(raw.as_of.get()).filter(|epoch| *epoch > 0),
         })
     }
 }
@@ -206,6 +218,7 @@ mod tests {
             was: Some(Was { pool: [6; 16], epoch: 2 }),
             forces: 2,
             forced: 3,
+            as_of: Some(2),
         };
         let page = label.encode(End::Back);
         assert_eq!(Label::decode(&page, End::Back), Ok(label));

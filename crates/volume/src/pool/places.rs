@@ -24,7 +24,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 
@@ -100,6 +100,9 @@ struct Chunk {
     more: OnceLock<Box<[More]>>,
 }
 
+/// Some disk of the pool that is not here may have a place of the slab.
+const ANYBODY: u64 = 1 << GROUP_NUMBERS;
+
 /// What a number has besides its first place.
 #[derive(Default)]
 struct More {
@@ -109,7 +112,7 @@ struct More {
     /// Regions that were written since all places had everything durably, see [`Places::dirty`].
     touched: AtomicU64,
     aging: AtomicU64,
-    /// Failure groups, as bits, whose place was lost and knows everything but those.
+    /// Failure groups, as bits, whose place was lost and knows everything but those; [`ANYBODY`].
     left: AtomicU64,
 }
 
@@ -125,6 +128,8 @@ type Chunks = Box<[OnceLock<Chunk>]>;
 #[derive(Default)]
 pub struct Places {
     groups: [OnceLock<Chunks>; GROUP_NUMBERS as usize],
+    /// Some number has several places, or had.
+    has_copies: AtomicBool,
     /// Whoever changes places; nobody who looks needs it.
     changing: Mutex<()>,
 }
@@ -189,6 +194,11 @@ impl Places {
     #[inline]
     pub fn is_doubtful(&self, number: u32) -> bool {
         self.all(number).any(|copy| copy.state == State::Doubtful)
+    }
+
+    /// Whether any number has several places, or had.
+    pub fn has_copies(&self) -> bool {
+        self.has_copies.load(Ordering::Acquire)
     }
 
     /// All its places.
@@ -258,6 +268,7 @@ impl Places {
         };
         free.store(word, Ordering::Release);
         first.fetch_or(HAS_MORE, Ordering::AcqRel);
+        self.has_copies.store(true, Ordering::Release);
         true
     }
 
@@ -290,6 +301,26 @@ impl Places {
         if let Some((chunk, at)) = self.chunk(number) {
             chunk.make_more()[at].left.fetch_or(1 << copy.group, Ordering::AcqRel);
             self.take_away(number, copy.home);
+        }
+    }
+
+    /// A disk that is not here may have a place: what is written is known until it is back, in
+    /// another process.
+    pub fn leave_to_anybody(&self, number: u32) {
+        let _changing = self.lock();
+        if let Some((chunk, at)) = self.chunk(number) {
+            self.has_copies.store(true, Ordering::Release);
+            chunk.make_more()[at].left.fetch_or(ANYBODY, Ordering::AcqRel);
+            chunk.firsts[at].fetch_or(HAS_MORE, Ordering::AcqRel);
+        }
+    }
+
+    /// No such disk is missed any more.
+    pub fn leave_to_nobody(&self, number: u32) {
+        let _changing = self.lock();
+        if let Some(more) = self.more(number) {
+            more.left.fetch_and(!ANYBODY, Ordering::AcqRel);
+            self.note_whether_sole(number);
         }
     }
 
@@ -361,6 +392,13 @@ impl Places {
         let touched = &chunk.make_more()[at].touched;
         if touched.load(Ordering::Acquire) & regions != regions {
             touched.fetch_or(regions, Ordering::AcqRel);
+        }
+    }
+
+    /// A place that has missed something lacks no more than these regions, as far as is known.
+    pub fn lacks_only(&self, number: u32, regions: u64) {
+        if let Some(more) = self.more(number) {
+            more.touched.store(regions, Ordering::Release);
         }
     }
 

@@ -118,9 +118,21 @@ pub struct Root {
     pub used: Option<Vec<u8>>,
     /// Regions of slabs in which copies may differ.
     pub opened: Regions,
+    /// What copies may lack that do not have everything. None: nobody knows.
+    pub missed: Option<Missed>,
     /// Extents from the first one on of which nothing is needed any more from what the LU is
     /// brought from.
     pub brought: u64,
+}
+
+/// What may be lacking in copies of an LU that missed writes before its root was begun.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Missed {
+    /// A place lacks nothing else if its disk was in the pool in this epoch, or later.
+    pub since: u64,
+    /// How often the LU was forced: copies of before may have anything.
+    pub forces: u32,
+    pub regions: Regions,
 }
 
 /// A head that was read, with what its body will add.
@@ -132,14 +144,18 @@ pub struct Head {
     pages: u32,
     ring: u32,
     layers: u16,
-    is_summed: bool,
-    has_opened: bool,
-    is_sourced: bool,
+    flags: u16,
 }
 
 /// Bytes that a layer takes in a body, with a name of so many bytes, and so many pages and chunks.
 pub fn body_bytes(name: u64, pages: u64, chunks: u64) -> u64 {
     LAYER_BYTES + name + chunks * CHUNK_BYTES + pages * size_of::<U16>() as u64
+}
+
+/// Bytes in which a body says where copies may differ, and what they may lack, of so many slabs.
+pub fn regions_bytes(slabs: u64) -> u64 {
+    2 * (size_of::<U32>() as u64 + slabs * (size_of::<U32>() + size_of::<U64>()) as u64)
+        + (size_of::<U64>() + size_of::<U32>()) as u64
 }
 
 /// Whose root, and where.
@@ -188,8 +204,9 @@ const SUMMED: u16 = 2;
 /// The body says in which regions copies may differ.
 const OPENED: u16 = 4;
 /// The body says what the LU is brought from: whoever does not know that would read zero there.
-/// Others are not known here.
 const SOURCED: u16 = 8;
+/// The body says what copies may lack. Others are not known here.
+const MISSED: u16 = 16;
 
 /// Layers are counted from 1.
 const NO_LAYER: LayerNumber = 0;
@@ -276,6 +293,11 @@ impl Root {
         (self.turn % 2) as usize
     }
 
+    /// Extents that it lies in itself, and the journal.
+    pub fn own_places(&self, site: &Site) -> Vec<Place> {
+        [&self.ring[..], &self.beyond[0], &self.beyond[1], &[site.place()]].concat()
+    }
+
     /// Pages of the journal's ring.
     pub fn ring_pages(&self, site: &Site) -> u64 {
         self.ring.len() as u64 * site.shape.blocks_per_extent()
@@ -328,7 +350,8 @@ impl Root {
         let thick = if self.about.thick { THICK } else { 0 };
         let summed = if self.used.is_some() { SUMMED } else { 0 };
         let opened = if self.opened.is_empty() { 0 } else { OPENED };
-        thick | summed | opened | if self.about.source.is_some() { SOURCED } else { 0 }
+        let missed = if self.missed.is_some() { MISSED } else { 0 };
+        thick | summed | opened | missed | if self.about.source.is_some() { SOURCED } else { 0 }
     }
 
     fn head(&self, site: &Site, pages: u32) -> Vec<u8> {
@@ -388,17 +411,18 @@ impl Root {
             bytes.extend_from_slice(used);
         }
         if !self.opened.is_empty() {
-            bytes.extend_from_slice(&(self.opened.len() as u32).to_le_bytes());
-            for (slab, regions) in &self.opened {
-                bytes.extend_from_slice(&slab.to_le_bytes());
-                bytes.extend_from_slice(&regions.to_le_bytes());
-            }
+            put_regions(&mut bytes, &self.opened);
         }
         if let Some(Source { size, name }) = &self.about.source {
             bytes.extend_from_slice(&size.to_le_bytes());
             bytes.extend_from_slice(&self.brought.to_le_bytes());
             bytes.extend_from_slice(&(name.len() as u16).to_le_bytes());
             bytes.extend_from_slice(name.as_bytes());
+        }
+        if let Some(Missed { since, forces, regions }) = &self.missed {
+            bytes.extend_from_slice(&since.to_le_bytes());
+            bytes.extend_from_slice(&forces.to_le_bytes());
+            put_regions(&mut bytes, regions);
         }
         bytes
     }
@@ -418,7 +442,7 @@ impl Head {
         let base = Base { lu: pool.turned(raw.base_lu), layer: raw.base_layer };
         let base = (raw.base_lu != [0; 16]).then_some(base);
         let flags = raw.flags.get();
-        if flags & !(THICK | SUMMED | OPENED | SOURCED) != 0 {
+        if flags & !(THICK | SUMMED | OPENED | SOURCED | MISSED) != 0 {
             return None;
         }
         let (size, block_size) = (raw.size.get(), raw.block_size.get().into());
@@ -432,12 +456,11 @@ impl Head {
         };
         let (turn, top) = (header.turn, raw.top.get());
         let (ring, layers) = (Vec::new(), Vec::new());
-        let (used, opened, brought) = (None, Regions::new(), 0);
-        let root = Root { about, turn, start, ring, top, layers, beyond, used, opened, brought };
+        let (used, opened, missed, brought) = (None, Regions::new(), None, 0);
+        let root =
+            Root { about, turn, start, ring, top, layers, beyond, used, opened, missed, brought };
         let (pages, ring, layers) = (raw.pages.get(), raw.ring.get(), raw.layers.get());
-        let [is_summed, has_opened, is_sourced] =
-            [SUMMED, OPENED, SOURCED].map(|flag| flags & flag != 0);
-        Some(Self { which, header, root, pages, ring, layers, is_summed, has_opened, is_sourced })
+        Some(Self { which, header, root, pages, ring, layers, flags })
     }
 
     /// Which of the two it is.
@@ -451,7 +474,9 @@ impl Head {
         let Some(head) = Self::decode((which, header), pool, page.payload()) else {
             return Vec::new();
         };
-        let from = if head.is_sourced { "what the body says" } else { "nothing" };
+        let said =
+            |flag, nothing| if head.flags & flag != 0 { "what the body says" } else { nothing };
+        let (from, missed) = (said(SOURCED, "nothing"), said(MISSED, "anything"));
         let Root { about, start, top, beyond, .. } = head.root;
         let base = about.base.map_or("nothing".to_owned(), |Base { lu, layer }| {
             format!("layer {} of LU {}", uuid(layer), uuid(lu))
@@ -463,6 +488,7 @@ impl Head {
             ("block size", about.block_size.to_string()),
             ("stands on", base),
             ("is brought from", from.to_owned()),
+            ("stale copies lack", missed.to_owned()),
             ("journal from page", format!("{page} of epoch {epoch}")),
             ("next serial", next.to_string()),
             ("sealed before", sealed.to_string()),
@@ -482,7 +508,8 @@ impl Head {
 
     /// The root, with the pages of its body.
     pub fn root(self, site: &Site, pages: &[Page]) -> Result<Root, Flaw> {
-        let Self { header, mut root, ring, layers, is_summed, has_opened, is_sourced, .. } = self;
+        let Self { header, mut root, ring, layers, flags, .. } = self;
+        let has = |flag| flags & flag != 0;
         let per_chunk = site.shape.pages_per_chunk();
         let mut body = Vec::with_capacity(pages.len() * PAYLOAD_BYTES);
         for (number, page) in (0..).zip(pages) {
@@ -495,16 +522,18 @@ impl Head {
         let mut rest = &body[..];
         let parts = (|| {
             let ring = (0..ring).map(|_| take_place(&mut rest)).collect::<Option<_>>()?;
-            let layer = |_| take_layer(&mut rest, per_chunk, is_summed);
+            let layer = |_| take_layer(&mut rest, per_chunk, has(SUMMED));
             let layers = (0..layers).map(layer).collect::<Option<_>>()?;
-            let used = if is_summed { Some(take_used(&mut rest)?) } else { None };
-            let opened = if has_opened { take_opened(&mut rest)? } else { Regions::new() };
-            let source = if is_sourced { Some(take_source(&mut rest)?) } else { None };
-            Some((ring, layers, used, opened, source))
+            let used = if has(SUMMED) { Some(take_used(&mut rest)?) } else { None };
+            let opened = if has(OPENED) { take_regions(&mut rest)? } else { Regions::new() };
+            let source = if has(SOURCED) { Some(take_source(&mut rest)?) } else { None };
+            let missed = if has(MISSED) { Some(take_missed(&mut rest)?) } else { None };
+            Some((ring, layers, used, opened, source, missed))
         })();
         // Under good checksums: somebody else's idea of this form.
-        let (ring, layers, used, opened, source) = parts.ok_or(Flaw::Rotten)?;
+        let (ring, layers, used, opened, source, missed) = parts.ok_or(Flaw::Rotten)?;
         (root.ring, root.layers, root.used, root.opened) = (ring, layers, used, opened);
+        root.missed = missed;
         if let Some((source, brought)) = source {
             (root.about.source, root.brought) = (Some(source), brought);
         }
@@ -515,6 +544,14 @@ impl Head {
 fn put_place(bytes: &mut Vec<u8>, place: Place) {
     let raw = RawPlace { slab: place.slab.into(), extent: place.extent.into() };
     bytes.extend_from_slice(raw.as_bytes());
+}
+
+fn put_regions(bytes: &mut Vec<u8>, all: &Regions) {
+    bytes.extend_from_slice(&(all.len() as u32).to_le_bytes());
+    for (slab, regions) in all {
+        bytes.extend_from_slice(&slab.to_le_bytes());
+        bytes.extend_from_slice(&regions.to_le_bytes());
+    }
 }
 
 fn take<T: FromBytes>(bytes: &mut &[u8]) -> Option<T> {
@@ -535,7 +572,12 @@ fn take_used(bytes: &mut &[u8]) -> Option<Vec<u8>> {
     Some(used.to_vec())
 }
 
-fn take_opened(bytes: &mut &[u8]) -> Option<Regions> {
+fn take_missed(bytes: &mut &[u8]) -> Option<Missed> {
+    let (since, forces) = (take::<U64>(bytes)?.get(), take::<U32>(bytes)?.get());
+    Some(Missed { since, forces, regions: take_regions(bytes)? })
+}
+
+fn take_regions(bytes: &mut &[u8]) -> Option<Regions> {
     let count = take::<U32>(bytes)?.get();
     let one = |_| Some((take::<U32>(bytes)?.get(), take::<U64>(bytes)?.get()));
     (0..count).map(one).collect()
@@ -643,6 +685,11 @@ mod tests {
             beyond: [Vec::new(), Vec::new()],
             used,
             opened: (0..turn as u32 % 9).map(|slab| (slab * 3, turn | 1)).collect(),
+            missed: (turn % 7 < 3).then(|| Missed {
+                since: next,
+                forces: epoch as u32,
+                regions: (0..turn as u32 % 900).map(|slab| (slab * 5, turn | 2)).collect(),
+            }),
         })
     }
 

@@ -152,6 +152,7 @@ impl Found {
         let lus: Vec<[u8; 16]> = pool.lus().into_keys().collect();
         pool.free_unheld(&lus).await?;
         pool.note_lacking_all();
+        pool.leave_to_absent();
         pool.note_whole_groups();
         pool.count_members();
         let failed = |(_, error)| error;
@@ -174,7 +175,8 @@ impl Found {
         let outdated = outdated(&disks.iter().map(|(_, label, _)| label).collect::<Vec<_>>());
         for ((backing, label, layout), outdated) in disks.into_iter().zip(outdated) {
             let is_behind = label.is_behind || outdated > 0;
-            let label = Label { is_behind, becomes: None, ..label };
+            let as_of = label.as_of.or(Some(label.epoch).filter(|_| outdated > 0));
+            let label = Label { is_behind, as_of, becomes: None, ..label };
             let mut table = Table::new(backing.name(), label, layout);
             table.outdated = outdated;
             tables.push(table);

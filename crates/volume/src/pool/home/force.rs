@@ -15,8 +15,7 @@ use std::sync::Arc;
 use super::super::lu::{Left, LuError, Whence, read_left};
 use super::super::owner::ALL_REGIONS;
 use super::super::places::{Copy, State};
-use super::forced::STEP;
-use super::stale::{LACKING, STALE};
+use super::stale::{LACKING, STALE, STEP};
 use super::{Pool, PoolError};
 
 /// What is known of a copy of an LU.

@@ -28,12 +28,8 @@ use super::super::label::Label;
 use super::super::places::{Copy, GROUP_NUMBERS, numbers_of};
 use super::find::has_whole_group;
 use super::look::TableFlaw;
-use super::stale::{LACKING, age_after};
+use super::stale::{LACKING, STEP, age_after};
 use super::{Found, Pool, PoolError, Registry, Unforced};
-
-/// So much higher are epochs and ages of what is forced than any that are known: others may have
-/// gone on elsewhere.
-pub(super) const STEP: u32 = 1 << 16;
 
 /// Ranges of numbers that no failure group gives: groups have lower numbers.
 const RANGES: u16 = GROUP_NUMBERS - GROUPS_MAX as u16;
@@ -164,11 +160,6 @@ impl Pool {
         self.waits_for_others().then_some(GROUPS_MAX as u16 + range)
     }
 
-    /// By how much an age grows that is to be higher than any other.
-    pub(super) fn forced_step(&self) -> u32 {
-        if self.waits_for_others() { STEP } else { 1 }
-    }
-
     /// The pool is about to be used for the first time since it was forced: copies of LUs that are
     /// current count more than any that are not here.
     pub(super) async fn outdo_absent(&self) -> Result<(), PoolError> {
@@ -192,7 +183,7 @@ impl Pool {
 
     /// Higher than that of any other copy.
     pub(super) fn forced_age(&self, lu: [u8; 16]) -> Result<u32, PoolError> {
-        age_after(lu, self.highest_known(lu), self.forced_step())
+        age_after(lu, self.highest_known(lu), STEP)
     }
 
     /// All disks are here, and say so with this epoch: those of the groups that lack something are

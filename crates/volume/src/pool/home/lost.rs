@@ -150,11 +150,14 @@ impl Pool {
         if !self.is_lost(disk) {
             return Ok(());
         }
-        self.must_be_its_own(disk).await?;
+        let epoch = self.must_be_its_own(disk).await?;
         // Before anything has a place there that is to be durable.
         self.shared.set_aside(disk, false).await;
         self.stand(disk, Standing::Member);
-        self.tables.borrow_mut()[disk as usize].outdated = 1;
+        {
+            let table = &mut self.tables.borrow_mut()[disk as usize];
+            (table.outdated, table.label.as_of) = (1, table.label.as_of.or(Some(epoch)));
+        }
         let homes = self.homes_on(disk);
         homes.iter().for_each(|home| self.take_outdated(*home));
         let back = self.tell_of_return(disk).await;
@@ -164,6 +167,7 @@ impl Pool {
             self.leave_lost(disk).await;
             return back;
         }
+        self.leave_to_absent();
         self.note_all_lacking();
         self.look_at_copies();
         self.tell_watcher();
@@ -179,8 +183,8 @@ impl Pool {
         self.settle_epoch().await
     }
 
-    /// Whoever has used it in between has left his label.
-    async fn must_be_its_own(&self, disk: u32) -> Result<(), PoolError> {
+    /// Whoever has used it in between has left his label. Gives its epoch.
+    async fn must_be_its_own(&self, disk: u32) -> Result<u64, PoolError> {
         let places = self.layout(disk).labels();
         let of = |error| self.of(disk, error);
         let mut found = Vec::new();
@@ -192,9 +196,8 @@ impl Pool {
             let own = &self.tables.borrow()[disk as usize].label;
             (label.pool, label.pv) == (self.id(), own.pv) && label.epoch <= self.epoch()
         };
-        match !found.is_empty() && found.iter().all(is_own) {
-            true => Ok(()),
-            false => Err(PoolError::Replaced { disk: self.name_of(disk) }),
-        }
+        let epoch = found.iter().map(|label| label.epoch).min();
+        let epoch = epoch.filter(|_| found.iter().all(is_own));
+        epoch.ok_or_else(|| PoolError::Replaced { disk: self.name_of(disk) })
     }
 }

@@ -14,6 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::sync::atomic::Ordering;
 
 use super::super::label::Label;
 use super::super::shape::Layout;
@@ -85,15 +86,15 @@ impl Pool {
 
     /// Labels are about to get another epoch. Whoever keeps records of them knows it before.
     pub(super) async fn next_epoch(&self) -> Result<(), PoolError> {
-        let next = self.epoch.get() + 1;
+        let next = self.epoch() + 1;
         self.tell_epochs(self.settled.get()..=next).await?;
-        self.epoch.set(next);
+        self.shared.epoch.store(next, Ordering::Release);
         Ok(())
     }
 
     /// All labels have the epoch.
     pub(super) async fn settle_epoch(&self) -> Result<(), PoolError> {
-        let epoch = self.epoch.get();
+        let epoch = self.epoch();
         self.settled.set(epoch);
         self.tell_epochs(epoch..=epoch).await
     }
@@ -231,6 +232,7 @@ impl Pool {
             count(1);
             return Err(error);
         }
+        self.leave_to_absent();
         if let Some(disk) = lost {
             self.let_go(disk).await;
         }
@@ -239,7 +241,7 @@ impl Pool {
 
     async fn tell_of_abandoned(&self, group: u16) -> Result<(), PoolError> {
         self.next_epoch().await?;
-        self.missed.set(self.epoch.get());
+        self.missed.set(self.epoch());
         self.count_members();
         self.note_behind(group);
         self.write_all_labels().await?;

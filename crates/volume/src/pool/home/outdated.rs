@@ -188,6 +188,7 @@ mod tests {
             was: None,
             forces: 0,
             forced: 0,
+            as_of: None,
         }
     }
 

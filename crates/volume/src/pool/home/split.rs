@@ -115,6 +115,7 @@ impl Pool {
                 all.push((*lu, None));
             }
         }
+        self.leave_to_absent();
         self.undecided.borrow_mut().retain(|(_, of)| *of != group);
         if self.absent() == 0 {
             // What is known of one that is no more does no harm.

@@ -246,6 +246,7 @@ mod tests {
             epoch: 7 + pool as u64,
             missed: 0,
             is_behind: false,
+            as_of: None,
             becomes,
             was: (pool > 0).then_some(Was { pool: POOLS[0], epoch: 8 }),
             forces: 0,

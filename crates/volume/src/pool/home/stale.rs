@@ -24,6 +24,10 @@ pub(super) const STALE: u32 = u32::MAX;
 /// The copy has slabs that are as good as those of this age, and lacks others.
 pub(super) const LACKING: u32 = 1 << 31;
 
+/// So much higher are epochs and ages of what is forced than any that are known: others may have
+/// gone on elsewhere.
+pub(super) const STEP: u32 = 1 << 16;
+
 /// A failure group that lacks some slabs of those that LUs have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupBehind {
@@ -246,7 +250,10 @@ impl Pool {
         let mut behind: Vec<u32> = self.members().into_iter().filter(is_behind).collect();
         behind.retain(|disk| self.has_everything(self.group_of(*disk)));
         let mut tables = self.tables.borrow_mut();
-        behind.iter().for_each(|disk| tables[*disk as usize].label.is_behind = false);
+        for disk in &behind {
+            let label = &mut tables[*disk as usize].label;
+            (label.is_behind, label.as_of) = (false, None);
+        }
         behind
     }
 
@@ -258,6 +265,7 @@ impl Pool {
             let label = &mut self.tables.borrow_mut()[disk as usize].label;
             if label.group == group {
                 label.is_behind = is_behind && (label.is_behind || !is_forced);
+                label.as_of = label.as_of.filter(|_| is_behind);
             }
         }
     }
@@ -491,7 +499,7 @@ impl Pool {
         }
     }
 
-    /// What copies have missed before the pool was opened is not known.
+    /// What copies have missed before the pool was opened is not known, before their LU says it.
     pub(super) fn note_lacking_all(&self) {
         let places = &self.shared.places;
         let is_broken = |slab: u32| places.all(slab).any(|copy| copy.state == State::Broken);

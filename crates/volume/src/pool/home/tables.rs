@@ -142,7 +142,7 @@ impl Pool {
             let tables = self.tables.borrow();
             let table = &tables[disk as usize];
             let (place, turn) = table.turns[page as usize];
-            let (pool, epoch) = (self.lineage, self.epoch.get());
+            let (pool, epoch) = (self.lineage, self.epoch());
             let header = TableHeader { pool, page, turn: turn + 1, epoch };
             let at = table.layout.table_places(page)[1 - place];
             (slabs::encode(header, table.page_of(page)), at)
@@ -312,7 +312,7 @@ impl Pool {
             for &disk in disks {
                 let (label, at) = {
                     let table = &self.tables.borrow()[disk as usize];
-                    let (epoch, missed) = (self.epoch.get(), self.missed.get());
+                    let (epoch, missed) = (self.epoch(), self.missed.get());
                     let (forces, forced) = (self.forces.get(), self.forced.get());
                     let label = Label { epoch, missed, forces, forced, ..table.label.clone() };
                     (label, table.layout.labels()[end as usize])

@@ -30,6 +30,7 @@ mod snapshots;
 #[cfg(test)]
 pub(super) mod tests;
 mod thick;
+mod witness;
 mod work;
 
 use std::rc::Rc;

@@ -1,7 +1,7 @@
 //! Making an LU, and opening what is there of one.
 
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use block::Error;
@@ -26,6 +26,7 @@ use super::below::{Below, Depths};
 use super::service::{Parts, Service};
 use super::snapshots::{Readers, View};
 use super::thick::{Short, Ungranted};
+use super::witness::Copies;
 
 /// The journal of an LU is one part in so many of its size.
 const RING_PARTS: u64 = 1 << 14;
@@ -81,6 +82,8 @@ pub struct Seat {
     slabs: Vec<u32>,
     /// Failure groups where the LU's copy does not have everything.
     stale: Vec<u16>,
+    /// How often the LU was forced.
+    forces: u32,
     tenure: Tenure,
     base: Option<Arc<View>>,
     source: Option<Arc<dyn Backing>>,
@@ -155,8 +158,8 @@ impl Pool {
         let pool = Arc::new(Placed::new(self.core(), self.clone()));
         let (shared, tenure) = (self.shared.clone(), self.tenure(id)?);
         let Granted { slabs, stale, .. } = granted;
-        let (base, source, memory) = (None, None, self.memory());
-        Ok(Seat { shared, pool, site, slabs, stale, tenure, base, source, memory })
+        let (base, source, memory, forces) = (None, None, self.memory(), self.forces_of(id));
+        Ok(Seat { shared, pool, site, slabs, stale, forces, tenure, base, source, memory })
     }
 
     /// What an LU says of itself, whether it is open or not.
@@ -185,6 +188,24 @@ fn doubt_regions(disks: &Disks, (slabs, stale): (&[u32], &[u16]), open: &Regions
     }
 }
 
+/// Tells the pool what copies lack, as the owner before has left it, if any do. From then on it is
+/// known.
+async fn know_missed(
+    (disks, pool): (&Disks, &Placed<Pool>),
+    owner: &mut Owner,
+    (slabs, forces, is_again): (&[u32], u32, bool),
+) -> Result<(), LuError> {
+    let (shared, missed, lu) = (disks.shared().clone(), owner.take_missed(), owner.site().lu);
+    let since = if slabs.iter().any(|slab| shared.places.is_lacking(*slab)) {
+        let known = pool.call(async move |pool| pool.know_missed(lu, missed, !is_again)).await;
+        known.ok_or(PoolError::Closed)?
+    } else {
+        shared.epoch.load(Ordering::Acquire)
+    };
+    owner.ask_witness(Box::new(Copies { shared, since, forces }));
+    Ok(())
+}
+
 /// Extents of the journal of an LU that is made with this size.
 fn ring_extents(shape: Shape, size: u64) -> u64 {
     let bytes = (size / RING_PARTS).clamp(RING_BYTES_MIN, RING_BYTES_MAX);
@@ -200,7 +221,8 @@ pub fn thick_bytes(shape: Shape, size: u64) -> u64 {
 impl Lu {
     /// Opens an LU, with its owner on this core. Nobody else has it open.
     pub async fn open(core: &Core, seat: Seat) -> Result<Arc<Self>, LuError> {
-        let Seat { shared, pool, site, slabs, stale, tenure, base, source, memory } = seat;
+        let Seat { shared, pool, site, slabs, stale, tenure, memory, .. } = seat;
+        let Seat { base, source, forces, .. } = seat;
         // A failure group that was leaving has left before anything is read.
         let changed = pool.call(async |pool| pool.changed().await).await;
         changed.ok_or(PoolError::Closed)?;
@@ -211,7 +233,7 @@ impl Lu {
         }
         let (epoch, slabs) = (tenure.epoch, &slabs[..]);
         let whence = Whence { site, epoch, slabs, all: false, memory: &memory };
-        let Left { owner, known, unlike, .. } = read_left(&disks, whence, Err).await?;
+        let Left { mut owner, known, unlike, .. } = read_left(&disks, whence, Err).await?;
         if !unlike.is_empty() {
             disks.make_alike(unlike).await?;
             // The copy that had it may be stale before anything else is synced.
@@ -220,6 +242,7 @@ impl Lu {
         if let Some(sums) = &disks.shared().sums {
             sums.begin(slabs, known, &memory);
         }
+        know_missed((&disks, &pool), &mut owner, (slabs, forces, tenure.is_again)).await?;
         doubt_regions(&disks, (slabs, &stale), owner.regions());
         let About { size, block_size, base: wanted, source: ref from, .. } = *owner.about();
         let own = below(from.as_ref(), source)?;

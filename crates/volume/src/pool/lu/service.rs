@@ -87,6 +87,8 @@ pub(super) struct Service {
     fetched: RefCell<HashMap<Ticket, Buffer>>,
     /// A slab is on its way to another disk.
     is_moving: Cell<bool>,
+    /// Of copies that were brought up to date.
+    mended_bytes: Cell<u64>,
     /// Regions that somebody has asked for since the last look.
     wanted: RefCell<Regions>,
     is_closing_regions: Cell<bool>,
@@ -177,6 +179,7 @@ impl Service {
             kept_brought: Cell::new(0),
             fetched: RefCell::default(),
             is_moving: Cell::new(false),
+            mended_bytes: Cell::new(0),
             wanted: RefCell::default(),
             is_closing_regions: Cell::new(false),
             saving: Turns::default(),

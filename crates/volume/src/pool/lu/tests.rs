@@ -12,6 +12,7 @@ mod forces;
 mod groups;
 mod members;
 mod memory;
+mod missed;
 mod pool_forces;
 mod resizes;
 mod scrub;

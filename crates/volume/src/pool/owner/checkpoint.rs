@@ -13,7 +13,7 @@
 use super::super::journal::{LayerNumber, Spot, Start};
 use super::super::map::Place;
 use super::super::page::Page;
-use super::super::root::{About, Root};
+use super::super::root::{About, Missed, Root};
 use super::copy::Copies;
 use super::{Bringing, Order, Owner, Ticket};
 
@@ -67,18 +67,37 @@ pub(super) struct Rooted {
     /// The same for the one that is under way.
     pub describing: Vec<Ticket>,
     pub copies: Copies,
+    /// Who knows what copies may lack.
+    pub witness: Option<Box<dyn Witness>>,
+}
+
+/// Knows what copies of the LU may lack that do not have everything.
+pub trait Witness: std::fmt::Debug {
+    /// Of these slabs, which are all. What is on its way has a record, or an open region. None:
+    /// there are no copies.
+    fn missed(&mut self, slabs: &[u32]) -> Option<Missed>;
 }
 
 impl Rooted {
     pub fn of(root: Root) -> Self {
         let (described, describing) = (Vec::new(), Vec::new());
-        Self { root, described, describing, copies: Copies::default() }
+        Self { root, described, describing, copies: Copies::default(), witness: None }
     }
 }
 
 impl Owner {
     pub fn about(&self) -> &About {
         &self.rooted.root.about
+    }
+
+    /// What copies may lack, as the owner before has left it: told once.
+    pub fn take_missed(&mut self) -> Option<Missed> {
+        self.rooted.root.missed.take()
+    }
+
+    /// From now on it is known what copies may lack.
+    pub fn ask_witness(&mut self, witness: Box<dyn Witness>) {
+        self.rooted.witness = Some(witness);
     }
 
     /// Says what the LU is from now on. Answered when that is durable.
@@ -118,6 +137,10 @@ impl Owner {
         }
         self.is_pressed = false;
         let (space, epoch) = (&mut self.space, self.journal.epoch());
+        let missed = match &mut self.rooted.witness {
+            Some(witness) => witness.missed(&space.slabs().collect::<Vec<_>>()),
+            None => None,
+        };
         let root = &mut self.rooted.root;
         let turn = root.turn + 1;
         // Nothing names what is left, and nobody has what is about to become free.
@@ -128,7 +151,7 @@ impl Owner {
         // What is taken is kept when there is too little, so that trying again takes no more.
         let top = self.layers.top_number();
         let brought = self.layers.bringing().map_or(0, Bringing::all_before);
-        let mut next = Root { turn, start, top, opened, brought, ..root.clone() };
+        let mut next = Root { turn, start, top, opened, missed, brought, ..root.clone() };
         let has_room = self.layers.pay(|| space.take()) && {
             next.layers = self.layers.for_root();
             let dirty = self.layers.dirty();
@@ -137,6 +160,10 @@ impl Owner {
                 next.used = Some(space.encode(unnamed.iter().copied()));
                 let free = space.free_extents();
                 if !next.make_room(&self.site, dirty, || space.take()) {
+                    // Without that nothing is lost but time.
+                    if next.missed.take().is_some() {
+                        continue;
+                    }
                     break false;
                 }
                 if space.free_extents() == free {

@@ -40,6 +40,7 @@ use std::sync::Arc;
 
 pub use super::journal::LayerNumber;
 pub use bring::{Bringing, Fetched};
+pub use checkpoint::Witness;
 pub use layers::{Chunk, Chunks, LayerId, Layers, PageId, page_of_map};
 pub use open::{LOOK_BEHIND_PAGES, Opening, Read, Unopened};
 pub use regions::{ALL_REGIONS, Regions, regions_of};

@@ -13,7 +13,7 @@ use super::super::journal::{
 use super::super::map::Place;
 use super::super::memory::Memory;
 use super::super::page::{Flaw, Page};
-use super::super::root::{About, Frozen, Root, RootLayer, Site};
+use super::super::root::{About, Frozen, Missed, Root, RootLayer, Site};
 use super::super::shape::Shape;
 use super::super::space::Space;
 use super::super::sums::{Known, kept};
@@ -72,8 +72,9 @@ impl Opening {
         let (number, below, frozen, chunks) = (1, None, Frozen::default(), BTreeMap::new());
         let layers = vec![RootLayer { number, id: layer, below, frozen, chunks, extents: 0 }];
         // It has few slabs, and nothing in them but what it names itself: no need to say so.
-        let (beyond, used, opened) = (Default::default(), None, Default::default());
-        Root { about, turn: 1, start, ring, top: number, layers, beyond, used, opened, brought: 0 }
+        let (beyond, used, opened, missed) = (Default::default(), None, Default::default(), None);
+        let (turn, top, brought) = (1, number, 0);
+        Root { about, turn, start, ring, top, layers, beyond, used, opened, missed, brought }
     }
 
     /// `epoch` is higher than that of any owner before. Pages of maps are counted in `memory`.
@@ -205,25 +206,25 @@ impl Read {
             return Err(Unopened::Epoch);
         }
         let (accepted, refused) = replayed.settle(is_there);
-        let ring = root.ring_pages(&site);
-        let journal = Journal::resume((site.owner(), epoch, ring), &replayed, &refused)?;
-        let (size, opened) = (root.about.size, root.opened.clone());
+        let of = (site.owner(), epoch, root.ring_pages(&site));
+        let journal = Journal::resume(of, &replayed, &refused)?;
         let mut known = Known::by(site.shape, &accepted);
+        let missed = root.missed.as_ref().map(|it| missed_since(it, (&site, &root), &accepted));
         let Taken { unsealed, mut freed, branched, touched, opened } =
-            take_over((&mut layers, opened), accepted, &journal, size);
+            take_over((&mut layers, root.opened.clone()), accepted, &journal, root.about.size);
         known.doubt(site.shape, &opened.open);
         // Whatever a refused record names waits for its void, whatever else has freed it.
         let last = journal.next_serial() - 1;
-        let doubtful: BTreeSet<Place> =
-            replayed.doubtful().map(|spot| layers.place_of(spot)).collect();
+        let doubtful = replayed.doubtful().map(|spot| layers.place_of(spot));
+        let doubtful: BTreeSet<Place> = doubtful.collect();
         freed.retain(|(serial, place)| !journal.is_sealed(*serial) && !doubtful.contains(place));
         freed.extend(doubtful.into_iter().map(|place| (last, place)));
-        let own = [&root.ring[..], &root.beyond[0], &root.beyond[1], &[site.place()]].concat();
-        let named = [layers.places(), own].concat();
+        let named = [layers.places(), root.own_places(&site)].concat();
         let used = Used { summed: root.used.as_deref(), touched, named, freed };
         let space = space(site.shape, slabs, used, contradicts)?;
-        let root = Root { layers: Vec::new(), used: None, opened: Regions::new(), ..root };
-        let rooted = Rooted::of(root);
+        let (layers_of, opened_of) = (Vec::new(), Regions::new());
+        let rooted =
+            Rooted::of(Root { layers: layers_of, used: None, opened: opened_of, missed, ..root });
         let owner = Owner {
             journal,
             layers,
@@ -264,6 +265,41 @@ impl Read {
         };
         Ok((owner, known))
     }
+}
+
+/// What copies may lack by now. What is written of the root's own, and of maps, nobody says.
+fn missed_since(
+    missed: &Missed,
+    (site, root): (&Site, &Root),
+    accepted: &[(Serial, Accepted)],
+) -> Missed {
+    let (mut missed, shape) = (missed.clone(), site.shape);
+    let mut add = |slab, regions| *missed.regions.entry(slab).or_default() |= regions;
+    let extent = |place: Place| {
+        let blocks = shape.blocks_per_extent();
+        (place.slab, regions_of(shape, u64::from(place.extent) * blocks, blocks))
+    };
+    for (_, it) in accepted {
+        match it {
+            Accepted::Written { at, sums, .. } => {
+                add(at.slab, regions_of(shape, at.block.into(), sums.len() as u64));
+            }
+            // Also if they were closed since.
+            Accepted::Other(Record::Opened { slab, regions }) => add(*slab, *regions),
+            Accepted::Other(Record::Folded { place: Some(place), .. }) => {
+                let (slab, regions) = extent(*place);
+                add(slab, regions);
+            }
+            Accepted::Other(_) => {}
+        }
+    }
+    root.opened.iter().for_each(|(slab, regions)| add(*slab, *regions));
+    let chunks = root.layers.iter().flat_map(|layer| layer.chunks.values());
+    let own = root.own_places(site).into_iter();
+    for (slab, regions) in own.chain(chunks.map(|chunk| chunk.place)).map(extent) {
+        add(slab, regions);
+    }
+    missed
 }
 
 impl Known {

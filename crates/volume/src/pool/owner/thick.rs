@@ -12,7 +12,7 @@
 
 use super::super::map::Form;
 use super::super::page::PAYLOAD_BYTES;
-use super::super::root::{SNAPSHOT_NAME_BYTES_MAX, USED_HEAD_BYTES, body_bytes};
+use super::super::root::{SNAPSHOT_NAME_BYTES_MAX, USED_HEAD_BYTES, body_bytes, regions_bytes};
 use super::super::shape::Shape;
 use super::super::space::Space;
 use super::{Order, Owner, RESERVED_EXTENTS};
@@ -50,10 +50,10 @@ fn layer_body(pages: u64, chunks: u64) -> u64 {
     body_bytes(SNAPSHOT_NAME_BYTES_MAX as u64, pages, chunks)
 }
 
-/// Bytes in which a root says which of so many extents are used.
-fn used_bytes(shape: Shape, extents: u64) -> u64 {
+/// Bytes in which a root says what there is to say of so many extents.
+fn said_bytes(shape: Shape, extents: u64) -> u64 {
     let slabs = extents.div_ceil(shape.extents_per_slab()) + 1;
-    USED_HEAD_BYTES + Space::encoded_bytes_max(shape, slabs)
+    USED_HEAD_BYTES + Space::encoded_bytes_max(shape, slabs) + regions_bytes(slabs)
 }
 
 /// Extents that each body of a root needs besides those of the heads.
@@ -67,7 +67,7 @@ fn beyond(shape: Shape, bytes: u64) -> u64 {
 pub fn extents_of_new(shape: Shape, size: u64, ring: u64) -> u64 {
     let whole = Whole::of(shape, size);
     let extents = 1 + ring + whole.extents + whole.chunks + RESERVED_EXTENTS;
-    let body = ring * size_of::<u64>() as u64 + whole.body() + used_bytes(shape, 2 * extents);
+    let body = ring * size_of::<u64>() as u64 + whole.body() + said_bytes(shape, 2 * extents);
     extents + 2 * beyond(shape, body)
 }
 
@@ -133,7 +133,7 @@ impl Owner {
                 body += layer_body(2 * map.pages, 2 * (map.owed + map.placed));
             }
         }
-        body += used_bytes(shape, self.space.extents() + 2 * needs);
+        body += said_bytes(shape, self.space.extents() + 2 * needs);
         let beyond = beyond(shape, body);
         let has = self.rooted.root.beyond.iter().map(|places| places.len() as u64);
         needs + has.map(|has| beyond.saturating_sub(has)).sum::<u64>()

@@ -252,6 +252,8 @@ impl Plan<'_> {
             }
         };
         let is_behind = mate.map_or(groups || backed.is_behind, |mate| mate.is_behind);
+        // What it has missed since nobody knows.
+        let as_of = if is_behind { backed.as_of.or(Some(1)) } else { None };
         let was_here = last.missed <= backed.epoch || written >= last.missed;
         let (epoch, missed) = match was_here {
             true => (last.epoch, last.missed),
@@ -262,6 +264,7 @@ impl Plan<'_> {
             members,
             group_members,
             is_behind,
+            as_of,
             epoch,
             missed,
             forces,

@@ -26,6 +26,9 @@ use super::super::closed;
 use super::super::handle::Handle;
 use super::{RETRY, Service, Spot, Stage, WRITE_TRIES};
 
+/// So often the root says what copies lack that are brought up to date.
+const KEPT_EVERY_BYTES: u64 = 1 << 30;
+
 /// What was done for copies that have missed something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mended {
@@ -69,6 +72,7 @@ impl Service {
         for &(number, group) in &some {
             mended.bytes += self.mend_slab(number, group).await?;
         }
+        self.keep_mended(mended.bytes).await;
         if lacking > 0 {
             return Ok(mended);
         }
@@ -79,6 +83,16 @@ impl Service {
             Ok(mended)
         };
         self.of_pool(mend).await
+    }
+
+    /// Whoever opens the LU next goes on about there.
+    async fn keep_mended(self: &Rc<Self>, bytes: u64) {
+        let before = self.mended_bytes.get();
+        self.mended_bytes.set(before + bytes);
+        if (before + bytes) / KEPT_EVERY_BYTES > before / KEPT_EVERY_BYTES {
+            // Otherwise it takes longer then.
+            let _ = self.clone().describe(self.about()).await;
+        }
     }
 
     /// A slab of it, or a place for one.

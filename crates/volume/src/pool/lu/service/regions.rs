@@ -78,12 +78,12 @@ impl Service {
         let places = &self.disks.shared().places;
         let mut idle = self.owner().regions().clone();
         for (slab, regions) in &mut idle {
-            // A copy that lacks something is to get it from here.
-            let lacks = places.is_lacking(*slab);
+            // What a crash has left in doubt is not settled yet.
+            let is_doubtful = places.is_doubtful(*slab);
             let wanted = wanted.get(slab).copied().unwrap_or_default();
             // Whoever goes on there asks again, and is seen by the next look.
             places.set_closed(*slab, *regions);
-            *regions = if lacks { 0 } else { *regions & !wanted };
+            *regions = if is_doubtful { 0 } else { *regions & !wanted };
         }
         idle.retain(|_, regions| *regions != 0);
         self.close_regions(idle).await;
@@ -111,10 +111,9 @@ impl Service {
         self.leave_out_unsaved(&mut idle);
         let wanted = self.wanted.borrow();
         for (slab, regions) in &mut idle {
-            // Somebody has asked meanwhile, or a copy has missed something.
-            let lacks = self.disks.shared().places.is_lacking(*slab);
+            // Somebody has asked meanwhile.
             let is_wanted = wanted.get(slab).copied().unwrap_or_default();
-            *regions = if lacks { 0 } else { *regions & !is_wanted };
+            *regions &= !is_wanted;
         }
         drop(wanted);
         idle.retain(|_, regions| *regions != 0);

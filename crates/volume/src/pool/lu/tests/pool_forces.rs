@@ -48,7 +48,12 @@ async fn close(pool: Rc<Pool>, lus: Vec<Arc<Lu>>) {
     pool.close().await.unwrap();
 }
 
-async fn force(core: &Core, kept: &Kept, here: &[usize], group: u16) -> Result<(), Unforced> {
+pub(super) async fn force(
+    core: &Core,
+    kept: &Kept,
+    here: &[usize],
+    group: u16,
+) -> Result<(), Unforced> {
     let found = find_some(core, here).await;
     let epoch = kept.forced_epoch(&found);
     found.force(group, epoch).await

@@ -1,0 +1,297 @@
+//! What copies have missed while they were away, as it is known to whoever opens the pool next.
+
+use std::collections::BTreeMap;
+
+use super::super::service::Service;
+use super::groups::{LU_BYTES, PATHS, catch_up, find};
+use super::pool_forces::force;
+use super::splits::Kept;
+use super::*;
+
+const UNIT: u64 = 1 << 20;
+/// Of several slabs, of which each has several regions.
+const UNITS: u64 = 100;
+const ALL: u64 = UNITS * UNIT;
+
+/// What units of the LU hold.
+type Values = BTreeMap<u64, u8>;
+
+/// A pool of two disks, each a group of its own, from outside; and a third disk.
+struct Away {
+    world: World,
+    host: Host,
+    disks: [Disk; 3],
+    values: Arc<std::sync::Mutex<Values>>,
+    kept: Kept,
+}
+
+/// An LU that is open.
+struct Here {
+    core: Core,
+    pool: Rc<Pool>,
+    lu: Arc<Lu>,
+    values: Arc<std::sync::Mutex<Values>>,
+}
+
+impl Away {
+    fn new(seed: u64, has_sums: bool) -> Self {
+        let world = World::new(seed, Options::swarm(seed));
+        let host = world.host("host");
+        let disks = attached(&world, &host, PATHS, DISK_BYTES);
+        let away = Self { world, host, disks, values: Arc::default(), kept: Kept::of_age(0) };
+        let values = away.values.clone();
+        away.live(move |core| async move {
+            let mut disks = Vec::new();
+            for (group, path) in (0..2).zip(PATHS) {
+                let backing = backing(&core, Path::new(path), true).await;
+                disks.push(NewDisk { backing, pv: [group as u8 + 7; 16], group });
+            }
+            let new = if has_sums { new_pool_with_sums() } else { new_pool() };
+            let pool = Pool::format(&core, new, disks).await.unwrap();
+            let new = NewLu { id: LU, layer: BASE, about: about(LU_BYTES, 512) };
+            let lu = Lu::open(&core, pool.create_lu(new).await.unwrap()).await.unwrap();
+            let here = Here { core, pool, lu, values };
+            for unit in 0..UNITS {
+                here.write(unit, 1).await;
+            }
+            here.rest().await;
+            here.close().await;
+        });
+        away
+    }
+
+    fn live<F: Future<Output = ()> + 'static>(&self, f: impl FnOnce(Core) -> F + 'static) {
+        self.world.block_on(&self.host.core(), f).expect("it ends");
+    }
+
+    /// A server that has these disks, until it is killed.
+    fn with<F: Future<Output = ()> + 'static>(
+        &self,
+        disks: &'static [usize],
+        f: impl FnOnce(Here) -> F + 'static,
+    ) {
+        let (kept, values) = (self.kept.clone(), self.values.clone());
+        self.live(move |core| async move {
+            let pool = kept.open(find(&core, disks).await.unwrap()).await;
+            let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
+            f(Here { core, pool, lu, values }).await;
+        });
+        self.crash();
+    }
+
+    fn crash(&self) {
+        crash(&self.world, &self.host, &self.disks, false);
+    }
+
+    /// Each of them has everything.
+    fn is_everywhere(&self, all: [&'static [usize]; 2]) {
+        for disks in all {
+            self.with(disks, |here| async move { here.holds().await });
+            self.with(&[0, 1], |here| async move {
+                here.catch_up().await;
+            });
+        }
+    }
+}
+
+impl Here {
+    async fn write(&self, unit: u64, value: u8) {
+        let data = Buffer::from_bytes(&vec![value; UNIT as usize]);
+        let device = self.lu.device(&self.core);
+        device.io(&Request::write(unit * UNIT, data.sgl())).await.unwrap();
+        self.values.lock().unwrap().insert(unit, value);
+    }
+
+    async fn holds(&self) {
+        let into = Buffer::zeroed(UNIT as usize);
+        let device = self.lu.device(&self.core);
+        let values = self.values.lock().unwrap().clone();
+        for (unit, value) in values {
+            device.io(&Request::read(unit * UNIT, into.sgl())).await.unwrap();
+            let found = into.to_vec();
+            assert!(found.iter().all(|it| *it == value), "{unit}: {}, not {value}", found[0]);
+        }
+    }
+
+    async fn catch_up(&self) -> u64 {
+        let bytes = catch_up(&self.pool, &self.lu).await;
+        assert_eq!(self.pool.stale_groups(LU), [0; 0]);
+        bytes
+    }
+
+    /// The root says all that the journal does, and the journal begins again.
+    async fn checkpoint(&self) {
+        let device = self.lu.device(&self.core);
+        device.io(&Request::flush()).await.unwrap();
+        let root = |service: Rc<Service>| async move {
+            let about = service.about();
+            service.describe(about).await
+        };
+        self.lu.owner.call(root).await.unwrap().unwrap();
+    }
+
+    /// What was written is known to be durable: whoever writes roots looks for that.
+    async fn rest(&self) {
+        for _ in 0..3 {
+            self.checkpoint().await;
+            self.core.sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    async fn close(self) {
+        self.lu.close().await;
+        drop(self.lu);
+        self.pool.close().await.unwrap();
+    }
+}
+
+#[test]
+fn what_a_copy_has_missed_is_known_over_crashes() {
+    for (seed, has_sums) in [(0, false), (1, true), (2, false), (3, true)] {
+        let (here, gone): (&[usize], &[usize]) = if seed < 2 { (&[0], &[1]) } else { (&[1], &[0]) };
+        let away = Away::new(seed, has_sums);
+        // Nobody is away, and what is written is not durable everywhere when it is.
+        away.with(&[0, 1], |here| async move { here.write(20, 2).await });
+        // What is in the journal of one, in the root of the next, and was never there before.
+        away.with(here, |here| async move {
+            here.write(30, 3).await;
+            here.write(UNITS + 20, 3).await;
+        });
+        away.with(here, |here| async move {
+            here.write(50, 4).await;
+            here.checkpoint().await;
+            here.write(60, 5).await;
+            here.write(60, 6).await;
+        });
+        away.with(here, |here| async move { here.holds().await });
+        away.with(&[0, 1], move |here| async move {
+            let bytes = here.catch_up().await;
+            assert!(bytes > 4 * UNIT && bytes < ALL / 3, "{bytes} with {has_sums}");
+            here.holds().await;
+        });
+        away.with(gone, |here| async move { here.holds().await });
+    }
+}
+
+#[test]
+fn who_brings_copies_up_to_date_goes_on_where_another_one_was_killed() {
+    let away = Away::new(5, true);
+    away.with(&[1], |here| async move {
+        for unit in 0..UNITS {
+            here.write(unit, 2).await;
+        }
+        here.checkpoint().await;
+    });
+    away.with(&[0, 1], |here| async move {
+        // What a crash has left is settled first.
+        while here.lu.mend(1).await.map_or(true, |mended| mended.lacking > 9) {
+            here.core.sleep(Duration::from_millis(1)).await;
+        }
+        // Which slabs have everything is known to the root.
+        here.rest().await;
+    });
+    away.with(&[0, 1], |here| async move {
+        let bytes = here.catch_up().await;
+        assert!(bytes > 0 && bytes < ALL * 3 / 4, "{bytes}");
+        here.holds().await;
+    });
+    away.is_everywhere([&[0], &[1]]);
+}
+
+/// The same numbers may be known from before.
+#[test]
+fn slabs_that_went_and_came_meanwhile_are_brought_whole() {
+    for with_root in [false, true] {
+        let away = Away::new(6, false);
+        away.with(&[1], move |here| async move {
+            let (device, (_, free)) = (here.lu.device(&here.core), here.pool.slabs());
+            device.io(&Request::plain(Op::Discard, 0, LU_BYTES)).await.unwrap();
+            here.values.lock().unwrap().values_mut().for_each(|value| *value = 0);
+            while here.pool.slabs().1 < free + 4 {
+                here.checkpoint().await;
+                here.core.sleep(Duration::from_millis(10)).await;
+            }
+            for unit in (0..UNITS).rev() {
+                here.write(unit, 3).await;
+            }
+            if with_root {
+                here.checkpoint().await;
+                here.checkpoint().await;
+            }
+        });
+        away.with(&[0, 1], |here| async move {
+            here.catch_up().await;
+        });
+        away.is_everywhere([&[0], &[1]]);
+    }
+}
+
+/// Of what it has missed before anybody kept account nobody knows.
+#[test]
+fn an_old_copy_of_a_disk_is_brought_up_to_date_as_a_whole() {
+    let away = Away::new(7, false);
+    away.live(|core| async move {
+        let [from, to] = [PATHS[1], PATHS[2]];
+        let from = backing(&core, Path::new(from), true).await.device(&core);
+        let to = backing(&core, Path::new(to), true).await.device(&core);
+        let buffer = Buffer::zeroed(UNIT as usize);
+        for at in (0..DISK_BYTES).step_by(UNIT as usize) {
+            from.io(&Request::read(at, buffer.sgl())).await.unwrap();
+            to.io(&Request::write(at, buffer.sgl())).await.unwrap();
+        }
+    });
+    away.with(&[0, 1], |here| async move {
+        here.write(10, 2).await;
+        here.close().await;
+    });
+    away.with(&[0, 1], |here| async move { here.close().await });
+    away.with(&[0], |here| async move { here.write(70, 3).await });
+    // It is used, and is no newer for that.
+    away.with(&[0, 2], |here| async move { here.holds().await });
+    away.with(&[0, 2], |here| async move {
+        here.write(80, 4).await;
+        here.checkpoint().await;
+    });
+    away.with(&[0, 2], |here| async move {
+        here.catch_up().await;
+    });
+    away.with(&[2], |here| async move { here.holds().await });
+}
+
+/// Others went on with what nobody knows who was forced.
+#[test]
+fn copies_of_before_an_lu_was_forced_are_brought_up_to_date_as_a_whole() {
+    let away = Away::new(8, false);
+    away.with(&[0, 1], |here| async move {
+        here.checkpoint().await;
+        here.close().await;
+    });
+    let before = away.values.lock().unwrap().clone();
+    away.with(&[1], |here| async move { here.write(10, 2).await });
+    let (kept, values) = (away.kept.clone(), away.values.clone());
+    *values.lock().unwrap() = before;
+    // It says of itself that it lacks something.
+    away.with(&[0, 1], |here| async move { here.close().await });
+    away.live(move |core| async move {
+        force(&core, &kept, &[0], 0).await.unwrap();
+        let pool = kept.open(find(&core, &[0]).await.unwrap()).await;
+        pool.force(LU, 0).await.unwrap();
+        let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
+        let here = Here { core, pool, lu, values };
+        here.holds().await;
+        here.write(70, 3).await;
+    });
+    away.crash();
+    away.with(&[0], |here| async move {
+        here.write(80, 4).await;
+        here.checkpoint().await;
+    });
+    away.with(&[0, 1], |here| async move {
+        here.write(90, 5).await;
+        here.checkpoint().await;
+    });
+    away.with(&[0, 1], |here| async move {
+        here.catch_up().await;
+    });
+    away.is_everywhere([&[1], &[0]]);
+}
