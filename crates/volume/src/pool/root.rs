@@ -474,21 +474,20 @@ impl Head {
         let Some(head) = Self::decode((which, header), pool, page.payload()) else {
             return Vec::new();
         };
-        let said =
-            |flag, nothing| if head.flags & flag != 0 { "what the body says" } else { nothing };
-        let (from, missed) = (said(SOURCED, "nothing"), said(MISSED, "anything"));
+        let has = |flag| head.flags & flag != 0;
+        let from = if has(SOURCED) { "what the body says" } else { "nothing" };
+        let missed = has(MISSED).then(|| ("copies lack", "what the body says".to_owned()));
         let Root { about, start, top, beyond, .. } = head.root;
         let base = about.base.map_or("nothing".to_owned(), |Base { lu, layer }| {
             format!("layer {} of LU {}", uuid(layer), uuid(lu))
         });
         let Start { page, epoch, next, sealed } = start;
-        vec![
+        let said = vec![
             ("name", about.name),
             ("size", about.size.to_string()),
             ("block size", about.block_size.to_string()),
             ("stands on", base),
             ("is brought from", from.to_owned()),
-            ("stale copies lack", missed.to_owned()),
             ("journal from page", format!("{page} of epoch {epoch}")),
             ("next serial", next.to_string()),
             ("sealed before", sealed.to_string()),
@@ -497,7 +496,8 @@ impl Head {
             ("layers", head.layers.to_string()),
             ("top layer", top.to_string()),
             ("extents beyond", format!("{:?}", beyond.map(|places| places.len()))),
-        ]
+        ];
+        said.into_iter().chain(missed).collect()
     }
 
     /// Where the pages of its body are. `None`: it names fewer extents than they need.

@@ -198,6 +198,29 @@ fn who_brings_copies_up_to_date_goes_on_where_another_one_was_killed() {
     away.is_everywhere([&[0], &[1]]);
 }
 
+/// Blocks that go from a layer to another one lie elsewhere from then on, and nobody has written
+/// them.
+#[test]
+fn what_was_folded_meanwhile_is_brought_too() {
+    let away = Away::new(9, false);
+    away.with(&[0, 1], |here| async move {
+        here.lu.snapshot([70; 16]).await.unwrap();
+        let (device, data) = (here.lu.device(&here.core), Buffer::from_bytes(&[1; 4096]));
+        for unit in 0..UNITS {
+            device.io(&Request::write(unit * UNIT, data.sgl())).await.unwrap();
+        }
+        here.rest().await;
+    });
+    away.with(&[1], |here| async move {
+        while !matches!(here.lu.fold(BASE, 8).await, Ok(Folded::Gone)) {}
+        here.holds().await;
+    });
+    away.with(&[0, 1], |here| async move {
+        here.catch_up().await;
+    });
+    away.is_everywhere([&[0], &[1]]);
+}
+
 /// The same numbers may be known from before.
 #[test]
 fn slabs_that_went_and_came_meanwhile_are_brought_whole() {
