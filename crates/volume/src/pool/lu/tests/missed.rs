@@ -212,8 +212,10 @@ fn what_was_folded_meanwhile_is_brought_too() {
         here.rest().await;
     });
     away.with(&[1], |here| async move {
-        while !matches!(here.lu.fold(BASE, 8).await, Ok(Folded::Gone)) {}
-        here.holds().await;
+        // Only the journal knows of these.
+        for _ in 0..4 {
+            assert_ne!(here.lu.fold(BASE, 8).await.unwrap(), Folded::Gone);
+        }
     });
     away.with(&[0, 1], |here| async move {
         here.catch_up().await;
