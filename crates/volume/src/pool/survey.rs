@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::home::{Found, Granted, Pool, PoolError, TableFlaw, first_epoch};
 use super::label::Label;
-use super::lu::{LuError, Whence, read_left};
+use super::lu::{Left, LuError, Whence, read_left};
 use super::owner::{LayerId, Layers, Unopened};
 use super::root::{About, Frozen};
 
@@ -45,6 +45,8 @@ pub struct Said {
     pub about: About,
     /// Its frozen layers, the oldest first.
     pub frozen: Vec<(LayerId, Frozen)>,
+    /// So says a copy that has missed something: none that has everything is here.
+    pub is_outdated: bool,
 }
 
 /// Why nothing is said of an LU.
@@ -54,6 +56,10 @@ pub enum Unsaid {
     Lu(#[from] LuError),
     #[error("slabs {} and {} both say that they are its first", .0[0], .0[1])]
     Firsts([u32; 2]),
+    #[error(
+        "no copy of it that has everything is here, and what is here does not tell what it is: {0}"
+    )]
+    Part(LuError),
 }
 
 impl Unsaid {
@@ -95,7 +101,7 @@ pub async fn survey(found: Found) -> Result<Survey, PoolError> {
                 })
                 .collect();
             for (id, task) in tasks {
-                let said = task.await.map_err(Unsaid::Lu);
+                let said = task.await;
                 let twice = twice.iter().find(|(lu, _)| *lu == id);
                 let said = twice.map_or(said, |(_, slabs)| Err(Unsaid::Firsts(*slabs)));
                 survey.lus.push(Surveyed { id, said });
@@ -112,16 +118,30 @@ async fn said(
     (lu, first_slab): ([u8; 16], u32),
     granted: Granted,
     oldest: u64,
-) -> Result<Said, LuError> {
-    pool.must_have_copy(lu, &granted)?;
-    let site = pool.site(lu, first_slab);
+) -> Result<Said, Unsaid> {
     let epoch = first_epoch(oldest + 1);
+    if pool.must_have_copy(lu, &granted).is_err() {
+        return said_by_best(&pool, lu, epoch).await.map_err(Unsaid::Part);
+    }
+    let site = pool.site(lu, first_slab);
     let (slabs, memory) = (&granted.slabs[..], &Arc::default());
     let whence = Whence { site, epoch, slabs, all: false, memory };
-    let owner = read_left(&*pool.disks()?, whence, Err).await?.owner;
+    let disks = pool.disks().map_err(LuError::from)?;
+    Ok(said_in(read_left(&disks, whence, Err).await?, false))
+}
+
+/// What the best one says of its copies that are here, all of which have missed something.
+async fn said_by_best(pool: &Pool, lu: [u8; 16], epoch: u64) -> Result<Said, LuError> {
+    let best = pool.copies(lu)?.into_iter().find(|copy| copy.is_here);
+    let group = best.ok_or(PoolError::NoCopy(lu))?.group;
+    pool.take_alone(lu, group);
+    Ok(said_in(pool.read_alone(lu, (group, epoch), false).await?, true))
+}
+
+fn said_in(Left { owner, .. }: Left, is_outdated: bool) -> Said {
     let layers: &Layers = owner.layers();
     let frozen = layers.ids().filter_map(|(number, id)| Some((id, layers.frozen(number)?.clone())));
-    Ok(Said { about: owner.about().clone(), frozen: frozen.collect() })
+    Said { about: owner.about().clone(), frozen: frozen.collect(), is_outdated }
 }
 
 #[cfg(test)]

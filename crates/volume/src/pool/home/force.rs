@@ -133,7 +133,7 @@ impl Pool {
     }
 
     /// Only this copy is read. Gives what the places were before.
-    fn take_alone(&self, lu: [u8; 16], group: u16) -> Vec<(u32, Copy)> {
+    pub(in super::super) fn take_alone(&self, lu: [u8; 16], group: u16) -> Vec<(u32, Copy)> {
         let mut before = Vec::new();
         for number in self.granted(lu).unwrap_or_default().slabs {
             for copy in self.shared.places.all(number) {
@@ -159,17 +159,26 @@ impl Pool {
         lu: [u8; 16],
         (group, epoch): (u16, u64),
     ) -> Result<(), Unforced> {
-        let unfit = |why| Unforced::Unfit { group, why };
-        let Some(granted) = self.granted(lu) else { return Err(PoolError::NoLu(lu).into()) };
+        let left = self.read_alone(lu, (group, epoch), true).await;
+        left.map(drop).map_err(|why| Unforced::Unfit { group, why })
+    }
+
+    /// Reads what a copy says of its LU that was [taken alone](Pool::take_alone): all its maps too,
+    /// or what it takes to know names and layers.
+    pub(in super::super) async fn read_alone(
+        &self,
+        lu: [u8; 16],
+        (group, epoch): (u16, u64),
+        all: bool,
+    ) -> Result<Left, LuError> {
+        let granted = self.granted(lu).ok_or(PoolError::NoLu(lu))?;
         let first_slab = granted.first.ok_or(PoolError::NoLu(lu))?;
         let mut slabs = granted.slabs;
         slabs.retain(|slab| self.is_whole(*slab, group));
         let site = self.site(lu, first_slab);
         let memory = &Arc::default();
-        let whence = Whence { site, epoch, slabs: &slabs, all: true, memory };
-        let disks = self.disks()?;
-        let left: Result<Left, LuError> = read_left(&disks, whence, Err).await;
-        left.map(drop).map_err(unfit)
+        let whence = Whence { site, epoch, slabs: &slabs, all, memory };
+        read_left(&*self.disks()?, whence, Err).await
     }
 
     async fn tell_of_forced(&self, lu: [u8; 16], group: u16) -> Result<(), PoolError> {

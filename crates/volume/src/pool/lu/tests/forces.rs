@@ -5,6 +5,7 @@ use rt::sim::{Fault, Harm, On, Random};
 
 use super::super::super::crash::{is_one_seed, seeds};
 use super::super::super::home::{CopyAbout, Unforced};
+use super::super::super::survey::survey;
 use super::deaths::{another, open};
 use super::groups::{LU_BYTES, PATHS, catch_up, find, holds, with_bare_disks, with_disks, write};
 use super::splits::Kept;
@@ -91,6 +92,28 @@ fn a_stale_copy_becomes_the_current_one_and_the_other_never_wins() {
         let slabs = pool.granted(LU).unwrap().slabs.len();
         another(&core, &pool, 6).await.close().await;
         assert_eq!(pool.granted(LU).unwrap().slabs.len(), slabs);
+    });
+}
+
+/// Whoever imports the pool knows what the LU is that can be forced.
+#[test]
+fn a_stale_copy_tells_what_its_lu_is_where_no_other_one_is_here() {
+    with_disks(9, |core, disks| async move {
+        let kept = Kept::of_age(0);
+        diverge(&core, &kept, &disks, &[0, 1]).await;
+        let said = async |here: &[usize]| {
+            let survey = survey(find(&core, here).await.unwrap()).await.unwrap();
+            assert_eq!(survey.lus.len(), 1);
+            survey.lus.into_iter().next().unwrap().said.unwrap()
+        };
+        let [all, best] = [said(&[0, 1]).await, said(&[0]).await];
+        assert!(!all.is_outdated && all == best);
+        let stale = said(&[1]).await;
+        assert!(stale.is_outdated && stale.about == all.about, "{stale:?}");
+        // That nobody who opens it reads it is as before.
+        let pool = kept.open(find(&core, &[1]).await.unwrap()).await;
+        is_closed(&pool).await;
+        pool.close().await.unwrap();
     });
 }
 

@@ -9,6 +9,7 @@ use rt::sim::Random;
 use super::super::super::crash::{is_one_seed, seeds};
 use super::super::super::home::{CopyHere, Found, Registry, Unforced};
 use super::super::super::label::Label;
+use super::super::super::survey::{Unsaid, survey};
 use super::deaths::{another, open};
 use super::groups::{
     LU_BYTES, PATHS, backings, catch_up, find, holds, is_refused, make, with_bare_disks,
@@ -136,6 +137,7 @@ fn what_is_here_of_a_pool_is_told_and_nothing_is_written() {
                 assert_eq!((is(GONE), is(ONLY)), (Some(CopyHere::Whole), None));
                 assert_eq!(is(OLD), Some(CopyHere::Stale));
                 assert!(matches!(is(HALF), Some(CopyHere::Lacks(_))), "{groups:?}");
+                says_what_lus_are(&core, here).await;
                 is_refused(&core, &[here]).await;
             }
             let unknown = force(&core, &kept, &[here], 7).await;
@@ -148,6 +150,20 @@ fn what_is_here_of_a_pool_is_told_and_nothing_is_written() {
             is_refused(&core, &[here]).await;
         });
     }
+}
+
+/// Whoever imports the pool knows of LUs what a copy says that has missed something.
+async fn says_what_lus_are(core: &Core, here: usize) {
+    let survey = survey(find_some(core, &[here]).await).await.unwrap();
+    assert!(survey.old.is_empty() && survey.unfinished.is_empty());
+    let is_outdated = |lu: u8| {
+        let found = survey.lus.iter().find(|it| it.id == id(lu))?;
+        Some(found.said.as_ref().map(|said| said.is_outdated))
+    };
+    assert!(matches!((is_outdated(LU[0]), is_outdated(GONE)), (Some(Ok(false)), Some(Ok(false)))));
+    assert!(matches!(is_outdated(OLD), Some(Ok(true))));
+    assert!(matches!(is_outdated(HALF), Some(Ok(true) | Err(Unsaid::Part(_)))));
+    assert!(is_outdated(ONLY).is_none(), "nothing of it is here");
 }
 
 /// Neither group has everything yet; in the end each has all of these, and nobody speaks of a force
