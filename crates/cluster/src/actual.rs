@@ -81,7 +81,9 @@ impl Actual {
                 self.made.insert(device.uuid);
             }
             Step::OpenDevice { device } | Step::EnterPool { device } => {
-                self.devices.insert(device.uuid, device.clone());
+                // Whoever has it open knows what it is.
+                let device = DeviceSpec { outdated: false, ..device.clone() };
+                self.devices.insert(device.uuid, device);
             }
             // What is kept of the end of these decides.
             Step::MakePart { .. } => {}

@@ -32,6 +32,8 @@ pub struct DeviceSpec {
     pub pool: Option<Uuid>,
     /// The layers of its pool that are snapshots of it, with their names.
     pub snapshots: BTreeMap<Uuid, String>,
+    /// Size and snapshots are what its pool says when it is opened, not what is said here.
+    pub outdated: bool,
     /// What it is a clone of.
     pub origin: Option<OriginSpec>,
     /// On its way into a pool.
@@ -169,6 +171,7 @@ impl DeviceSpec {
             snapshots: (lu.snapshots.iter())
                 .map(|snapshot| (snapshot.uuid, snapshot.name.to_string()))
                 .collect(),
+            outdated: lu.outdated,
             origin: lu.origin.as_ref().and_then(|origin| {
                 let lu = config.lu(&origin.lu)?;
                 let snapshot = lu.snapshot(&origin.snapshot)?.uuid;
@@ -209,14 +212,14 @@ impl DeviceSpec {
     /// Whether an open device can take on this spec without being closed: only size, cache mode,
     /// limits, snapshots and the way into a pool change under a client.
     pub fn is_change_in_place(&self, open: &DeviceSpec) -> bool {
-        let DeviceSpec { size, cache, limits, .. } = *open;
+        let DeviceSpec { size, cache, limits, outdated, .. } = *open;
         let (snapshots, migration) = (open.snapshots.clone(), open.migration.clone());
         let (backing, pool) = match self.enters(open) {
             true => (open.backing.clone(), open.pool),
             false => (self.backing.clone(), self.pool),
         };
         let same = DeviceSpec { size, cache, limits, snapshots, migration, ..self.clone() };
-        DeviceSpec { backing, pool, ..same } == *open
+        DeviceSpec { backing, pool, outdated, ..same } == *open
     }
 
     /// Whether a device that is open where it was shall be in its pool from now on.

@@ -481,7 +481,8 @@ impl Planner<'_> {
         }
         if device.snapshots != open.snapshots {
             let (snapshots, migration) = (open.snapshots.clone(), open.migration.clone());
-            let is_later = DeviceSpec { snapshots, migration, ..device.clone() } != *open;
+            let outdated = open.outdated;
+            let is_later = DeviceSpec { snapshots, migration, outdated, ..device.clone() } != *open;
             let wait = is_later.then_some(Wait::Earlier(Part::Device(uuid)));
             self.push(Step::SetSnapshots { uuid, name, to: device.snapshots.clone() }, wait);
         }

@@ -61,6 +61,10 @@ pub struct Lu {
     /// It is what a copy had of it that had missed something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forced: Option<Forced>,
+    /// It was imported, and what stands here of its size and its snapshots is what a copy says that
+    /// has missed something. What it is when it is opened counts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub outdated: bool,
 }
 
 /// `lu force`: what an LU was made of when no copy with everything was to be had.
@@ -495,6 +499,7 @@ mod tests {
             origin: None,
             migration: None,
             forced: None,
+            outdated: false,
         }
     }
 

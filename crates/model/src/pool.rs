@@ -190,7 +190,7 @@ pub struct PoolForce {
 /// What is here of a pool that is not opened because others may have more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PoolRemains {
-    pub pool: PoolName,
+    pub pool: String,
     /// Its disks that are not here.
     pub missing: Vec<String>,
     /// Failure groups that have all their disks here, the best one first.
@@ -208,7 +208,8 @@ pub struct GroupRemains {
 /// What a failure group has of an LU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LuRemains {
-    pub lu: LuName,
+    /// Its name, or its UUID where nobody here knows that.
+    pub lu: String,
     pub state: RemainsState,
     /// What of it is known here and is not there, in whole slabs.
     #[serde(default, skip_serializing_if = "Option::is_none")]

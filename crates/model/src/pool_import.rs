@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::error::ApiError;
 use crate::name::{LuName, PoolName};
-use crate::pool::{PoolView, PvAt};
+use crate::pool::{PoolForce, PoolView, PvAt};
 use crate::size::Size;
 use crate::status::Problem;
 
@@ -44,6 +44,10 @@ pub struct PoolImport {
     /// LUs that are left where they are, by name or UUID, and are none of this node.
     #[serde(default)]
     pub without: Vec<String>,
+    /// It is one of which only failure groups are here that lack something, and is to be used with
+    /// one of them all the same.
+    #[serde(default)]
+    pub force: Option<PoolForce>,
 }
 
 impl PoolImport {
@@ -85,6 +89,9 @@ pub struct FoundLu {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<Size>,
     pub snapshots: Vec<String>,
+    /// So says a copy of it that has missed something: no other one is here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub outdated: bool,
     /// Why it cannot be imported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -113,4 +120,8 @@ pub struct PoolImported {
     pub missing: u16,
     /// LUs that were left where they are.
     pub without: Vec<Uuid>,
+    /// LUs of which only a copy is here that has missed something. They are not opened before the
+    /// disks with the rest are back, or `lu force`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outdated: Vec<LuName>,
 }

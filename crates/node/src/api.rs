@@ -203,11 +203,6 @@ impl Api {
         self.ask(CHECK_WAIT, |done| self.engine.remains(pool, done)).await
     }
 
-    /// It is opened with this failure group from now on.
-    pub async fn force_pool(&self, pool: &Pool, group: &PvGroup) -> Result<(), ApiError> {
-        self.ask(CHECK_WAIT, |done| self.engine.force_pool(pool, group, done)).await
-    }
-
     /// Takes one of them for all of it.
     pub async fn force(&self, pool: Uuid, lu: Uuid, group: &PvGroup) -> Result<(), ApiError> {
         self.ask(CHECK_WAIT, |done| self.engine.force(pool, lu, group, done)).await

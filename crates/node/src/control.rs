@@ -19,7 +19,7 @@ use model::lu::Forced;
 use model::status::Phase;
 use model::{
     AdapterId, ApiError, Chap, ChapSecrets, Client, ClientChange, ClientName, CloneCreate, Config,
-    DriveCreate, Leftover, LimitsChange, LuAdopt, LuCreate, LuMigrate, LuName, LuResize,
+    DriveCreate, Leftover, LimitsChange, Lu, LuAdopt, LuCreate, LuMigrate, LuName, LuResize,
     MapRequest, Mapping, MappingId, Medium, MediumName, PoolName, PoolPv, PvStanding, Redirect,
     Severity, Snapshot, SnapshotRef, SocketOwner, Subject, Via,
 };
@@ -33,10 +33,11 @@ use crate::probe::Probe;
 use crate::reconcile::{Ended, Reconciler, Settled};
 use crate::socket::{self, CLIENT_SOCKET_MODE, SocketSpec};
 use crate::state::optical::{self, kind_and_name};
-use crate::state::{Mark, State, migrations, ops, pool_pvs, pool_split, snapshots};
+use crate::state::{Mark, State, migrations, ops, pool_import, pool_pvs, pool_split, snapshots};
 use crate::view::Published;
 use crate::world::{self, World};
 pub use pools::PoolChange;
+use pools::found;
 
 /// Messages taken before the plan is made anew.
 const BATCH_MAX: usize = 256;
@@ -277,7 +278,7 @@ impl Control {
     fn commit(&mut self, change: Change) -> Result<(Subject, BTreeSet<Part>, Changed), ApiError> {
         let before = Arc::clone(&self.config);
         let is_forced =
-            matches!(change, Change::LuForced(..) | Change::Pool(PoolChange::Forced(..)));
+            matches!(change, Change::LuForced(..) | Change::Pool(PoolChange::Force(..)));
         let prepared = self.prepare(&before, change)?;
         match &prepared.library {
             None => self.parts.state.commit(prepared.next, &prepared.marks)?,
@@ -483,8 +484,9 @@ impl Control {
                 };
                 let joining = pool.into_iter().flat_map(|pool| pool.pvs.iter().filter(is_new));
                 let joining = joining.map(|pv| Part::Pv(pv.uuid));
-                // Those that came with it.
-                let lus = self.config.lus_in(name).filter(|lu| before.lu(&lu.name).is_none());
+                // Those that came with it, and can be opened as far as is known.
+                let is_new = |lu: &&Lu| before.lu(&lu.name).is_none() && !lu.outdated;
+                let lus = self.config.lus_in(name).filter(is_new);
                 let parts = joining.chain(lus.map(|lu| Part::Device(lu.uuid)));
                 pool.map(|pool| Part::Pool(pool.uuid)).into_iter().chain(parts).collect()
             }
@@ -533,7 +535,7 @@ impl Control {
                     Moved::Nowhere => done.ok(()),
                 }
             }
-            Step::OpenDevice { device } => engine.open_device(device, self.done(&step, none)),
+            Step::OpenDevice { device } => engine.open_device(device, self.done(&step, found)),
             Step::OpenDrive { drive } => engine.open_drive(drive, self.done(&step, none)),
             Step::Exchange { drive } => engine.exchange(drive, self.done(&step, none)),
             Step::Resize { uuid, to, .. } => engine.resize(*uuid, *to, self.done(&step, none)),
@@ -648,12 +650,15 @@ impl Control {
             self.parts.state.mark(mark)?;
         }
         let after = pool_pvs::ended(&self.config, step);
-        let seen = match made {
-            Some(Made::Pool(seen)) => Some(*seen),
-            _ => None,
-        };
         let now = self.parts.world.wall();
+        self.pool_opened(step, made.as_ref())?;
+        let (seen, found) = match made {
+            Some(Made::Pool(pool)) => (Some(*pool), None),
+            Some(Made::Lu(lu)) => (None, Some(lu)),
+            _ => (None, None),
+        };
         let after = after.or_else(|| pool_split::ended(&self.config, step, (seen, now)));
+        let after = after.or_else(|| pool_import::opened(&self.config, step, (found?, now)));
         let after = after.or_else(|| migrations::ended(&self.config, step));
         let Some((next, marks, event)) = after else { return Ok(()) };
         self.parts.state.commit(next, &marks)?;

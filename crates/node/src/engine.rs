@@ -36,7 +36,7 @@ use crate::import::Import;
 use crate::probe::Probe;
 use crate::records::Records;
 use crate::socket::SocketSpec;
-pub use seen::{Remains, Seen, SeenAbout, SeenDisk, SeenLayer, SeenLu, SeenPool};
+pub use seen::{Remains, Seen, SeenAbout, SeenDisk, SeenLayer, SeenLu, SeenNow, SeenPool};
 
 /// The data plane.
 pub trait Engine: Send + Sync {
@@ -45,8 +45,9 @@ pub trait Engine: Send + Sync {
     fn make_pool(&self, pool: &Pool, is_new: bool, done: Done<Made>);
 
     /// Opens a pool: fails if a disk is missing, is another's, or is older or newer than what is
-    /// known of it.
-    fn open_pool(&self, pool: &Pool, done: Done<()>);
+    /// known of it. If [that is wished](crate::records::ForceWish), it is forced before, and what
+    /// has become of the wish is the answer.
+    fn open_pool(&self, pool: &Pool, done: Done<Option<ForceDone>>);
 
     /// Changes the settings of an open pool.
     fn set_pool(&self, uuid: Uuid, to: PoolSettings, done: Done<()>);
@@ -92,9 +93,6 @@ pub trait Engine: Send + Sync {
     /// What is here of a pool that is not open because others, which are not here, may have more.
     fn remains(&self, pool: &Pool, done: Done<Remains>);
 
-    /// From now on it is opened with this failure group, durably. Nothing else is written.
-    fn force_pool(&self, pool: &Pool, group: &PvGroup, done: Done<()>);
-
     /// Takes a failure group, which has these disks, out of an open pool. The others have
     /// everything that is on them, and go on while its LUs are used; or it is refused. Where it
     /// becomes a pool, that holds what all LUs were at one instant, and is what is given.
@@ -135,7 +133,8 @@ pub trait Engine: Send + Sync {
 
     /// Opens a device: waits for what a former process left in the kernel, takes its locks, and
     /// fails if the backing is missing, is smaller than the device, or is in use by someone else.
-    fn open_device(&self, device: &DeviceSpec, done: Done<()>);
+    /// Answers with what it is if that is not known.
+    fn open_device(&self, device: &DeviceSpec, done: Done<Option<SeenNow>>);
 
     /// Opens a drive with what it shall have in it. Its tray is where it was before a restart. A
     /// medium that is not in the library is no failure: the drive is empty.
@@ -260,6 +259,18 @@ pub enum Made {
     WasThere,
     /// A pool, of a failure group of another one.
     Pool(Box<SeenPool>),
+    /// A pool is open that was to be forced.
+    Forced(ForceDone),
+    /// What an LU is of which that was not known.
+    Lu(SeenNow),
+}
+
+/// What has become of the wish to force a pool that is open now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForceDone {
+    pub group: u16,
+    /// It is used without disks that may have more. Otherwise they came back before.
+    pub is_forced: bool,
 }
 
 /// What an engine says about itself.

@@ -7,6 +7,7 @@
 //! | `/pool/UUID/epoch` | the epoch that the pool was last opened with |
 //! | `/pool/UUID/copies` | which copies of its LUs have missed something |
 //! | `/pool/UUID/scrub` | how far its scrub is, or what the last one has come to |
+//! | `/pool/UUID/force` | the failure group that it is to be forced with; gone when that was told |
 //!
 //! A value may be written once more for an LU that was just removed, by a session that ends. It is
 //! swept away at the next start.
@@ -16,13 +17,19 @@ use std::sync::Arc;
 
 use kv::{Kv, Transaction, range_all};
 use model::ApiError;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::state::unavailable;
 
 /// Before the UUID in a key, and behind it.
-const KEYS: [(&str, &str); 4] =
-    [("/lu/", "/state"), ("/pool/", "/epoch"), ("/pool/", "/copies"), ("/pool/", "/scrub")];
+const KEYS: [(&str, &str); 5] = [
+    ("/lu/", "/state"),
+    ("/pool/", "/epoch"),
+    ("/pool/", "/copies"),
+    ("/pool/", "/scrub"),
+    ("/pool/", "/force"),
+];
 
 /// What a value is kept of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +40,35 @@ pub enum Record {
     Copies(Uuid),
     /// The scrub of a pool.
     Scrub(Uuid),
+    /// That a pool is to be forced, and with what: a [`ForceWish`].
+    Force(Uuid),
+}
+
+/// A pool is to be opened with this failure group, whatever others have that are not here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForceWish {
+    version: u32,
+    pub group: u16,
+}
+
+impl ForceWish {
+    /// The version of the form that this program writes.
+    const VERSION: u32 = 1;
+
+    pub fn new(group: u16) -> Self {
+        Self { version: Self::VERSION, group }
+    }
+
+    pub fn encode(&self) -> Result<Vec<u8>, ApiError> {
+        serde_json::to_vec(self).map_err(|error| ApiError::failed(error.to_string()))
+    }
+
+    /// None: another release has written it.
+    pub fn decode(value: &[u8]) -> Option<Self> {
+        let wish: Self = serde_json::from_slice(value).ok()?;
+        (wish.version == Self::VERSION).then_some(wish)
+    }
 }
 
 /// Where the plane keeps what must not be forgotten. Every call may block.
@@ -85,6 +121,7 @@ pub fn key(of: Record) -> String {
         Record::Pool(uuid) => (KEYS[1], uuid),
         Record::Copies(uuid) => (KEYS[2], uuid),
         Record::Scrub(uuid) => (KEYS[3], uuid),
+        Record::Force(uuid) => (KEYS[4], uuid),
     };
     format!("{before}{uuid}{behind}")
 }

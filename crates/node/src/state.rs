@@ -33,6 +33,7 @@
 pub mod migrations;
 pub mod ops;
 pub mod optical;
+pub mod pool_force;
 pub mod pool_import;
 pub mod pool_pvs;
 pub mod pool_split;

@@ -279,7 +279,7 @@ fn every_path_of_the_document_is_served() {
             count += 1;
         }
     }
-    assert_eq!(count, 66);
+    assert_eq!(count, 67);
     assert!(node.stop());
 }
 

@@ -74,7 +74,8 @@ pub fn force_pool(
         return show(format, &view, pool_done);
     }
     let remains: PoolRemains = node.get(&format!("/v1/pools/{name}/remains"))?;
-    show(format, &remains, |remains| remains_text(remains, group.as_deref()))
+    let command = format!("viaduct pool force {name}");
+    show(format, &remains, |remains| remains_text(remains, group.as_deref(), &command))
 }
 
 fn pool_done(view: &PoolView) -> String {
@@ -82,9 +83,12 @@ fn pool_done(view: &PoolView) -> String {
     format!("pool {name}: {}; viaduct lu ls shows which of its LUs are\n", view.state)
 }
 
-fn remains_text(
-    PoolRemains { pool, missing, groups }: &PoolRemains,
+/// What is left of a pool, and with what it goes on if that is wanted: with this group or the first
+/// one, by this command.
+pub fn remains_text(
+    PoolRemains { missing, groups, .. }: &PoolRemains,
     group: Option<&str>,
+    command: &str,
 ) -> String {
     let row = |group: &GroupRemains, lu: &LuRemains| {
         let has = match (lu.state, lu.lacking) {
@@ -96,7 +100,7 @@ fn remains_text(
             }
             (RemainsState::Unknown, _) => "nothing of it".to_owned(),
         };
-        [group.group.clone(), lu.lu.to_string(), has]
+        [group.group.clone(), lu.lu.clone(), has]
     };
     let rows = groups.iter().flat_map(|group| group.lus.iter().map(move |lu| row(group, lu)));
     let text = table(["GROUP", "LU", "HAS"], &rows.collect::<Vec<_>>());
@@ -105,7 +109,7 @@ fn remains_text(
     let end = match named {
         Some(GroupRemains { group, .. }) => format!(
             "nothing was done. Without the disks that are missing the pool stays closed.\n\
-             viaduct pool force {pool} --group {group} --yes goes on with group {group}:\n\
+             {command} --group {group} --yes goes on with group {group}:\n\
              - LUs of which it has everything are used; what others have of them does not count\n\
              - others stay closed until the missing disks are back, which keep them\n\
              - viaduct lu force NAME takes what is here of one of those"

@@ -3,27 +3,50 @@
 use std::fmt::Write;
 
 use model::pool_import::{FoundDisk, FoundLu, FoundPool, PoolsFound, Unread};
-use model::{ApiError, PoolImport, PoolImported, PoolSearch};
+use model::{ApiError, PoolForce, PoolImport, PoolImported, PoolRemains, PoolSearch};
 
 use crate::args;
 use crate::args::Format;
 use crate::client::Client;
 use crate::commands::{Done, absolute};
+use crate::force::remains_text;
 use crate::output::{list, show, table};
 use crate::pool::absolute_at;
 use crate::tables::{joined, or_none, rounded};
 
 pub fn import(node: &Client, arguments: args::PoolImport, format: Format) -> Done {
-    let args::PoolImport { pool, pv, dir, name, prefix, without } = arguments;
+    let command = command(&arguments);
+    let args::PoolImport { pool, pv, dir, name, prefix, without, force, group, yes } = arguments;
     let pvs = pv.into_iter().map(absolute_at).collect::<Result<_, ApiError>>()?;
     let dirs = dir.iter().map(|dir| absolute(dir)).collect::<Result<_, ApiError>>()?;
     let Some(pool) = pool else {
         let found: PoolsFound = node.post("/v1/pool-searches", &PoolSearch { pvs, dirs })?;
         return show(format, &found, all_found);
     };
-    let request = PoolImport { pool, pvs, dirs, name, prefix, without };
+    let force = force.then_some(PoolForce { group });
+    let is_shown = force.is_some() && !yes;
+    let request = PoolImport { pool, pvs, dirs, name, prefix, without, force };
+    if is_shown {
+        let remains: PoolRemains = node.post("/v1/pool-imports/remains", &request)?;
+        return show(format, &remains, |remains| remains_text(remains, None, &command));
+    }
     let imported: PoolImported = node.post("/v1/pool-imports", &request)?;
     show(format, &imported, done)
+}
+
+/// What was called, but for the group and for whether it is meant.
+fn command(arguments: &args::PoolImport) -> String {
+    let args::PoolImport { pool, pv, dir, name, prefix, without, .. } = arguments;
+    let mut words: Vec<String> = vec!["viaduct pool import".to_owned()];
+    words.extend(pool.clone());
+    let mut add = |option: &str, value: String| words.push(format!("--{option} {value}"));
+    pv.iter().for_each(|pv| add("pv", pv.to_string()));
+    dir.iter().for_each(|dir| add("dir", dir.display().to_string()));
+    name.iter().for_each(|name| add("as", name.to_string()));
+    prefix.iter().for_each(|prefix| add("prefix", prefix.clone()));
+    without.iter().for_each(|lu| add("without", lu.clone()));
+    words.push("--force".to_owned());
+    words.join(" ")
 }
 
 fn all_found(found: &PoolsFound) -> String {
@@ -68,6 +91,7 @@ fn details(pool: &FoundPool) -> String {
         };
         let what = match &lu.problem {
             Some(problem) => problem.clone(),
+            None if lu.outdated => "only a copy that has missed something".to_owned(),
             None => format!("{}{snapshots}", or_none(lu.size.map(rounded))),
         };
         ("LU", format!("{name}, {what}"))
@@ -85,7 +109,7 @@ const LUS_SHOWN: usize = 10;
 
 /// What was taken over, and what the disks do not say.
 fn done(imported: &PoolImported) -> String {
-    let PoolImported { pool: view, lus, missing, without } = imported;
+    let PoolImported { pool: view, lus, missing, without, outdated } = imported;
     let (name, size) = (&view.pool.name, or_none(view.size.map(rounded)));
     let mut text = format!("pool {name}: {size}, {}\n", view.state);
     let (count, plural) = (lus.len(), if lus.len() == 1 { "" } else { "s" });
@@ -98,6 +122,14 @@ fn done(imported: &PoolImported) -> String {
             text,
             "disks that are missing: {missing}; viaduct pool replace-pv {name} puts others in \
              their place"
+        );
+    }
+    if !outdated.is_empty() {
+        let _ = writeln!(
+            text,
+            "LUs that stay closed, because only a copy is here that has missed something: {}; \
+             viaduct lu force NAME shows what would be lost with it",
+            joined(outdated)
         );
     }
     if !without.is_empty() {

@@ -39,6 +39,7 @@ fn device(number: u8) -> DeviceSpec {
         pool: None,
         snapshots: BTreeMap::new(),
         thick: false,
+        outdated: false,
         origin: None,
         migration: None,
     }

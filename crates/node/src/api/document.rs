@@ -52,6 +52,7 @@ use super::{
         backups::pool_backup,
         pool_import::pool_search,
         pool_import::pool_import,
+        pool_import::pool_import_remains,
         pvs::pv_list,
         routes::lu_remove,
         adding::medium_add_file,

@@ -4,19 +4,17 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use model::lu::{Forced, LuCopies, LuCopy, LuForce};
-use model::pool::{GroupRemains, LuRemains, RemainsState};
 use model::status::LuView;
-use model::{
-    ApiError, Lu, LuName, Pool, PoolForce, PoolName, PoolRemains, PoolView, PvGroup, Size,
-};
+use model::{ApiError, LuName, Pool, PoolForce, PoolName, PoolRemains, PoolView, PvGroup, Size};
 use uuid::Uuid;
-use volume::pool::home::{CopyAbout, CopyHere, GroupAbout};
+use volume::pool::home::{CopyAbout, GroupAbout};
 
 use super::routes::{Answer, Body, lu_view, named};
 use super::{Api, pools};
 use crate::control::{Change, PoolChange};
 use crate::engine::Remains;
 use crate::state::ops::no_lu;
+use crate::state::pool_force::group_remains;
 use crate::state::pool_split::no_group;
 use crate::state::pools::no_pool;
 
@@ -71,13 +69,13 @@ pub async fn pool_remains(State(api): State<Api>, Path(name): Path<String>) -> A
     let pool = pool_of(&api, &named(&name)?)?;
     let Remains { missing, groups } = api.remains(&pool).await?;
     let published = api.published();
-    let lus = || published.config.lus_in(&pool.name);
-    let group = |about: &GroupAbout| GroupRemains {
-        group: pool.group_numbered(about.group).call(),
-        lus: lus().map(|lu| lu_remains(&pool, lu, about)).collect(),
+    let lus = published.config.lus_in(&pool.name).map(|lu| (lu.name.to_string(), lu.uuid));
+    let lus: Vec<(String, Uuid)> = lus.collect();
+    let group = |about: &GroupAbout| {
+        group_remains(pool.group_numbered(about.group).call(), about, (pool.slab_size, &lus))
     };
     let groups = groups.iter().map(group).collect();
-    Ok(Json(PoolRemains { pool: pool.name.clone(), missing, groups }))
+    Ok(Json(PoolRemains { pool: pool.name.to_string(), missing, groups }))
 }
 
 /// Opens such a pool with one of these groups. What only others have is not there until they are
@@ -92,21 +90,25 @@ pub async fn pool_force(
 ) -> Answer<PoolView> {
     let name: PoolName = named(&name)?;
     let pool = pool_of(&api, &name)?;
+    let lists = format!("viaduct pool force {name} lists those that are here");
+    let Remains { groups, .. } = api.remains(&pool).await?;
     let group = match group {
         Some(which) => {
-            let next = format!("viaduct pool force {name} lists those that are here");
-            group_called(&pool, &which, &next)?
+            let group = group_called(&pool, &which, &lists)?;
+            if groups.iter().all(|about| about.group != group.number) {
+                let message = format!("not all disks of {group} of pool '{name}' are here");
+                return Err(ApiError::conflict(message).then(lists).into());
+            }
+            group
         }
         None => {
-            let remains = api.remains(&pool).await?;
-            let best = remains.groups.first().ok_or_else(|| {
+            let best = groups.first().ok_or_else(|| {
                 ApiError::conflict(format!("no failure group of pool '{name}' is all here"))
             })?;
             pool.group_numbered(best.group)
         }
     };
-    api.force_pool(&pool, &group).await?;
-    api.change(Change::Pool(PoolChange::Forced(name.clone(), group))).await?;
+    api.change(Change::Pool(PoolChange::Force(name.clone(), group))).await?;
     Ok(Json(pools::pool_view(&api, &name).await?))
 }
 
@@ -117,17 +119,6 @@ fn pool_of(api: &Api, name: &PoolName) -> Result<Pool, ApiError> {
 fn group_called(pool: &Pool, which: &str, next: &str) -> Result<PvGroup, ApiError> {
     let found = pool.find_group(which).cloned();
     found.ok_or_else(|| no_group(pool, which).then(next))
-}
-
-fn lu_remains(pool: &Pool, lu: &Lu, about: &GroupAbout) -> LuRemains {
-    let (state, lacking) = match about.lus.get(lu.uuid.as_bytes()) {
-        Some(CopyHere::Whole) => (RemainsState::Whole, None),
-        Some(CopyHere::Stale) => (RemainsState::Stale, None),
-        Some(CopyHere::Lacks(slabs)) => (RemainsState::Lacking, Some(*slabs)),
-        None => (RemainsState::Unknown, None),
-    };
-    let lacking = lacking.map(|slabs| Size(slabs.saturating_mul(pool.slab_size.bytes())));
-    LuRemains { lu: lu.name.clone(), state, lacking }
 }
 
 /// The pool that an LU is in, and its UUID there.

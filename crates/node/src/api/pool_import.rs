@@ -9,8 +9,8 @@ use model::pool_import::{FoundDisk, FoundLu, FoundPool, Unread};
 use model::pv::PvView;
 use model::status::Problem;
 use model::{
-    ApiError, Config, LuName, PoolImport, PoolImported, PoolName, PoolSearch, PoolsFound, PvPlace,
-    Subject,
+    ApiError, Config, Lu, LuName, PoolImport, PoolImported, PoolName, PoolRemains, PoolSearch,
+    PoolsFound, PvPlace, Subject,
 };
 use tokio::spawn;
 use uuid::Uuid;
@@ -20,6 +20,7 @@ use super::{Api, must_be_absolute, on_thread, pools};
 use crate::control::{Change, PoolChange};
 use crate::engine::{Seen, SeenLu, SeenPool};
 use crate::pv::signature::is_of_a_pool;
+use crate::state::pool_force::remains;
 use crate::state::pool_import::{Takeover, choose, refusal};
 use crate::state::pools::user_of;
 use crate::world;
@@ -61,7 +62,22 @@ pub async fn pool_import(
     Ok(Json(imported.await.unwrap_or_else(|_| Err(ApiError::failed("it was given up")))?))
 }
 
-async fn import(api: &Api, mut request: PoolImport) -> Result<PoolImported, ApiError> {
+/// What is here of a pool that can be imported only if it is forced, as of one of the node that is
+/// not open. Nothing is written.
+#[utoipa::path(post, path = "/v1/pool-imports/remains", tag = "pool", request_body = PoolImport,
+    responses((status = 200, body = PoolRemains), (status = "default", body = ApiError)))]
+pub async fn pool_import_remains(
+    State(api): State<Api>,
+    Body(mut request): Body<PoolImport>,
+) -> Answer<PoolRemains> {
+    request.force.get_or_insert_default();
+    let seen = find(&api, &mut request).await?;
+    Ok(Json(remains(&request, &seen)?))
+}
+
+/// The pool that is asked for, with paths as they are known here. Refused if something is in the
+/// way of it.
+async fn find(api: &Api, request: &mut PoolImport) -> Result<SeenPool, ApiError> {
     let (seen, search) = look(api, request.search()).await?;
     request.pvs = search.pvs;
     let Seen { pools, unread } = seen;
@@ -71,9 +87,14 @@ async fn import(api: &Api, mut request: PoolImport) -> Result<PoolImported, ApiE
         ApiError { message, ..error }
     };
     let seen = choose(pools, &request.pool).map_err(with_unread)?;
-    if let Some(error) = refusal(&api.published().config, &seen) {
-        return Err(with_unread(error));
+    match refusal(&api.published().config, &seen, request.force.is_some()) {
+        Some(error) => Err(with_unread(error)),
+        None => Ok(seen),
     }
+}
+
+async fn import(api: &Api, mut request: PoolImport) -> Result<PoolImported, ApiError> {
+    let seen = find(api, &mut request).await?;
     let paths: Vec<String> = seen.disks.iter().map(|disk| disk.path.clone()).collect();
     let looking = api.clone();
     let found = on_thread("viaduct-pvs", move || pools::probed(&looking, &paths)).await?;
@@ -90,10 +111,12 @@ async fn import(api: &Api, mut request: PoolImport) -> Result<PoolImported, ApiE
     };
     let of_lu = |uuid: &Uuid| config.lus.iter().find(|lu| lu.uuid == *uuid);
     let without = lus.iter().filter(|uuid| of_lu(uuid).is_none()).copied().collect();
-    let mut lus: Vec<LuName> = lus.iter().filter_map(of_lu).map(|lu| lu.name.clone()).collect();
-    lus.sort();
+    let mut own: Vec<&Lu> = lus.iter().filter_map(of_lu).collect();
+    own.sort_by_key(|lu| &lu.name);
+    let outdated = own.iter().filter(|lu| lu.outdated).map(|lu| lu.name.clone()).collect();
+    let lus: Vec<LuName> = own.iter().map(|lu| lu.name.clone()).collect();
     let pool = pools::pool_view(api, &name).await?;
-    Ok(PoolImported { pool, lus, missing, without })
+    Ok(PoolImported { pool, lus, missing, without, outdated })
 }
 
 /// Looks at disks; once more what was asked for, with paths as they are known here.
@@ -208,11 +231,12 @@ fn found(config: &Config, pool: &SeenPool) -> FoundPool {
             name: about.ok().map(|about| about.name.clone()),
             size: about.ok().map(|about| about.size),
             snapshots: named.collect(),
+            outdated: lu.outdated,
             problem: about.err().cloned(),
         }
     };
     let subject = pool.name.parse::<PoolName>().map_or(Subject::Node, Subject::Pool);
-    let problem = refusal(config, pool).map(|ApiError { message, next, .. }| Problem {
+    let problem = refusal(config, pool, false).map(|ApiError { message, next, .. }| Problem {
         subject,
         message,
         next,

@@ -60,6 +60,7 @@ fn common() -> Router<Api> {
         .route("/v1/pools", get(pools::pool_list).post(pools::pool_create))
         .route("/v1/pool-searches", post(pool_import::pool_search))
         .route("/v1/pool-imports", post(pool_import::pool_import))
+        .route("/v1/pool-imports/remains", post(pool_import::pool_import_remains))
         .route("/v1/pools/{name}", get(pools::pool_show).delete(pools::pool_remove))
         .route("/v1/pools/{name}/pvs", post(pools::pool_pv_add).delete(pools::pool_pv_remove))
         .route("/v1/pools/{name}/split", post(pools::pool_split))

@@ -4,14 +4,16 @@ use cluster::Step;
 use model::lu::Forced;
 use model::{
     ApiError, Config, LuName, PoolCreate, PoolName, PoolSettingsChange, PoolSplit, PvAdd, PvGroup,
-    Severity,
+    Severity, Subject,
 };
+use uuid::Uuid;
 
 use super::{Control, Prepared, none};
-use crate::engine::{Made, SeenPool};
+use crate::engine::{ForceDone, Made, Report, SeenNow, SeenPool};
+use crate::state::pool_force::force_mark;
 use crate::state::pool_import::Takeover;
 use crate::state::pools::Found;
-use crate::state::{ops, pool_import, pool_pvs, pool_split, pools};
+use crate::state::{ops, pool_force, pool_import, pool_pvs, pool_split, pools};
 
 /// A change of pools.
 #[derive(Debug, Clone)]
@@ -26,8 +28,8 @@ pub enum PoolChange {
     /// A failure group leaves; with what is known of the others, nothing while it is not open.
     Split(PoolName, PoolSplit, Option<pool_split::Others>),
     Import(Box<Takeover>),
-    /// It is opened with this failure group, which lacks something.
-    Forced(PoolName, PvGroup),
+    /// It is to be opened with this failure group, which lacks something.
+    Force(PoolName, PvGroup),
 }
 
 impl Control {
@@ -84,14 +86,11 @@ impl Control {
                 let message = format!("{group} is being split off pool '{name}'{becomes}");
                 Ok(Prepared::pool(next, name, "pool-splits", message))
             }
-            PoolChange::Forced(name, group) => {
-                let message = format!(
-                    "pool '{name}' goes on with what {group} has of it; what only others had is \
-                     not there until they are back"
-                );
-                let severity = Severity::Warning;
-                let next = config.clone();
-                Ok(Prepared { severity, ..Prepared::pool(next, name, "pool-forced", message) })
+            PoolChange::Force(name, group) => {
+                let is_open = |uuid: Uuid| self.reconciler.actual().pools.contains_key(&uuid);
+                let (next, marks) = pool_force::pool_force(config, &name, (&group, is_open))?;
+                let message = format!("pool '{name}' is to go on with what {group} has of it");
+                Ok(Prepared { marks, ..Prepared::pool(next, name, "pool-to-be-forced", message) })
             }
             PoolChange::Import(takeover) => self.prepare_takeover(config, &takeover),
         }
@@ -112,6 +111,23 @@ impl Control {
         Ok(Prepared { marks, ..Prepared::pool(next, name, "pool-imported", message) })
     }
 
+    /// A pool is open. If it was forced, that is told before the wish is forgotten: otherwise
+    /// nobody might ever hear of it. And no wish may be found one day when others are missing: one
+    /// that came while the pool was being opened, or when it lacked nothing any more, ends as well.
+    pub(super) fn pool_opened(&mut self, step: &Step, made: Option<&Made>) -> Result<(), ApiError> {
+        let Step::OpenPool { pool } = step else { return Ok(()) };
+        if let Some(Made::Forced(ForceDone { group, is_forced: true })) = made {
+            let (name, group) = (&pool.name, pool.group_numbered(*group));
+            let message = format!(
+                "pool '{name}' goes on with what {group} has of it; what only others had is not \
+                 there until they are back"
+            );
+            let (subject, kind) = (Subject::Pool(name.clone()), "pool-forced");
+            self.report(Report { severity: Severity::Warning, subject, kind, message, next: None });
+        }
+        self.parts.state.mark(force_mark(pool.uuid, None)?)
+    }
+
     /// Begins a step of pools and their disks.
     pub(super) fn begin_in_pool(&self, step: &Step) {
         let engine = &self.parts.engine;
@@ -119,7 +135,10 @@ impl Control {
             Step::MakePool { pool, is_new } => {
                 engine.make_pool(pool, *is_new, self.done(step, Some));
             }
-            Step::OpenPool { pool } => engine.open_pool(pool, self.done(step, none)),
+            Step::OpenPool { pool } => {
+                let made = |done: Option<ForceDone>| done.map(Made::Forced);
+                engine.open_pool(pool, self.done(step, made));
+            }
             Step::SetPool { uuid, to, .. } => engine.set_pool(*uuid, *to, self.done(step, none)),
             Step::ClosePool { uuid, .. } => engine.close_pool(*uuid, self.done(step, none)),
             Step::RemovePool { pool } => engine.remove_pool(pool, self.done(step, none)),
@@ -136,6 +155,11 @@ impl Control {
             _ => unreachable!("{step}: not of a pool"),
         }
     }
+}
+
+/// What an LU is of which that was not known.
+pub(super) fn found(now: Option<SeenNow>) -> Option<Made> {
+    now.map(Made::Lu)
 }
 
 /// An LU was made what a copy had of it.

@@ -8,12 +8,13 @@ use expect_test::{Expect, expect};
 use jiff::Timestamp;
 use kv::backing::MemoryBacking;
 use kv::{Embedded, Kv};
-use model::ErrorKind;
 use model::status::AdapterState;
+use model::{ErrorKind, PvGroup};
 
 use super::*;
-use crate::engine::AdapterStatus;
 use crate::engine::recorder::Recorder;
+use crate::engine::{AdapterStatus, ForceDone};
+use crate::records::Record;
 use crate::world::Machine;
 
 /// A world whose clock moves only when told to.
@@ -77,7 +78,10 @@ impl Bench {
 
     /// The node dies; another one starts on what is left, with an engine that runs nothing.
     fn restart(self) -> Bench {
-        let engine = Recorder::new();
+        self.restart_with(Recorder::new())
+    }
+
+    fn restart_with(self, engine: Recorder) -> Bench {
         self.engine.files().into_iter().for_each(|uuid| engine.put_file(uuid));
         drop(self.kv);
         let disk = self.disk.after_kill();
@@ -312,6 +316,39 @@ fn what_is_in_a_pool_waits_for_it_and_says_why() {
         open pool fast
         make web1 in its pool (1GiB)
         open device web1 (pool fast)"#]]);
+}
+
+#[test]
+fn that_a_pool_was_forced_is_told_and_then_forgotten_also_after_a_death() {
+    let mut bench = Bench::new();
+    bench.engine.fail("open pool fast", ApiError::failed("it lacks something"));
+    bench.change(create_pool()).unwrap_err();
+    let fast: PoolName = "fast".parse().unwrap();
+    let pool = bench.published().config.pool(&fast).unwrap().uuid;
+    let force = || Change::Pool(PoolChange::Force(fast.clone(), PvGroup::default()));
+    bench.change(force()).unwrap_err();
+    let is_told = |bench: &Bench| bench.events().iter().any(|it| it.contains("goes on with what"));
+    let is_wished =
+        |bench: &Bench| bench.kv.get(&crate::records::key(Record::Force(pool))).unwrap().is_some();
+    assert!(is_wished(&bench) && !is_told(&bench), "{:?}", bench.events());
+
+    let engine = Recorder::new();
+    engine.set_force_done(pool, ForceDone { group: 0, is_forced: true });
+    let mut bench = bench.restart_with(engine.clone());
+    assert!(!is_wished(&bench) && is_told(&bench), "{:?}", bench.events());
+    let error = bench.change(force()).unwrap_err();
+    assert!(error.message.contains("pool 'fast' is open"), "{error}");
+    assert!(!is_wished(&bench));
+
+    // Others came back before: nothing is told, and nothing is kept for the next time.
+    let again = Recorder::new();
+    again.fail("open pool fast", ApiError::failed("it lacks something"));
+    let mut bench = bench.restart_with(again.clone());
+    bench.change(force()).unwrap_err();
+    again.heal();
+    again.set_force_done(pool, ForceDone { group: 0, is_forced: false });
+    bench.pass(100);
+    assert!(!is_wished(&bench) && !is_told(&bench), "{:?}", bench.events());
 }
 
 #[test]

@@ -23,8 +23,9 @@ use volume::pool::backup::Taking;
 use volume::pool::home::CopyAbout;
 
 use super::{
-    AdapterStatus, DeviceStatus, Done, DriveStatus, Engine, Made, Motion, PoolStatus, PvUse,
-    Remains, ScrubWish, Seen, SeenAbout, SeenDisk, SeenLu, SeenPool, Snapshot, Tell,
+    AdapterStatus, DeviceStatus, Done, DriveStatus, Engine, ForceDone, Made, Motion, PoolStatus,
+    PvUse, Remains, ScrubWish, Seen, SeenAbout, SeenDisk, SeenLu, SeenNow, SeenPool, Snapshot,
+    Tell,
 };
 use crate::import::Import;
 use crate::probe::{Probe, probe};
@@ -53,6 +54,8 @@ struct Notes {
     seen: Seen,
     copies: Vec<CopyAbout>,
     remains: Remains,
+    force_done: BTreeMap<Uuid, ForceDone>,
+    now: BTreeMap<Uuid, SeenNow>,
     failures: Vec<(String, ApiError)>,
     holds: Option<String>,
     held: Vec<Box<dyn FnOnce() + Send>>,
@@ -109,6 +112,16 @@ impl Recorder {
     /// What is here of a pool that is not open.
     pub fn set_remains(&self, remains: Remains) {
         self.lock().remains = remains;
+    }
+
+    /// What becomes of the wish that a pool be forced.
+    pub fn set_force_done(&self, pool: Uuid, done: ForceDone) {
+        self.lock().force_done.insert(pool, done);
+    }
+
+    /// What an LU is of which an outdated copy was imported.
+    pub fn set_now(&self, lu: Uuid, now: SeenNow) {
+        self.lock().now.insert(lu, now);
     }
 
     /// What is on disks.
@@ -195,6 +208,7 @@ impl Notes {
         let lus = self.actual.devices.values().filter(|device| device.pool == Some(pool.uuid));
         let lu = |device: &DeviceSpec| SeenLu {
             uuid: Uuid::from_u128(!device.uuid.as_u128()),
+            outdated: false,
             about: Ok(SeenAbout {
                 name: device.name.to_string(),
                 size: device.size,
@@ -216,6 +230,7 @@ impl Notes {
             lus: lus.map(lu).collect(),
             unfinished: Vec::new(),
             record: Vec::new(),
+            groups: Vec::new(),
             problem: None,
         }
     }
@@ -271,8 +286,10 @@ impl Engine for Recorder {
         });
     }
 
-    fn open_pool(&self, pool: &Pool, done: Done<()>) {
-        self.step(Step::OpenPool { pool: pool.clone() }, done, |_| {});
+    fn open_pool(&self, pool: &Pool, done: Done<Option<ForceDone>>) {
+        let uuid = pool.uuid;
+        let work = move |notes: &mut Notes| notes.force_done.get(&uuid).copied();
+        self.step(Step::OpenPool { pool: pool.clone() }, done, work);
     }
 
     fn set_pool(&self, uuid: Uuid, to: PoolSettings, done: Done<()>) {
@@ -342,11 +359,6 @@ impl Engine for Recorder {
         done.ok(self.lock().remains.clone());
     }
 
-    fn force_pool(&self, pool: &Pool, group: &PvGroup, done: Done<()>) {
-        self.lock().log.push(format!("force pool {} to what {group} has", pool.name));
-        done.ok(());
-    }
-
     fn copies(&self, _: Uuid, _: Uuid, done: Done<Vec<CopyAbout>>) {
         done.ok(self.lock().copies.clone());
     }
@@ -380,8 +392,10 @@ impl Engine for Recorder {
         self.step(Step::ForgetPv { pool, pv: pv.clone() }, done, |_| {});
     }
 
-    fn open_device(&self, device: &DeviceSpec, done: Done<()>) {
-        self.step(Step::OpenDevice { device: device.clone() }, done, |_| {});
+    fn open_device(&self, device: &DeviceSpec, done: Done<Option<SeenNow>>) {
+        let (uuid, outdated) = (device.uuid, device.outdated);
+        let work = move |notes: &mut Notes| notes.now.get(&uuid).filter(|_| outdated).cloned();
+        self.step(Step::OpenDevice { device: device.clone() }, done, work);
     }
 
     fn open_drive(&self, drive: &DriveSpec, done: Done<()>) {

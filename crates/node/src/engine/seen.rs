@@ -42,6 +42,9 @@ pub struct SeenPool {
     pub unfinished: Vec<Uuid>,
     /// What the plane is to find of it in its records when it is opened here.
     pub record: Vec<u8>,
+    /// Where disks that are not here may have more, and nothing else is in the way: the failure
+    /// groups that are all here, the best one first. It can be forced with one of these.
+    pub groups: Vec<GroupAbout>,
     /// Why it cannot be opened here.
     pub problem: Option<ApiError>,
 }
@@ -58,6 +61,8 @@ pub struct SeenDisk {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenLu {
     pub uuid: Uuid,
+    /// No copy of it is here that has everything.
+    pub outdated: bool,
     pub about: Result<SeenAbout, String>,
 }
 
@@ -70,6 +75,13 @@ pub struct SeenAbout {
     /// The LU and the layer that it is a clone of.
     pub base: Option<(Uuid, Uuid)>,
     /// Frozen layers that are whole, the oldest first.
+    pub layers: Vec<SeenLayer>,
+}
+
+/// What an LU is that was imported from a copy that had missed something, now that it is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenNow {
+    pub size: Size,
     pub layers: Vec<SeenLayer>,
 }
 

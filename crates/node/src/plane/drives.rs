@@ -298,6 +298,7 @@ fn as_device(drive: &DriveSpec) -> DeviceSpec {
         pool: None,
         snapshots: BTreeMap::new(),
         thick: false,
+        outdated: false,
         origin: None,
         migration: None,
     }

@@ -135,6 +135,7 @@ pub(super) async fn import(
         pool: None,
         snapshots: BTreeMap::new(),
         thick: false,
+        outdated: false,
         origin: None,
         migration: None,
     };

@@ -50,8 +50,8 @@ use volume::pool::backup::Taking;
 use volume::pool::home::CopyAbout;
 
 use crate::engine::{
-    AdapterStatus, Context, DeviceStatus, Done, Engine, Made, Motion, Remains, ScrubWish, Seen,
-    SeenPool, Snapshot, Tell,
+    AdapterStatus, Context, DeviceStatus, Done, Engine, ForceDone, Made, Motion, Remains,
+    ScrubWish, Seen, SeenNow, SeenPool, Snapshot, Tell,
 };
 use crate::import::{Image, Import};
 use crate::probe::{self, Probe};
@@ -116,6 +116,14 @@ struct Lu {
 }
 
 impl Lu {
+    /// What it is, if it was opened without that being known.
+    async fn now(&self) -> Result<Option<SeenNow>, ApiError> {
+        match self.pooled.as_ref().filter(|_| self.spec.outdated) {
+            Some(pooled) => pooled.now().await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Makes handles of the LU as clients are given them.
     fn opener(&self) -> units::Open {
         let (store, budget) = (self.store.clone(), self.budget.clone());
@@ -323,9 +331,19 @@ impl Plane {
         let (uuid, name, size) = (import.uuid, import.name.clone(), image.lu_size(import)?);
         let size = Size(size.bytes().next_multiple_of(POOL_BLOCK_BYTES));
         let (block_size, thick) = (import.block_size.bytes(), import.thick);
-        let (snapshots, origin, source) = (BTreeMap::new(), None, None);
-        let wanted =
-            Wanted { pool, uuid, name, size, block_size, thick, snapshots, origin, source };
+        let (snapshots, outdated, origin, source) = (BTreeMap::new(), false, None, None);
+        let wanted = Wanted {
+            pool,
+            uuid,
+            name,
+            size,
+            block_size,
+            thick,
+            snapshots,
+            outdated,
+            origin,
+            source,
+        };
         if self.0.pools.create_lu(wanted.clone()).await? == Made::WasThere {
             return Err(ApiError::failed(format!("LU {} is in its pool already", import.name)));
         }
@@ -356,10 +374,12 @@ impl Engine for Plane {
         });
     }
 
-    fn open_pool(&self, pool: &Pool, done: Done<()>) {
+    fn open_pool(&self, pool: &Pool, done: Done<Option<ForceDone>>) {
         let spec = pool.clone();
-        self.run(done, async move |plane, _| {
-            plane.0.pools.open(&plane.0.context, &plane.0.cores, spec).await
+        self.run(done, async move |plane, core| {
+            let (pools, context) = (&plane.0.pools, &plane.0.context);
+            pools.open(context, &plane.0.cores, spec.clone()).await?;
+            pools.force_done(context, &core, &spec).await
         });
     }
 
@@ -431,13 +451,6 @@ impl Engine for Plane {
         let spec = pool.clone();
         self.run(done, async move |plane, core| {
             plane.0.pools.remains(&plane.0.context, &core, &spec).await
-        });
-    }
-
-    fn force_pool(&self, pool: &Pool, group: &PvGroup, done: Done<()>) {
-        let (spec, group) = (pool.clone(), group.clone());
-        self.run(done, async move |plane, core| {
-            plane.0.pools.force_pool(&plane.0.context, &core, &spec, group).await
         });
     }
 
@@ -514,11 +527,11 @@ impl Engine for Plane {
         });
     }
 
-    fn open_device(&self, device: &DeviceSpec, done: Done<()>) {
+    fn open_device(&self, device: &DeviceSpec, done: Done<Option<SeenNow>>) {
         let spec = device.clone();
         self.run(done, move |plane, core| async move {
-            if plane.lu(spec.uuid).is_some() {
-                return Ok(());
+            if let Some(open) = plane.lu(spec.uuid) {
+                return open.now().await;
             }
             let (store, pooled, swap) = plane.open_store(&core, &spec).await?;
             let writeback = Arc::new(AtomicBool::new(spec.cache == Cache::Writeback));
@@ -527,8 +540,9 @@ impl Engine for Plane {
             let (kind, drive, past) = (Kind::Disk, None, Arc::default());
             let budget = Some(Arc::new(Budget::new(spec.limits)));
             let lu = Lu { spec, kind, store, drive, pooled, swap, writeback, health, budget, past };
-            plane.open().devices.insert(uuid, Arc::new(lu));
-            Ok(())
+            let lu = Arc::new(lu);
+            plane.open().devices.insert(uuid, lu.clone());
+            lu.now().await
         });
     }
 
@@ -833,8 +847,8 @@ fn adapter_status(notices: &Notices, info: Info) -> AdapterStatus {
 /// What an LU is to its pool.
 fn wanted(pool: Uuid, spec: &DeviceSpec) -> Wanted {
     let DeviceSpec { uuid, name, size, block_size, thick, snapshots, origin, .. } = spec.clone();
-    let block_size = block_size.bytes();
-    Wanted { pool, uuid, name, size, block_size, thick, snapshots, origin, source: None }
+    let (block_size, outdated, source) = (block_size.bytes(), spec.outdated, None);
+    Wanted { pool, uuid, name, size, block_size, thick, snapshots, outdated, origin, source }
 }
 
 fn not_open(uuid: Uuid) -> ApiError {

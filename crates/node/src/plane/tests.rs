@@ -59,6 +59,7 @@ fn device(backing: Backing, size: u64) -> DeviceSpec {
         pool: None,
         snapshots: BTreeMap::new(),
         thick: false,
+        outdated: false,
         origin: None,
         migration: None,
     }

@@ -58,6 +58,7 @@ pub fn lu_create(config: &Config, request: &LuCreate, uuid: Uuid) -> Result<Conf
         origin: None,
         migration: None,
         forced: None,
+        outdated: false,
     };
     lu.validate_new_size()?;
     if let Some(pool) = lu.backing.pool() {
@@ -118,6 +119,7 @@ pub fn lu_adopt(
         origin: None,
         migration: None,
         forced: None,
+        outdated: false,
     };
     add_lu(config, lu)
 }
@@ -196,6 +198,10 @@ pub fn lu_resize(
     found: Option<&Probe>,
 ) -> Result<Config, ApiError> {
     let lu = config.lu(name).ok_or_else(|| no_lu(name))?;
+    if lu.outdated {
+        let message = format!("nobody knows how large LU '{name}' is before it is open");
+        return Err(ApiError::not_now(message).then(format!("viaduct lu show {name} says why")));
+    }
     let size = match (&lu.backing, request.size, found) {
         (Backing::Adopted { path }, Some(_), _) => {
             return Err(ApiError::usage(format!(

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use cluster::Step;
 use jiff::Timestamp;
 use model::lu::serial_of;
 use model::{
@@ -18,9 +19,11 @@ use uuid::Uuid;
 
 use super::Mark;
 use super::ops::some_of;
+use super::pool_force::{force_mark, wanted_group};
+use super::pool_pvs::Ended;
 use super::pools::{Found, check_disk, check_paths, gives_way};
 use crate::datadir::pool_file;
-use crate::engine::{SeenAbout, SeenDisk, SeenLayer, SeenLu, SeenPool};
+use crate::engine::{SeenAbout, SeenDisk, SeenLayer, SeenLu, SeenNow, SeenPool};
 use crate::records::Record;
 
 /// A pool that is to be taken over.
@@ -52,14 +55,22 @@ pub fn choose(seen: Vec<SeenPool>, which: &str) -> Result<SeenPool, ApiError> {
     })
 }
 
-/// What of it stands in the way, whatever it shall be called.
-pub fn refusal(config: &Config, seen: &SeenPool) -> Option<ApiError> {
+/// What of it stands in the way, whatever it shall be called; also if it is to be forced.
+pub fn refusal(config: &Config, seen: &SeenPool, is_forced: bool) -> Option<ApiError> {
     if let Some(own) = config.pools.iter().find(|pool| pool.uuid == seen.uuid) {
         let name = &own.name;
         let message = format!("pool '{}' is pool '{name}' of this node already", seen.name);
         return Some(ApiError::conflict(message).then(format!("viaduct pool show {name}")));
     }
-    seen.problem.clone()
+    let lacks_nothing = || {
+        let message = format!("pool '{}' lacks nothing that other disks have", seen.name);
+        ApiError::conflict(message).then("import it without --force")
+    };
+    match (is_forced, seen.groups.is_empty()) {
+        (true, false) => None,
+        (true, true) => Some(seen.problem.clone().unwrap_or_else(lacks_nothing)),
+        (false, _) => seen.problem.clone(),
+    }
 }
 
 /// The configuration with the pool and its LUs.
@@ -69,7 +80,7 @@ pub fn import(
     uuid: impl FnMut() -> Uuid,
 ) -> Result<(Config, Vec<Mark>), ApiError> {
     let Takeover { request, seen, .. } = takeover;
-    if let Some(error) = refusal(config, seen) {
+    if let Some(error) = refusal(config, seen, request.force.is_some()) {
         return Err(error);
     }
     let name = name_of(request, seen)?;
@@ -77,6 +88,7 @@ pub fn import(
     let mut marks = vec![
         Mark::Record(Record::Pool(seen.uuid), Some(seen.record.clone())),
         Mark::Record(Record::Copies(seen.uuid), None),
+        force_mark(seen.uuid, wanted_group(request, seen)?.as_ref())?,
         Mark::Made(seen.uuid),
     ];
     if let Some(other) = config.pool(&name) {
@@ -129,7 +141,7 @@ fn pool(
         PoolPv { uuid: disk.uuid, place, group, standing }
     };
     let here = seen.disks.iter().map(pv);
-    let away = missing(seen).into_iter().map(|number| PoolPv {
+    let away = away(seen).into_iter().map(|number| PoolPv {
         // Its own is not known.
         uuid: uuid(),
         place: PvPlace::Missing,
@@ -151,7 +163,7 @@ fn pool(
 }
 
 /// The groups of disks that are not here: where nobody knows, one that none of the others is in.
-fn missing(seen: &SeenPool) -> Vec<u16> {
+pub(super) fn away(seen: &SeenPool) -> Vec<u16> {
     let known =
         seen.disks.iter().map(|disk| disk.group).chain(seen.missing.iter().flatten().copied());
     let known: BTreeSet<u16> = known.collect();
@@ -161,9 +173,12 @@ fn missing(seen: &SeenPool) -> Vec<u16> {
 
 /// Failure groups have numbers on disk. Their names are those that were given, or made up where
 /// there are several.
-fn groups(request: &PoolImport, seen: &SeenPool) -> Result<BTreeMap<u16, PvGroup>, ApiError> {
+pub(super) fn groups(
+    request: &PoolImport,
+    seen: &SeenPool,
+) -> Result<BTreeMap<u16, PvGroup>, ApiError> {
     let mut names: BTreeMap<u16, Option<GroupName>> = BTreeMap::new();
-    names.extend(missing(seen).into_iter().map(|number| (number, None)));
+    names.extend(away(seen).into_iter().map(|number| (number, None)));
     for disk in &seen.disks {
         let given = request.pvs.iter().find(|pv| pv.path == disk.path);
         let given = given.and_then(|pv| pv.group.clone());
@@ -202,6 +217,7 @@ fn lus(config: &Config, takeover: &Takeover, pool: &PoolName) -> Result<Vec<Lu>,
         let block_size = BlockSize::try_from(about.block_size);
         let block_size =
             block_size.map_err(|error| ApiError::failed(format!("LU '{name}': {error}")))?;
+        let outdated = seen.lus.iter().any(|lu| lu.uuid == *uuid && lu.outdated);
         lus.push(Lu {
             name,
             uuid: *uuid,
@@ -215,10 +231,11 @@ fn lus(config: &Config, takeover: &Takeover, pool: &PoolName) -> Result<Vec<Lu>,
             limits: Limits::default(),
             backing: Backing::Pool { pool: pool.clone() },
             thick: about.thick,
-            snapshots: snapshots(about, &stood_upon(&wanted, *uuid), *now),
+            snapshots: snapshots(&about.layers, &stood_upon(&wanted, *uuid), *now),
             origin: None,
             migration: None,
             forced: None,
+            outdated,
         });
     }
     names_are_free(config, &lus, seen)?;
@@ -228,7 +245,8 @@ fn lus(config: &Config, takeover: &Takeover, pool: &PoolName) -> Result<Vec<Lu>,
     Ok(lus)
 }
 
-/// The LUs that are to be taken over. Refused where one of them cannot be opened.
+/// The LUs that are to be taken over. Refused where one of them cannot be opened, unless that is
+/// only because others have the rest of it.
 fn wanted<'a>(
     request: &PoolImport,
     seen: &'a SeenPool,
@@ -242,7 +260,10 @@ fn wanted<'a>(
         let message = format!("pool '{}' has no LU {other} to be left out", seen.name);
         return Err(ApiError::not_found(message).then("viaduct pool import -o json lists its LUs"));
     }
-    let is_wanted = |lu: &&SeenLu| !request.without.iter().any(|which| is_it(lu, which));
+    // Too little of it is here to tell what it is, or to use it: as of one of which nothing is.
+    let is_gone = |lu: &SeenLu| request.force.is_some() && lu.outdated && lu.about.is_err();
+    let is_left = |lu: &SeenLu| is_gone(lu) || request.without.iter().any(|which| is_it(lu, which));
+    let is_wanted = |lu: &&SeenLu| !is_left(lu);
     let wanted = || seen.lus.iter().filter(is_wanted);
     let bad = |lu: &SeenLu| lu.about.as_ref().err().map(|why| (lu.uuid, why.clone()));
     let bad: Vec<(Uuid, String)> = wanted().filter_map(bad).collect();
@@ -267,7 +288,7 @@ fn stood_upon(wanted: &[(Uuid, &SeenAbout)], lu: Uuid) -> BTreeSet<Uuid> {
 
 /// The snapshots of an LU. A layer without a name is one where a clone stands on it; and of two
 /// with one name, which is only so while the older one is being removed, the newer one keeps it.
-fn snapshots(about: &SeenAbout, stood_upon: &BTreeSet<Uuid>, now: Timestamp) -> Vec<Snapshot> {
+fn snapshots(layers: &[SeenLayer], stood_upon: &BTreeSet<Uuid>, now: Timestamp) -> Vec<Snapshot> {
     let mut names = BTreeSet::new();
     let mut snapshot = |layer: &SeenLayer| {
         let name: Option<SnapshotName> = layer.name.parse().ok();
@@ -277,8 +298,7 @@ fn snapshots(about: &SeenAbout, stood_upon: &BTreeSet<Uuid>, now: Timestamp) -> 
         let name = name.or_else(|| is_kept.then(made_up).flatten())?;
         Some(Snapshot { name, uuid: layer.uuid, size: layer.size, taken: now })
     };
-    let mut snapshots: Vec<Snapshot> =
-        about.layers.iter().rev().filter_map(&mut snapshot).collect();
+    let mut snapshots: Vec<Snapshot> = layers.iter().rev().filter_map(&mut snapshot).collect();
     snapshots.reverse();
     snapshots
 }
@@ -315,9 +335,39 @@ fn origin(
     let snapshot = lu.and_then(|lu| Some((lu, lu.snapshots.iter().find(|it| it.uuid == layer)?)));
     let Some((lu, snapshot)) = snapshot else {
         let (pool, name) = (&seen.name, &about.name);
-        let message =
-            format!("LU '{name}' of pool '{pool}' is a clone of LU {of}, which is left out");
+        let why = match lu {
+            Some(_) => "of which what is here does not have that snapshot",
+            None => "which is left out",
+        };
+        let message = format!("LU '{name}' of pool '{pool}' is a clone of LU {of}, {why}");
         return Err(ApiError::conflict(message).then(format!("leave it out too: --without {uuid}")));
     };
     Ok(Some(SnapshotRef { lu: lu.name.clone(), snapshot: snapshot.name.clone() }))
+}
+
+/// What becomes of the configuration when an LU was opened of which only an outdated copy was known
+/// when it was imported; with what is told of it.
+pub fn opened(config: &Config, step: &Step, (is, now): (SeenNow, Timestamp)) -> Option<Ended> {
+    let Step::OpenDevice { device } = step else { return None };
+    let mut next = config.clone();
+    let lu = next.lus.iter_mut().find(|lu| lu.uuid == device.uuid)?;
+    let origins = config.lus.iter().filter_map(|lu| lu.origin.as_ref());
+    let stood_upon = origins.filter(|origin| origin.lu == lu.name);
+    let stood_upon = stood_upon.filter_map(|origin| lu.snapshot(&origin.snapshot));
+    let stood_upon: BTreeSet<Uuid> = stood_upon.map(|snapshot| snapshot.uuid).collect();
+    let mut snapshots = snapshots(&is.layers, &stood_upon, now);
+    for snapshot in &mut snapshots {
+        if let Some(known) = lu.snapshots.iter().find(|known| known.uuid == snapshot.uuid) {
+            snapshot.clone_from(known);
+        }
+    }
+    (lu.size, lu.snapshots, lu.outdated) = (is.size, snapshots, false);
+    let message = format!(
+        "LU '{}' was imported from a copy that had missed something; it is open, has {} and {} \
+         snapshots",
+        lu.name,
+        lu.size,
+        lu.snapshots.len()
+    );
+    Some((next, Vec::new(), ("lu-found", message)))
 }

@@ -106,6 +106,7 @@ pub fn clone(config: &Config, request: &CloneCreate, uuid: Uuid) -> Result<Confi
         origin: Some(request.of.clone()),
         migration: None,
         forced: None,
+        outdated: false,
         ..lu.clone()
     };
     add_lu(config, clone)

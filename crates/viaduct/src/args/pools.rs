@@ -199,6 +199,16 @@ pub struct PoolImport {
     /// Leave an LU where it is, by name or UUID; may be given several times
     #[arg(long, value_name = "LU", requires = "pool")]
     pub without: Vec<String>,
+    /// Of a pool of which only failure groups are here that lack something, show what is left; with
+    /// --yes take it over and go on with one of them
+    #[arg(long, requires = "pool")]
+    pub force: bool,
+    /// The failure group to go on with [default: the best one]
+    #[arg(long, requires = "force")]
+    pub group: Option<String>,
+    /// Do it
+    #[arg(long, requires = "force")]
+    pub yes: bool,
 }
 
 #[derive(Debug, Args)]

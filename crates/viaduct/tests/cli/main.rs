@@ -9,6 +9,7 @@ mod optical;
 mod pool;
 mod pool_backup;
 mod pool_disks;
+mod pool_force;
 
 use std::path::Path;
 

@@ -2,11 +2,11 @@
 
 use expect_test::expect;
 use model::ApiError;
-use node::engine::{CopyAbout, CopyHere, GroupAbout, Remains};
+use node::engine::CopyAbout;
 
 use crate::bench::Bench;
 
-fn with_disks() -> Bench {
+pub fn with_disks() -> Bench {
     let bench = Bench::new();
     for name in ["one", "two"] {
         let disk = std::fs::File::create(bench.directory.path().join(name)).unwrap();
@@ -695,78 +695,6 @@ fn a_copy_that_has_missed_something_is_taken_only_when_that_is_meant() {
         expect![[r#"
         error: there is no LU 'none'
           next: viaduct lu ls shows those that are there
-    "#]],
-    );
-}
-
-#[test]
-fn a_pool_goes_on_with_what_is_left_only_when_that_is_meant() {
-    let bench = with_more(&["pool add-pv fast --pv three@right"]);
-    let shown: serde_json::Value =
-        serde_json::from_str(&bench.run("lu show web -o json").out).expect("an LU");
-    let web = shown["uuid"].as_str().and_then(|it| it.parse::<uuid::Uuid>().ok());
-    let web = web.expect("a UUID").into_bytes();
-    let about = |group, lus: &[CopyHere]| GroupAbout {
-        group,
-        lus: lus.iter().map(|copy| (web, *copy)).collect(),
-    };
-    let groups = vec![
-        about(1, &[CopyHere::Whole]),
-        about(0, &[CopyHere::Lacks(3)]),
-        about(2, &[CopyHere::Stale]),
-        about(3, &[]),
-    ];
-    bench.engine.set_remains(Remains { missing: vec!["/dev/sdb".to_owned()], groups });
-    bench.done(
-        "pool force fast",
-        expect![[r#"
-        missing: /dev/sdb
-
-        GROUP  LU   HAS
-        right  web  everything
-        0      web  not all of it, 48.0MiB are missing
-        2      web  a copy that has missed something
-        3      web  nothing of it
-
-        nothing was done. Without the disks that are missing the pool stays closed.
-        viaduct pool force fast --group right --yes goes on with group right:
-        - LUs of which it has everything are used; what others have of them does not count
-        - others stay closed until the missing disks are back, which keep them
-        - viaduct lu force NAME takes what is here of one of those
-    "#]],
-    );
-    let other = bench.run("pool force fast --group 0").out;
-    assert!(other.contains("--group 0 --yes goes on with group 0"), "{other}");
-    bench.refused(
-        "pool force fast --group middle --yes",
-        3,
-        expect![[r#"
-        error: pool 'fast' has no failure group middle
-          next: viaduct pool force fast lists those that are here
-    "#]],
-    );
-    bench.refused(
-        "pool force none",
-        3,
-        expect![[r#"
-        error: there is no pool 'none'
-          next: viaduct pool ls shows those that are there; viaduct pool create makes one
-    "#]],
-    );
-    bench.done(
-        "pool force fast --yes",
-        expect![[r#"
-        pool fast: online; viaduct lu ls shows which of its LUs are
-    "#]],
-    );
-    let events = bench.run("event ls").out;
-    assert!(events.contains("goes on with what group right has of it"), "{events}");
-    bench.engine.set_remains(Remains { missing: vec!["/dev/sdb".to_owned()], groups: vec![] });
-    bench.refused(
-        "pool force fast --yes",
-        4,
-        expect![[r#"
-        error: no failure group of pool 'fast' is all here
     "#]],
     );
 }

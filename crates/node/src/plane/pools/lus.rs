@@ -16,9 +16,10 @@ use volume::pool::root::{About, Base};
 
 use super::bring::{Bringing, Source};
 use super::pace::Pace;
+use super::sight::seen_layers;
 use super::snapshots::Layers;
 use super::{OpenPool, Pools, ended, next};
-use crate::engine::Made;
+use crate::engine::{Made, SeenNow};
 use crate::world::{Machine, World};
 
 /// What can be done for an LU that is thick.
@@ -50,6 +51,8 @@ pub(in crate::plane) struct Wanted {
     /// When it is made; later its pool says so.
     pub thick: bool,
     pub snapshots: BTreeMap<Uuid, String>,
+    /// Its size and its snapshots are what its pool says, and not these.
+    pub outdated: bool,
     pub origin: Option<OriginSpec>,
     /// What it is brought from.
     pub source: Option<Source>,
@@ -77,6 +80,15 @@ impl PoolStore {
     pub(in crate::plane) async fn resize_to(&self, to: Size) -> Result<(), ApiError> {
         let is = Size(self.lu.size());
         self.lu.resize(to.bytes()).await.map_err(|error| unresized(&self.name, (is, to), &error))
+    }
+
+    /// What it is, whatever is known of it.
+    pub(in crate::plane) async fn now(&self) -> Result<SeenNow, ApiError> {
+        let layers = self.lu.layers().await.map_err(|error| {
+            ApiError::failed(format!("LU {} does not say which layers it has: {error}", self.name))
+        })?;
+        let frozen = layers.into_iter().filter_map(|layer| Some((layer.id, layer.frozen?)));
+        Ok(SeenNow { size: Size(self.lu.size()), layers: seen_layers(frozen) })
     }
 
     /// What it has written, in whole extents.
@@ -206,6 +218,7 @@ impl Pools {
         let lu = store.lu();
         let (is, to) = (Size(lu.size()), wanted.size);
         if to != is
+            && !wanted.outdated
             && let Err(error) = lu.resize(to.bytes()).await
         {
             lu.close().await;
@@ -214,7 +227,10 @@ impl Pools {
         }
         // Copies of it may lack something.
         let _ = pool.home.call(async |home| home.look_at_copies()).await;
-        store.keep(self.core(cores), &wanted.snapshots);
+        // Otherwise nothing is let go before it is known what is wanted.
+        if !wanted.outdated {
+            store.keep(self.core(cores), &wanted.snapshots);
+        }
         Ok(store)
     }
 

@@ -312,7 +312,11 @@ async fn open_at_home(
     spec: &Pool,
 ) -> Result<Rc<home::Pool>, ApiError> {
     let failed = |error| failed(spec, "cannot be opened", error);
-    let (found, lost) = find(context, core, spec).await?;
+    let (mut found, mut lost) = find(context, core, spec).await?;
+    if let Some(wish) = forced::wish(context, core, spec).await?.filter(|_| found.is_behind()) {
+        forced::force(context, core, spec, (found, wish)).await?;
+        (found, lost) = find(context, core, spec).await?;
+    }
     found.must_have_everything().map_err(failed)?;
     let epoch = epochs::check(context, core, spec, &found).await?;
     let registry: Rc<dyn Registry> = Copies::read(context, core, spec).await?;

@@ -15,7 +15,9 @@ use volume::pool::disks::Backing;
 use volume::pool::home::{self, PoolError, read_label};
 use volume::pool::label::Label;
 use volume::pool::lu::LuError;
-use volume::pool::survey::{Said, Survey, Surveyed, survey};
+use volume::pool::owner::LayerId;
+use volume::pool::root::Frozen;
+use volume::pool::survey::{Said, Survey, Surveyed, Unsaid, survey};
 
 use super::super::lus;
 use super::epochs;
@@ -113,19 +115,30 @@ async fn look_at(core: &Core, disks: Vec<Labelled>) -> SeenPool {
         lus: Vec::new(),
         unfinished: Vec::new(),
         record: Vec::new(),
+        groups: Vec::new(),
         problem: None,
     };
     seen.disks.sort_by(|a, b| (a.group, &a.path).cmp(&(b.group, &b.path)));
-    let backings = disks.iter().map(|(disk, _)| disk.clone()).collect();
-    let surveyed = match home::Pool::find(core, backings).await {
-        Ok(found) => survey(found).await,
-        Err(error) => Err(error),
-    };
-    match surveyed {
-        Ok(survey) => take(&mut seen, survey),
-        Err(error) => seen.problem = Some(problem(&seen, &error)),
+    let backings: Vec<_> = disks.iter().map(|(disk, _)| disk.clone()).collect();
+    if let Err(error) = survey_all(core, &mut seen, backings).await {
+        seen.problem = Some(problem(&seen, &error));
     }
     seen
+}
+
+/// What they say of its LUs; and what is left of it, where others may have more.
+async fn survey_all(
+    core: &Core,
+    seen: &mut SeenPool,
+    backings: Vec<Arc<dyn Backing>>,
+) -> Result<(), PoolError> {
+    let found = home::Pool::find_some(core, backings.clone()).await?;
+    let whole = found.must_have_everything();
+    take(seen, survey(found).await?);
+    if whole.is_err() && seen.problem.is_none() {
+        seen.groups = home::Pool::find_some(core, backings).await?.groups(None).await?;
+    }
+    whole
 }
 
 fn seen_disk(disk: &dyn Backing, label: &Label) -> SeenDisk {
@@ -165,38 +178,48 @@ fn seen_lu(Surveyed { id, said }: Surveyed) -> SeenLu {
         Some(source) => Err(LuError::Source(source).to_string()),
         None => Ok(said),
     };
+    let outdated = match &said {
+        Ok(said) => said.is_outdated,
+        Err(why) => matches!(why, Unsaid::Part(_)),
+    };
     let said = said.map_err(|why| why.to_string()).and_then(whole);
-    let about = said.map(|Said { about, frozen }| SeenAbout {
+    let about = said.map(|Said { about, frozen, .. }| SeenAbout {
         name: about.name,
         size: Size(about.size),
         block_size: about.block_size,
         thick: about.thick,
         base: about.base.map(|base| (Uuid::from_bytes(base.lu), Uuid::from_bytes(base.layer))),
-        layers: (frozen.into_iter().filter(|(_, frozen)| !frozen.is_going))
-            .map(|(id, frozen)| SeenLayer {
-                uuid: Uuid::from_bytes(id),
-                name: frozen.name,
-                size: Size(frozen.size),
-            })
-            .collect(),
+        layers: seen_layers(frozen),
     });
-    SeenLu { uuid: Uuid::from_bytes(id), about }
+    SeenLu { uuid: Uuid::from_bytes(id), outdated, about }
+}
+
+/// Those that are snapshots, or may be.
+pub(super) fn seen_layers(frozen: impl IntoIterator<Item = (LayerId, Frozen)>) -> Vec<SeenLayer> {
+    let layer = |(id, frozen): (LayerId, Frozen)| SeenLayer {
+        uuid: Uuid::from_bytes(id),
+        name: frozen.name,
+        size: Size(frozen.size),
+    };
+    frozen.into_iter().filter(|(_, frozen)| !frozen.is_going).map(layer).collect()
 }
 
 /// Why a pool cannot be opened, and what can be done.
 fn problem(seen: &SeenPool, error: &PoolError) -> ApiError {
+    let message = format!("pool '{}' cannot be imported: {error}", seen.name);
     let next = match error {
         PoolError::Missing { .. } => "connect its other disks, or say where they are: --pv, --dir",
         PoolError::Behind { .. } => {
-            "connect its other disks, or say where they are: --pv, --dir; if those are lost, \
-             viaduct config restore FILE makes the pool known here with its LUs, and viaduct pool \
-             force NAME goes on with what is left"
+            let which = &seen.name;
+            return ApiError::conflict(message).then(format!(
+                "connect its other disks, or say where they are: --pv, --dir; viaduct pool import \
+                 {which} --force shows what would be lost without them"
+            ));
         }
         PoolError::Replaced { .. } => "leave that disk out: say which ones it has with --pv",
         PoolError::Twice { .. } => "say which of them is the disk: --pv",
         PoolError::Shrunk { .. } => "give the disk the size back that it had",
         _ => "viaduct pool check with all of its disks says what is wrong",
     };
-    let message = format!("pool '{}' cannot be imported: {error}", seen.name);
     ApiError::conflict(message).then(next)
 }

@@ -1,5 +1,6 @@
 //! Pools of real files on real cores: made, opened, closed, cut short and mixed up.
 
+mod forced;
 mod members;
 mod rates;
 mod scrub;
@@ -90,7 +91,7 @@ impl Bench {
     }
 
     fn open(&self, pool: &Pool) -> Result<(), ApiError> {
-        self.ask(|plane, done| plane.open_pool(pool, done))
+        self.ask(|plane, done| plane.open_pool(pool, done)).map(drop)
     }
 
     fn close(&self, pool: &Pool) -> Result<(), ApiError> {
@@ -106,7 +107,7 @@ impl Bench {
     }
 
     fn open_lu(&self, lu: &DeviceSpec) -> Result<(), ApiError> {
-        self.ask(|plane, done| plane.open_device(lu, done))
+        self.ask(|plane, done| plane.open_device(lu, done)).map(drop)
     }
 
     fn close_lu(&self, lu: &DeviceSpec) -> Result<(), ApiError> {
@@ -209,6 +210,7 @@ fn lu(mib: u64) -> DeviceSpec {
         pool: Some(POOL),
         snapshots: BTreeMap::new(),
         thick: false,
+        outdated: false,
         origin: None,
         migration: None,
     }

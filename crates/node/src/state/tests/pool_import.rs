@@ -1,12 +1,15 @@
 //! Pools that are taken over: what is refused, what they become, and what a document adds to them.
 
-use model::{Leftover, PoolImport, PoolPv, PvGroup, PvPlace, SnapshotRef};
+use model::pool::{GroupRemains, RemainsState};
+use model::{Leftover, PoolForce, PoolImport, PoolPv, PoolRemains, PvGroup, PvPlace, SnapshotRef};
+use volume::pool::home::{CopyHere, GroupAbout};
 
-use super::super::pool_import::{Takeover, choose, import};
+use super::super::pool_force::remains;
+use super::super::pool_import::{Takeover, choose, import, opened};
 use super::pools::{fast, found, pool_of};
 use super::*;
-use crate::engine::{SeenAbout, SeenDisk, SeenLayer, SeenLu, SeenPool};
-use crate::records::Record;
+use crate::engine::{SeenAbout, SeenDisk, SeenLayer, SeenLu, SeenNow, SeenPool};
+use crate::records::{ForceWish, Record};
 
 const POOL: Uuid = Uuid::from_u128(0xf0);
 const WEB: Uuid = Uuid::from_u128(0xa1 << 96);
@@ -26,7 +29,7 @@ fn layer(uuid: Uuid, name: &str) -> SeenLayer {
 fn lu_seen(uuid: Uuid, name: &str, base: Option<(Uuid, Uuid)>, layers: Vec<SeenLayer>) -> SeenLu {
     let (name, size) = (name.to_owned(), Size::mib(64));
     let about = SeenAbout { name, size, block_size: 4096, thick: true, base, layers };
-    SeenLu { uuid, about: Ok(about) }
+    SeenLu { uuid, outdated: false, about: Ok(about) }
 }
 
 /// Pool fast on sdb and sdc with LU web, its snapshot, and a clone of that.
@@ -47,6 +50,7 @@ fn seen() -> SeenPool {
         ],
         unfinished: vec![HALF],
         record: b"known".to_vec(),
+        groups: Vec::new(),
         problem: None,
     }
 }
@@ -106,6 +110,7 @@ fn a_pool_comes_with_its_disks_lus_snapshots_and_clones() {
     let expected = [
         Mark::Record(Record::Pool(POOL), Some(b"known".to_vec())),
         Mark::Record(Record::Copies(POOL), None),
+        Mark::Record(Record::Force(POOL), None),
         Mark::Made(POOL),
         Mark::Record(Record::Lu(WEB), None),
         Mark::Made(WEB),
@@ -227,6 +232,140 @@ fn what_cannot_be_opened_is_left_out_only_when_that_is_asked_for() {
     let mut held = seen();
     held.problem = Some(ApiError::conflict("a disk is a copy"));
     refused(taking(&furnished(), asking("fast"), held), expect!["Conflict: a disk is a copy"]);
+}
+
+/// Of the pool only its second disk is here, which lacks something: of web it has an outdated copy.
+fn left() -> SeenPool {
+    let mut pool = half();
+    pool.disks = vec![disk("/dev/sdc", 0xf2, 1)];
+    pool.missing = vec![Some(0)];
+    pool.lus[0].outdated = true;
+    let lus = [(WEB, CopyHere::Stale), (COPY, CopyHere::Whole)];
+    let lus = lus.into_iter().map(|(lu, copy)| (lu.into_bytes(), copy)).collect();
+    pool.groups = vec![GroupAbout { group: 1, lus }];
+    pool.problem = Some(ApiError::conflict("it lacks something"));
+    pool
+}
+
+fn forcing(group: Option<&str>) -> PoolImport {
+    let group = group.map(str::to_owned);
+    PoolImport { force: Some(PoolForce { group }), ..asking("fast") }
+}
+
+#[test]
+fn a_pool_that_lacks_something_is_taken_with_the_wish_to_force_it() {
+    refused(taking(&furnished(), asking("fast"), left()), expect!["Conflict: it lacks something"]);
+    refused(
+        taking(&furnished(), forcing(None), seen()),
+        expect![[r#"
+            Conflict: pool 'fast' lacks nothing that other disks have
+              next: import it without --force"#]],
+    );
+    let broken = SeenPool { groups: Vec::new(), ..left() };
+    refused(taking(&furnished(), forcing(None), broken), expect!["Conflict: it lacks something"]);
+    refused(
+        taking(&furnished(), forcing(Some("left")), left()),
+        expect![[r#"
+            NotFound: pool 'fast' has no failure group left
+              next: here with all its disks is group1"#]],
+    );
+    refused(
+        taking(&furnished(), forcing(Some("group0")), left()),
+        expect![[r#"
+            NotFound: not all disks of group group0 of pool 'fast' are here
+              next: here with all its disks is group1"#]],
+    );
+    for group in [None, Some("group1"), Some("1")] {
+        let (config, marks) = taking(&furnished(), forcing(group), left()).unwrap();
+        validate::config(&config).unwrap();
+        let wish = ForceWish::new(1).encode().unwrap();
+        // With the first part of a change that is too large for one transaction.
+        assert_eq!(marks[2], Mark::Record(Record::Force(POOL), Some(wish)));
+        let is_outdated = |name: &str| config.lu(&lu(name)).unwrap().outdated;
+        assert!(is_outdated("web") && !is_outdated("copy"));
+    }
+}
+
+#[test]
+fn what_is_here_of_a_pool_is_told_with_that_first_which_it_would_be_forced_with() {
+    let mut pool = left();
+    pool.disks.push(disk("/dev/sdd", 0xf3, 2));
+    let lus = [(WEB.into_bytes(), CopyHere::Lacks(3)), (HALF.into_bytes(), CopyHere::Whole)];
+    pool.groups.push(GroupAbout { group: 2, lus: lus.into() });
+    let told = |request: &PoolImport| {
+        let PoolRemains { missing, groups, .. } = remains(request, &pool).unwrap();
+        assert_eq!(missing, ["a disk of group group0"]);
+        let has = |group: &GroupRemains| {
+            let lus = group.lus.iter().map(|it| (it.lu.clone(), it.state, it.lacking));
+            (group.group.clone(), lus.collect::<Vec<_>>())
+        };
+        groups.iter().map(has).collect::<Vec<_>>()
+    };
+    let half = HALF.to_string();
+    let has = |states: [(RemainsState, Option<Size>); 3]| {
+        let names = [half.clone(), "copy".to_owned(), "web".to_owned()];
+        names.into_iter().zip(states).map(|(lu, (is, size))| (lu, is, size)).collect::<Vec<_>>()
+    };
+    use RemainsState::{Lacking, Stale, Unknown, Whole};
+    let one = ("group1".to_owned(), has([(Unknown, None), (Whole, None), (Stale, None)]));
+    let lacks = (Lacking, Some(Size::mib(12)));
+    let two = ("group2".to_owned(), has([(Whole, None), (Unknown, None), lacks]));
+    assert_eq!(told(&forcing(None)), [one.clone(), two.clone()]);
+    assert_eq!(told(&forcing(Some("group2"))), [two, one]);
+}
+
+#[test]
+fn an_lu_of_which_too_little_is_here_is_left_where_it_is_by_force_only() {
+    let mut pool = left();
+    pool.lus[1].outdated = true;
+    pool.lus[1].about = Err("its root is not here".to_owned());
+    let (config, marks) = taking(&furnished(), forcing(None), pool.clone()).unwrap();
+    assert_eq!(config.lus_in(&fast()).map(|lu| lu.uuid).collect::<Vec<_>>(), [WEB]);
+    assert!(!marks.contains(&Mark::Made(COPY)), "{marks:?}");
+    // A part of one that is all there is damage, as ever.
+    pool.lus[1].outdated = false;
+    let error = taking(&furnished(), forcing(None), pool.clone()).unwrap_err();
+    assert!(error.message.contains("has an LU that cannot be opened"), "{error}");
+    let unforced = SeenPool { groups: Vec::new(), problem: None, ..pool };
+    let mut unforced = SeenPool { missing: Vec::new(), ..unforced };
+    unforced.lus[1].outdated = true;
+    let error = taking(&furnished(), asking("fast"), unforced).unwrap_err();
+    assert!(error.message.contains("has an LU that cannot be opened"), "{error}");
+    let mut pool = left();
+    if let Ok(about) = &mut pool.lus[0].about {
+        about.layers.clear();
+    }
+    refused(
+        taking(&furnished(), forcing(None), pool),
+        expect![[r#"
+            Conflict: LU 'copy' of pool 'fast' is a clone of LU 000000a1-0000-0000-0000-000000000000, of which what is here does not have that snapshot
+              next: leave it out too: --without 000000a2-0000-0000-0000-000000000000"#]],
+    );
+}
+
+#[test]
+fn what_an_lu_is_is_known_when_it_is_open() {
+    let (config, _) = taking(&furnished(), forcing(None), left()).unwrap();
+    let device = cluster::DeviceSpec::of(&config, config.lu(&lu("web")).unwrap());
+    assert!(device.outdated);
+    let step = cluster::Step::OpenDevice { device };
+    // What has no name is a snapshot only where a clone stands on it.
+    let named = Uuid::from_u128(0xb7);
+    let layers = vec![layer(MONDAY, ""), layer(named, "tuesday"), layer(UNNAMED, "")];
+    let later = jiff::Timestamp::from_second(9).unwrap();
+    let now = SeenNow { size: Size::gib(3), layers };
+    let (next, marks, (kind, _)) = opened(&config, &step, (now, later)).unwrap();
+    validate::config(&next).unwrap();
+    let web = next.lu(&lu("web")).unwrap();
+    assert_eq!((web.size, web.outdated, marks.len(), kind), (Size::gib(3), false, 0, "lu-found"));
+    let snapshots: Vec<_> =
+        web.snapshots.iter().map(|it| (it.name.as_str(), it.uuid, it.taken)).collect();
+    let known = jiff::Timestamp::UNIX_EPOCH;
+    assert_eq!(snapshots, [("monday", MONDAY, known), ("tuesday", named, later)]);
+    let other = cluster::Step::ClosePool { uuid: POOL, name: fast() };
+    assert!(
+        opened(&config, &other, (SeenNow { size: Size::gib(3), layers: vec![] }, later)).is_none()
+    );
 }
 
 #[test]
