@@ -13,7 +13,7 @@ use crate::image::own_program;
 use crate::iscsi::map_to_tool;
 use crate::node::binary;
 use crate::verify::Report;
-use crate::{Context, Guest, GuestImage, Node, Result, VhostBlk, until};
+use crate::{Context, Error, Guest, GuestImage, Node, Result, VhostBlk, until};
 
 pub const SOON: Duration = Duration::from_secs(60);
 
@@ -137,6 +137,46 @@ pub fn until_whole(
         node.start()?;
         Ok(is_whole)
     })
+}
+
+/// Kills the node at some moment within so many milliseconds, and starts it again.
+pub fn die_within(node: &mut Node, ms: u64) -> Result<()> {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    thread::sleep(Duration::from_micros(u64::from(since.subsec_nanos()) % (ms * 1000)));
+    node.kill()?;
+    node.start()
+}
+
+/// Nothing lacks anything, and the labels say so.
+pub fn is_mirrored(node: &Node) -> Result<bool> {
+    Ok(pool(node)?.get("behind").is_none())
+}
+
+pub fn until_mirrored(node: &Node) -> Result<()> {
+    let said = || Ok(format!("{}\n{}", pool(node)?, node.cli(&["event", "ls"])?));
+    until("each group has everything", SOON, || is_mirrored(node)).map_err(|late| {
+        let said: Result<String> = said();
+        Error::new(format!("{late}\n{said:?}"))
+    })
+}
+
+/// A guest with LU `disk`.
+pub fn guest_of(node: &Node) -> Result<Guest> {
+    map_to_guest(node)?;
+    Guest::builder().disk(VhostBlk::new(&node.socket("vm", 2))).boot()
+}
+
+/// What fills the first blocks of 64 KiB of a guest's disk with a word of three letters, so often
+/// in a line that none crosses the end; and what tells the words that are there.
+pub fn words(blocks: u32) -> (impl Fn(&str) -> String, String) {
+    let blocks = format!("bs=64k count={blocks}");
+    let lines = "uniq | cut -c 1-3 | sort -u";
+    let look = format!("dd if=/dev/vda {blocks} iflag=direct 2>/dev/null | {lines}");
+    let fill = move |word: &str| {
+        let line = word.repeat(21);
+        format!("yes {line} | dd of=/dev/vda {blocks} iflag=fullblock oflag=direct conv=notrunc")
+    };
+    (fill, look)
 }
 
 /// A file that cannot be written, also by who has it open. None: this machine does not let us.
