@@ -38,20 +38,31 @@ fn wipe_labels(disk: &str) -> Result<()> {
     Ok(())
 }
 
-/// The same over every page of a map in the bytes that `pool inspect` names; how many those are.
-fn wipe_maps(disks: &[String], lu: &str) -> Result<usize> {
+/// What `pool inspect` says of an LU.
+fn sections(disks: &[String], lu: &str) -> Result<Vec<Value>> {
     let (code, seen, said) =
         offline(&[&["pool", "inspect", "--lu", lu], &paths(disks)[..]].concat())?;
     assert_eq!(code, Some(0), "{said}");
-    let sections = seen.as_array().context(|| format!("{seen}"))?;
+    Ok(seen.as_array().context(|| format!("{seen}"))?.clone())
+}
+
+/// Writes zeroes over a page, wherever that says it is.
+fn wipe_page(place: &str) -> Result<()> {
+    let (disk, at) = place.split_once(" at byte ").context(|| place.to_owned())?;
+    let at = at.parse().map_err(|_| system_tests::Error::new(place))?;
+    File::options().write(true).open(disk)?.write_all_at(&[0; PAGE], at)?;
+    Ok(())
+}
+
+/// The same over every page of a map of an LU; how many those are.
+fn wipe_maps(disks: &[String], lu: &str) -> Result<usize> {
+    let sections = sections(disks, lu)?;
     let fields = sections.iter().filter_map(|section| section["fields"].as_array()).flatten();
     let mut wiped = 0;
     for field in fields {
         let is_page = field["name"].as_str().is_some_and(|name| name.contains("of the map"));
         let Some(place) = field["value"].as_str().filter(|_| is_page) else { continue };
-        let (disk, at) = place.split_once(" at byte ").context(|| place.to_owned())?;
-        let at = at.parse().map_err(|_| system_tests::Error::new(place))?;
-        File::options().write(true).open(disk)?.write_all_at(&[0; PAGE], at)?;
+        wipe_page(place)?;
         wiped += 1;
     }
     Ok(wiped)
@@ -103,4 +114,53 @@ fn metadata_that_was_wiped_comes_back_from_a_backup() -> Result<()> {
     node.start()?;
     holds(&node, 0, &image)?;
     ends_well(node, loaded, &disks)
+}
+
+/// The same over both heads of its root.
+fn wipe_heads(disks: &[String], lu: &str) -> Result<()> {
+    let sections = sections(disks, lu)?;
+    let titles = sections.iter().filter_map(|section| section["title"].as_str());
+    let heads: Vec<&str> =
+        titles.filter_map(|title| title.strip_prefix("head of an LU's root, ")).collect();
+    assert_eq!(heads.len(), 2, "{heads:?}");
+    heads.into_iter().try_for_each(wipe_page)
+}
+
+/// Nothing of an LU can be found any more, and nobody knows what was written last.
+#[test]
+fn an_lu_without_a_root_is_used_as_a_backup_has_it() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut node, disks, image) = with_lus(dir.path())?;
+    let kept = dir.path().join("kept").display().to_string();
+    node.cli(&["pool", "backup", "fast", "--out", &kept])?;
+    node.cli(&["snapshot", "create", "image@later"])?;
+    let lu = node.cli(&["lu", "show", "image"])?["uuid"].clone();
+    let lu = lu.as_str().context(|| "a UUID".into())?;
+    node.kill()?;
+    wipe_heads(&disks, lu)?;
+
+    let restore = [&["pool", "restore", &kept, "--pv"], &paths(&disks)[..]].concat();
+    let (code, seen, said) = offline(&restore)?;
+    assert_eq!(code, Some(1), "{seen} {said}");
+    let as_of = [&restore[..], &["--as-of-backup", "image"]].concat();
+    let (code, would, said) = offline(&[&as_of[..], &["--dry-run"]].concat())?;
+    assert_eq!(code, Some(0), "{would} {said}");
+    let (code, done, said) = offline(&as_of)?;
+    assert_eq!(code, Some(0), "{done} {said}");
+    let (all, lost) = (&done["as_of_backup"][0]["bytes"], &done["as_of_backup"][0]["lost_bytes"]);
+    assert_eq!((all.as_u64(), lost.as_u64()), (Some(IMAGE_BYTES as u64), Some(0)), "{done}");
+    assert_eq!(done["as_of_backup"], would["as_of_backup"]);
+
+    node.start()?;
+    holds(&node, 0, &image)?;
+    // One that the node knows, and the LU does not any more.
+    node.cli(&["snapshot", "rm", "image@later"])?;
+    node.cli(&["snapshot", "create", "image@now"])?;
+    node.cli(&["snapshot", "rollback", "image@now"])?;
+    node.cli(&["snapshot", "rm", "image@now"])?;
+    holds(&node, 0, &image)?;
+    assert!(node.stop()?.success());
+    let (code, report, said) = system_tests::pools::check(&disks)?;
+    assert!(code == Some(0), "{report} {said}");
+    Ok(())
 }

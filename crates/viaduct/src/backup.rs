@@ -5,7 +5,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use model::ApiError;
-use model::backup::{BackupLack, PoolBackup, PoolRestore, RestoreTold};
+use model::backup::{
+    BackupLack, PoolBackup, PoolRestore, RestoreLost, RestoreLu, RestoreOutcome, RestoreTold,
+};
 use model::check::CheckFinding;
 use node::api::backups::seconds;
 use node::datadir::PRIVATE_FILE;
@@ -162,25 +164,73 @@ fn told(taken: &PoolBackup, out: &Path) -> String {
 }
 
 pub fn restore(arguments: args::PoolRestore, format: Format) -> Done {
-    let args::PoolRestore { file, pv: disks, dry_run, openings: epoch } = arguments;
+    let args::PoolRestore { file, pv: disks, dry_run, as_of_backup: as_of, openings: epoch } =
+        arguments;
     let bar = Bar::new()?;
-    let wanted = Restoring { file, disks, dry_run, epoch };
+    let wanted = Restoring { file, disks, dry_run, epoch, as_of };
     let restored = offline::restore(wanted, |progress| bar.draw("checking", progress));
     bar.finish();
     let restored = restored?;
     show(format, &restored, report)?;
-    match restored.findings.len() {
-        0 => Ok(()),
-        count => Err(ApiError::failed(format!(
+    let refused = restored.as_of_backup.iter().filter(|lu| why_not(lu).is_some()).count();
+    match (restored.findings.len(), refused) {
+        (0, 0) => Ok(()),
+        (0, count) => Err(ApiError::failed(format!(
+            "{count} {} not as the backup has {}",
+            if count == 1 { "LU is" } else { "LUs are" },
+            if count == 1 { "it" } else { "them" },
+        ))
+        .then("leave out what is refused, or do what it says; everything else is done")),
+        (count, _) => Err(ApiError::failed(format!(
             "pool '{}' has {} that the backup is of no use for",
             restored.name,
             damages(count)
         ))
         .then(
             "try an other backup of the pool; what none of them proves to be right is restored \
-             from a backup of the data: see docs/pools.md",
+             from a backup of the data, or if there is none with --as-of-backup: see \
+             docs/pools.md",
         )),
     }
+}
+
+/// Ranges of an LU that are shown; all of them are in the other formats.
+const RANGES_SHOWN: usize = 10;
+
+fn why_not(lu: &RestoreLu) -> Option<&String> {
+    match &lu.outcome {
+        RestoreOutcome::Refused { why } => Some(why),
+        RestoreOutcome::Restored { .. } | RestoreOutcome::Proven | RestoreOutcome::Clone => None,
+    }
+}
+
+/// What became of an LU that has the maps of the backup, line by line.
+fn as_of(lu: &RestoreLu, made: &str) -> Vec<String> {
+    let (bytes, lost_bytes, lost) = match &lu.outcome {
+        RestoreOutcome::Refused { .. } => return Vec::new(),
+        RestoreOutcome::Proven => {
+            return vec!["it comes back as it was last, which is better".to_owned()];
+        }
+        RestoreOutcome::Clone => {
+            return vec!["its own maps are as they were; it is a clone of one above".to_owned()];
+        }
+        RestoreOutcome::Restored { bytes, lost_bytes, lost } => (bytes, lost_bytes, lost),
+    };
+    let mut lines = vec![format!(
+        "its maps are those of {made}, and name {bytes} bytes, of which {lost_bytes} are lost; \
+         what was written since is lost, or stands where they name something else"
+    )];
+    let range = |RestoreLost { from, to, before }: &RestoreLost| match before {
+        Some(snapshot) => {
+            format!("bytes {from} to {to} read zero, as far as written before snapshot {snapshot}")
+        }
+        None => format!("bytes {from} to {to} read zero"),
+    };
+    lines.extend(lost.iter().take(RANGES_SHOWN).map(range));
+    if lost.len() > RANGES_SHOWN {
+        lines.push(format!("{} more ranges read zero: see -o json", lost.len() - RANGES_SHOWN));
+    }
+    lines
 }
 
 fn report(restored: &PoolRestore) -> String {
@@ -202,8 +252,20 @@ fn report(restored: &PoolRestore) -> String {
         all.iter().map(|it| [of(it), it.what.clone()]).collect()
     };
     let damage = |it: &CheckFinding| [of_finding(it), it.what.clone()];
+    let (made, lus) = (restored.made.to_string(), &restored.as_of_backup);
+    // Of one that the backup has no root of no name is known.
+    let name = |lu: &'_ RestoreLu| Some(lu.lu_name.clone()).filter(|name| !name.is_empty());
+    let of_lu = |lu: &RestoreLu| of(None, Some(lu.lu), name(lu).as_ref());
+    let taken = |lu: &RestoreLu| {
+        as_of(lu, &made).into_iter().map(|line| [of_lu(lu), line]).collect::<Vec<_>>()
+    };
+    let not_taken = |lu: &RestoreLu| why_not(lu).map(|why| [of_lu(lu), why.clone()]);
+    let as_of_heading =
+        if restored.dry_run { "WOULD BE AS OF THE BACKUP" } else { "AS OF THE BACKUP" };
     let parts = [
         (heading, rows(&restored.restored)),
+        (as_of_heading, lus.iter().flat_map(taken).collect()),
+        ("STAYS AS IT IS", lus.iter().filter_map(not_taken).collect()),
         ("NOT AS THE BACKUP HAS IT", rows(&restored.refused)),
         ("STILL DAMAGED", restored.findings.iter().map(damage).collect()),
     ];

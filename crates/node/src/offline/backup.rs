@@ -7,7 +7,9 @@ use std::sync::mpsc;
 use block::Request;
 use jiff::Timestamp;
 use model::ApiError;
-use model::backup::{BackupLack, PoolBackup, PoolRestore, RestoreTold};
+use model::backup::{
+    BackupLack, PoolBackup, PoolRestore, RestoreLost, RestoreLu, RestoreOutcome, RestoreTold,
+};
 use model::check::{CheckFinding, CheckSeverity};
 use model::medium::Progress;
 use rt::Core;
@@ -16,7 +18,7 @@ use uuid::Uuid;
 use volume::pool::backup::{Backup, Part, Reader, Taking, Unfit};
 use volume::pool::disks::Backing;
 use volume::pool::home::{Pool, PoolError, TableFlaw};
-use volume::pool::restore::{Plan, Told, Wanted};
+use volume::pool::restore::{AsOf, Lost, Outcome, Plan, Refused, Told, Wanted};
 
 use super::{Teller, finding, heard, on_a_core, open, open_all, open_file, parts_of};
 
@@ -161,6 +163,8 @@ pub struct Restoring {
     pub dry_run: bool,
     /// How often the pool was opened, as its node knows it.
     pub epoch: Option<u64>,
+    /// LUs, by name or UUID, that are to be as the backup has them.
+    pub as_of: Vec<String>,
 }
 
 /// Restores what a backup has of what is damaged. `told` hears how far it is with looking at what
@@ -170,15 +174,19 @@ pub fn restore(wanted: Restoring, told: impl FnMut(Progress)) -> Result<PoolRest
 }
 
 async fn bring_back(core: &Core, wanted: Restoring, tell: Teller) -> Result<PoolRestore, ApiError> {
-    let Restoring { file, disks: paths, dry_run, epoch } = wanted;
+    let Restoring { file, disks: paths, dry_run, epoch, as_of } = wanted;
     let file = open_backup(core, &file).await?;
     let unusable =
         |error: &dyn std::fmt::Display| ApiError::failed(error.to_string()).then(ANOTHER);
     let backup = Backup::read(core, &file).await.map_err(|error| unusable(&error))?;
     let disks = open_all(core, &paths, dry_run).await?;
-    let asked = (&backup, Wanted { epoch });
+    let asked = (&backup, Wanted { epoch, as_of });
     let plan = Plan::make(core, disks.clone(), asked, |progress| tell.progress(progress)).await;
-    let plan = plan.map_err(|error| ApiError::failed(error.to_string()))?;
+    let plan = plan.map_err(|error| match error {
+        Refused::Unknown(_) | Refused::Several(_) => ApiError::usage(error.to_string())
+            .then("name an LU as it was called when the backup was taken, or by its UUID"),
+        error => ApiError::failed(error.to_string()),
+    })?;
     if !dry_run {
         plan.write(&disks).await.map_err(|error| {
             ApiError::failed(error.to_string()).then("run the command again: nothing is done twice")
@@ -195,6 +203,7 @@ async fn bring_back(core: &Core, wanted: Restoring, tell: Teller) -> Result<Pool
         pages,
         restored: plan.restored.into_iter().map(shown).collect(),
         refused: plan.refused.into_iter().map(shown).collect(),
+        as_of_backup: plan.as_of.into_iter().map(shown_lu).collect(),
         findings: plan.report.findings.into_iter().map(finding).filter(is_damage).collect(),
     })
 }
@@ -202,6 +211,21 @@ async fn bring_back(core: &Core, wanted: Restoring, tell: Teller) -> Result<Pool
 fn shown(Told { of, what }: Told) -> RestoreTold {
     let (disk, lu, lu_name) = parts_of(of);
     RestoreTold { disk, lu, lu_name, what }
+}
+
+fn shown_lu(AsOf { lu, name, outcome }: AsOf) -> RestoreLu {
+    let shown = |Lost { from, to, before }| RestoreLost { from, to, before };
+    let outcome = match outcome {
+        Outcome::Taken { bytes, lost } => {
+            let lost_bytes = lost.iter().map(|it| it.to - it.from).sum();
+            let lost = lost.into_iter().map(shown).collect();
+            RestoreOutcome::Restored { bytes, lost_bytes, lost }
+        }
+        Outcome::Proven => RestoreOutcome::Proven,
+        Outcome::Above => RestoreOutcome::Clone,
+        Outcome::Refused(why) => RestoreOutcome::Refused { why },
+    };
+    RestoreLu { lu: Uuid::from_bytes(lu), lu_name: name, outcome }
 }
 
 /// The backup, as a disk that is read.

@@ -118,6 +118,11 @@ pub struct PoolRestore {
     /// Tell what would be restored, and write nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// A damaged LU that nothing else helps, by the name that it had then or by its UUID: it gets
+    /// the maps that the backup has of it. What was written since is lost, or stands where they
+    /// name something else
+    #[arg(long, value_name = "LU", num_args = 1..)]
+    pub as_of_backup: Vec<String>,
     /// How often the pool was opened, as its node knows it: for a pool of which no label can be
     /// read, where the node says that its disks are older than what it knows
     #[arg(long, value_name = "NUMBER")]

@@ -160,12 +160,12 @@ fn what_the_backup_is_of_no_use_for_is_named() {
         damaged:   1
 
         OF                                       NOT AS THE BACKUP HAS IT
-        LU xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx  its root: the backup has that of turn 1, and nothing says that no later one was written
+        LU xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx  its root: the backup has that of turn 2, and nothing says that no later one was written
 
         OF                                       STILL DAMAGED
         LU xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx  its root cannot be read: it was never written
         error: pool 'fast' has 1 damage that the backup is of no use for
-          next: try an other backup of the pool; what none of them proves to be right is restored from a backup of the data: see docs/pools.md
+          next: try an other backup of the pool; what none of them proves to be right is restored from a backup of the data, or if there is none with --as-of-backup: see docs/pools.md
     "#]]);
     real.says("pool restore kept --pv two", 1, expect![[r#"
         pool:      fast
@@ -177,8 +177,60 @@ fn what_the_backup_is_of_no_use_for_is_named() {
         OF    STILL DAMAGED
         pool  the pool has 2 disks, and 1 are here
         error: pool 'fast' has 1 damage that the backup is of no use for
-          next: try an other backup of the pool; what none of them proves to be right is restored from a backup of the data: see docs/pools.md
+          next: try an other backup of the pool; what none of them proves to be right is restored from a backup of the data, or if there is none with --as-of-backup: see docs/pools.md
     "#]]);
+}
+
+#[test]
+fn an_lu_is_as_the_backup_has_it_where_that_is_asked_for() {
+    let real = backed_up(with_lu());
+    real.says(
+        "pool restore kept --pv one two --as-of-backup web",
+        1,
+        expect![[r#"
+        pool:      fast
+        uuid:      xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+        backup of: dddd-dd-ddTdd:dd:ddZ
+        restored:  nothing
+        damaged:   0
+
+        OF                                             STAYS AS IT IS
+        LU web (xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx)  it is not damaged
+        error: 1 LU is not as the backup has it
+          next: leave out what is refused, or do what it says; everything else is done
+    "#]],
+    );
+    real.says(
+        "pool restore kept --pv one two --as-of-backup disk",
+        2,
+        expect![[r#"
+        error: the backup has no LU 'disk'
+          next: name an LU as it was called when the backup was taken, or by its UUID
+    "#]],
+    );
+    wipe(&real, "one", 2 << 20, 8192);
+    real.says("pool restore kept --pv one two --dry-run --as-of-backup web", 0, expect![[r#"
+        pool:      fast
+        uuid:      xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+        backup of: dddd-dd-ddTdd:dd:ddZ
+        restored:  3 pages would be written
+        damaged:   0
+
+        OF                                             WOULD BE AS OF THE BACKUP
+        LU web (xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx)  its maps are those of dddd-dd-ddTdd:dd:ddZ, and name 0 bytes, of which 0 are lost; what was written since is lost, or stands where they name something else
+    "#]]);
+    assert!(real.run("pool check one two").out.contains("1 damaged"));
+    real.says("pool restore kept --pv one two --as-of-backup web", 0, expect![[r#"
+        pool:      fast
+        uuid:      xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
+        backup of: dddd-dd-ddTdd:dd:ddZ
+        restored:  3 pages were written
+        damaged:   0
+
+        OF                                             AS OF THE BACKUP
+        LU web (xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx)  its maps are those of dddd-dd-ddTdd:dd:ddZ, and name 0 bytes, of which 0 are lost; what was written since is lost, or stands where they name something else
+    "#]]);
+    assert!(real.run("pool check one two").out.contains("nothing, it is clean"));
 }
 
 #[test]

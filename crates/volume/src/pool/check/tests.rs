@@ -45,7 +45,7 @@ const JOURNAL: usize = 5;
 #[derive(Clone)]
 pub(in crate::pool) struct Expected {
     pub id: [u8; 16],
-    base: Option<([u8; 16], LayerId)>,
+    pub base: Option<([u8; 16], LayerId)>,
     pub content: Content,
     /// What each block has ever held.
     ever: BTreeMap<u64, BTreeSet<u64>>,

@@ -112,12 +112,12 @@ pub(in crate::pool) fn new_pool() -> NewPool {
     NewPool { id: POOL, name: "pool".to_owned(), shape }
 }
 
-fn new_pool_with_sums() -> NewPool {
+pub(in crate::pool) fn new_pool_with_sums() -> NewPool {
     let new = new_pool();
     NewPool { shape: new.shape.with_sums(), ..new }
 }
 
-pub(super) fn about(size: u64, block_size: u32) -> About {
+pub(in crate::pool) fn about(size: u64, block_size: u32) -> About {
     About { name: "disk".to_owned(), size, block_size, thick: false, base: None, source: None }
 }
 

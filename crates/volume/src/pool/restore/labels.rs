@@ -15,7 +15,7 @@ use super::super::page::{Header, Page, newest};
 use super::super::root::{BODY, HEAD, Site};
 use super::super::shape::{BLOCK_BYTES, Layout};
 use super::super::slabs::{self, Grant, Slab};
-use super::{Plan, Refused, Wanted};
+use super::{Plan, Refused};
 
 /// What a disk without a label has of one of the backup.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,8 +37,9 @@ struct Match {
 }
 
 impl Plan<'_> {
-    /// Gives labels to disks that have none.
-    pub(super) async fn labels(&mut self, wanted: Wanted) -> Result<(), Refused> {
+    /// Gives labels to disks that have none. `openings`: how often the pool was opened, if somebody
+    /// knows.
+    pub(super) async fn labels(&mut self, openings: Option<u64>) -> Result<(), Refused> {
         let (mut known, mut bare) = (Vec::new(), Vec::new());
         for slot in 0..self.disks.len() {
             let below = self.disks[slot].overlay.below().clone();
@@ -75,7 +76,7 @@ impl Plan<'_> {
             return Ok(());
         }
         for found in matches {
-            match self.label_for(&found, (last.as_ref(), &known), wanted) {
+            match self.label_for(&found, (last.as_ref(), &known), openings) {
                 Ok(label) => self.label(found.slot, label),
                 Err(why) => self.refuse(self.of_disk(found.slot), why),
             }
@@ -220,7 +221,7 @@ impl Plan<'_> {
         &self,
         found: &Match,
         (last, known): (Option<&Label>, &[Label]),
-        wanted: Wanted,
+        openings: Option<u64>,
     ) -> Result<Label, String> {
         let backed = &self.backup.disks[found.disk].label;
         let written = found.traces.epoch;
@@ -234,7 +235,7 @@ impl Plan<'_> {
                 );
             }
             let all = newest_of(self.backup).unwrap_or(backed);
-            let epoch = all.epoch.max(written).max(wanted.epoch.unwrap_or(0));
+            let epoch = all.epoch.max(written).max(openings.unwrap_or(0));
             return Ok(Label { epoch, missed: all.missed, ..backed.clone() });
         };
         if written > last.epoch {

@@ -19,11 +19,11 @@ use super::super::root::{BODY, HEAD, Root, RootLayer, Site};
 use super::{Plan, Refused};
 
 /// An LU that is damaged.
-struct Damaged<'a> {
-    site: Site,
-    pool: &'a Rc<Pool>,
-    disks: Rc<Disks>,
-    backed: &'a BackedLu,
+pub(super) struct Damaged<'a> {
+    pub site: Site,
+    pub pool: &'a Rc<Pool>,
+    pub disks: Rc<Disks>,
+    pub backed: &'a BackedLu,
 }
 
 /// A page of a map that cannot be read.
@@ -235,7 +235,7 @@ impl Plan<'_> {
     }
 
     /// A page of an LU. One that its disk cannot read is blank: it may be written again.
-    async fn read(&self, lu: &Damaged<'_>, at: Spot) -> Result<Page, Refused> {
+    pub(super) async fn read(&self, lu: &Damaged<'_>, at: Spot) -> Result<Page, Refused> {
         let mut found = Page::of_bytes(&[0; PAGE_BYTES]);
         let take = |(), page| {
             found = page;

@@ -17,12 +17,17 @@
 //! is there: they are written in turn. So of a page that was written since, the other place is
 //! younger than the backup.
 //!
-//! Nothing is written before all of it is known: see [`overlay`]. Pages of LUs come first, labels
-//! last: a disk that is restored half is still one that nobody opens.
+//! Who has nothing better may ask for LUs to be what the backup says though nothing proves it: see
+//! [`as_of`].
+//!
+//! Nothing is written before all of it is known: see [`overlay`]. Pages of LUs come first, then
+//! their heads, and labels last: a disk that is restored half is still one that nobody opens.
 
+mod as_of;
 mod labels;
 mod lus;
 mod overlay;
+mod rebuild;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -38,14 +43,20 @@ use super::check::{Finding, Of, Progress, Report, Severity, check};
 use super::disks::Backing;
 use super::home::{Found, Pool, PoolError, TableFlaw};
 use super::label;
-use super::page::Page;
+use super::page::{PAGE_BYTES, Page};
+use super::root::HEAD;
 use overlay::{Laid, Overlay};
 
+pub use as_of::{AsOf, Outcome};
+pub use rebuild::Lost;
+
 /// What is asked for beside the disks.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Wanted {
     /// How often the pool was opened, as its node knows it, where no label says it any more.
     pub epoch: Option<u64>,
+    /// LUs, by name or UUID, that are to be as the backup has them if nothing else helps.
+    pub as_of: Vec<String>,
 }
 
 /// Why nothing is restored at all.
@@ -61,6 +72,12 @@ pub enum Refused {
     Disk { disk: String, error: Error },
     #[error("the backup cannot be read any more: {0}")]
     File(Error),
+    #[error("LU '{lu}' would be damaged all the same, so nothing is written: {what}")]
+    Damaged { lu: String, what: String },
+    #[error("the backup has no LU '{0}'")]
+    Unknown(String),
+    #[error("the backup has several LUs '{0}': give a UUID")]
+    Several(String),
 }
 
 /// Something that the backup has, or of which it is of no use.
@@ -85,6 +102,10 @@ pub struct Plan<'a> {
     pub restored: Vec<Told>,
     /// What does not, and why.
     pub refused: Vec<Told>,
+    /// LUs that were to be as the backup has them.
+    pub as_of: Vec<AsOf>,
+    /// Pages that are blank, durably, before any other one is written: of which disk, and where.
+    blanks: Vec<([u8; 16], u64)>,
     /// What is right and wrong when it is written.
     pub report: Report,
 }
@@ -101,8 +122,10 @@ impl<'a> Plan<'a> {
         let slot = |below| Slot { overlay: Overlay::new(below), pv: None };
         let disks = backings.into_iter().map(slot).collect();
         let (restored, refused, report) = (Vec::new(), Vec::new(), Report::default());
-        let mut plan = Plan { core: core.clone(), backup, disks, restored, refused, report };
-        plan.labels(wanted).await?;
+        let (core, as_of, blanks) = (core.clone(), Vec::new(), Vec::new());
+        let mut plan = Plan { core, backup, disks, restored, refused, as_of, blanks, report };
+        let named = plan.named(&wanted.as_of)?;
+        plan.labels(wanted.epoch).await?;
         let by_labels = plan.restored.len();
         let has_tables = match plan.find().await {
             Some(_) => {
@@ -112,11 +135,16 @@ impl<'a> Plan<'a> {
             }
             None => false,
         };
-        plan.report = check(core, plan.laid(), told).await;
+        match has_tables {
+            // All LUs have to be right by it as they are.
+            true => plan.refuse_all(named, "a slab table comes back: give the command again then"),
+            false => plan.as_of(named).await?,
+        }
+        plan.report = check(&plan.core, plan.laid(), told).await;
         if has_tables && plan.report.is_damaged() {
             plan.withdraw(by_labels).await;
         }
-        Ok(plan)
+        plan.must_be_right().map(|()| plan)
     }
 
     /// A slab table counts only if all LUs are right by it; and what was restored of these, it was
@@ -152,35 +180,51 @@ impl<'a> Plan<'a> {
     pub async fn write(&self, backings: &[Arc<dyn Backing>]) -> Result<(), Refused> {
         let is_label = |page: &Page| page.says().0.kind == label::KIND;
         let is_end = |page: &Page| is_label(page) && page.says().0.number != 0;
-        let steps: [&dyn Fn(&Page) -> bool; 3] =
-            [&|page| !is_label(page), &is_end, &|page| is_label(page) && !is_end(page)];
+        let is_head = |page: &Page| page.says().0.kind == HEAD;
+        let steps: [&dyn Fn(&Page) -> bool; 4] =
+            [&|page| !is_label(page) && !is_head(page), &is_head, &is_end, &|page| {
+                is_label(page) && !is_end(page)
+            }];
+        let blank = Page::of_bytes(&[0; PAGE_BYTES]);
+        let own = |pv| self.blanks.iter().filter(move |(other, _)| Some(*other) == pv);
+        let blanks = |slot: &Slot| own(slot.pv).map(|(_, at)| (*at, blank.clone())).collect();
+        self.write_step(backings, &blanks).await?;
         for is_now in steps {
-            for (slot, backing) in self.disks.iter().zip(backings) {
-                self.write_some(slot, backing, is_now).await.map_err(|error| {
-                    let disk = backing.name().to_owned();
-                    Refused::Disk { disk, error }
-                })?;
-            }
+            let some = |slot: &Slot| {
+                let pages = slot.overlay.pages();
+                let some = pages.iter().filter(|(_, page)| is_now(page));
+                some.map(|(at, page)| (*at, page.clone())).collect()
+            };
+            self.write_step(backings, &some).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes some pages of each disk, durably.
+    async fn write_step(
+        &self,
+        backings: &[Arc<dyn Backing>],
+        some: &dyn Fn(&Slot) -> Vec<(u64, Page)>,
+    ) -> Result<(), Refused> {
+        for (slot, backing) in self.disks.iter().zip(backings) {
+            self.write_some(backing, some(slot)).await.map_err(|error| {
+                let disk = backing.name().to_owned();
+                Refused::Disk { disk, error }
+            })?;
         }
         Ok(())
     }
 
     async fn write_some(
         &self,
-        slot: &Slot,
         backing: &Arc<dyn Backing>,
-        is_now: &dyn Fn(&Page) -> bool,
+        pages: Vec<(u64, Page)>,
     ) -> Result<(), Error> {
-        let all: Vec<(u64, Page)> = {
-            let pages = slot.overlay.pages();
-            let some = pages.iter().filter(|(_, page)| is_now(page));
-            some.map(|(at, page)| (*at, page.clone())).collect()
-        };
-        if all.is_empty() {
+        if pages.is_empty() {
             return Ok(());
         }
         let device = backing.device(&self.core);
-        for (at, page) in all {
+        for (at, page) in pages {
             let buffer = Buffer::from_bytes(page.bytes());
             device.io(&Request::write(at, buffer.sgl())).await?;
         }

@@ -1,6 +1,9 @@
 //! Pools of which metadata is lost, with backups of then and of before: whatever comes back is
 //! right, and what does not come back is refused.
 
+mod as_of;
+mod herd;
+
 use std::collections::BTreeMap;
 
 use block::{Asked, Device, ErrorKind, Geometry, Op, Watch};

@@ -42,7 +42,15 @@ impl Service {
         number: Option<u64>,
     ) -> Result<Copied, Error> {
         self.must_copy()?;
-        let number = number.unwrap_or_else(|| self.owner.borrow_mut().begin_copy());
+        let number = match number {
+            Some(number) => number,
+            None => {
+                // What is in the journal only is in no backup; without a new root it is older.
+                self.renew_root().await;
+                self.must_copy()?;
+                self.owner.borrow_mut().begin_copy()
+            }
+        };
         self.must_be(number)?;
         self.begin();
         let copied = self.copy_some(number).await;

@@ -121,7 +121,7 @@ impl Service {
     }
 
     /// A new root, durably, with everything that is in memory. False: it is not to be had now.
-    async fn renew_root(self: &Rc<Self>) -> bool {
+    pub(super) async fn renew_root(self: &Rc<Self>) -> bool {
         let renewed = self.core.timeout(CHECKPOINT, self.clone().describe(self.about()));
         renewed.await.is_some_and(|done| done.is_ok())
     }
