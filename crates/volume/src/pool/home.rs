@@ -209,6 +209,8 @@ pub struct Pool {
     forced: Cell<u64>,
     /// Disks that are not here, by their groups as far as those are known.
     absent: RefCell<BTreeMap<Option<u16>, u16>>,
+    /// Disks that nobody waits for any more.
+    abandoned: RefCell<BTreeSet<[u8; 16]>>,
     tables: RefCell<Vec<Table>>,
     lus: RefCell<BTreeMap<[u8; 16], Granted>>,
     /// Where to look for the next number that is not in use, of those of each group: one that is
@@ -221,6 +223,8 @@ pub struct Pool {
     /// Ages of LUs' copies that may be on disks where they could not be written.
     doubted: RefCell<BTreeSet<([u8; 16], u32)>>,
     owned: RefCell<BTreeMap<[u8; 16], Owned>>,
+    /// Of LUs that are open without a disk, or were: since which epoch it is known what they wrote.
+    missed_since: RefCell<BTreeMap<[u8; 16], u64>>,
     /// Failure groups that others still count, and whose disks are another pool.
     became: RefCell<BTreeSet<(u16, Owner)>>,
     /// Held for each LU that is being made or opened.
@@ -316,6 +320,7 @@ impl Pool {
             forces: Cell::new(0),
             forced: Cell::new(0),
             absent: RefCell::default(),
+            abandoned: RefCell::default(),
             tables: RefCell::new(tables),
             lus: RefCell::default(),
             next_numbers: RefCell::default(),
@@ -323,6 +328,7 @@ impl Pool {
             undecided: RefCell::default(),
             doubted: RefCell::default(),
             owned: RefCell::default(),
+            missed_since: RefCell::default(),
             became: RefCell::default(),
             settling: Arc::default(),
             changes: Turns::default(),

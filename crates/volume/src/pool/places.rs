@@ -421,6 +421,11 @@ impl Places {
         self.more(number).is_some_and(|it| it.left.load(Ordering::Acquire) & 1 << group != 0)
     }
 
+    /// A disk that is not here may have a place, of which it is known what it has missed.
+    pub fn is_left_to_anybody(&self, number: u32) -> bool {
+        self.more(number).is_some_and(|it| it.left.load(Ordering::Acquire) & ANYBODY != 0)
+    }
+
     /// Something was, since nothing of it was lacking anywhere.
     pub fn is_touched(&self, number: u32) -> bool {
         self.more(number).is_some_and(|more| more.touched.load(Ordering::Acquire) != 0)

@@ -1,16 +1,16 @@
-//! Disks that a pool has lost while it is used: they are told of, and taken back as soon as they
-//! can be written again.
+//! Disks that a pool has lost while it is used, or that were missing when it was opened: they are
+//! told of, and taken back as soon as they can be written again.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Severity, Subject};
+use model::{PoolPv, Severity, Subject};
 use uuid::Uuid;
-use volume::pool::home::{self, LostDisk};
+use volume::pool::home::{self, LostDisk, PoolError};
 
-use super::OpenPool;
+use super::{OpenPool, disks};
 use crate::engine::{Context, Report};
 
 /// How often it is tried to take disks back.
@@ -19,23 +19,64 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Takes disks back, for as long as the pool is open.
 pub(super) async fn take_back(context: Context, open: Arc<OpenPool>, pool: Rc<home::Pool>) {
     let mut told = BTreeSet::new();
-    while let Some(lost) = pool.losses().await {
-        for LostDisk { disk, pv, name } in lost {
+    while !pool.is_closed() {
+        if !is_missed(&pool) && pool.losses().await.is_none() {
+            return;
+        }
+        for LostDisk { disk, pv, name } in pool.lost() {
             if told.insert(disk) {
                 (context.report)(missing(&open, &name));
             }
-            if let Err(error) = pool.rejoin(disk).await {
-                tracing::debug!(%error, pool = %open.spec.name, "a disk is not back");
-                continue;
+            if is_back(&open, &name, pool.rejoin(disk).await).is_some() {
+                told.remove(&disk);
+                welcome((&context, &open), &pool, (pv, disk, &name));
             }
-            told.remove(&disk);
-            (context.report)(back(&open, &name));
-            // Whoever wanted to take it out still does.
-            let pv = open.spec.pvs.iter().find(|it| it.uuid == Uuid::from_bytes(pv));
-            pool.retire(disk, pv.is_some_and(|pv| pv.standing.is_going()));
+        }
+        if is_missed(&pool) {
+            take_in(&context, &open, &pool).await;
         }
         pool.core().sleep(LOOK_AGAIN).await;
     }
+}
+
+/// Disks were missing when the pool was opened, and may come back while it is used. Where it was
+/// forced, what they have is sorted out when it is opened again.
+fn is_missed(pool: &home::Pool) -> bool {
+    usize::from(pool.absent()) > pool.lost().len() && !pool.waits_for_others()
+}
+
+/// Takes those back that were missing when the pool was opened.
+async fn take_in(context: &Context, open: &OpenPool, pool: &Rc<home::Pool>) {
+    let is_lost = |pv: &PoolPv| pool.lost().iter().any(|it| it.pv == pv.uuid.into_bytes());
+    let is_away = |pv: &&PoolPv| pool.disk(pv.uuid.into_bytes()).is_none() && !is_lost(pv);
+    let away: Vec<&PoolPv> = disks::certain(&open.spec).filter(is_away).collect();
+    for pv in away {
+        let Ok(backing) = disks::open_backing(context, pool.core(), &open.spec, pv).await else {
+            continue;
+        };
+        let name = backing.name().to_owned();
+        if let Some(disk) = is_back(open, &name, pool.take_in(backing).await) {
+            welcome((context, open), pool, (pv.uuid.into_bytes(), disk, &name));
+        }
+    }
+}
+
+fn is_back<T>(open: &OpenPool, disk: &str, back: Result<T, PoolError>) -> Option<T> {
+    let log = |error: &PoolError| {
+        tracing::debug!(%error, pool = %open.spec.name, disk, "a disk is not back");
+    };
+    back.inspect_err(log).ok()
+}
+
+fn welcome(
+    (context, open): (&Context, &OpenPool),
+    pool: &home::Pool,
+    (pv, disk, name): ([u8; 16], u32, &str),
+) {
+    (context.report)(back(open, name));
+    // Whoever wanted to take it out still does.
+    let pv = open.spec.pvs.iter().find(|it| it.uuid == Uuid::from_bytes(pv));
+    pool.retire(disk, pv.is_some_and(|pv| pv.standing.is_going()));
 }
 
 fn missing(open: &OpenPool, disk: &str) -> Report {
@@ -60,7 +101,10 @@ fn back(open: &OpenPool, disk: &str) -> Report {
         severity: Severity::Info,
         subject: Subject::Pool(open.spec.name.clone()),
         kind: "disk-back",
-        message: format!("{disk} of pool '{}' can be written again", open.spec.name),
+        message: format!(
+            "{disk} of pool '{}' is back, and gets what it has missed",
+            open.spec.name
+        ),
         next: None,
     }
 }

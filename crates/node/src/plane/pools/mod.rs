@@ -356,9 +356,15 @@ async fn find(
 
 /// Disks without which the pool was opened.
 fn tell_lost(context: &Context, spec: &Pool, lost: &[String], is_forced: bool) {
-    let others = match is_forced {
-        true => "it was forced to go on with what other failure groups have",
-        false => "other failure groups have what is on it",
+    let (others, next) = match is_forced {
+        true => (
+            "it was forced to go on with what other failure groups have",
+            "bring it back and start the node again",
+        ),
+        false => (
+            "other failure groups have what is on it",
+            "bring it back, and it is taken back by itself",
+        ),
     };
     for why in lost {
         (context.report)(Report {
@@ -369,10 +375,7 @@ fn tell_lost(context: &Context, spec: &Pool, lost: &[String], is_forced: bool) {
                 "pool '{}' is used without one of its disks: {why}; {others}",
                 spec.name
             ),
-            next: Some(format!(
-                "bring it back and start the node again, or viaduct pool replace-pv {} OLD NEW",
-                spec.name
-            )),
+            next: Some(format!("{next}; or viaduct pool replace-pv {} OLD NEW", spec.name)),
         });
     }
 }

@@ -5,18 +5,23 @@
 //!            its table cannot be written,              its labels are what they were
 //!            and another group is all there            and everything can be written
 //!   member ─────────────────────────────────▶ lost ─────────────────────────────────▶ member
-//!              all others say durably that                  what it has counts
-//!              it missed this epoch: then its               as outdated
-//!              places are nobody's
+//!              all others say durably that            ▲     what it has counts
+//!              it missed this epoch: then its         │     as outdated
+//!              places are nobody's                    │
+//!                     missing when the pool was opened, and here now
 //! ```
 //!
 //! An LU of which it has the only good copy keeps its places there, for what can still be read.
 
+use std::sync::Arc;
+
+use super::super::disks::Backing;
 use super::super::label::{End, Label};
 use super::super::places::{Copy, State};
+use super::super::shape::Layout;
 use super::copies::grant_at;
 use super::table::{Standing, Table};
-use super::{Pool, PoolError};
+use super::{Pool, PoolError, read_label};
 
 /// A disk that could not be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,14 +147,75 @@ impl Pool {
         })
     }
 
+    /// A disk is here that was missing when the pool was opened: it counts as lost, and is taken
+    /// back. Gives its number.
+    pub async fn take_in(&self, backing: Arc<dyn Backing>) -> Result<u32, PoolError> {
+        let _changing = self.changing().await;
+        self.disks()?;
+        let (label, _) = read_label(&self.core, &backing).await?;
+        let layout = self.must_be_missing(&backing, &label)?;
+        let mut table = Table::new(backing.name(), label, layout);
+        table.standing = Standing::Lost;
+        {
+            // One that was missed somewhere is missed there.
+            let (mut absent, group) = (self.absent.borrow_mut(), Some(table.label.group));
+            if absent.get(&group).is_none_or(|count| *count == 0) {
+                *absent.entry(None).or_default() -= 1;
+                *absent.entry(group).or_default() += 1;
+            }
+        }
+        let disk = self.shared.add(backing, layout).await;
+        self.tables.borrow_mut().push(table);
+        self.shared.set_aside(disk, true).await;
+        for page in 0..layout.table_pages() {
+            if let Err(error) = self.load_table(disk, page).await {
+                self.let_go(disk).await;
+                return Err(error);
+            }
+        }
+        let back = self.be_back(disk).await;
+        self.losing.notify();
+        back.map(|()| disk)
+    }
+
+    /// Refuses a disk that is not missed, and what cannot be told while the pool is used.
+    fn must_be_missing(
+        &self,
+        backing: &Arc<dyn Backing>,
+        label: &Label,
+    ) -> Result<Layout, PoolError> {
+        let disk = backing.name().to_owned();
+        let is_known = {
+            let tables = self.tables.borrow();
+            let mut here = tables.iter().filter(|table| table.standing != Standing::Gone);
+            here.any(|table| table.label.pv == label.pv)
+                || self.abandoned.borrow().contains(&label.pv)
+        };
+        let is_its = label.pool == self.id() && !label.has_left() && label.becomes.is_none();
+        let is_missed = {
+            let absent = self.absent.borrow();
+            let is_such = |group| absent.get(&group).is_some_and(|count| *count > 0);
+            label.epoch < self.missed.get() && (is_such(Some(label.group)) || is_such(None))
+        };
+        if is_known || !is_its || !is_missed || self.forced.get() > 0 {
+            return Err(PoolError::Replaced { disk });
+        }
+        let is = backing.device(&self.core).geometry().size;
+        if is < label.size {
+            return Err(PoolError::Shrunk { disk, was: label.size, is });
+        }
+        Layout::new(label.shape, label.size).map_err(|error| PoolError::Unfit { disk, error })
+    }
+
     /// A disk that was lost can be written again: from now on it is one of the pool as it was, with
     /// copies that are outdated.
     pub async fn rejoin(&self, disk: u32) -> Result<(), PoolError> {
         let _changing = self.changing().await;
         self.disks()?;
-        if !self.is_lost(disk) {
-            return Ok(());
-        }
+        if self.is_lost(disk) { self.be_back(disk).await } else { Ok(()) }
+    }
+
+    async fn be_back(&self, disk: u32) -> Result<(), PoolError> {
         let epoch = self.must_be_its_own(disk).await?;
         // Before anything has a place there that is to be durable.
         self.shared.set_aside(disk, false).await;
@@ -158,9 +224,17 @@ impl Pool {
             let table = &mut self.tables.borrow_mut()[disk as usize];
             (table.outdated, table.label.as_of) = (1, table.label.as_of.or(Some(epoch)));
         }
-        let homes = self.homes_on(disk);
-        homes.iter().for_each(|home| self.take_outdated(*home));
-        let back = self.tell_of_return(disk).await;
+        let mut settled = Ok(());
+        self.settle_outdated(&[disk], &mut |told| {
+            if let Err(error) = told {
+                settled = Err(error);
+            }
+        });
+        self.find_stale_in(&[self.group_of(disk)]);
+        let back = match settled {
+            Ok(()) => self.tell_of_return(disk).await,
+            failed => failed,
+        };
         if back.is_err() {
             self.stand(disk, Standing::Lost);
             self.count_members();
@@ -176,6 +250,7 @@ impl Pool {
 
     async fn tell_of_return(&self, disk: u32) -> Result<(), PoolError> {
         self.mark_outdated().await?;
+        self.free_unheld(&self.lus().into_keys().collect::<Vec<_>>()).await?;
         self.next_epoch().await?;
         self.note_behind(self.group_of(disk));
         self.count_members();

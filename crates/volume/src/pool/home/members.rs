@@ -232,6 +232,7 @@ impl Pool {
             count(1);
             return Err(error);
         }
+        self.abandoned.borrow_mut().insert(pv);
         self.leave_to_absent();
         if let Some(disk) = lost {
             self.let_go(disk).await;

@@ -64,6 +64,12 @@ impl Pool {
                 false => places.touch(slab, regions),
             }
         }
+        self.missed_since.borrow_mut().insert(lu, missed.since);
         missed.since
+    }
+
+    /// Whether all is known that a disk lacks of an LU which knows everything until this epoch.
+    pub(super) fn knew_missed(&self, lu: [u8; 16], knows: u64) -> bool {
+        self.missed_since.borrow().get(&lu).is_some_and(|since| *since <= knows)
     }
 }

@@ -48,6 +48,10 @@ impl Pool {
             let level = self.tables.borrow()[disk as usize].outdated;
             for home in self.homes_on(disk) {
                 let Some(grant) = grant_at(&self.tables.borrow(), home) else { continue };
+                if self.shared.places.state(grant.number, home).is_some() {
+                    // The only good copy of its LU, which others have not used without it.
+                    continue;
+                }
                 // Of an LU that was removed meanwhile nobody else has anything. Since the pool was
                 // forced nobody may have anything of one that was not.
                 let is_there = known.get(&grant.lu).is_some_and(|granted| granted.first.is_some());
@@ -102,9 +106,6 @@ impl Pool {
         let Some(grant) = grant_at(&tables, home) else { return };
         let group = tables[home.disk as usize].label.group;
         let known: Vec<Copy> = self.shared.places.all(grant.number).collect();
-        if known.iter().any(|copy| copy.home == home) {
-            return;
-        }
         let is_same = |copy: &Copy| {
             let there = grant_at(&tables, copy.home);
             let is_its = there.is_some_and(|it| (it.lu, it.is_first) == (grant.lu, grant.is_first));
@@ -112,7 +113,9 @@ impl Pool {
         };
         let is_still = !known.is_empty() && known.iter().all(is_same);
         let (copy, places) = (Copy { home, group, state: State::Broken }, &self.shared.places);
-        let is_known = places.is_left(grant.number, group);
+        let knows = tables[home.disk as usize].label.knows();
+        let is_known = places.is_left(grant.number, group)
+            || places.is_left_to_anybody(grant.number) && self.knew_missed(grant.lu, knows);
         if !is_still || !places.add(grant.number, copy) {
             tables[home.disk as usize].free(home.index);
         } else if !is_known {

@@ -480,6 +480,11 @@ impl Pool {
     /// When all tables were read: which copies are stale, as they or whoever else knows it say, and
     /// are not to be read.
     pub(super) fn find_stale(&self) {
+        self.find_stale_in(&self.groups());
+    }
+
+    /// The same of these groups, as far as it is not known.
+    pub(super) fn find_stale_in(&self, groups: &[u16]) {
         let lus: Vec<[u8; 16]> = self.lus.borrow().keys().copied().collect();
         for lu in lus {
             let firsts: Vec<(u16, u32)> = {
@@ -489,7 +494,8 @@ impl Pool {
                 firsts.into_iter().map(|(home, grant)| (group(home), grant.age)).collect()
             };
             let newest = self.newest_age(lu, firsts.iter().map(|(_, age)| *age));
-            for group in self.groups() {
+            let stale = self.stale_groups(lu);
+            for &group in groups.iter().filter(|group| !stale.contains(group)) {
                 if firsts.contains(&(group, newest | LACKING)) {
                     self.is_lacking(lu, group);
                 } else if !firsts.contains(&(group, newest)) {

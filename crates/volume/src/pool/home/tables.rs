@@ -158,14 +158,9 @@ impl Pool {
         for disk in self.members() {
             let layout = self.layout(disk);
             for page in 0..layout.table_pages() {
-                let (place, turn, slabs, is_whole) = self.read_table(disk, page).await?;
-                let table = &mut self.tables.borrow_mut()[disk as usize];
-                table.turns[page as usize] = (place, turn);
-                if !is_whole {
+                if !self.load_table(disk, page).await? {
                     doubtful.insert((disk, page));
                 }
-                let start = (page * GRANTS_PER_PAGE) as u32;
-                (start..layout.slabs()).zip(slabs).for_each(|(index, it)| table.load(index, it));
             }
         }
         let mut failed = None;
@@ -180,6 +175,17 @@ impl Pool {
             self.write_table(disk, page).await?;
         }
         Ok(())
+    }
+
+    /// Reads a page of a table. False: its two places do not say the same.
+    pub(super) async fn load_table(&self, disk: u32, page: u64) -> Result<bool, PoolError> {
+        let (place, turn, slabs, is_whole) = self.read_table(disk, page).await?;
+        let table = &mut self.tables.borrow_mut()[disk as usize];
+        table.turns[page as usize] = (place, turn);
+        let start = (page * GRANTS_PER_PAGE) as u32;
+        let slabs = (start..table.layout.slabs()).zip(slabs);
+        slabs.for_each(|(index, slab)| table.load(index, slab));
+        Ok(is_whole)
     }
 
     /// Takes everything into account that the tables say. Tells of places that slabs have left, and

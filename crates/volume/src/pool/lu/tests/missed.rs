@@ -1,7 +1,11 @@
 //! What copies have missed while they were away, as it is known to whoever opens the pool next.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
+use rt::sim::{Fault, Harm, On, Random};
+
+use super::super::super::crash::seeds;
 use super::super::service::Service;
 use super::groups::{LU_BYTES, PATHS, catch_up, find};
 use super::pool_forces::force;
@@ -21,7 +25,7 @@ struct Away {
     world: World,
     host: Host,
     disks: [Disk; 3],
-    values: Arc<std::sync::Mutex<Values>>,
+    values: Arc<Mutex<Values>>,
     kept: Kept,
 }
 
@@ -30,7 +34,7 @@ struct Here {
     core: Core,
     pool: Rc<Pool>,
     lu: Arc<Lu>,
-    values: Arc<std::sync::Mutex<Values>>,
+    values: Arc<Mutex<Values>>,
 }
 
 impl Away {
@@ -83,6 +87,22 @@ impl Away {
         crash(&self.world, &self.host, &self.disks, false);
     }
 
+    /// Makes one disk what another one is.
+    fn copy(&self, from: usize, to: usize) {
+        self.live(move |core| async move {
+            let disk = async |disk: usize| {
+                backing(&core, Path::new(PATHS[disk]), true).await.device(&core)
+            };
+            let (from, to) = (disk(from).await, disk(to).await);
+            let buffer = Buffer::zeroed(UNIT as usize);
+            for at in (0..DISK_BYTES).step_by(UNIT as usize) {
+                from.io(&Request::read(at, buffer.sgl())).await.unwrap();
+                to.io(&Request::write(at, buffer.sgl())).await.unwrap();
+            }
+        });
+        self.crash();
+    }
+
     /// Each of them has everything.
     fn is_everywhere(&self, all: [&'static [usize]; 2]) {
         for disks in all {
@@ -119,6 +139,16 @@ impl Here {
         bytes
     }
 
+    /// Writes something, and has some of it in the root.
+    async fn some(&self, random: &mut Random) {
+        for _ in 0..random.below(4) {
+            self.write(random.below(UNITS + 30), 1 + random.below(250) as u8).await;
+            if random.below(3) == 0 {
+                self.checkpoint().await;
+            }
+        }
+    }
+
     /// The root says all that the journal does, and the journal begins again.
     async fn checkpoint(&self) {
         let device = self.lu.device(&self.core);
@@ -136,6 +166,13 @@ impl Here {
             self.checkpoint().await;
             self.core.sleep(Duration::from_secs(1)).await;
         }
+    }
+
+    /// The disk is here again.
+    async fn take_in(&self, disk: usize) {
+        let backing = backing(&self.core, Path::new(PATHS[disk]), true).await;
+        self.pool.take_in(backing).await.unwrap();
+        assert_eq!(self.pool.absent(), 0);
     }
 
     async fn close(self) {
@@ -251,20 +288,144 @@ fn slabs_that_went_and_came_meanwhile_are_brought_whole() {
     }
 }
 
+#[test]
+fn a_disk_that_was_missing_is_taken_back_while_its_pool_is_used() {
+    for (seed, has_sums) in [(10, false), (11, true)] {
+        let away = Away::new(seed, has_sums);
+        away.with(&[1], |here| async move { here.write(20, 2).await });
+        away.with(&[1], |here| async move {
+            here.write(30, 3).await;
+            here.take_in(0).await;
+            assert_eq!(here.pool.stale_groups(LU), [0]);
+            here.write(40, 4).await;
+            let bytes = here.catch_up().await;
+            assert!(bytes > 2 * UNIT && bytes < ALL / 3, "{bytes}");
+            here.write(50, 5).await;
+        });
+        away.with(&[0], |here| async move { here.holds().await });
+        away.with(&[0], |here| async move {
+            here.write(60, 6).await;
+            here.take_in(1).await;
+        });
+        // Another one has been here, and lacks something.
+        away.with(&[0, 1], |here| async move {
+            assert_eq!(here.pool.stale_groups(LU), [1]);
+            here.catch_up().await;
+        });
+        away.is_everywhere([&[1], &[0]]);
+    }
+}
+
+#[test]
+fn what_only_a_missing_disk_has_is_there_when_it_is_back() {
+    let away = Away::new(12, false);
+    let disks = away.disks.clone();
+    away.with(&[0, 1], move |here| async move {
+        disks[1].fault(Fault::always(On::Write, Harm::Errno(5)));
+        here.write(20, 2).await;
+        disks[1].heal();
+        assert_eq!(here.pool.stale_groups(LU), [1]);
+    });
+    let (kept, values) = (away.kept.clone(), away.values.clone());
+    away.live(move |core| async move {
+        let pool = kept.open(find(&core, &[1]).await.unwrap()).await;
+        let seat = pool.seat(LU).map(drop);
+        assert!(matches!(seat, Err(LuError::Pool(PoolError::NoCopy(LU)))), "{seat:?}");
+        let backing = backing(&core, Path::new(PATHS[0]), true).await;
+        pool.take_in(backing).await.unwrap();
+        let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
+        let here = Here { core, pool, lu, values };
+        assert_eq!(here.pool.stale_groups(LU), [1]);
+        here.holds().await;
+        here.write(30, 3).await;
+        here.catch_up().await;
+    });
+    away.crash();
+    away.is_everywhere([&[1], &[0]]);
+}
+
+/// Disks that are none of the missing ones are refused, whatever they say.
+#[test]
+fn nothing_else_is_taken_for_a_disk_that_was_missing() {
+    let away = Away::new(13, false);
+    let disks = away.disks.clone();
+    away.with(&[1], move |here| async move {
+        let backing = async |disk: usize| backing(&here.core, Path::new(PATHS[disk]), true).await;
+        let refused = here.pool.take_in(backing(2).await).await;
+        assert!(matches!(refused, Err(PoolError::Unlabelled { .. })), "{refused:?}");
+        // It can be read, and not written: it is lost from then on, and comes back as others do.
+        disks[0].fault(Fault::always(On::Write, Harm::Errno(5)));
+        assert!(here.pool.take_in(backing(0).await).await.is_err());
+        assert_eq!(here.pool.lost().len(), 1);
+        here.write(20, 2).await;
+        disks[0].heal();
+        for lost in here.pool.lost() {
+            here.pool.rejoin(lost.disk).await.unwrap();
+        }
+        here.catch_up().await;
+    });
+    away.is_everywhere([&[0], &[1]]);
+    // Nobody is missed whom all others know.
+    let copy = away.kept.clone();
+    away.copy(1, 2);
+    away.live(move |core| async move {
+        let pool = copy.open(find(&core, &[0, 1]).await.unwrap()).await;
+        let refused = pool.take_in(backing(&core, Path::new(PATHS[2]), true).await).await;
+        assert!(matches!(refused, Err(PoolError::Replaced { .. })), "{refused:?}");
+    });
+}
+
+/// One of them is away, is back, gets some of what it has missed, and is away again.
+#[test]
+fn disks_come_and_go_over_crashes() {
+    for seed in seeds(4, &[]) {
+        let away = Away::new(seed, seed % 2 == 1);
+        let mut random = Random::new(seed ^ 0xa3a);
+        let mut gone = 0;
+        for _ in 0..12 {
+            let here: &[usize] = match (random.below(3), gone) {
+                (0, _) => &[0, 1],
+                (_, 0) => &[1],
+                _ => &[0],
+            };
+            let (tally, mut random) =
+                (Arc::new(Mutex::new(false)), Random::new(random.below(1 << 40)));
+            let is_whole = tally.clone();
+            away.with(here, move |of| async move {
+                of.holds().await;
+                of.some(&mut random).await;
+                if here.len() == 1 && random.coin() {
+                    of.take_in(gone).await;
+                    of.some(&mut random).await;
+                }
+                if of.pool.absent() == 0 && random.coin() {
+                    for _ in 0..random.below(20) {
+                        let _ = of.lu.mend(1).await;
+                    }
+                    of.some(&mut random).await;
+                }
+                if of.pool.absent() == 0 && random.coin() {
+                    of.catch_up().await;
+                    *is_whole.lock().unwrap() = true;
+                    of.some(&mut random).await;
+                }
+            });
+            if *tally.lock().unwrap() {
+                gone = 1 - gone;
+            }
+        }
+        away.with(&[0, 1], |here| async move {
+            here.catch_up().await;
+        });
+        away.is_everywhere([&[0], &[1]]);
+    }
+}
+
 /// Of what it has missed before anybody kept account nobody knows.
 #[test]
 fn an_old_copy_of_a_disk_is_brought_up_to_date_as_a_whole() {
     let away = Away::new(7, false);
-    away.live(|core| async move {
-        let [from, to] = [PATHS[1], PATHS[2]];
-        let from = backing(&core, Path::new(from), true).await.device(&core);
-        let to = backing(&core, Path::new(to), true).await.device(&core);
-        let buffer = Buffer::zeroed(UNIT as usize);
-        for at in (0..DISK_BYTES).step_by(UNIT as usize) {
-            from.io(&Request::read(at, buffer.sgl())).await.unwrap();
-            to.io(&Request::write(at, buffer.sgl())).await.unwrap();
-        }
-    });
+    away.copy(1, 2);
     away.with(&[0, 1], |here| async move {
         here.write(10, 2).await;
         here.close().await;
