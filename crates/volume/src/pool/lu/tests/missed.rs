@@ -7,6 +7,7 @@ use rt::sim::{Fault, Harm, On, Random};
 
 use super::super::super::crash::seeds;
 use super::super::service::Service;
+use super::deaths::another;
 use super::groups::{LU_BYTES, PATHS, catch_up, find};
 use super::pool_forces::force;
 use super::splits::Kept;
@@ -20,7 +21,7 @@ const ALL: u64 = UNITS * UNIT;
 /// What units of the LU hold.
 type Values = BTreeMap<u64, u8>;
 
-/// A pool of two disks, each a group of its own, from outside; and a third disk.
+/// A pool of two disks or three, each a group of its own, from outside.
 struct Away {
     world: World,
     host: Host,
@@ -39,6 +40,10 @@ struct Here {
 
 impl Away {
     fn new(seed: u64, has_sums: bool) -> Self {
+        Self::of_groups(2, seed, has_sums)
+    }
+
+    fn of_groups(groups: u16, seed: u64, has_sums: bool) -> Self {
         let world = World::new(seed, Options::swarm(seed));
         let host = world.host("host");
         let disks = attached(&world, &host, PATHS, DISK_BYTES);
@@ -46,7 +51,7 @@ impl Away {
         let values = away.values.clone();
         away.live(move |core| async move {
             let mut disks = Vec::new();
-            for (group, path) in (0..2).zip(PATHS) {
+            for (group, path) in (0..groups).zip(PATHS) {
                 let backing = backing(&core, Path::new(path), true).await;
                 disks.push(NewDisk { backing, pv: [group as u8 + 7; 16], group });
             }
@@ -114,6 +119,16 @@ impl Away {
     }
 }
 
+async fn take_in(core: &Core, pool: &Rc<Pool>, disk: usize) {
+    pool.take_in(backing(core, Path::new(PATHS[disk]), true).await).await.unwrap();
+}
+
+/// The LU is not there: no copy with everything is.
+fn has_no_copy(pool: &Rc<Pool>) {
+    let seat = pool.seat(LU).map(drop);
+    assert!(matches!(seat, Err(LuError::Pool(PoolError::NoCopy(LU)))), "{seat:?}");
+}
+
 impl Here {
     async fn write(&self, unit: u64, value: u8) {
         let data = Buffer::from_bytes(&vec![value; UNIT as usize]);
@@ -168,10 +183,9 @@ impl Here {
         }
     }
 
-    /// The disk is here again.
+    /// The last disk that was away is here again.
     async fn take_in(&self, disk: usize) {
-        let backing = backing(&self.core, Path::new(PATHS[disk]), true).await;
-        self.pool.take_in(backing).await.unwrap();
+        take_in(&self.core, &self.pool, disk).await;
         assert_eq!(self.pool.absent(), 0);
     }
 
@@ -329,10 +343,8 @@ fn what_only_a_missing_disk_has_is_there_when_it_is_back() {
     let (kept, values) = (away.kept.clone(), away.values.clone());
     away.live(move |core| async move {
         let pool = kept.open(find(&core, &[1]).await.unwrap()).await;
-        let seat = pool.seat(LU).map(drop);
-        assert!(matches!(seat, Err(LuError::Pool(PoolError::NoCopy(LU)))), "{seat:?}");
-        let backing = backing(&core, Path::new(PATHS[0]), true).await;
-        pool.take_in(backing).await.unwrap();
+        has_no_copy(&pool);
+        take_in(&core, &pool, 0).await;
         let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
         let here = Here { core, pool, lu, values };
         assert_eq!(here.pool.stale_groups(LU), [1]);
@@ -342,6 +354,64 @@ fn what_only_a_missing_disk_has_is_there_when_it_is_back() {
     });
     away.crash();
     away.is_everywhere([&[1], &[0]]);
+}
+
+/// Another one that was missing has missed something as well.
+#[test]
+fn what_comes_back_and_is_stale_is_no_copy() {
+    let away = Away::of_groups(3, 14, false);
+    let disks = away.disks.clone();
+    away.with(&[0, 1, 2], move |here| async move {
+        for disk in [&disks[1], &disks[2]] {
+            disk.fault(Fault::always(On::Write, Harm::Errno(5)));
+            here.write(20, 2).await;
+            disk.heal();
+        }
+        assert_eq!(here.pool.stale_groups(LU), [1, 2]);
+    });
+    let (kept, values) = (away.kept.clone(), away.values.clone());
+    away.live(move |core| async move {
+        let pool = kept.open(find(&core, &[2]).await.unwrap()).await;
+        has_no_copy(&pool);
+        take_in(&core, &pool, 1).await;
+        has_no_copy(&pool);
+        take_in(&core, &pool, 0).await;
+        let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
+        let here = Here { core, pool, lu, values };
+        here.holds().await;
+        here.catch_up().await;
+    });
+    away.crash();
+    for disks in [&[0], &[1], &[2_usize]] {
+        away.with(disks, |here| async move { here.holds().await });
+        away.with(&[0, 1, 2], |here| async move {
+            here.catch_up().await;
+        });
+    }
+}
+
+/// A disk is lost that has the only good copy of an LU: that keeps it.
+#[test]
+fn the_only_copy_is_what_it_was_when_its_disk_is_back() {
+    let away = Away::new(15, false);
+    let disks = away.disks.clone();
+    away.with(&[0, 1], move |here| async move {
+        let unwritable = || Fault::always(On::Write, Harm::Errno(5));
+        disks[1].fault(unwritable());
+        here.write(20, 2).await;
+        disks[1].heal();
+        disks[0].fault(unwritable());
+        let other = another(&here.core, &here.pool, 20).await;
+        assert_eq!(here.pool.lost().len(), 1);
+        disks[0].heal();
+        here.pool.rejoin(0).await.unwrap();
+        assert_eq!(here.pool.stale_groups(LU), [1]);
+        here.write(30, 3).await;
+        catch_up(&here.pool, &other).await;
+        here.catch_up().await;
+        other.close().await;
+    });
+    away.with(&[1], |here| async move { here.holds().await });
 }
 
 /// Disks that are none of the missing ones are refused, whatever they say.
@@ -439,6 +509,25 @@ fn an_old_copy_of_a_disk_is_brought_up_to_date_as_a_whole() {
         here.checkpoint().await;
     });
     away.with(&[0, 2], |here| async move {
+        here.catch_up().await;
+    });
+    away.with(&[2], |here| async move { here.holds().await });
+}
+
+/// The same where it comes while its pool is used.
+#[test]
+fn an_old_copy_of_a_disk_that_is_taken_back_is_brought_up_to_date_as_a_whole() {
+    let away = Away::new(16, false);
+    away.copy(1, 2);
+    away.with(&[0, 1], |here| async move {
+        here.write(10, 2).await;
+        here.rest().await;
+        here.close().await;
+    });
+    away.with(&[0], |here| async move {
+        here.write(70, 3).await;
+        here.take_in(2).await;
+        here.write(80, 4).await;
         here.catch_up().await;
     });
     away.with(&[2], |here| async move { here.holds().await });
