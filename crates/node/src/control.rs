@@ -5,6 +5,7 @@
 //! It waits for nobody: steps end by message, however long they take. Only `kv` is called directly,
 //! because a change is not a change before it is durable.
 
+mod answers;
 mod pools;
 
 use std::collections::BTreeSet;
@@ -30,7 +31,7 @@ use crate::engine::{Done, Engine, Made, Report};
 use crate::events::Events;
 use crate::owner;
 use crate::probe::Probe;
-use crate::reconcile::{Ended, Reconciler, Settled};
+use crate::reconcile::{Ended, Reconciler};
 use crate::socket::{self, CLIENT_SOCKET_MODE, SocketSpec};
 use crate::state::optical::{self, kind_and_name};
 use crate::state::{Mark, State, migrations, ops, pool_import, pool_pvs, pool_split, snapshots};
@@ -722,26 +723,6 @@ impl Control {
         self.parts.events.record(self.parts.world.wall(), report);
     }
 
-    fn answer_waiters(&mut self) {
-        let mut waiting = Vec::new();
-        for waiter in std::mem::take(&mut self.waiters) {
-            match self.reconciler.settled(&waiter.parts) {
-                Settled::Yes => (waiter.reply)(Ok(waiter.changed)),
-                Settled::Failed(error) => {
-                    let Waiter { subject, reply, .. } = waiter;
-                    reply(Err(accepted_but(&subject, error)));
-                }
-                Settled::NotYet if self.phase == Phase::Stopping => {
-                    (waiter.reply)(Err(ApiError::not_now(
-                        "the change is kept and takes effect when the node is back",
-                    )));
-                }
-                Settled::NotYet => waiting.push(waiter),
-            }
-        }
-        self.waiters = waiting;
-    }
-
     fn publish(&self) {
         let published = Published {
             config: Arc::clone(&self.config),
@@ -983,16 +964,6 @@ fn mark_of(step: &Step) -> Option<Mark> {
         Step::ForgetPv { pv, .. } => Some(Mark::Gone(pv.uuid)),
         _ => None,
     }
-}
-
-fn accepted_but(subject: &Subject, error: ApiError) -> ApiError {
-    let ApiError { kind, message, next } = error;
-    let message = match subject {
-        Subject::Node => format!("the configuration is kept, but not all is in effect: {message}"),
-        _ => format!("{subject} is in the configuration but not in effect: {message}"),
-    };
-    let next = next.unwrap_or_else(|| "it is tried again by itself; viaduct event tail".to_owned());
-    ApiError::new(kind, message).then(next)
 }
 
 #[cfg(test)]

@@ -302,7 +302,25 @@ impl Picture<'_> {
             .chain(lus)
             .chain(drives)
             .chain(mappings.filter_map(|mapping| self.mapping(mapping).problem))
+            .chain(self.problems_of_removed())
             .collect()
+    }
+
+    /// Why what was removed is not all gone.
+    fn problems_of_removed(&self) -> impl Iterator<Item = Problem> {
+        let config = self.config();
+        let is_removed = move |part: &Part| match part {
+            Part::Device(uuid) => {
+                let mut known = config.lus.iter().map(|lu| lu.uuid);
+                let mut drives = config.drives.iter().map(|drive| drive.uuid);
+                !known.any(|it| it == *uuid) && !drives.any(|it| it == *uuid)
+            }
+            Part::Pool(uuid) => config.pools.iter().all(|pool| pool.uuid != *uuid),
+            _ => false,
+        };
+        let failures = self.published.failures.iter();
+        let failures = failures.filter(move |(part, _)| is_removed(part));
+        failures.filter_map(|(_, failure)| problem(Some(failure), None, || Subject::Node))
     }
 
     /// LUs that are as they should be.

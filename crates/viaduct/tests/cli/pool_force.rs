@@ -321,3 +321,34 @@ fn what_is_left_of_a_pool_of_nobody_is_taken_over_when_that_is_meant() {
     let snapshots = bench.run("snapshot ls x-old").out;
     assert!(snapshots.contains("now"), "{snapshots}");
 }
+
+#[test]
+fn that_a_removed_lu_is_not_all_gone_is_said_by_the_command_and_by_status() {
+    let bench = with_disks();
+    for line in ["pool create fast --pv one", "lu create web --size 3G --pool fast"] {
+        assert_eq!(bench.run(line).code, 0, "{line}");
+    }
+    let why = ApiError::not_now("disks of pool 'fast' that are missing may have it");
+    bench.engine.fail("give the slabs of removed", why.then("bring them back"));
+    bench.refused("lu rm web", 5, expect![[r#"
+        error: lu/web is removed, but not all of it is gone yet: disks of pool 'fast' that are missing may have it
+          next: bring them back
+    "#]]);
+    bench.done(
+        "lu ls",
+        expect![[r#"
+        NAME  SIZE  BACKING  STATE  USED  MAPPED TO
+    "#]],
+    );
+    let status = bench.run("status").out;
+    let problem = "disks of pool 'fast' that are missing may have it";
+    assert!(status.contains(problem) && status.contains("bring them back"), "{status}");
+    bench.engine.heal();
+    assert_eq!(bench.run("pool set fast --warn 70").code, 0);
+    let until = Instant::now() + Duration::from_secs(20);
+    while bench.run("status").out.contains(problem) && Instant::now() < until {
+        thread::yield_now();
+    }
+    let status = bench.run("status").out;
+    assert!(!status.contains(problem), "{status}");
+}

@@ -339,8 +339,8 @@ fn elsewhere(spec: &model::Pool, name: &LuName) -> ApiError {
 fn kept_elsewhere(spec: &model::Pool, lu: Uuid) -> ApiError {
     let name = &spec.name;
     ApiError::not_now(format!(
-        "LU {lu} is removed, and disks of pool '{name}' that are missing may have it too: the pool \
-         was forced to go on without them"
+        "disks of pool '{name}' that are missing may have LU {lu}, which is removed: the pool was \
+         forced to go on without them"
     ))
     .then(format!(
         "it is removed there when they are back; or viaduct pool replace-pv {name} OLD NEW, or \
