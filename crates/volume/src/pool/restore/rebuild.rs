@@ -336,6 +336,10 @@ mod tests {
         assert!(rebuilt.has_frozen(LAYERS[0]) && !rebuilt.has_frozen(FRESH));
         assert_eq!(root.layers.iter().map(|it| it.extents).collect::<Vec<_>>(), [1, 1]);
         assert_eq!(root.opened.keys().copied().collect::<Vec<_>>(), [4, 6]);
+        // Root, ring, two chunks, and two extents with data.
+        let used = root.used.as_ref().expect("nobody has to read maps for that");
+        let space = Space::decode(new_pool().shape, &[4, 6], used).unwrap();
+        assert_eq!(space.extents() - space.free_extents(), 6);
         let site = begun(then(Frozen::default()), &[4, 6]).ground.site;
         let opening = Opening::new(site, 9, root.clone(), &Arc::default());
         for (id, at) in opening.pages() {

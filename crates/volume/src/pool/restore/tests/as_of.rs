@@ -7,6 +7,7 @@ use super::super::super::backup::{Part, Reader, Taking, Writer};
 use super::super::super::check::tests::disk::{Attached, InMemory};
 use super::super::super::home::NewPool;
 use super::super::super::inspect::uuid;
+use super::super::super::label::{End, Label};
 use super::super::super::lineage::Lineage;
 use super::super::super::lu::tests::{about, new_pool, new_pool_with_sums};
 use super::super::super::lu::{NewLu, read_root};
@@ -670,6 +671,58 @@ fn a_copy_that_has_missed_something_since_is_in_the_way() {
         lose_heads(&mut moment.images, id);
         let why = refused(&core, &moment.images, (&backup, &[&uuid(id)])).await;
         assert!(why.contains("has missed something"), "{why}");
+    });
+}
+
+/// A disk that is not here has heads that count as much, and a group may have lacked something all
+/// the time.
+#[test]
+fn copies_that_are_not_here_or_not_whole_are_in_the_way() {
+    in_world(24, |core| async move {
+        let mut herd = Herd::begin(&core, 24, new_pool(), [0, 1]).await;
+        herd.steps(20).await;
+        let (bytes, _) = herd.back_up().await;
+        let backup = read(&core, &bytes).await;
+        herd.close().await;
+        let mut images = herd.images();
+        lose_heads(&mut images, herd.all[0].id);
+        let why = refused(&core, &images[..1], (&backup, &["lu0"])).await;
+        assert!(why.contains("not all disks"), "{why}");
+        let mut behind = herd.images();
+        for (disk, at) in metadata(&behind)[LABEL].clone() {
+            let page = Page::of_bytes(&behind[disk].block(at));
+            let end = if page.says().0.number == 0 { End::Front } else { End::Back };
+            let label = Label::decode(&page, end).unwrap();
+            let label = Label { is_behind: disk == 1, ..label };
+            behind[disk].put(at, *label.encode(end).bytes());
+        }
+        let backup = read(&core, &backed_up(&core, &behind).await).await;
+        lose_heads(&mut behind, herd.all[0].id);
+        let why = refused(&core, &behind, (&backup, &["lu0"])).await;
+        assert!(why.contains("or lacks something"), "{why}");
+    });
+}
+
+/// Everything is looked at before anything is written.
+#[test]
+fn nothing_is_written_of_what_would_be_damaged_all_the_same() {
+    in_world(25, |core| async move {
+        let herd = Herd::begin(&core, 25, new_pool(), [0, 0]).await;
+        let (bytes, _) = herd.back_up().await;
+        let backup = read(&core, &bytes).await;
+        herd.close().await;
+        let (mut images, id) = (herd.images(), herd.all[0].id);
+        lose_heads(&mut images, id);
+        let (_, backings) = disks(&images);
+        let asked = (&backup, wanted(&["lu0"]));
+        let mut plan = Plan::make(&core, backings, asked, |_| ()).await.unwrap();
+        assert!(plan.must_be_right().is_ok());
+        for (other, is_right) in [(herd.all[1].id, true), (id, false)] {
+            let of = Of::Lu { id: other, name: None };
+            let what = "a page of its map cannot be read".to_owned();
+            plan.report.findings.push(Finding { severity: Severity::Damaged, of, what });
+            assert_eq!(plan.must_be_right().is_ok(), is_right);
+        }
     });
 }
 
