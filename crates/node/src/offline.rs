@@ -160,7 +160,9 @@ async fn open_disk(
         Ok(disk) => Ok(disk),
         Err(OpenError::Served { .. }) => {
             let next = match read_only {
-                true => "viaduct pool check NAME asks that node, by the name of the pool",
+                true => {
+                    "stop that node first; pool check and pool backup ask it if the pool is named"
+                }
                 false => "stop that node first; what it can mend by itself it does while it runs",
             };
             Err(ApiError::not_now(format!("a node has {name} open")).then(next))

@@ -60,7 +60,7 @@ fn a_pool_is_backed_up_by_its_node_or_from_its_disks() {
         5,
         expect![[r#"
             error: a node has one open
-              next: viaduct pool check NAME asks that node, by the name of the pool
+              next: stop that node first; pool check and pool backup ask it if the pool is named
         "#]],
     );
     real.says(

@@ -95,7 +95,7 @@ fn disks_are_checked_while_no_node_has_them() {
         5,
         expect![[r#"
             error: a node has one open
-              next: viaduct pool check NAME asks that node, by the name of the pool
+              next: stop that node first; pool check and pool backup ask it if the pool is named
         "#]],
     );
     real.stop();
