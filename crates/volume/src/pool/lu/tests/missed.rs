@@ -89,7 +89,11 @@ impl Away {
     }
 
     fn crash(&self) {
-        crash(&self.world, &self.host, &self.disks, false);
+        self.crash_with(false);
+    }
+
+    fn crash_with(&self, power: bool) {
+        crash(&self.world, &self.host, &self.disks, power);
     }
 
     /// Makes one disk what another one is.
@@ -168,6 +172,10 @@ impl Here {
     async fn checkpoint(&self) {
         let device = self.lu.device(&self.core);
         device.io(&Request::flush()).await.unwrap();
+        self.root().await;
+    }
+
+    async fn root(&self) {
         let root = |service: Rc<Service>| async move {
             let about = service.about();
             service.describe(about).await
@@ -221,6 +229,32 @@ fn what_a_copy_has_missed_is_known_over_crashes() {
             here.holds().await;
         });
         away.with(gone, |here| async move { here.holds().await });
+    }
+}
+
+/// The root is written as one of them turns out not to have what was written before.
+#[test]
+fn what_is_not_durable_where_a_sync_fails_is_brought() {
+    for seed in 20..23 {
+        let away = Away::new(seed, false);
+        let (kept, values, disks) = (away.kept.clone(), away.values.clone(), away.disks.clone());
+        away.live(move |core| async move {
+            let pool = kept.open(find(&core, &[0, 1]).await.unwrap()).await;
+            let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
+            let here = Here { core, pool, lu, values };
+            here.write(20, 2).await;
+            here.write(UNITS + 5, 2).await;
+            disks[1].fault(Fault::always(On::Sync, Harm::Errno(5)));
+            here.root().await;
+            assert_eq!(here.pool.stale_groups(LU), [1]);
+            disks[1].heal();
+        });
+        away.crash_with(true);
+        away.with(&[0, 1], |here| async move {
+            here.holds().await;
+            here.catch_up().await;
+        });
+        away.with(&[1], |here| async move { here.holds().await });
     }
 }
 
