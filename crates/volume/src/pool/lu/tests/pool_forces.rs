@@ -4,11 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
+use model::limits::GROUPS_MAX;
 use rt::sim::Random;
 
 use super::super::super::crash::{is_one_seed, seeds};
 use super::super::super::home::{CopyHere, Found, Registry, Unforced};
 use super::super::super::label::Label;
+use super::super::super::places::numbers_of;
 use super::super::super::survey::{Unsaid, survey};
 use super::deaths::{another, open};
 use super::groups::{
@@ -354,6 +356,80 @@ fn a_part_of_what_was_away_is_not_enough() {
             close(pool, lus).await;
         });
     }
+}
+
+/// A pool of three groups: the first one has everything, the second one all of LU, and the third
+/// one has missed something of each.
+async fn lag_of_three(core: &Core, kept: &Kept) {
+    let mut disks = Vec::new();
+    for (group, backing) in (0..).zip(backings(core, &[0, 1, 2]).await) {
+        disks.push(NewDisk { backing, pv: [group as u8 + 7; 16], group });
+    }
+    let pool = Pool::format(core, new_pool(), disks).await.unwrap();
+    let all = vec![another(core, &pool, LU[0]).await, another(core, &pool, OLD).await];
+    close(pool, all).await;
+    let pool = opened(core, kept, &[0]).await;
+    let all = vec![open(core, &pool, LU).await, open(core, &pool, id(OLD)).await];
+    for lu in &all {
+        write(core, lu, 2).await;
+    }
+    close(pool, all).await;
+    let pool = opened(core, kept, &[0, 1]).await;
+    let lu = open(core, &pool, LU).await;
+    catch_up(&pool, &lu).await;
+    write(core, &lu, 3).await;
+    close(pool, vec![lu]).await;
+}
+
+#[test]
+fn of_several_groups_that_lack_something_the_others_stay_behind() {
+    with_bare_disks(50, |core, _| async move {
+        let kept = Kept::of_age(0);
+        lag_of_three(&core, &kept).await;
+        // The third one has missed an opening: what it has may be anything.
+        assert_eq!(find_some(&core, &[1, 2]).await.whole_groups(), [1]);
+        let missed = force(&core, &kept, &[1, 2], 2).await;
+        assert!(matches!(missed, Err(Unforced::NotHere(2))));
+        let pool = opened(&core, &kept, &[0, 1, 2]).await;
+        close(pool, vec![]).await;
+
+        let registry: Option<Rc<dyn Registry>> = Some(Rc::new(kept.clone()));
+        let groups = find_some(&core, &[1, 2]).await.groups(registry).await.unwrap();
+        assert_eq!(groups.iter().map(|about| about.group).collect::<Vec<_>>(), [1, 2]);
+        force(&core, &kept, &[1, 2], 1).await.unwrap();
+        for value in [3, 4] {
+            is_refused(&core, &[2]).await;
+            let pool = opened(&core, &kept, &[1, 2]).await;
+            assert_eq!(pool.stale_groups(LU), [2]);
+            let lus = is_there(&core, &pool, &[(LU[0], Some(value)), (OLD, None)]).await;
+            write(&core, &lus[0], 4).await;
+            close(pool, lus).await;
+        }
+        let first = |pool: &Rc<Pool>, lu: u8| pool.granted(id(lu)).unwrap().first.unwrap();
+        let pool = opened(&core, &kept, &[1, 2]).await;
+        let new = another(&core, &pool, NEW).await;
+        write(&core, &new, NEW).await;
+        assert!(numbers_of(GROUPS_MAX as u16).contains(&first(&pool, NEW)));
+        close(pool, vec![new]).await;
+        // What nobody has used is what it was, also while some are away.
+        let pool = opened(&core, &kept, &[0, 1]).await;
+        let lus = is_there(&core, &pool, &[(LU[0], Some(4)), (OLD, Some(2))]).await;
+        close(pool, lus).await;
+
+        // That one is lost too, and others may have given numbers since.
+        force(&core, &kept, &[2], 2).await.unwrap();
+        let pool = opened(&core, &kept, &[2]).await;
+        let served = [(LU[0], None), (OLD, None), (NEW, Some(NEW))];
+        let mut lus = is_there(&core, &pool, &served).await;
+        lus.push(another(&core, &pool, ONLY).await);
+        write(&core, &lus[1], ONLY).await;
+        assert!(numbers_of(GROUPS_MAX as u16 + 1).contains(&first(&pool, ONLY)));
+        close(pool, lus).await;
+        let pool = opened(&core, &kept, &[0, 1, 2]).await;
+        let all = [(LU[0], 4), (OLD, 2), (NEW, NEW), (ONLY, ONLY)];
+        let lus = is_there(&core, &pool, &all.map(|(lu, value)| (lu, Some(value)))).await;
+        close(pool, lus).await;
+    });
 }
 
 /// What an LU is to hold.
