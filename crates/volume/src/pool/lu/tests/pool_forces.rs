@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use model::limits::GROUPS_MAX;
-use rt::sim::Random;
+use rt::sim::{Fault, Harm, On, Random};
 
 use super::super::super::crash::{is_one_seed, seeds};
 use super::super::super::home::{CopyHere, Found, Registry, Unforced};
@@ -214,6 +214,9 @@ fn disks_that_come_back_do_not_win_and_keep_what_only_they_have() {
             assert!(matches!(unfit, Err(Unforced::Unfit { .. })), "{unfit:?}");
             close(pool, vec![first, new]).await;
 
+            for (disks, is_less) in [(&[here][..], true), (&[0, 1], false)] {
+                assert_eq!(find(&core, disks).await.unwrap().may_know_less(), is_less);
+            }
             // It is opened again without a word.
             let pool = opened(&core, &kept, &[here]).await;
             let served = [(2, Some(3)), (OLD, Some(1)), (NEW, Some(NEW)), (HALF, None)];
@@ -428,6 +431,41 @@ fn of_several_groups_that_lack_something_the_others_stay_behind() {
         let pool = opened(&core, &kept, &[0, 1, 2]).await;
         let all = [(LU[0], 4), (OLD, 2), (NEW, NEW), (ONLY, ONLY)];
         let lus = is_there(&core, &pool, &all.map(|(lu, value)| (lu, Some(value)))).await;
+        close(pool, lus).await;
+    });
+}
+
+/// Ages of copies have grown elsewhere, and nobody here knows of that.
+#[test]
+fn who_has_gone_on_without_others_elsewhere_does_not_win() {
+    with_bare_disks(51, |core, disks| async move {
+        let (kept, other) = (Kept::of_age(0), Kept::of_age(0));
+        lag_of_three(&core, &kept).await;
+        let pool = opened(&core, &kept, &[0, 1, 2]).await;
+        let lu = open(&core, &pool, LU).await;
+        catch_up(&pool, &lu).await;
+        close(pool, vec![lu]).await;
+        is_refused(&core, &[1]).await;
+        let pool = opened(&core, &kept, &[0, 2]).await;
+        let lu = open(&core, &pool, LU).await;
+        for value in [5, 6] {
+            catch_up(&pool, &lu).await;
+            // All of its slabs, and not what its table says of them.
+            let fault = Fault::always(On::Write, Harm::Errno(5));
+            disks[2].fault(Fault { range: 2 << 20..u64::MAX, ..fault });
+            write(&core, &lu, value).await;
+            disks[2].heal();
+            assert!(pool.stale_groups(LU).contains(&2));
+        }
+        close(pool, vec![lu]).await;
+
+        force(&core, &other, &[1], 1).await.unwrap();
+        let pool = opened(&core, &other, &[1]).await;
+        let lus = is_there(&core, &pool, &[(LU[0], Some(3)), (OLD, None)]).await;
+        write(&core, &lus[0], 4).await;
+        close(pool, lus).await;
+        let pool = opened(&core, &other, &[0, 1, 2]).await;
+        let lus = is_there(&core, &pool, &[(LU[0], Some(4)), (OLD, Some(2))]).await;
         close(pool, lus).await;
     });
 }
