@@ -14,10 +14,13 @@ use super::super::check::tests::disk::Image;
 use super::super::check::tests::{Moment, disks, look as seen_by, metadata, moments, moments_of};
 use super::super::crash::loops;
 use super::super::home::Terms;
+use super::super::lineage::Lineage;
 use super::super::lu::Lu;
 use super::super::lu::tests::families::{BLOCKS, Family, renew_root};
+use super::super::lu::tests::new_pool;
 use super::super::page::PAGE_BYTES;
 use super::super::shape::TABLE_START;
+use super::super::slabs::{self, Grant, Slab, TableHeader};
 use super::*;
 
 type Block = [u8; PAGE_BYTES];
@@ -420,6 +423,50 @@ fn a_disk_that_has_missed_something_is_not_taken_for_a_current_one() {
         assert!(outcome.restored.is_empty() && !outcome.is_good, "{outcome:?}");
         let is_later = |told: &Told| told.what.contains("was used later");
         assert!(outcome.refused.iter().any(is_later), "{outcome:?}");
+    });
+}
+
+/// The slab table of a disk, with this turn more and other slabs.
+fn change_table(image: &mut Image, turns: i64, change: impl Fn(Slab) -> Slab) {
+    let lineage = Lineage::new(new_pool().id, new_pool().id);
+    for at in tables(image) {
+        let page = Page::of_bytes(&image.block(at));
+        let number = page.says().0.number;
+        let (header, all) = slabs::decode(&page, &lineage, number).unwrap();
+        let (turn, epoch) = (header.turn.saturating_add_signed(turns), header.epoch);
+        let header = TableHeader { pool: lineage, page: number, turn, epoch };
+        let all: Vec<Slab> = all.into_iter().map(&change).collect();
+        image.put(at, *slabs::encode(header, &all).bytes());
+    }
+}
+
+/// A disk without labels whose table is older than the backup, by its turn or by a generation, and
+/// one that is named alone.
+#[test]
+fn labels_come_back_only_to_what_is_not_older_with_all_disks() {
+    in_world(7, |core| async move {
+        let moments = moments(&core, 7).await;
+        let moment = moments.last().unwrap();
+        let backup = read(&core, &backed_up(&core, &moment.images).await).await;
+        let mut images = moment.images.clone();
+        ends(&images[1]).into_iter().for_each(|at| images[1].put(at, ROTTEN));
+        let (_, outcome) = restored(&core, &images, &backup).await;
+        assert!(outcome.is_good && !outcome.restored.is_empty(), "{outcome:?}");
+        let (_, outcome) = restored(&core, &images[1..], &backup).await;
+        assert!(outcome.restored.is_empty() && !outcome.is_good, "{outcome:?}");
+        assert!(outcome.refused[0].what.contains("were named"), "{outcome:?}");
+        for (turns, older, why) in [(-1, 0, "than the backup"), (1, 1, "older, or another one")] {
+            let mut images = images.clone();
+            change_table(&mut images[1], turns, |slab| match slab {
+                Slab::Granted(it) => {
+                    Slab::Granted(Grant { generation: it.generation - older, ..it })
+                }
+                other => other,
+            });
+            let (_, outcome) = restored(&core, &images, &backup).await;
+            assert!(outcome.restored.is_empty() && !outcome.is_good, "{outcome:?}");
+            assert!(outcome.refused[0].what.contains(why), "{outcome:?}");
+        }
     });
 }
 

@@ -8,11 +8,9 @@ use super::super::super::check::tests::disk::{Attached, InMemory};
 use super::super::super::home::NewPool;
 use super::super::super::inspect::uuid;
 use super::super::super::label::{End, Label};
-use super::super::super::lineage::Lineage;
-use super::super::super::lu::tests::{about, new_pool, new_pool_with_sums};
+use super::super::super::lu::tests::{about, new_pool_with_sums};
 use super::super::super::lu::{NewLu, read_root};
 use super::super::super::root::{About, Base, Source};
-use super::super::super::slabs::{self, Grant, Slab, TableHeader};
 use super::super::Outcome;
 use super::herd::{
     EXTENT_BLOCKS, EXTENTS, Herd, LU_BYTES, LUS, One, PAGE, Read, Word, Words, blocks, fold,
@@ -759,22 +757,10 @@ fn change_grant(
     (disk, id, number): (usize, [u8; 16], u32),
     change: impl Fn(Grant) -> Slab,
 ) {
-    let lineage = Lineage::new(new_pool().id, new_pool().id);
-    for (_, at) in metadata(images)[TABLE].iter().filter(|it| it.0 == disk) {
-        let page = Page::of_bytes(&images[disk].block(*at));
-        let page_number = page.says().0.number;
-        let (header, mut all) = slabs::decode(&page, &lineage, page_number).unwrap();
-        for slab in &mut all {
-            if let Slab::Granted(grant) = *slab
-                && (grant.lu, grant.number) == (id, number)
-            {
-                *slab = change(grant);
-            }
-        }
-        let (turn, epoch) = (header.turn, header.epoch);
-        let header = TableHeader { pool: lineage, page: page_number, turn, epoch };
-        images[disk].put(*at, *slabs::encode(header, &all).bytes());
-    }
+    change_table(&mut images[disk], 0, |slab| match slab {
+        Slab::Granted(grant) if (grant.lu, grant.number) == (id, number) => change(grant),
+        other => other,
+    });
 }
 
 /// It was given back and is its again, at the very same place.
