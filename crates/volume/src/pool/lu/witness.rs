@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::super::disks::Shared;
-use super::super::owner::Witness;
+use super::super::owner::{Regions, Witness};
 use super::super::root::Missed;
 
 pub(super) struct Copies {
@@ -17,18 +17,24 @@ pub(super) struct Copies {
 }
 
 impl Witness for Copies {
-    fn missed(&mut self, slabs: &[u32]) -> Option<Missed> {
+    fn missed(&mut self, slabs: &mut dyn Iterator<Item = u32>) -> Option<Missed> {
         let places = &self.shared.places;
         if !places.has_copies() {
             return None;
         }
         // First: a disk that is lost meanwhile was there then.
         let epoch = self.shared.epoch.load(Ordering::Acquire);
-        if !slabs.iter().any(|slab| places.is_lacking(*slab)) {
+        let (mut regions, mut is_lacking) = (Regions::new(), false);
+        for slab in slabs {
+            is_lacking |= places.is_lacking(slab);
+            let dirty = places.dirty(slab);
+            if dirty != 0 {
+                regions.insert(slab, dirty);
+            }
+        }
+        if !is_lacking {
             self.since = epoch;
         }
-        let dirty = slabs.iter().map(|slab| (*slab, places.dirty(*slab)));
-        let regions = dirty.filter(|(_, regions)| *regions != 0).collect();
         Some(Missed { since: self.since, forces: self.forces, regions })
     }
 }

@@ -75,7 +75,7 @@ pub(super) struct Rooted {
 pub trait Witness: std::fmt::Debug {
     /// Of these slabs, which are all. What is on its way has a record, or an open region. None:
     /// there are no copies.
-    fn missed(&mut self, slabs: &[u32]) -> Option<Missed>;
+    fn missed(&mut self, slabs: &mut dyn Iterator<Item = u32>) -> Option<Missed>;
 }
 
 impl Rooted {
@@ -137,10 +137,8 @@ impl Owner {
         }
         self.is_pressed = false;
         let (space, epoch) = (&mut self.space, self.journal.epoch());
-        let missed = match &mut self.rooted.witness {
-            Some(witness) => witness.missed(&space.slabs().collect::<Vec<_>>()),
-            None => None,
-        };
+        let witness = self.rooted.witness.as_mut();
+        let missed = witness.and_then(|witness| witness.missed(&mut space.slabs()));
         let root = &mut self.rooted.root;
         let turn = root.turn + 1;
         // Nothing names what is left, and nobody has what is about to become free.
