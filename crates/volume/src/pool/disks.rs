@@ -9,7 +9,7 @@ mod verify;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use block::{Buffer, Device, Error, ErrorKind, Request, Sgl};
@@ -44,8 +44,26 @@ pub struct Shared {
     pub sums: Option<Sums>,
     /// Of the pool, as labels say it or are about to.
     pub epoch: AtomicU64,
+    /// How many are about to go by copies that are in doubt.
+    ending_doubts: AtomicU64,
     shape: Shape,
     held: Mutex<HeldDisks>,
+}
+
+/// As long as this is kept, what is read in doubt is durable where it is written.
+pub struct EndingDoubt(Arc<Shared>);
+
+impl EndingDoubt {
+    pub fn new(shared: &Arc<Shared>) -> Self {
+        shared.ending_doubts.fetch_add(1, Ordering::SeqCst);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for EndingDoubt {
+    fn drop(&mut self) {
+        self.0.ending_doubts.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// What keeps the disks, until they are let go.
@@ -163,6 +181,10 @@ impl Shared {
     /// Whose disks they are.
     pub fn belong_to(&self, pool: Placed<Pool>) {
         self.lock().pool = Some(Arc::new(pool));
+    }
+
+    fn is_ending_doubt(&self) -> bool {
+        self.ending_doubts.load(Ordering::SeqCst) > 0
     }
 
     /// See [`Pool::mark_stale`].

@@ -7,6 +7,7 @@
 
 mod copies;
 mod damage;
+mod doubt;
 mod find;
 mod force;
 mod forced;

@@ -13,6 +13,7 @@ use super::super::owner::regions_of;
 use super::super::page::Page;
 use super::super::places::{Copy, Home, State};
 use super::super::shape::BLOCK_BYTES;
+use super::look::{DOUBT_RETRY, DOUBT_TRIES};
 use super::sums::{SumPages, are_right};
 use super::{Disks, Looker, gone};
 
@@ -130,9 +131,10 @@ impl Disks {
             match device.io(&Request::read(offset, buffer.sgl())).await {
                 Ok(_) if are_right((pages, first), &buffer.sgl()) => {
                     let others = copies.iter().filter(|copy| copy.home != home);
-                    for copy in others.filter(|copy| copy.state == State::Doubtful) {
-                        self.write_copy(at, copy.home, buffer).await.map_err(|it| (it, vec![]))?;
-                    }
+                    let doubtful = others.filter(|copy| copy.state == State::Doubtful);
+                    let doubtful: Vec<Home> = doubtful.map(|copy| copy.home).collect();
+                    let told = self.tell_doubtful(at, &doubtful, buffer).await;
+                    told.map_err(|error| (error, Vec::new()))?;
                     for home in &bad {
                         // Without the mark, if that is needed, the next one who reads finds out.
                         let _ = self.write_copy(at, *home, buffer).await;
@@ -146,6 +148,20 @@ impl Disks {
             bad.push(home);
         }
         Err((failed, bad))
+    }
+
+    /// What is read is written where it is in doubt, before it is answered.
+    async fn tell_doubtful(&self, at: Spot, to: &[Home], data: &Buffer) -> Result<(), Error> {
+        for home in to {
+            self.write_copy(at, *home, data).await?;
+        }
+        if to.is_empty() || !self.shared().is_ending_doubt() {
+            return Ok(());
+        }
+        // They may be all that there is, and power may fail.
+        let disks: Vec<u32> = to.iter().map(|home| home.disk).collect();
+        let failed = self.sync_some(|disk| disks.contains(&disk)).await.pop();
+        failed.map_or(Ok(()), |(_, error)| Err(error))
     }
 
     /// Writes whole blocks of a slab, at all its places. A copy that misses it is known to be stale
@@ -174,7 +190,7 @@ impl Disks {
             shared.places.touch(at.slab, regions_of(shared.shape, first, count));
         }
         let mut asked = Vec::new();
-        for copy in self.copies(at.slab) {
+        for copy in self.copies_that_count(at.slab).await {
             if copy.state != State::Broken
                 && let Some((device, offset)) = self.find(copy.home, at)
             {
@@ -220,7 +236,8 @@ impl Disks {
     async fn has_another(&self, slab: u32, failed: Home, written: &[Written]) -> bool {
         let mut there = written.iter().filter(|(_, outcome)| outcome.is_ok());
         let state = |copy: &Copy| self.shared().places.state(slab, copy.home);
-        if !there.clone().any(|(copy, _)| state(copy) == Some(State::Doubtful)) {
+        let counts = |state| matches!(state, Some(State::Doubtful | State::Whole));
+        if !there.clone().any(|(copy, _)| counts(state(copy))) {
             return false;
         }
         self.mark(slab, failed).await.is_ok()
@@ -259,6 +276,20 @@ impl Disks {
     pub async fn make_same(&self, at: Spot, count: u64) -> Result<(), Error> {
         let buffer = Buffer::zeroed((count * BLOCK_BYTES) as usize);
         self.read_any(at, &buffer, &SumPages::new()).await
+    }
+
+    /// The same, when one is whole: where all that count are in doubt, one is about to be.
+    async fn copies_that_count(&self, slab: u32) -> Vec<Copy> {
+        let mut copies = self.copies(slab);
+        for _ in 0..DOUBT_TRIES {
+            let is_in = |state| copies.iter().any(|copy| copy.state == state);
+            if is_in(State::Whole) || !is_in(State::Doubtful) {
+                break;
+            }
+            self.core.sleep(DOUBT_RETRY).await;
+            copies = self.copies(slab);
+        }
+        copies
     }
 
     /// All places of a slab, in the order in which they are read.

@@ -21,8 +21,8 @@ use super::{Disks, gone, page_of};
 const READS_MAX: usize = 32;
 
 /// How long what cannot be read is looked for again, where a copy is about to be out of doubt.
-const DOUBT_TRIES: u32 = 200;
-const DOUBT_RETRY: Duration = Duration::from_millis(5);
+pub(super) const DOUBT_TRIES: u32 = 200;
+pub(super) const DOUBT_RETRY: Duration = Duration::from_millis(5);
 
 /// A block that is not the same everywhere.
 pub struct Unlike {

@@ -69,6 +69,8 @@ impl Pool {
             return Err(PoolError::LastCopy { disk: self.name_of(disk) });
         }
         self.outdo(disk).await?;
+        let lus: Vec<[u8; 16]> = self.lus().into_keys().collect();
+        let _ending = self.end_doubt(&lus, &self.others_than(disk)).await?;
         let before = self.stand(disk, Standing::Lost);
         let told = self.tell_of_lost().await;
         if told.is_err() {
@@ -116,11 +118,17 @@ impl Pool {
         tables[disk as usize].is_here() && groups.into_iter().any(|it| it != lost && is_all(it))
     }
 
-    /// Nobody writes there any more, and nobody has to.
-    async fn leave_lost(&self, disk: u32) {
+    fn others_than(&self, disk: u32) -> Vec<u16> {
         let mut others = self.groups();
         others.retain(|group| *group != self.group_of(disk));
-        self.lus().into_keys().for_each(|lu| self.trust_one(lu, &others));
+        others
+    }
+
+    /// Nobody writes there any more, and nobody has to.
+    async fn leave_lost(&self, disk: u32) {
+        let others = self.others_than(disk);
+        let trusted = |lu| (lu, self.to_trust(lu, &others));
+        let trusted: Vec<_> = self.lus().into_keys().map(trusted).collect();
         for home in self.homes_on(disk) {
             let Some(grant) = grant_at(&self.tables.borrow(), home) else { continue };
             let has_other = self
@@ -131,6 +139,7 @@ impl Pool {
                 self.shared.places.lose(grant.number, Copy { home, group, state });
             }
         }
+        trusted.into_iter().for_each(|(lu, group)| self.trust(lu, group));
         self.shared.set_aside(disk, !self.is_needed(disk)).await;
         self.losing.notify();
         self.note_all_lacking();

@@ -100,52 +100,23 @@ impl Pool {
         // One that was stale and has everything by now counts from here on.
         let mut others = self.groups();
         others.retain(|other| *other != group);
-        self.trust_one(lu, &others);
-        let whole: Vec<u16> =
-            others.iter().copied().filter(|other| self.is_whole_in(lu, *other)).collect();
+        let trusted = self.to_trust(lu, &others);
+        let is_whole = |other: &u16| self.is_whole_in(lu, *other) || Some(*other) == trusted;
+        let whole: Vec<u16> = others.iter().copied().filter(is_whole).collect();
         if whole.is_empty() {
             return Err(PoolError::LastCopy { disk: self.name_of(home.disk) });
         }
         others.retain(|other| whole.contains(other) || !stale.contains(other));
-        if self.is_in_doubt(lu) {
-            // What only this one had durably was read, and is in the others since.
-            self.sync_these(&self.members_of(&others)).await?;
-        }
+        let _ending = self.end_doubt(&[lu], &others).await?;
         let age = self.next_age(lu)?;
         self.note(vec![(lu, Some(age))]).await?;
         self.set_current(lu, age, &others).await?;
         self.take_out(lu, group);
+        self.trust(lu, trusted);
         self.undecided.borrow_mut().remove(&(lu, group));
         // It is known already, but the stale copy may be all that is found one day.
         let _ = self.set_age(lu, STALE, &[group]).await;
         Ok(())
-    }
-
-    fn is_in_doubt(&self, lu: [u8; 16]) -> bool {
-        self.any_slab(lu, |copy| copy.state == State::Doubtful)
-    }
-
-    fn members_of(&self, groups: &[u16]) -> Vec<u32> {
-        let mut members = self.members();
-        members.retain(|disk| groups.contains(&self.group_of(*disk)));
-        members
-    }
-
-    /// Where the copy is about to go that is read: of those in these groups that a crash has left
-    /// in doubt one is as good. What was read of it is the same there.
-    pub(super) fn trust_one(&self, lu: [u8; 16], groups: &[u16]) {
-        if groups.iter().any(|group| self.is_whole_in(lu, *group)) {
-            return;
-        }
-        let is_good = |copy: Copy| matches!(copy.state, State::Whole | State::Doubtful);
-        let all_good =
-            |group: &&u16| self.all_slabs(lu, |copy| copy.group == **group && is_good(copy));
-        let Some(trusted) = groups.iter().find(all_good) else { return };
-        for number in self.granted(lu).unwrap_or_default().slabs {
-            for copy in self.shared.places.all(number).filter(|copy| copy.group == *trusted) {
-                self.shared.places.mark(number, copy.home, (State::Doubtful, State::Whole));
-            }
-        }
     }
 
     /// The copies in these groups have this age, durably, and are not stale.
@@ -283,12 +254,12 @@ impl Pool {
     }
 
     /// Whether every slab of an LU has a good place in this group.
-    fn is_whole_in(&self, lu: [u8; 16], group: u16) -> bool {
+    pub(super) fn is_whole_in(&self, lu: [u8; 16], group: u16) -> bool {
         self.all_slabs(lu, |copy| copy.group == group && copy.state == State::Whole)
     }
 
     /// Whether every slab of an LU has such a place.
-    fn all_slabs(&self, lu: [u8; 16], is_such: impl Fn(Copy) -> bool) -> bool {
+    pub(super) fn all_slabs(&self, lu: [u8; 16], is_such: impl Fn(Copy) -> bool) -> bool {
         let lus = self.lus.borrow();
         let mut slabs = lus.get(&lu).into_iter().flat_map(|granted| &granted.slabs);
         slabs.all(|slab| self.shared.places.all(*slab).any(&is_such))

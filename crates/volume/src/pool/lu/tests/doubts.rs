@@ -7,6 +7,8 @@ use super::groups::{
 };
 use super::splits::Kept;
 use super::*;
+use std::sync::Mutex;
+
 use rt::sim::{Fault, Harm, On};
 
 const OLD: u8 = 1;
@@ -180,6 +182,33 @@ fn what_is_in_doubt_and_misses_a_write_is_stale() {
             holds(&core, &lu, 3).await;
             catch_up(&pool, &lu).await;
             holds(&core, &lu, 3).await;
+        });
+    }
+}
+
+/// What was read of a copy is the same in the next one that counts, also when power fails.
+#[test]
+fn what_was_read_in_doubt_is_durable_when_the_copy_is_gone() {
+    for seed in 0..24 {
+        let doubt = Doubt::new(seed);
+        let (disks, seen) = (doubt.disks.clone(), Arc::new(Mutex::new(Vec::new())));
+        let read = seen.clone();
+        doubt.opened(&[0, 1], move |core, pool, lu| async move {
+            assert!(is_in_doubt(&pool));
+            disks[0].fault(Fault::always(On::Write, Harm::Errno(5)));
+            let (device, data) = (lu.device(&core), Buffer::from_bytes(&[NEW; 4096]));
+            let write = async move { device.io(&Request::write(LU_BYTES / 2, data.sgl())).await };
+            let written = core.spawn_task(write);
+            // Of the one or the other, while it goes.
+            *read.lock().unwrap() = values(&core, &lu).await;
+            written.await.unwrap();
+            assert_eq!(pool.stale_groups(LU), [0]);
+            disks[0].heal();
+        });
+        crash(&doubt.world, &doubt.host, &doubt.disks, true);
+        doubt.opened(&[0, 1], move |core, pool, lu| async move {
+            assert_eq!(pool.stale_groups(LU), [0]);
+            assert_eq!(values(&core, &lu).await, *seen.lock().unwrap());
         });
     }
 }
