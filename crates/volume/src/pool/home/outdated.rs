@@ -131,18 +131,29 @@ impl Pool {
             self.members().into_iter().filter(is_outdated).collect()
         };
         let lus: Vec<[u8; 16]> = self.lus.borrow().keys().copied().collect();
-        let mut younger = Vec::new();
+        let (mut younger, mut alone) = (Vec::new(), Vec::new());
         for lu in lus {
             let stale = self.stale_groups(lu);
             let is_broken = |group: u16| {
                 let is_such = |copy: Copy| copy.group == group && copy.state == State::Broken;
                 self.any_slab(lu, is_such)
             };
-            let groups = self.groups().into_iter().filter(|group| !stale.contains(group));
+            // What one says that lacks something counts too: that its slabs are of one time.
+            let is_said = |group: &u16| {
+                !stale.contains(group) || self.undecided.borrow().contains(&(lu, *group))
+            };
+            let groups = self.groups().into_iter().filter(is_said);
             let broken: Vec<u16> = groups.filter(|group| is_broken(*group)).collect();
             if !broken.is_empty() {
                 broken.iter().for_each(|group| self.take_out(lu, *group));
-                younger.push((lu, self.next_age(lu)?, broken));
+                self.undecided.borrow_mut().retain(|(of, it)| *of != lu || !broken.contains(it));
+                let is_last = broken.iter().all(|group| stale.contains(group))
+                    && self.groups().iter().all(|it| self.stale_groups(lu).contains(it));
+                match is_last {
+                    // Nobody is here who would be older.
+                    true => alone.push((lu, broken)),
+                    false => younger.push((lu, self.next_age(lu)?, broken)),
+                }
             }
         }
         self.note(younger.iter().map(|(lu, age, _)| (*lu, Some(*age))).collect()).await?;
@@ -152,6 +163,9 @@ impl Pool {
             let others = self.stale_groups(lu);
             let groups = self.groups().into_iter().filter(|group| !others.contains(group));
             current.extend(self.with_age(lu, age, &groups.collect::<Vec<_>>()));
+        }
+        for (lu, broken) in alone {
+            stale.extend(self.with_age(lu, STALE, &broken));
         }
         // Those first that can be written.
         for changed in [current, stale] {

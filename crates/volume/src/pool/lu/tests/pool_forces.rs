@@ -757,3 +757,49 @@ fn a_pool_is_forced_again_and_again_under_a_load_over_crashes() {
     println!("pools, LUs, unknown LUs and cuts: {all:?}");
     assert!(is_one_seed() || all.iter().all(|count| *count > 0), "{all:?}");
 }
+
+/// A disk is lost in use with the first slab of an LU, another one of its group is not, and it is
+/// back: it says that the copy has everything, and some of that is as it was before.
+#[test]
+fn a_copy_of_two_times_is_not_taken_for_one_that_has_everything() {
+    with_bare_disks(60, |core, disks| async move {
+        let kept = Kept::of_age(0);
+        let mut new = Vec::new();
+        for (disk, backing) in backings(&core, &[0, 1, 2]).await.into_iter().enumerate() {
+            new.push(NewDisk { backing, pv: [disk as u8 + 7; 16], group: u16::from(disk > 0) });
+        }
+        let pool = Pool::format(&core, new_pool(), new).await.unwrap();
+        let lu = another(&core, &pool, LU[0]).await;
+        write(&core, &lu, 1).await;
+        close(pool, vec![lu]).await;
+        let pool = opened(&core, &kept, &[0, 1, 2]).await;
+        let lu = open(&core, &pool, LU).await;
+        let granted = pool.granted(LU).unwrap();
+        let disk_of = |slab: u32| {
+            let copy = pool.shared.places.all(slab).find(|copy| copy.group == 1);
+            copy.unwrap().home.disk
+        };
+        let lost = disk_of(granted.first.unwrap());
+        assert!(granted.slabs.iter().any(|slab| disk_of(*slab) != lost));
+        disks[lost as usize].fault(Fault::always(On::Write, Harm::Errno(5)));
+        for number in 100.. {
+            if !pool.lost().is_empty() {
+                break;
+            }
+            pool.grant(id(number), 1, false).await.unwrap();
+        }
+        write(&core, &lu, 2).await;
+        disks[lost as usize].heal();
+        pool.rejoin(lost).await.unwrap();
+        close(pool, vec![lu]).await;
+        for _ in 0..2 {
+            is_refused(&core, &[1, 2]).await;
+            let pool = opened(&core, &kept, &[0, 1, 2]).await;
+            assert_eq!(pool.stale_groups(LU), [1]);
+            let lus = is_there(&core, &pool, &[(LU[0], Some(2))]).await;
+            close(pool, lus).await;
+        }
+        let groups = find_some(&core, &[1, 2]).await.groups(None).await.unwrap();
+        assert_eq!(groups[0].lus[&LU], CopyHere::Stale);
+    });
+}
