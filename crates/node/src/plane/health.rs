@@ -65,14 +65,18 @@ struct State {
     error: Option<Error>,
     /// Why the last test read failed.
     unreadable: Option<Error>,
-    failing: [bool; KINDS],
-    seen: [Counts; KINDS],
+    kinds: [Seen; KINDS],
 }
 
+/// What the last look saw of one kind of requests.
 #[derive(Clone, Copy, Default)]
-struct Counts {
+struct Seen {
     done: u64,
     failed: u64,
+    is_failing: bool,
+    /// Failures had ended by then: what is done beyond what was seen has come after them, and is
+    /// not of those that were under way beside them.
+    is_settled: bool,
 }
 
 impl Watch {
@@ -161,25 +165,24 @@ impl Watch {
 
     /// Judges by what the counters say, read after so many failures were noted, and by a test read.
     /// The health if it is another than was told before.
-    fn look(&self, noted: u64, ops: &[OpStats], test: Result<(), Error>) -> Option<Health> {
+    fn look(
+        &self,
+        when: Look,
+        noted: u64,
+        ops: &[OpStats],
+        test: Result<(), Error>,
+    ) -> Option<Health> {
         let mut state = self.state();
         let is_fresh = noted != std::mem::replace(&mut state.judged, noted);
-        for (kind, op) in ops.iter().enumerate().take(KINDS) {
-            let seen = state.seen[kind];
-            let done = seen.done.max(op.requests.saturating_sub(op.errors));
-            let failed = seen.failed.max(op.errors);
-            if is_fresh && failed > seen.failed {
-                state.failing[kind] = true;
-            } else if done > seen.done {
-                state.failing[kind] = false;
-            }
-            state.seen[kind] = Counts { done, failed };
+        let has_settled = when == Look::WhenSettled && noted == state.noted;
+        for (seen, op) in state.kinds.iter_mut().zip(ops) {
+            seen.look(op, is_fresh, has_settled);
         }
         if state.unreadable.is_some() && test.is_ok() && !is_fresh {
-            state.failing = [false; KINDS];
+            state.kinds.iter_mut().for_each(|kind| kind.is_failing = false);
         }
         state.unreadable = test.err();
-        let is_well = !is_fresh && noted == state.noted && !state.failing.contains(&true);
+        let is_well = !is_fresh && noted == state.noted && !state.is_failing();
         state.health = match &state.unreadable {
             Some(_) => Health::Failed,
             None if is_well => Health::Works,
@@ -193,10 +196,29 @@ impl Watch {
     }
 }
 
+impl Seen {
+    fn look(&mut self, op: &OpStats, is_fresh: bool, has_settled: bool) {
+        let done = self.done.max(op.requests.saturating_sub(op.errors));
+        let failed = self.failed.max(op.errors);
+        let fails = is_fresh && failed > self.failed;
+        if fails {
+            self.is_failing = true;
+        } else if self.is_settled && done > self.done {
+            self.is_failing = false;
+        }
+        let is_settled = !fails || has_settled;
+        *self = Seen { done, failed, is_settled, ..*self };
+    }
+}
+
 impl State {
+    fn is_failing(&self) -> bool {
+        self.kinds.iter().any(|kind| kind.is_failing)
+    }
+
     /// The kinds of requests that fail, in words.
     fn kinds(&self) -> String {
-        let failing = OpKind::ALL.iter().zip(self.failing).filter(|(_, failing)| *failing);
+        let failing = OpKind::ALL.iter().zip(self.kinds).filter(|(_, seen)| seen.is_failing);
         let names: Vec<&str> = failing.map(|(kind, _)| kind.label()).collect();
         if names.is_empty() {
             "requests".to_owned()
@@ -219,7 +241,7 @@ async fn look_when_settled(plane: Weak<Inner>, uuid: Uuid, core: Core) {
         let Some(lu) = watched() else { return };
         if lu.health.has_settled(noted) {
             let Some(plane) = plane.upgrade().map(Plane) else { return };
-            look_once(&plane, uuid, &lu, &core).await;
+            look_once(&plane, uuid, &lu, (&core, Look::WhenSettled)).await;
             return;
         }
     }
@@ -229,16 +251,16 @@ async fn look_when_settled(plane: Weak<Inner>, uuid: Uuid, core: Core) {
 async fn look(plane: &Weak<Inner>, uuid: Uuid, core: &Core) -> Option<bool> {
     let plane = plane.upgrade().map(Plane)?;
     let lu = plane.lu(uuid)?;
-    look_once(&plane, uuid, &lu, core).await;
+    look_once(&plane, uuid, &lu, (core, Look::UntilWell)).await;
     Some(lu.health.is_left_alone())
 }
 
 /// Looks once, and tells of another health.
-async fn look_once(plane: &Plane, uuid: Uuid, lu: &Arc<Lu>, core: &Core) {
+async fn look_once(plane: &Plane, uuid: Uuid, lu: &Arc<Lu>, (core, when): (&Core, Look)) {
     let noted = lu.health.noted();
     let stats = plane.device_stats(uuid, lu).await;
     let test = test_read(core, lu).await;
-    if let Some(health) = lu.health.look(noted, &stats.ops, test) {
+    if let Some(health) = lu.health.look(when, noted, &stats.ops, test) {
         (plane.0.context.report)(report(lu, health));
     }
 }
@@ -306,11 +328,17 @@ mod tests {
         }
 
         fn look(&self) -> Option<Health> {
-            self.watch.look(self.watch.noted(), &self.ops, Ok(()))
+            self.watch.look(Look::UntilWell, self.watch.noted(), &self.ops, Ok(()))
+        }
+
+        fn settles(&self) -> Option<Health> {
+            assert!(self.watch.has_settled(self.watch.noted()));
+            self.watch.look(Look::WhenSettled, self.watch.noted(), &self.ops, Ok(()))
         }
 
         fn look_and_cannot_read(&self) -> Option<Health> {
-            self.watch.look(self.watch.noted(), &self.ops, Err(ErrorKind::Medium.into()))
+            let unreadable = Err(ErrorKind::Medium.into());
+            self.watch.look(Look::UntilWell, self.watch.noted(), &self.ops, unreadable)
         }
 
         fn message(&self) -> String {
@@ -349,12 +377,27 @@ mod tests {
         for _ in 0..2 {
             bench.fails(OpKind::Write, ErrorKind::NoSpace);
             assert!(!bench.watch.has_settled(bench.watch.noted() - 1), "there was one meanwhile");
-            assert!(bench.watch.has_settled(bench.watch.noted()));
-            bench.look();
+            bench.settles();
             bench.does(OpKind::Write);
         }
         assert_eq!(bench.begun(), [1, 2], "failures end several times until it works");
         assert_eq!((bench.look(), bench.watch.is_left_alone()), (Some(Health::Works), true));
+    }
+
+    #[test]
+    fn a_write_that_was_under_way_beside_failures_does_not_come_after_them() {
+        for is_seen_before in [false, true] {
+            let mut bench = Bench::new();
+            bench.fails(OpKind::Write, ErrorKind::NoSpace);
+            if is_seen_before {
+                bench.look();
+            }
+            bench.does(OpKind::Write);
+            bench.settles();
+            assert_eq!((bench.look(), bench.watch.health()), (None, Health::Degraded));
+            bench.does(OpKind::Write);
+            assert_eq!(bench.look(), Some(Health::Works), "seen before: {is_seen_before}");
+        }
     }
 
     #[test]
@@ -376,7 +419,7 @@ mod tests {
         let noted = bench.watch.noted();
         let ops = bench.ops.clone();
         bench.fails(OpKind::Read, ErrorKind::Medium);
-        assert_eq!(bench.watch.look(noted, &ops, Ok(())), None);
+        assert_eq!(bench.watch.look(Look::UntilWell, noted, &ops, Ok(())), None);
         assert_eq!(bench.watch.health(), Health::Degraded);
         assert_eq!(bench.look(), None);
         assert_eq!(bench.begun()[0], 1, "and looked at all the while");
@@ -387,7 +430,7 @@ mod tests {
         let mut bench = Bench::new();
         bench.ops[OpKind::Read as usize].record(512, 1, false);
         bench.fails(OpKind::Write, ErrorKind::Timeout);
-        bench.look();
+        bench.settles();
         bench.does(OpKind::Write);
         bench.does(OpKind::Read);
         bench.ops[OpKind::Other as usize].record(0, 1, false);
