@@ -98,7 +98,7 @@ pub(super) struct Service {
     are_sums_unsynced: Cell<bool>,
     /// Regions where those write whom the owner has sent there, and whom no passage counts.
     writing: RefCell<HashMap<Ticket, (u32, u64)>>,
-    /// Why nothing is written any more.
+    /// Why nothing is written any more, and when it is again.
     failed: RefCell<Option<Error>>,
     has_failed: Arc<AtomicBool>,
     stage: Cell<Stage>,
@@ -715,7 +715,8 @@ impl Service {
 
     /// Nothing is written from here on, by no core: what comes next is to open the LU again.
     fn fail(self: &Rc<Self>, what: &str, error: Error) {
-        let error = Error::new(ErrorKind::Medium).note(format!("{what}: {error}"));
+        let error = format!("{what}: {error}; it is written again when its node was restarted");
+        let error = Error::new(ErrorKind::Medium).note(error);
         self.failed.borrow_mut().get_or_insert_with(|| error.clone());
         self.has_failed.store(true, Ordering::Release);
         self.refuse_all(&error, |waiter| !waiter.may_come);
