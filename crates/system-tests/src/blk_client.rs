@@ -55,6 +55,12 @@ pub struct Churned {
     /// Blocks that were discarded or zeroed.
     pub erased: u64,
     pub flushes: u64,
+    /// Snapshots of a disk that were read by a clone.
+    pub snapshots: u64,
+    /// Disks that have left their pool.
+    pub left: u64,
+    /// Failure groups that had missed something, and had everything again.
+    pub caught_up: u64,
     /// What was not as it should be.
     pub violations: Vec<String>,
 }

@@ -40,10 +40,18 @@ pub fn node_with_groups(dir: &Path) -> Result<(Node, [String; 2])> {
     Ok((node, disks))
 }
 
-pub fn create_pool(node: &Node, at: &[String; 2]) -> Result<()> {
+/// Two disks in each of two failure groups, as they are given to a pool.
+pub fn disks_of_groups(dir: &Path, mib: u64) -> Result<[String; 4]> {
+    let of = |name: &str, group: &str| -> Result<String> {
+        disk(dir, name, mib).map(|path| format!("{path}@{group}"))
+    };
+    Ok([of("one", "left")?, of("two", "left")?, of("three", "right")?, of("four", "right")?])
+}
+
+pub fn create_pool(node: &Node, at: &[String]) -> Result<()> {
     let shape = ["--slab-size", "4M", "--extent-size", "64K"];
-    let create = ["pool", "create", "fast", "--pv", &at[0], "--pv", &at[1]];
-    node.cli(&[&create[..], &shape].concat()).map(drop)
+    let disks: Vec<&str> = at.iter().flat_map(|at| ["--pv", at]).collect();
+    node.cli(&[&["pool", "create", "fast"], &disks[..], &shape].concat()).map(drop)
 }
 
 /// LU `disk` is for a guest `vm`.

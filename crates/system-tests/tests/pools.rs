@@ -14,41 +14,53 @@ use system_tests::iscsi::{holds, node, target_of};
 use system_tests::libiscsi::{SECOND_TOOL, Suite, TOOL, Tally, Unit};
 use system_tests::node::binary;
 use system_tests::pools::{
-    SOON, Unwritable, check, create, create_of_image, create_pool, disk, disks_of, ends_well,
-    is_whole, loaded_guest, node_with_groups, node_with_pool, pool, told, until_whole,
+    SOON, Unwritable, check, create, create_of_image, create_pool, disk, disks_of, disks_of_groups,
+    ends_well, is_whole, loaded_guest, node_with_groups, node_with_pool, pool, told, until_whole,
 };
 use system_tests::verify::Report;
 use system_tests::{Context, Guest, GuestImage, Node, Result, VhostBlk, loops, until};
 
+/// Under the load LUs and snapshots come and go, disks leave and join, and failure groups miss
+/// something and catch up.
 #[test]
 fn killed_servers_lose_nothing_in_a_pool() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let (mut node, _disks) = node_with_pool(dir.path(), 600)?;
+    let mut node = Node::on(&dir.path().join("node")).start()?;
+    let disks = disks_of_groups(dir.path(), 800)?;
+    create_pool(&node, &disks)?;
     let free = pool(&node)?["free"].clone();
-    let mut sockets = Vec::new();
-    for (name, size) in [("small", "64M"), ("large", "8G"), ("huge", "1T")] {
+    let lus = [("small", "64M"), ("large", "8G"), ("huge", "1T")];
+    for (name, size) in lus {
         create(&node, name, size)?;
         node.cli(&["client", "create", name])?;
         node.cli(&["map", name, "--to", name, "--via", "vhost-user-blk"])?;
-        sockets.push(node.socket(name, 2));
     }
+    node.cli(&["client", "create", "reader"])?;
     node.stop()?;
-    let data = node.data().to_owned();
+    let rounds = loops(20);
     let mut command = Command::new(own_program("blk-client")?);
-    command.arg("churn").args(&sockets).args(["--rounds", &loops(20).to_string()]);
-    command.args(["--pool", "fast", "--log"]).arg(node.log()).arg("--").arg(binary()?);
-    command.args(["up", "--http", "off", "--iscsi", "off"]).env("VIADUCT_DATA", &data);
-    let output = command.output()?;
+    command.arg("churn").args(lus.map(|(name, _)| node.socket(name, 2)));
+    command.args(["--rounds", &rounds.to_string(), "--pool", "fast"]);
+    command.args(lus.iter().flat_map(|(name, _)| ["--lu", name]));
+    command.args(disks.iter().flat_map(|disk| ["--disk", disk]));
+    command.arg("--reader").arg(node.socket("reader", 2)).arg("--log").arg(node.log());
+    command.arg("--").arg(binary()?).args(["up", "--http", "off", "--iscsi", "off"]);
+    let output = command.env("VIADUCT_DATA", node.data()).output()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}");
     let churned: Vec<Churned> = blk_client::parse(&String::from_utf8_lossy(&output.stdout))?;
     println!("{churned:?}");
-    assert!(churned[0].writes > 0 && churned[0].violations.is_empty(), "{churned:?}");
+    let Churned { writes, snapshots, left, caught_up, violations, .. } = &churned[0];
+    assert!(*writes > 0 && violations.is_empty(), "{churned:?}");
+    assert!(rounds < 20 || *snapshots > 0, "{churned:?}");
+    assert!(rounds < 200 || *left > 0 && *caught_up > 0, "{churned:?}");
 
     node.start()?;
+    let scrubbed = node.cli(&["pool", "scrub", "fast"])?;
+    println!("{scrubbed}");
     let status = node.cli(&["status"])?;
     assert_eq!(status["problems"].as_array().map(Vec::len), Some(0), "{status}");
-    for name in ["small", "large", "huge"] {
+    for (name, _) in lus {
         node.cli(&["unmap", name, "--from", name])?;
         node.cli(&["lu", "rm", name])?;
     }

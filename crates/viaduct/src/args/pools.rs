@@ -16,7 +16,7 @@ pub enum Pool {
     Ls,
     /// Show one pool
     Show { name: PoolName },
-    /// Change when you are told of a pool, also while it is in use
+    /// Change the thresholds and rates of a pool, also while it is in use
     Set(PoolSet),
     /// Remove a pool that has no LUs
     Rm {

@@ -1,15 +1,16 @@
 //! Servers that are killed at any moment under a load whose every block is known.
 //!
 //! Several disks are written, zeroed, discarded and read at random places far apart and close
-//! together, and in some rounds an LU is being made or removed beside them. The server is killed
+//! together, and in some rounds something is done to their pool beside them. The server is killed
 //! whenever it comes, and its successor gets the rings as they are. A block has one request at a
 //! time, so there is exactly one right answer to every read: what was answered before a kill is
-//! there, and what was out is done, by either server, before it is answered.
+//! there, and what was out is done, by either server, before it is answered. Of a snapshot that was
+//! taken while nothing was out, a clone is read many kills later.
+
+mod beside;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use system_tests::blk_client::Churned;
@@ -19,20 +20,23 @@ use system_tests::{Error, Result};
 
 use crate::disk::{Disk, Op, SLOTS};
 use crate::server::Server;
+use beside::{Beside, strs};
 
 /// Blocks of a disk that are used: this many one after the other, and as many anywhere.
 const NEAR: u64 = 512;
 const FAR: u64 = 512;
-/// How long a server lives under the load, at most.
+/// How long a server lives under the load, at most; and one of so many, which has the time to move
+/// something.
 const LIFE_MS: u64 = 120;
+const LONG_LIFE_MS: u64 = 4000;
+const LONG_EVERY: u64 = 16;
 /// Blocks of a disk that are read again after each kill; all of them every so often.
 const READ_AGAIN: u64 = 64;
 const ALL_AGAIN_EVERY: u32 = 16;
-/// An LU comes or goes in one of so many rounds.
-const CHURN_EVERY: u64 = 2;
-/// The LU that comes and goes.
-const CHURNED: &str = "churned";
-const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
+/// The snapshot whose contents are known, its clone, and who reads that.
+const KEPT: &str = "kept";
+const READ: &str = "read";
+const READER: &str = "reader";
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -43,9 +47,11 @@ pub struct Arguments {
     rounds: u32,
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The pool that an LU comes and goes in.
+    #[command(flatten)]
+    beside: beside::Subjects,
+    /// The socket of client `reader`, if snapshots are to be read.
     #[arg(long)]
-    pool: String,
+    reader: Option<PathBuf>,
     /// Where the servers' output goes.
     #[arg(long)]
     log: PathBuf,
@@ -75,7 +81,10 @@ struct Known {
 pub struct Churn<'a> {
     arguments: &'a Arguments,
     server: Server,
+    beside: Beside<'a>,
     disks: Vec<Known>,
+    /// What the disks held when the snapshot was taken, if there is one.
+    kept: Option<Vec<Vec<Option<u64>>>>,
     random: u64,
     sequence: u64,
     told: Churned,
@@ -164,35 +173,47 @@ impl<'a> Churn<'a> {
         let runs = (0..).map(|number| mix(arguments.seed ^ mix(number)));
         let disks = arguments.sockets.iter().zip(runs);
         let disks = disks.map(|(socket, run)| Known::new(socket, run)).collect::<Result<_>>()?;
-        let (random, told) = (mix(arguments.seed), Churned::default());
-        Ok(Self { arguments, server, disks, random, sequence: 0, told })
+        let beside = Beside::new(&arguments.server[0], &arguments.beside);
+        let (kept, random, told) = (None, mix(arguments.seed), Churned::default());
+        Ok(Self { arguments, server, beside, disks, kept, random, sequence: 0, told })
     }
 
     pub fn run(mut self) -> Result<Churned> {
         for round in 1..=self.arguments.rounds {
             self.round(round)?;
-            if !self.told.violations.is_empty() {
-                let told = &self.told.violations[..self.told.violations.len().min(16)];
-                return Err(Error::new(format!("after kill {round}: {told:#?}")));
-            }
+            self.is_right(round)?;
         }
-        self.command(&["lu", "rm", CHURNED])?;
+        while self.beside.is_missed() {
+            self.server.kill()?;
+            self.beside.between(0)?;
+            self.server.restart()?;
+        }
+        if self.kept.is_some() {
+            self.read_kept()?;
+            self.is_right(self.arguments.rounds)?;
+        }
+        self.beside.finish(&mut self.told)?;
         Ok(self.told)
     }
 
-    fn round(&mut self, round: u32) -> Result<()> {
-        let life = Duration::from_micros(self.random() % (LIFE_MS * 1000));
-        let churn = self.random();
-        let mut beside = None;
-        if churn.is_multiple_of(CHURN_EVERY) {
-            let size = format!("{}M", 64 + churn % 4096);
-            let name = CHURNED;
-            let pool = self.arguments.pool.clone();
-            beside = Some(match round % 2 {
-                0 => self.start(&["lu", "create", name, "--size", &size, "--pool", &pool])?,
-                _ => self.start(&["lu", "rm", name])?,
-            });
+    fn is_right(&self, round: u32) -> Result<()> {
+        match self.told.violations.is_empty() {
+            true => Ok(()),
+            false => {
+                let told = &self.told.violations[..self.told.violations.len().min(16)];
+                Err(Error::new(format!("after kill {round}: {told:#?}")))
+            }
         }
+    }
+
+    fn round(&mut self, round: u32) -> Result<()> {
+        let longest = match self.random().is_multiple_of(LONG_EVERY) {
+            true => LONG_LIFE_MS,
+            false => LIFE_MS,
+        };
+        let life = Duration::from_micros(self.random() % (longest * 1000));
+        let random = self.random();
+        let beside = self.beside.begin(round, random)?;
         let begin = Instant::now();
         while begin.elapsed() < life {
             self.load()?;
@@ -202,6 +223,8 @@ impl<'a> Churn<'a> {
         if let Some(mut beside) = beside {
             beside.wait()?;
         }
+        let random = self.random();
+        self.beside.between(random)?;
         self.server.restart()?;
         for known in &mut self.disks {
             known.disk.attach()?;
@@ -215,7 +238,44 @@ impl<'a> Churn<'a> {
             };
             self.disks[index].read_again(&again, &mut self.told)?;
         }
+        if self.arguments.reader.is_some() && round.is_multiple_of(ALL_AGAIN_EVERY) {
+            match self.kept {
+                None => self.keep()?,
+                Some(_) => self.read_kept()?,
+            }
+        }
+        self.beside.look(round, &mut self.told)
+    }
+
+    /// Takes a snapshot of all disks. Nothing is out.
+    fn keep(&mut self) -> Result<()> {
+        let names = self.beside.snapshots(KEPT);
+        self.beside.command(&[&["snapshot", "create"], &strs(&names)[..]].concat())?;
+        self.kept = Some(self.disks.iter().map(|known| known.holds.clone()).collect());
         Ok(())
+    }
+
+    /// Reads all of the snapshot, by clones, and removes it.
+    fn read_kept(&mut self) -> Result<()> {
+        let (Some(kept), Some(reader)) = (self.kept.take(), &self.arguments.reader) else {
+            return Ok(());
+        };
+        let names = self.beside.snapshots(KEPT);
+        for ((holds, known), name) in kept.into_iter().zip(&self.disks).zip(&names) {
+            self.beside.command(&["clone", name, READ])?;
+            self.beside.command(&["map", READ, "--to", READER, "--via", "vhost-user-blk"])?;
+            let (run, places) = (known.run, known.places.clone());
+            let all: Vec<usize> = (0..places.len()).collect();
+            let out = vec![None; usize::from(SLOTS)];
+            let mut clone = Known { disk: Disk::new(reader)?, run, places, holds, out };
+            clone.disk.attach()?;
+            clone.read_again(&all, &mut self.told)?;
+            drop(clone);
+            self.beside.command(&["unmap", READ, "--from", READER])?;
+            self.beside.command(&["lu", "rm", READ])?;
+            self.told.snapshots += 1;
+        }
+        self.beside.command(&[&["snapshot", "rm"], &strs(&names)[..]].concat())
     }
 
     /// Fills every slot that is free.
@@ -249,27 +309,6 @@ impl<'a> Churn<'a> {
             self.disks[at].disk.kick()?;
         }
         Ok(())
-    }
-
-    fn start(&self, arguments: &[&str]) -> Result<std::process::Child> {
-        let mut command = Command::new(&self.arguments.server[0]);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Ok(command.spawn()?)
-    }
-
-    /// A command that is right whether or not its LU is there, once the server answers.
-    fn command(&self, arguments: &[&str]) -> Result<()> {
-        let deadline = Instant::now() + COMMAND_PATIENCE;
-        loop {
-            let status = self.start(arguments)?.wait()?;
-            match status.code() {
-                Some(0 | 3) => return Ok(()),
-                _ if Instant::now() > deadline => {
-                    return Err(Error::new(format!("viaduct {arguments:?}: {status}")));
-                }
-                _ => thread::sleep(Duration::from_millis(50)),
-            }
-        }
     }
 
     fn random(&mut self) -> u64 {

@@ -61,16 +61,23 @@ impl Service {
             let bytes = self.add_place(number, Whither::From { disk, to }).await?;
             self.drop_place(number, from).await.map(|()| bytes)
         })
-        .await
+        .await?
+        .ok_or_else(|| invalid(format!("the LU has no slab {number}")))
     }
 
     /// Brings so many slabs of copies that have missed something up to date.
     pub(in super::super) async fn mend(self: Rc<Self>, most: usize) -> Result<Mended, Error> {
         let lu = self.lu;
         let (lacking, some) = self.of_pool(async move |pool| Ok(pool.lacks(lu, most))).await?;
-        let mut mended = Mended { lacking, bytes: 0 };
+        let (mut mended, mut has_any) = (Mended { lacking, bytes: 0 }, some.is_empty());
         for &(number, group) in &some {
-            mended.bytes += self.mend_slab(number, group).await?;
+            // One that it has given back meanwhile lacks nothing.
+            let brought = self.mend_slab(number, group).await?;
+            has_any |= brought.is_some();
+            mended.bytes += brought.unwrap_or_default();
+        }
+        if !has_any {
+            return Err(Error::new(ErrorKind::Busy).note("slabs of it are being given back"));
         }
         self.keep_mended(mended.bytes).await;
         if lacking > 0 {
@@ -96,7 +103,7 @@ impl Service {
     }
 
     /// A slab of it, or a place for one.
-    async fn mend_slab(self: &Rc<Self>, number: u32, group: u16) -> Result<u64, Error> {
+    async fn mend_slab(self: &Rc<Self>, number: u32, group: u16) -> Result<Option<u64>, Error> {
         self.one_at_a_time(number, async || {
             let places = &self.disks.shared().places;
             let Some(copy) = places.all(number).find(|copy| copy.group == group) else {
@@ -122,23 +129,25 @@ impl Service {
         .await
     }
 
+    /// Does something for a slab, if the LU has it.
     async fn one_at_a_time(
         self: &Rc<Self>,
         number: u32,
         work: impl AsyncFnOnce() -> Result<u64, Error>,
-    ) -> Result<u64, Error> {
-        if self.stage.get() != Stage::Serving {
+    ) -> Result<Option<u64>, Error> {
+        // Whoever makes copies the same that a crash has left in doubt is one of these.
+        let is_serving = || self.stage.get() == Stage::Serving;
+        self.ended.until(|| !self.is_moving.get() || !is_serving()).await;
+        if !is_serving() {
             return Err(closed());
         }
-        if self.is_moving.replace(true) {
-            return Err(Error::new(ErrorKind::Busy).note("a slab of the LU is moving"));
-        }
+        self.is_moving.set(true);
         self.begin();
         // Its owner does not give it back meanwhile.
         let is_pinned = self.owner.borrow_mut().space().pin(number);
         let done = match is_pinned {
-            true => work().await,
-            false => Err(invalid(format!("the LU has no slab {number}"))),
+            true => work().await.map(Some),
+            false => Ok(None),
         };
         self.owner.borrow_mut().space().unpin();
         self.is_moving.set(false);
