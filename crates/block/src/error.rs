@@ -72,6 +72,9 @@ const ERRNO_KINDS: &[(i32, ErrorKind)] = &[
     (125, ErrorKind::Aborted), // ECANCELED
 ];
 
+/// ENODATA, EILSEQ.
+const BAD_SECTOR: [i32; 2] = [61, 84];
+
 /// A failed request: its kind, and for people what was being done.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Error {
@@ -114,6 +117,12 @@ impl Error {
 
     pub fn errno(&self) -> Option<i32> {
         self.context.as_ref().and_then(|context| context.errno)
+    }
+
+    /// The disk itself says that the data there is lost, until it is written again. Of any other
+    /// error nobody knows whether it lasts: the disk may be gone for a moment.
+    pub fn is_bad_sector(&self) -> bool {
+        self.errno().is_some_and(|errno| BAD_SECTOR.contains(&errno))
     }
 }
 
@@ -178,6 +187,8 @@ mod tests {
             "no space left in the store (file /x: write of lu web, errno 28)"
         );
         assert_eq!(ErrorKind::from_errno(9999), ErrorKind::Medium);
+        assert!(Error::from_errno(61, "").is_bad_sector());
+        assert!(!Error::from_errno(5, "").is_bad_sector(), "of a disk that is away, too");
     }
 
     #[test]

@@ -135,19 +135,23 @@ impl<'a> Looker<'a> {
         }
     }
 
-    /// An error: none of them can be read.
+    /// An error: none of them can be read. A bad sector is one only where all copies have one.
     async fn answers(&self, at: Spot, asked: Asked) -> Result<Vec<(Home, Option<Page>)>, Error> {
-        let (mut copies, mut failed) = (Vec::new(), Err(unread(at)));
+        let (mut copies, mut failed) = (Vec::new(), None);
         for (home, buffer, answer) in asked {
             let read = answer.outcome().await.map(|_| page_of(&buffer));
             self.disks.give_back(buffer);
-            failed = match &read {
-                Ok(_) => Ok(()),
-                Err(error) => failed.map_err(|_| error.clone()),
-            };
+            if let Err(error) = &read
+                && failed.as_ref().is_none_or(Error::is_bad_sector)
+            {
+                failed = Some(error.clone());
+            }
             copies.push((home, read.ok()));
         }
-        failed.map(|()| copies)
+        match copies.iter().any(|(_, page)| page.is_some()) {
+            true => Ok(copies),
+            false => Err(failed.unwrap_or_else(|| unread(at))),
+        }
     }
 
     fn ask(&self, at: Spot) -> Asked {

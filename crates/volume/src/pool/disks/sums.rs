@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use block::{Buffer, Error, ErrorKind, Sgl};
+use block::{Buffer, Error, Sgl};
 
 use super::super::journal::Spot;
 use super::super::owner::Unread;
@@ -122,8 +122,9 @@ impl Disks {
         for (place, at) in places.iter_mut().zip(id.places(sums.of().1)) {
             *place = match self.read_page(at).await {
                 Ok(page) => Some(page),
-                Err(error) if error.kind() == ErrorKind::Medium => None,
-                Err(error) => return Err(error),
+                Err(error) if error.is_bad_sector() => None,
+                // What it says counts when it can be read again.
+                Err(error) => return Err(error.note("the checksums of blocks cannot be read")),
             };
         }
         Ok(sums.insert(id, SumPage::decode(id, sums.of(), places)))

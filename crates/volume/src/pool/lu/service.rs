@@ -574,7 +574,15 @@ impl Service {
 
     /// The journal is about to forget what the root does not say: also sums.
     async fn write_root(self: Rc<Self>, at: Spot, page: Page) {
-        match self.save_sums().await {
+        let mut saved = self.save_sums().await;
+        for _ in 1..WRITE_TRIES {
+            if saved.is_ok() {
+                break;
+            }
+            self.core.sleep(RETRY).await;
+            saved = self.save_sums().await;
+        }
+        match saved {
             Ok(()) => self.write(at, page, Owner::root_written),
             Err(error) => self.fail("its checksums cannot be written", error),
         }

@@ -1,7 +1,11 @@
 //! Pools with checksums: what is not what was written is never given out as that.
 
+use rt::sim::{Fault, Harm, On};
+
 use super::*;
 
+const EIO: i32 = 5;
+const ENODATA: i32 = 61;
 const PATHS: [&str; 2] = ["/dev/a", "/dev/b"];
 const LU_BYTES: u64 = 64 << 20;
 const BLOCKS: u8 = 40;
@@ -69,13 +73,38 @@ async fn spoil(core: &Core, disk: usize, mut f: impl FnMut(&mut [u8]) -> bool) -
     changed
 }
 
+/// Where pages of checksums lie.
+async fn places(core: &Core) -> Vec<u64> {
+    let (mut at, mut found) = (0, Vec::new());
+    let look = |page: &mut [u8]| {
+        if page.starts_with(b"VDcs") {
+            found.push(at);
+        }
+        at += BLOCK_BYTES;
+        false
+    };
+    spoil(core, 0, look).await;
+    found
+}
+
 fn with_pool<F: Future<Output = ()> + 'static>(
     (seed, disks): (u64, usize),
     f: impl FnOnce(Core) -> F + 'static,
 ) {
+    with_disks((seed, disks), |core, _| f(core));
+}
+
+fn with_disks<F: Future<Output = ()> + 'static>(
+    (seed, disks): (u64, usize),
+    f: impl FnOnce(Core, Vec<Disk>) -> F + 'static,
+) {
     let world = World::new(seed, Options::swarm(seed));
     let host = world.host("host");
-    PATHS.iter().for_each(|path| world.disk(DISK_BYTES).attach(&host, *path));
+    let bare = PATHS.map(|path| {
+        let disk = world.disk(DISK_BYTES);
+        disk.attach(&host, path);
+        disk
+    });
     let done = world.block_on(&host.core(), |core| async move {
         let mut all = Vec::new();
         for (group, path) in (0..).zip(&PATHS[..disks]) {
@@ -90,7 +119,7 @@ fn with_pool<F: Future<Output = ()> + 'static>(
         drop(lu);
         pool.close().await.unwrap();
         drop(pool);
-        f(core).await;
+        f(core, bare.into()).await;
     });
     done.expect("it ends");
 }
@@ -218,4 +247,62 @@ fn rotten_checksums_are_no_excuse() {
             .await;
         });
     }
+}
+
+#[test]
+fn checksums_that_cannot_be_read_for_a_moment_are_not_lost() {
+    with_disks((5, 1), move |core, disks| async move {
+        // Both places of a page have been written.
+        visit(&core, 1, async |lu| write(lu, &core, 2).await).await;
+        let [first, .., last] = places(&core).await[..] else { panic!("two places") };
+        visit(&core, 1, async |lu| {
+            let reads = Fault::always(On::Read, Harm::Errno(EIO));
+            disks[0].fault(Fault { range: first..last + BLOCK_BYTES, ..reads });
+            let data = Buffer::from_bytes(&block_of(0, 3));
+            for number in 0..BLOCKS {
+                assert!(!holds(lu, &core, (number, 2)).await);
+            }
+            let written = lu.device(&core).io(&Request::write(0, data.sgl())).await;
+            let error = written.unwrap_err().to_string();
+            assert!(error.contains("the checksums of blocks cannot be read"), "{error}");
+            disks[0].heal();
+            lu.device(&core).io(&Request::write(0, data.sgl())).await.unwrap();
+        })
+        .await;
+        visit(&core, 1, async |lu| {
+            for number in 0..BLOCKS {
+                let value = if number == 0 { 3 } else { 2 };
+                assert!(holds(lu, &core, (number, value)).await);
+            }
+        })
+        .await;
+    });
+}
+
+#[test]
+fn bad_sectors_under_checksums_are_written_again() {
+    with_disks((6, 1), move |core, disks| async move {
+        visit(&core, 1, async |lu| write(lu, &core, 2).await).await;
+        let [first, .., last] = places(&core).await[..] else { panic!("two places") };
+        let bad = |range| {
+            disks[0].heal();
+            disks[0].fault(Fault { range, ..Fault::always(On::Read, Harm::Errno(ENODATA)) });
+        };
+        bad(first..last + BLOCK_BYTES);
+        visit(&core, 1, async |lu| {
+            for number in 0..BLOCKS {
+                assert!(!holds(lu, &core, (number, 2)).await);
+            }
+            write(lu, &core, 3).await;
+        })
+        .await;
+        // The one that has been written can be read.
+        bad(first..first + BLOCK_BYTES);
+        visit(&core, 1, async |lu| {
+            for number in 0..BLOCKS {
+                assert!(holds(lu, &core, (number, 3)).await);
+            }
+        })
+        .await;
+    });
 }
