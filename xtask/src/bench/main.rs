@@ -31,6 +31,7 @@ mod numbers;
 mod pool;
 mod pool_many;
 mod pool_memory;
+mod pool_mended;
 mod pool_snapshot;
 mod pool_sums;
 mod procfs;

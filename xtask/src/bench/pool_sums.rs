@@ -8,8 +8,10 @@
 //! | first, flushed | a block of an LU of 1 TiB that was never written, flushed likewise |
 //!
 //! Each pass asks both in turn, every region of the hot set having been written to before. Ratios
-//! are of the medians.
+//! are of the medians. In the end blocks are read that have rotted in one of two copies: see
+//! `pool_mended`.
 
+use std::borrow::Borrow;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -22,6 +24,7 @@ use volume::pool::shape::Shape;
 use crate::file::Filled;
 use crate::numbers::{Summary, columns, short};
 use crate::pool::{What, load};
+use crate::pool_mended;
 use crate::report::{Report, results_dir};
 use crate::site::{BLOCK, LU_BYTES, add, fill, format, on_core};
 use crate::{Result, cpu};
@@ -59,9 +62,22 @@ const CASES: [Case; 4] = [
 #[derive(Serialize)]
 struct Figure {
     name: &'static str,
-    off_iops: Summary,
-    on_iops: Summary,
+    peer_iops: Summary,
+    iops: Summary,
     ratio: f64,
+}
+
+impl Figure {
+    fn of(name: &'static str, [peer, ours]: &[Vec<f64>; 2]) -> Self {
+        let (peer_iops, iops) = (Summary::of(peer), Summary::of(ours));
+        Self { name, ratio: iops.median / peer_iops.median, peer_iops, iops }
+    }
+
+    fn line(&self) -> Vec<String> {
+        let Self { name, peer_iops, iops, ratio } = self;
+        let numbers = [peer_iops.median, iops.median, iops.lowest, iops.highest, *ratio];
+        [(*name).to_owned()].into_iter().chain(numbers.map(short)).collect()
+    }
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
@@ -81,7 +97,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             }
         }
     }
-    judge(&measured)
+    let requests = arguments.requests;
+    judge(&measured, &pool_mended::measure(dir.path(), arguments.passes, requests)?)
 }
 
 /// The figures of all cases, in a pool that is made for them.
@@ -123,21 +140,14 @@ async fn warm_up(device: &dyn Device, hot: u64) -> Result<()> {
     Ok(())
 }
 
-fn judge(measured: &[[Vec<f64>; 2]]) -> Result<()> {
-    let figure = |(case, [off, on]): (&Case, &[Vec<f64>; 2])| {
-        let (off_iops, on_iops) = (Summary::of(off), Summary::of(on));
-        Figure { name: case.name, ratio: on_iops.median / off_iops.median, off_iops, on_iops }
-    };
-    let figures: Vec<Figure> = CASES.iter().zip(measured).map(figure).collect();
-    let heads = ["", "off, IOPS", "on, IOPS", "lowest", "highest", "× off"];
-    let mut lines = vec![heads.map(str::to_owned).to_vec()];
-    for Figure { name, off_iops, on_iops, ratio } in &figures {
-        let numbers = [off_iops.median, on_iops.median, on_iops.lowest, on_iops.highest];
-        let numbers = numbers.iter().chain([ratio]).map(|it| short(*it));
-        lines.push([(*name).to_owned()].into_iter().chain(numbers).collect());
-    }
-    println!("{}", columns(&lines));
+fn judge(measured: &[[Vec<f64>; 2]], mended: &[Vec<f64>; 2]) -> Result<()> {
+    let figures = CASES.iter().zip(measured).map(|(case, both)| Figure::of(case.name, both));
+    let mut figures: Vec<Figure> = figures.collect();
+    print(["", "off, IOPS", "on, IOPS", "lowest", "highest", "× off"], &figures);
+    let mended = Figure::of("read and mended", mended);
+    print(["", "good, IOPS", "rotten, IOPS", "lowest", "highest", "× good"], &[&mended]);
     let ratios: Vec<f64> = figures.iter().map(|figure| figure.ratio).collect();
+    figures.push(mended);
     let mut report = Report::new("pool-sums", figures);
     for (case, ratio) in CASES.iter().zip(ratios) {
         if let Some(bar) = case.bar {
@@ -145,4 +155,10 @@ fn judge(measured: &[[Vec<f64>; 2]]) -> Result<()> {
         }
     }
     report.finish()
+}
+
+fn print(heads: [&str; 6], figures: &[impl Borrow<Figure>]) {
+    let heads = heads.map(str::to_owned).to_vec();
+    let lines = figures.iter().map(|figure| figure.borrow().line());
+    println!("{}", columns(&[heads].into_iter().chain(lines).collect::<Vec<_>>()));
 }
