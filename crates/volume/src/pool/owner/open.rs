@@ -5,6 +5,7 @@
 //! runs any more.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::super::journal::{
@@ -210,11 +211,14 @@ impl Read {
         let journal = Journal::resume(of, &replayed, &refused)?;
         let mut known = Known::by(site.shape, &accepted);
         let missed = root.missed.as_ref().map(|it| missed_since(it, (&site, &root), &accepted));
-        let Taken { unsealed, mut freed, branched, touched, opened } =
+        let Taken { mut unsealed, mut freed, branched, touched, opened } =
             take_over((&mut layers, root.opened.clone()), accepted, &journal, root.about.size);
         known.doubt(site.shape, &opened.open);
-        // Whatever a refused record names waits for its void, whatever else has freed it.
+        // Whatever a refused record names waits for its void, whatever else has freed it; and so do
+        // writes to its blocks, which go to the same place: what is left there of the data that was
+        // refused and a part of what is written could be just that data.
         let last = journal.next_serial() - 1;
+        unsealed.extend(refused.iter().flat_map(refused_blocks).map(|block| (block, last)));
         let doubtful = replayed.doubtful().map(|spot| layers.place_of(spot));
         let doubtful: BTreeSet<Place> = doubtful.collect();
         freed.retain(|(serial, place)| !journal.is_sealed(*serial) && !doubtful.contains(place));
@@ -264,6 +268,13 @@ impl Read {
             orders: Vec::new(),
         };
         Ok((owner, known))
+    }
+}
+
+fn refused_blocks(void: &Record) -> Range<u64> {
+    match *void {
+        Record::Void { block, count, .. } => block..block + count,
+        _ => 0..0,
     }
 }
 
