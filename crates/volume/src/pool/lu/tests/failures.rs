@@ -123,3 +123,57 @@ fn a_snapshot_that_is_gone_back_to_is_not_let_go() {
         });
     }
 }
+
+/// What is left of data that was not there whole, and a part of what is written to the same place
+/// next, may be that data: it is written when nobody looks for it any more, also behind a loss of
+/// power.
+#[test]
+fn a_block_whose_record_was_refused_is_written_behind_its_void() {
+    for seed in 0..3 {
+        with_lu(seed, |core, _, disk, pool, lu| async move {
+            write(&lu.device(&core), 1).await.unwrap();
+            let syncs_fail = || disk.fault(Fault::always(On::Sync, Harm::Errno(EIO)));
+            syncs_fail();
+            lu.close().await;
+            drop(lu);
+            disk.heal();
+            pool.close().await.unwrap();
+            drop(pool);
+            tear(&core, 1).await;
+            let disks = vec![backing(&core, Path::new(PATH), true).await];
+            let pool = Pool::open(&core, disks).await.unwrap();
+            let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
+            let device = lu.device(&core);
+            assert_eq!(read(&device).await, 0);
+            syncs_fail();
+            let data = Buffer::from_bytes(&[2; BLOCK as usize]);
+            device.io(&Request::write(BLOCK, data.sgl())).await.unwrap();
+            assert!(write(&device, 3).await.is_err());
+            disk.heal();
+            drop(device);
+            lu.close().await;
+            drop(lu);
+            let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
+            assert_eq!(read(&lu.device(&core)).await, 0);
+            lu.close().await;
+        });
+    }
+}
+
+/// Of a block that holds this only a part is there.
+async fn tear(core: &Core, value: u8) {
+    let disk = backing(core, Path::new(PATH), true).await.device(core);
+    let buffer = Buffer::zeroed(BLOCK as usize);
+    let mut torn = 0;
+    for at in (0..DISK_BYTES).step_by(BLOCK as usize) {
+        disk.io(&Request::read(at, buffer.sgl())).await.unwrap();
+        let mut bytes = buffer.to_vec();
+        if bytes.iter().all(|byte| *byte == value) {
+            bytes[..512].fill(0);
+            let data = Buffer::from_bytes(&bytes);
+            disk.io(&Request::write(at, data.sgl())).await.unwrap();
+            torn += 1;
+        }
+    }
+    assert_eq!(torn, 1);
+}
