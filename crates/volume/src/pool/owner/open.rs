@@ -5,7 +5,6 @@
 //! runs any more.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::super::journal::{
@@ -214,13 +213,10 @@ impl Read {
         let Taken { mut unsealed, mut freed, branched, touched, opened } =
             take_over((&mut layers, root.opened.clone()), accepted, &journal, root.about.size);
         known.doubt(site.shape, &opened.open);
-        // Whatever a refused record names waits for its void, whatever else has freed it; and so do
-        // writes to its blocks, which go to the same place: what is left there of the data that was
-        // refused and a part of what is written could be just that data.
+        // Whatever a refused record names waits for its void, whatever else has freed it.
         let last = journal.next_serial() - 1;
-        unsealed.extend(refused.iter().flat_map(refused_blocks).map(|block| (block, last)));
-        let doubtful = replayed.doubtful().map(|spot| layers.place_of(spot));
-        let doubtful: BTreeSet<Place> = doubtful.collect();
+        unsealed.extend(blocks_of(&refused).map(|block| (block, last)));
+        let doubtful: BTreeSet<Place> = replayed.doubtful().map(|it| layers.place_of(it)).collect();
         freed.retain(|(serial, place)| !journal.is_sealed(*serial) && !doubtful.contains(place));
         freed.extend(doubtful.into_iter().map(|place| (last, place)));
         let named = [layers.places(), root.own_places(&site)].concat();
@@ -271,11 +267,13 @@ impl Read {
     }
 }
 
-fn refused_blocks(void: &Record) -> Range<u64> {
-    match *void {
+/// Blocks whose records were refused. They go to the same place when they are written again: what
+/// is left there of the data that was refused, and a part of what is written, could be just that.
+fn blocks_of(voids: &[Record]) -> impl Iterator<Item = u64> {
+    voids.iter().flat_map(|void| match *void {
         Record::Void { block, count, .. } => block..block + count,
         _ => 0..0,
-    }
+    })
 }
 
 /// What copies may lack by now. What is written of the root's own, and of maps, nobody says.
