@@ -16,7 +16,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use block::Sgl;
@@ -35,6 +35,11 @@ const UNKNOWN: u32 = 0;
 /// The block had a sum, and that is lost: nothing is right until the block is written again.
 const LOST: u32 = u32::MAX;
 const SUM_BYTES: usize = size_of::<u32>();
+
+/// Nobody writes it.
+const DIRTY: u8 = 1;
+/// Somebody does, and does not know yet whether that succeeds.
+const UNDER_WAY: u8 = 2;
 
 /// Parts of the table, each with a lock of its own.
 const SHARDS: usize = 64;
@@ -68,7 +73,8 @@ pub struct SumPage {
     sums: Box<[AtomicU32]>,
     /// Of the newest on disk.
     turn: AtomicU64,
-    is_dirty: AtomicBool,
+    /// What it says that is not on disk, as far as anybody knows: [`DIRTY`], [`UNDER_WAY`].
+    unwritten: AtomicU8,
     /// Since somebody looked for one that can go.
     is_used: AtomicBool,
     _held: Held,
@@ -77,8 +83,8 @@ pub struct SumPage {
 impl SumPage {
     fn of(sum: u32, turn: u64) -> Self {
         let sums = (0..SUMS_PER_PAGE).map(|_| AtomicU32::new(sum)).collect();
-        let (is_dirty, is_used) = (AtomicBool::new(false), AtomicBool::new(true));
-        Self { sums, turn: AtomicU64::new(turn), is_dirty, is_used, _held: Held::default() }
+        let (unwritten, is_used) = (AtomicU8::new(0), AtomicBool::new(true));
+        Self { sums, turn: AtomicU64::new(turn), unwritten, is_used, _held: Held::default() }
     }
 
     /// Whether a block may have this sum.
@@ -94,15 +100,16 @@ impl SumPage {
     /// A block has this sum from now on; none: nobody knows what is there.
     pub fn set(&self, index: usize, sum: Option<u32>) {
         self.sums[index].store(sum.unwrap_or(UNKNOWN), Ordering::Release);
-        self.is_dirty.store(true, Ordering::Release);
+        self.make_dirty();
     }
 
     /// What is to be written, and where of the two places, if anything has changed. Whoever wants
     /// that is alone with it until he says [`SumPage::is_written`] or not.
     pub fn image(&self, id: SumsId, (pool, shape): (Owner, Shape)) -> Option<(Spot, Page)> {
-        if !self.is_dirty.swap(false, Ordering::AcqRel) {
+        if self.unwritten.load(Ordering::Acquire) & DIRTY == 0 {
             return None;
         }
+        self.unwritten.swap(UNDER_WAY, Ordering::AcqRel);
         let sums = self.sums.iter().flat_map(|sum| sum.load(Ordering::Acquire).to_le_bytes());
         let payload: Vec<u8> = sums.collect();
         let turn = self.turn.load(Ordering::Acquire) + 1;
@@ -114,13 +121,14 @@ impl SumPage {
     pub fn is_written(&self, is_written: bool) {
         match is_written {
             true => drop(self.turn.fetch_add(1, Ordering::AcqRel)),
-            false => self.is_dirty.store(true, Ordering::Release),
+            false => self.make_dirty(),
         }
+        self.unwritten.fetch_and(!UNDER_WAY, Ordering::AcqRel);
     }
 
     /// It is written anew, whatever is on disk.
     pub fn make_dirty(&self) {
-        self.is_dirty.store(true, Ordering::Release);
+        self.unwritten.fetch_or(DIRTY, Ordering::AcqRel);
     }
 
     /// Of the newest on disk.
@@ -128,8 +136,9 @@ impl SumPage {
         self.turn.load(Ordering::Acquire)
     }
 
+    /// Whether it says something that is not on disk, also while somebody writes that.
     pub fn is_dirty(&self) -> bool {
-        self.is_dirty.load(Ordering::Acquire)
+        self.unwritten.load(Ordering::Acquire) != 0
     }
 
     /// What its two places say; none: it could not be read.

@@ -208,6 +208,8 @@ impl Disks {
         if !is_known && rotten.iter().any(|turn| *turn > page.turn().max(1)) {
             return Ok(false);
         }
+        // Neither place of a page is written before the other is durable.
+        self.sync().await?;
         for _ in 0..2 {
             page.make_dirty();
             self.save(sums, id, &page).await?;
