@@ -9,8 +9,6 @@
 //! crash at any moment finds the same, whichever copy he goes by. Power may fail as well: then only
 //! what is durable is there.
 
-use std::sync::Arc;
-
 use super::super::disks::EndingDoubt;
 use super::super::places::{Copy, State};
 use super::{Pool, PoolError};
@@ -27,7 +25,7 @@ impl Pool {
         if !lus.iter().any(is_doubtful) {
             return Ok(None);
         }
-        let ending = EndingDoubt::new(&Arc::clone(&self.shared));
+        let ending = EndingDoubt::new(&self.shared);
         let mut members = self.members();
         members.retain(|disk| groups.contains(&self.group_of(*disk)));
         self.sync_these(&members).await?;

@@ -85,6 +85,19 @@ impl Tally {
     }
 }
 
+/// The first LU loses its root, and goes back to the backup but for what is not its own any more.
+async fn comes_back_in_part(
+    herd: &Herd,
+    mut images: Vec<Image>,
+    (backup, then): (&Backup, &Words),
+) {
+    lose_heads(&mut images, herd.all[0].id);
+    let (images, done) = restored_as_of(&herd.core, &images, (backup, &["lu0"])).await;
+    let mut tally = Tally::default();
+    look_and_use(herd, &images, (0, then, lost(&done[0])), &mut tally).await;
+    assert!(tally.lost > 0 && tally.same > 0 && tally.later == 0, "{tally:?}");
+}
+
 /// Opens the pool, reads everything, and uses the LU that was restored until it is removed.
 async fn look_and_use(
     herd: &Herd,
@@ -782,11 +795,7 @@ fn a_slab_that_was_others_meanwhile_proves_nothing() {
             herd.close().await;
             let mut images = herd.images();
             on.iter().for_each(|disk| change_grant(&mut images, (*disk, id, last), again));
-            lose_heads(&mut images, id);
-            let (images, done) = restored_as_of(&core, &images, (&backup, &["lu0"])).await;
-            let mut tally = Tally::default();
-            look_and_use(&herd, &images, (0, &then[0], lost(&done[0])), &mut tally).await;
-            assert!(tally.lost > 0 && tally.same > 0 && tally.later == 0, "{tally:?}");
+            comes_back_in_part(&herd, images, (&backup, &then[0])).await;
         });
     }
 }
@@ -815,11 +824,7 @@ fn parts_of_an_lu_get_another_place_where_theirs_is_gone() {
         let mut images = herd.images();
         let free = |grant: Grant| Slab::Free { generation: grant.generation };
         (0..2).for_each(|disk| change_grant(&mut images, (disk, id, gone), free));
-        lose_heads(&mut images, id);
-        let (images, done) = restored_as_of(&core, &images, (&backup, &["lu0"])).await;
-        let mut tally = Tally::default();
-        look_and_use(&herd, &images, (0, &then[0], lost(&done[0])), &mut tally).await;
-        assert!(tally.lost > 0 && tally.same > 0 && tally.later == 0, "{tally:?}");
+        comes_back_in_part(&herd, images, (&backup, &then[0])).await;
     });
 }
 
@@ -929,13 +934,9 @@ fn a_slab_that_has_moved_proves_nothing() {
         let last = *herd.pool.granted(id).unwrap().slabs.last().unwrap();
         let home = herd.pool.shared.places.get(last).unwrap();
         herd.all[0].lu.move_slab(last, home.disk, None).await.unwrap();
-        let mut images = herd.images();
+        let images = herd.images();
         herd.close().await;
-        lose_heads(&mut images, id);
-        let (images, done) = restored_as_of(&core, &images, (&backup, &["lu0"])).await;
-        let mut tally = Tally::default();
-        look_and_use(&herd, &images, (0, &then[0], lost(&done[0])), &mut tally).await;
-        assert!(tally.lost > 0 && tally.same > 0 && tally.later == 0, "{tally:?}");
+        comes_back_in_part(&herd, images, (&backup, &then[0])).await;
     });
 }
 
