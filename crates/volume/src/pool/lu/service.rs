@@ -574,15 +574,7 @@ impl Service {
 
     /// The journal is about to forget what the root does not say: also sums.
     async fn write_root(self: Rc<Self>, at: Spot, page: Page) {
-        let mut saved = self.save_sums().await;
-        for _ in 1..WRITE_TRIES {
-            if saved.is_ok() {
-                break;
-            }
-            self.core.sleep(RETRY).await;
-            saved = self.save_sums().await;
-        }
-        match saved {
+        match self.insist(async || self.save_sums().await).await {
             Ok(()) => self.write(at, page, Owner::root_written),
             Err(error) => self.fail("its checksums cannot be written", error),
         }
@@ -644,9 +636,14 @@ impl Service {
     }
 
     async fn write_page(&self, at: Spot, page: &Page) -> Result<(), Error> {
+        self.insist(async || self.disks.write_page(at, page).await).await
+    }
+
+    /// Writes metadata, more than once if it fails.
+    async fn insist(&self, work: impl AsyncFn() -> Result<(), Error>) -> Result<(), Error> {
         let mut tries = 0;
         loop {
-            let Err(error) = self.disks.write_page(at, page).await else { return Ok(()) };
+            let Err(error) = work().await else { return Ok(()) };
             // A disk that is a file on a full file system has room again some time.
             let may_pass = matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::Busy);
             let is_passing = may_pass && self.stage.get() == Stage::Serving;

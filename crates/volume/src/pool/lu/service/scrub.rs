@@ -433,14 +433,14 @@ impl Walk {
             let Lies { at, layer, turn } = lies;
             let check = |page: &Page| MapPage::decode(page, form, (&layer, id.1), turn).map(drop);
             let seen = self.page(at, check).await?;
-            let still = self.service.owner().lies(id);
-            if still.is_none_or(|it| (it.at, it.layer) != (at, layer)) {
-                // Another one counts, or none.
-                continue;
-            }
+            // Otherwise another one counts, or none.
+            let is_same = |it: &Lies| (it.at, it.layer) == (at, layer);
+            let Some(still) = self.service.owner().lies(id).filter(is_same) else { continue };
             let what = page_of_map(id);
             match seen.page() {
                 Ok((_, homes)) => self.add_homes(homes, &what).await?,
+                // With the second root behind that one it may lie there again, written anew.
+                Err(_) if still.turn != turn => continue,
                 Err(why) => {
                     return Ok(self.anew(id, &format!("{what} cannot be read: {why}")).await);
                 }

@@ -361,6 +361,38 @@ fn pages_of_maps_that_nobody_has_are_mended_from_other_copies_only() {
     }
 }
 
+/// A read that takes as long as two checkpoints finds a page that is written since it was named.
+#[test]
+fn a_page_of_a_map_that_is_written_meanwhile_is_none_that_has_rotted() {
+    const CHECKPOINTS: u64 = 20;
+    for seed in [1, 10, 15] {
+        with_pool((seed, PLAIN), |open| async move {
+            let (lu, core) = (open.lu.clone(), open.core.clone());
+            let checkpoints = open.core.spawn_task(async move {
+                let device = lu.device(&core);
+                for block in 0..CHECKPOINTS {
+                    let data = Buffer::from_bytes(&block_of(block, 2));
+                    let at = (BLOCKS * APART + block) * BLOCK_BYTES;
+                    device.io(&Request::write(at, data.sgl())).await.unwrap();
+                    let described = lu.ask(|service| service.clone().describe(service.about()));
+                    described.await.unwrap();
+                }
+            });
+            let is_over = Rc::new(Cell::new(false));
+            let over = is_over.clone();
+            open.core.spawn(async move {
+                checkpoints.await;
+                over.set(true);
+            });
+            while !is_over.get() {
+                let from = Cursor::Map { number: 0, layer: 0, extent: 0 };
+                let step = open.lu.scrub(from, (Depth::Metadata, 1 << 20)).await.unwrap();
+                assert!(step.findings.is_empty(), "{:?}", step.findings);
+            }
+        });
+    }
+}
+
 #[test]
 fn labels_and_tables_are_written_anew() {
     with_pool((7, ALIKE), |open| async move {

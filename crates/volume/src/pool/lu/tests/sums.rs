@@ -5,11 +5,14 @@ use rt::sim::{Fault, Harm, On};
 use super::*;
 
 const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
 const ENODATA: i32 = 61;
 const PATHS: [&str; 2] = ["/dev/a", "/dev/b"];
 const LU_BYTES: u64 = 64 << 20;
 const BLOCKS: u8 = 40;
 const PIECE: u64 = 1 << 20;
+/// Longer than what fails otherwise is tried.
+const FULL: Duration = Duration::from_secs(5);
 
 /// A block says who it is.
 fn block_of(number: u8, value: u8) -> Vec<u8> {
@@ -301,6 +304,35 @@ fn bad_sectors_under_checksums_are_written_again() {
         visit(&core, 1, async |lu| {
             for number in 0..BLOCKS {
                 assert!(holds(lu, &core, (number, 3)).await);
+            }
+        })
+        .await;
+    });
+}
+
+/// As on a file system that is full: what goes on when it has room has not failed.
+#[test]
+fn an_lu_waits_for_room_for_its_checksums() {
+    with_disks((7, 1), move |core, disks| async move {
+        visit(&core, 1, async |lu| write(lu, &core, 2).await).await;
+        let [first, .., last] = places(&core).await[..] else { panic!("two places") };
+        visit(&core, 1, async |lu| {
+            let writes = Fault::always(On::Write, Harm::Errno(ENOSPC));
+            disks[0].fault(Fault { range: first..last + BLOCK_BYTES, ..writes });
+            write(lu, &core, 3).await;
+            let (asked, disk, beside) = (core.now(), disks[0].clone(), core.clone());
+            core.spawn(async move {
+                beside.sleep(FULL).await;
+                disk.heal();
+            });
+            lu.ask(|service| service.clone().describe(service.about())).await.unwrap();
+            assert!(core.now() - asked >= FULL);
+            write(lu, &core, 4).await;
+        })
+        .await;
+        visit(&core, 1, async |lu| {
+            for number in 0..BLOCKS {
+                assert!(holds(lu, &core, (number, 4)).await);
             }
         })
         .await;
