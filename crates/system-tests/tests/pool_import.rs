@@ -202,7 +202,7 @@ fn what_cannot_be_imported_says_why() -> Result<()> {
         refuses(&second, &all.iter().map(String::as_str).collect::<Vec<_>>(), code, what)
     };
     let (before_one, before_two) = (fs::read(&one)?, fs::read(&two)?);
-    refused(&["--pv", &one], 4, "the pool has 2 disks, and 1 are here")?;
+    refused(&["--pv", &one], 4, "only 1 of the pool's 2 disks found here")?;
     let away = root.join("away").display().to_string();
     fs::copy(&one, format!("{disks}/copy"))?;
     refused(&["--dir", &disks], 4, "one of them is a copy")?;

@@ -15,10 +15,10 @@ use node::offline::{self, Receiver, Restoring};
 use node::world;
 
 use crate::args::{self, Format};
-use crate::check::{damages, of, of_finding};
+use crate::check::{of, of_finding};
 use crate::client::Client;
 use crate::commands::Done;
-use crate::output::{list, show, table};
+use crate::output::{counted, list, show, table};
 use crate::progress::Bar;
 
 /// What is taken, on its way into the file.
@@ -85,8 +85,8 @@ impl Taker {
         match taken.lacks.len() {
             0 => Ok(()),
             count => Err(ApiError::failed(format!(
-                "{count} {} of pool '{}' could not be read and {} not in the backup",
-                if count == 1 { "part" } else { "parts" },
+                "{} of pool '{}' could not be read and {} not in the backup",
+                counted(count, "part"),
                 taken.name,
                 if count == 1 { "is" } else { "are" },
             ))
@@ -148,10 +148,10 @@ fn unwritten(path: &Path, error: &std::io::Error) -> ApiError {
 
 fn told(taken: &PoolBackup, out: &Path) -> String {
     let mut text = format!(
-        "pool {}: {} disks and {} LUs in {}, {} bytes\n",
+        "pool {}: {} and {} in {}, {} bytes\n",
         taken.name,
-        taken.disks,
-        taken.lus,
+        counted(taken.disks, "disk"),
+        counted(taken.lus, "LU"),
         out.display(),
         taken.bytes
     );
@@ -184,7 +184,7 @@ pub fn restore(arguments: args::PoolRestore, format: Format) -> Done {
         (count, _) => Err(ApiError::failed(format!(
             "pool '{}' has {} that the backup is of no use for",
             restored.name,
-            damages(count)
+            counted(count, "damage")
         ))
         .then(
             "try an other backup of the pool; what none of them proves to be right is restored \

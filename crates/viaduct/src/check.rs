@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::args::{self, Format};
 use crate::client::Client;
 use crate::commands::Done;
-use crate::output::{list, show, table};
+use crate::output::{counted, list, show, table};
 use crate::progress::Bar;
 use crate::tables::or_none;
 
@@ -33,7 +33,12 @@ fn told(checked: &PoolCheck, format: Format) -> Done {
     show(format, checked, report)?;
     match damage(checked) {
         0 => Ok(()),
-        count => Err(ApiError::failed(format!("{} has {}", name(checked), damages(count))).then(
+        count => Err(ApiError::failed(format!(
+            "{} has {}",
+            name(checked),
+            counted(count, "damage")
+        ))
+        .then(
             "keep the disks as they are; viaduct pool restore brings back what a file of viaduct \
              pool backup has; the rest is restored from a backup of the data",
         )),
@@ -62,11 +67,6 @@ fn sections(seen: &[Inspected]) -> String {
 fn damage(checked: &PoolCheck) -> usize {
     let is_damage = |finding: &&CheckFinding| finding.severity == CheckSeverity::Damaged;
     checked.findings.iter().filter(is_damage).count()
-}
-
-/// So many, in words.
-pub fn damages(count: usize) -> String {
-    format!("{count} {}", if count == 1 { "damage" } else { "damages" })
 }
 
 /// What something is said of: a disk, an LU, or the pool.

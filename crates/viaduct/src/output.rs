@@ -74,6 +74,14 @@ pub fn list(pairs: &[(&str, String)]) -> String {
     pairs.iter().map(line).collect()
 }
 
+/// So many, in words.
+pub fn counted(count: impl TryInto<u64>, what: &str) -> String {
+    match count.try_into().unwrap_or(u64::MAX) {
+        1 => format!("1 {what}"),
+        count => format!("{count} {what}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

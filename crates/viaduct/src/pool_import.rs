@@ -10,7 +10,7 @@ use crate::args::Format;
 use crate::client::Client;
 use crate::commands::{Done, absolute};
 use crate::force::remains_text;
-use crate::output::{list, show, table};
+use crate::output::{counted, list, show, table};
 use crate::pool::absolute_at;
 use crate::tables::{joined, or_none, rounded};
 
@@ -112,10 +112,10 @@ fn done(imported: &PoolImported) -> String {
     let PoolImported { pool: view, lus, missing, without, outdated } = imported;
     let (name, size) = (&view.pool.name, or_none(view.size.map(rounded)));
     let mut text = format!("pool {name}: {size}, {}\n", view.state);
-    let (count, plural) = (lus.len(), if lus.len() == 1 { "" } else { "s" });
-    let _ = match count <= LUS_SHOWN {
-        true => writeln!(text, "{count} LU{plural}: {}", joined(lus)),
-        false => writeln!(text, "{count} LUs; viaduct lu ls lists them"),
+    let count = counted(lus.len(), "LU");
+    let _ = match lus.len() <= LUS_SHOWN {
+        true => writeln!(text, "{count}: {}", joined(lus)),
+        false => writeln!(text, "{count}; viaduct lu ls lists them"),
     };
     if *missing > 0 {
         let _ = writeln!(

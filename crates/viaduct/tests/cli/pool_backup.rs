@@ -34,7 +34,7 @@ fn a_pool_is_backed_up_by_its_node_or_from_its_disks() {
         "pool backup fast --out kept",
         0,
         expect![[r#"
-            pool fast: 2 disks and 1 LUs in kept, 28672 bytes
+            pool fast: 2 disks and 1 LU in kept, 28672 bytes
         "#]],
     );
     real.says(
@@ -76,14 +76,14 @@ fn a_pool_is_backed_up_by_its_node_or_from_its_disks() {
         "pool backup one two --out kept",
         0,
         expect![[r#"
-            pool fast: 2 disks and 1 LUs in kept, 28672 bytes
+            pool fast: 2 disks and 1 LU in kept, 28672 bytes
         "#]],
     );
     real.says(
         "pool backup one --out other",
         2,
         expect![[r#"
-            error: the pool has 2 disks, and 1 are here
+            error: only 1 of the pool's 2 disks found here
               next: name every disk of the pool
         "#]],
     );
@@ -175,7 +175,7 @@ fn what_the_backup_is_of_no_use_for_is_named() {
         damaged:   1
 
         OF    STILL DAMAGED
-        pool  the pool has 2 disks, and 1 are here
+        pool  only 1 of the pool's 2 disks found here
         error: pool 'fast' has 1 damage that the backup is of no use for
           next: try an other backup of the pool; what none of them proves to be right is restored from a backup of the data, or if there is none with --as-of-backup: see docs/pools.md
     "#]]);

@@ -132,7 +132,7 @@ fn disks_are_checked_while_no_node_has_them() {
             found:           1 damaged
 
             SEVERITY  OF    WHAT
-            damaged   pool  the pool has 2 disks, and 1 are here
+            damaged   pool  only 1 of the pool's 2 disks found here
             error: pool 'fast' has 1 damage
               next: keep the disks as they are; viaduct pool restore brings back what a file of viaduct pool backup has; the rest is restored from a backup of the data
         "#]],
@@ -438,7 +438,7 @@ fn a_pool_of_another_node_is_found() {
 
         pool:    fast
         disk:    /DIR/one, group 0
-        problem: pool 'fast' cannot be imported: the pool has 2 disks, and 1 are here
+        problem: pool 'fast' cannot be imported: only 1 of the pool's 2 disks found here
         next:    connect its other disks, or say where they are: --pv, --dir
     "#]],
     );
@@ -446,7 +446,7 @@ fn a_pool_of_another_node_is_found() {
         "pool import fast --pv one",
         4,
         expect![[r#"
-        error: pool 'fast' cannot be imported: the pool has 2 disks, and 1 are here
+        error: pool 'fast' cannot be imported: only 1 of the pool's 2 disks found here
           next: connect its other disks, or say where they are: --pv, --dir
     "#]],
     );

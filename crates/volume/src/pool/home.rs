@@ -118,7 +118,7 @@ pub enum PoolError {
     Twice { disk: String, other: String },
     #[error("{disk} had {was} bytes when it was last used and has {is} now: a part is missing")]
     Shrunk { disk: String, was: u64, is: u64 },
-    #[error("the pool has {wanted} disks, and {found} are here")]
+    #[error("only {found} of the pool's {wanted} disks found here")]
     Missing { wanted: u16, found: usize },
     #[error(
         "the pool has {wanted} disks, and the {found} that are here lack some of what others have"
