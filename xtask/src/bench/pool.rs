@@ -8,7 +8,8 @@
 //! | after a snapshot | a block that a lower layer has |
 //! | flushed | as first, with a flush after every 32 of them |
 //!
-//! Each pass makes a pool anew and asks file and pool in turn. Ratios are of the medians. What the
+//! Each pass makes a pool anew in the file, and asks that and the bare file in turn; what is there
+//! already was written a moment ago in both. Ratios are of the medians. What the
 //! LU had done below it is counted as well.
 
 use std::cell::Cell;
@@ -35,6 +36,8 @@ use crate::{Result, cpu};
 /// The part of both that steady requests go to.
 const STEADY_BYTES: u64 = 512 << 20;
 const FLUSH_EVERY: u64 = 32;
+/// Of requests that take no space there are so many more.
+const STEADY_TIMES: u64 = 8;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -128,13 +131,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     // Every first write takes an extent; three cases do so, and one only where others were.
     let extents = arguments.requests + 2 * (STEADY_BYTES / Shape::default().extent_bytes());
     let pool_bytes = 2 * STEADY_BYTES + extents * Shape::default().extent_bytes() * 5 / 4;
-    let files = [("raw", STEADY_BYTES), ("pool", pool_bytes)].map(|(name, bytes)| {
-        let dir = dir.path().join(name);
-        std::fs::create_dir(&dir)?;
-        Filled::make(&dir, bytes)
-    });
-    let [raw, pool] = files;
-    let (raw, pool) = (raw?, pool?);
+    let file = Filled::make(dir.path(), pool_bytes)?;
     let mut figures: Vec<Measured> = CASES.iter().map(|_| Measured::default()).collect();
     for _ in 0..arguments.passes {
         let wanted = CASES.iter().zip(&mut figures).enumerate();
@@ -142,13 +139,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             if arguments.case.is_some_and(|only| only != index) {
                 continue;
             }
-            let (raw, pool, requests) = (raw.path(), pool.path(), arguments.requests);
+            let (path, requests) = (file.path(), arguments.requests);
             let memory = Arc::new(Memory::new(arguments.map_memory << 20));
             if arguments.case.is_none() {
-                measured.file.push(on_core(|core| file_iops(core, raw, case.what, requests))?);
+                measured.file.push(on_core(|core| file_iops(core, path, case.what, requests))?);
             }
             let (iops, counts) =
-                on_core(|core| pool_iops(core, (pool, memory), case.what, requests))?;
+                on_core(|core| pool_iops(core, (path, memory), case.what, requests))?;
             measured.pool.push(iops);
             measured.counts = counts;
         }
@@ -218,6 +215,10 @@ fn file_iops(
     let path = path.to_owned();
     async move {
         let device = store(&core, &path, None).await?.device(&core);
+        if what.is_steady() {
+            // As the LU's blocks are: the machine's disk is busy with them for a while.
+            fill(&*device, STEADY_BYTES).await?;
+        }
         load(&core, device, STEADY_BYTES, what, requests).await
     }
 }
@@ -234,13 +235,11 @@ fn pool_iops(
         pool.keep_maps_in(memory);
         let lu = add(&core, &pool, LU_BYTES).await?;
         let device = lu.device(&core);
-        let span = match what {
-            What::First | What::Flushed => LU_BYTES,
-            What::Read | What::Write | What::Rewritten | What::AfterSnapshot => {
-                fill(&*device, STEADY_BYTES).await?;
-                STEADY_BYTES
-            }
-        };
+        let mut span = LU_BYTES;
+        if what.is_steady() {
+            fill(&*device, STEADY_BYTES).await?;
+            span = STEADY_BYTES;
+        }
         if what == What::AfterSnapshot {
             lu.snapshot([4; 16]).await?;
         }
@@ -254,7 +253,16 @@ fn pool_iops(
 impl What {
     /// How many requests there are of so many.
     pub fn of(self, requests: u64) -> u64 {
-        if self.is_flushed() { requests / 4 } else { requests }
+        match self {
+            Self::Read | Self::Write => requests * STEADY_TIMES,
+            Self::First | Self::AfterSnapshot => requests,
+            Self::Flushed | Self::Rewritten => requests / 4,
+        }
+    }
+
+    /// Whether requests go to what is there already.
+    fn is_steady(self) -> bool {
+        !matches!(self, Self::First | Self::Flushed)
     }
 
     fn is_flushed(self) -> bool {
