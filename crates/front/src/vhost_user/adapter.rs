@@ -175,13 +175,19 @@ impl<K: Kind> Adapter<K> {
 
     pub fn info(&self) -> Reply<Info> {
         self.server.call(|server| async move {
-            let current = server.current.borrow().clone();
-            let session = match &current {
-                Some(current) => Some(current.session.info(current.peer.pid).await),
-                None => None,
-            };
-            let Past { stats, units } = server.past.borrow().clone();
-            Info { session, past: stats, past_units: units }
+            loop {
+                let before = server.past.borrow().queues;
+                let current = server.current.borrow().clone();
+                let session = match &current {
+                    Some(current) => Some(current.session.info(current.peer.pid).await),
+                    None => None,
+                };
+                let Past { stats, units, queues } = server.past.borrow().clone();
+                // A queue that has ended meanwhile would be counted twice.
+                if queues == before {
+                    return Info { session, past: stats, past_units: units };
+                }
+            }
         })
     }
 

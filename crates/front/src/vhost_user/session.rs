@@ -56,6 +56,8 @@ pub struct Session<K: Kind> {
     channel: RefCell<Option<Rc<Channel>>>,
     helpers: RefCell<Vec<Task<()>>>,
     past: Rc<RefCell<Past>>,
+    /// Queues that have begun to stop, and are not counted as past.
+    stopping: RefCell<Vec<(u16, PlacedQueue<K>)>>,
     features: Cell<u64>,
     /// Waits for its front end to say something.
     listening: Cell<bool>,
@@ -100,6 +102,8 @@ impl<F: Function> Default for Ring<F> {
 pub(super) struct Past {
     pub(super) stats: Vec<OpStats>,
     pub(super) units: Units,
+    /// How many of them there are.
+    pub(super) queues: u64,
 }
 
 impl<K: Kind> Session<K> {
@@ -123,6 +127,7 @@ impl<K: Kind> Session<K> {
             channel: RefCell::default(),
             helpers: RefCell::default(),
             past,
+            stopping: RefCell::default(),
             features: Cell::new(0),
             listening: Cell::new(false),
             ending: Cell::new(false),
@@ -469,6 +474,7 @@ impl<K: Kind> Session<K> {
             let mut take = |ring| Some((ring, known.get_mut(&ring)?.queue.take()?));
             rings.into_iter().filter_map(&mut take).collect()
         };
+        self.stopping.borrow_mut().extend(queues.iter().cloned());
         // All are told before one is waited for: none goes on taking requests meanwhile.
         let stopping: Vec<_> = queues
             .iter()
@@ -478,10 +484,13 @@ impl<K: Kind> Session<K> {
             .collect();
         let mut bases = Vec::new();
         for ((ring, queue), stopping) in queues.iter().zip(stopping) {
-            if let Some((base, (stats, units))) = self.drained(*ring, queue, stopping).await {
+            let drained = self.drained(*ring, queue, stopping).await;
+            self.stopping.borrow_mut().retain(|(_, other)| !Rc::ptr_eq(other, queue));
+            if let Some((base, (stats, units))) = drained {
                 let mut past = self.past.borrow_mut();
                 add_stats(&mut past.stats, &stats);
                 add_units(&mut past.units, &units);
+                past.queues += 1;
                 bases.push((*ring, base));
             }
         }
@@ -604,7 +613,9 @@ impl<K: Kind> Session<K> {
             logging: features & virtio_feature::LOG_ALL != 0,
             queues: Vec::new(),
         };
-        for (index, queue) in self.queues() {
+        let mut queues = self.queues();
+        queues.extend(self.stopping.borrow().iter().cloned());
+        for (index, queue) in queues {
             let core = queue.remote().id();
             let read = queue.call(|queue| async move { (queue.in_flight(), queue.stats()) }).await;
             if let Some((in_flight, (stats, units))) = read {

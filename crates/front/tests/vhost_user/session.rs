@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use front::vhost_user::Limits;
+use front::vhost_user::{Info, Limits};
 use proto::vhost_user::{FrontEndChannel, Request, Response};
 use wire::vhost_user::virtio_feature;
 use wire::virtio::blk::{Config, Status};
@@ -47,12 +47,18 @@ fn a_disabled_ring_takes_nothing_until_it_is_enabled_again() {
 fn a_ring_that_stops_waits_for_its_store_and_says_so() {
     let disk = Disk::new(SIZE);
     let server = Server::start_with(1, &disk, impatient());
+    let counted = || -> u64 {
+        let Info { session, past, .. } = server.info();
+        let queues = session.iter().flat_map(|session| &session.queues);
+        let all = queues.flat_map(|queue| &queue.stats).chain(&past);
+        all.map(|stats| stats.requests).sum()
+    };
     let stops = [
         || Request::GetVringBase { ring: 0 },
         || Request::SetVringEnable { ring: 0, enable: false },
         || Request::ResetDevice,
     ];
-    for stop in stops {
+    for (before, stop) in (0..).step_by(3).zip(stops) {
         disk.hold(true);
         let mut machine = Machine::boot(server.path());
         let begun = disk.journal().len();
@@ -69,6 +75,7 @@ fn a_ring_that_stops_waits_for_its_store_and_says_so() {
         disk.answer(begun + 1, How::Do);
         server.notices().wait_for("Waiting { queue: 0, in_flight: 1");
         assert!(!machine.client.has_news());
+        assert_eq!(counted(), before + 2, "what it has done is not forgotten meanwhile");
         disk.answer(begun + 2, How::Do);
         match (stop(), machine.client.answer().unwrap()) {
             (Request::GetVringBase { .. }, Response::VringBase(3)) => {}
@@ -81,6 +88,7 @@ fn a_ring_that_stops_waits_for_its_store_and_says_so() {
             assert_eq!(machine.finish(write), Status::OK);
         }
         assert_eq!(disk.journal().len(), begun + 3);
+        assert_eq!(counted(), before + 3);
     }
 }
 
