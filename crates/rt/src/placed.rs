@@ -44,6 +44,12 @@ impl<T: 'static> Placed<T> {
         Self { remote: core.remote(), key, thing: PhantomData }
     }
 
+    /// Puts another thing there, for who is on its core: who calls from now on finds that one.
+    pub fn replace(&self, core: &Core, thing: Rc<T>) {
+        assert_eq!(core.id(), self.remote.id(), "on its core");
+        drop(core.0.places.things.borrow_mut().insert(self.key, thing));
+    }
+
     pub fn remote(&self) -> &Remote {
         &self.remote
     }

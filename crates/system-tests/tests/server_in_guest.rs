@@ -1,17 +1,21 @@
 //! The server inside a guest: on the oldest kernel that it supports, Debian's 6.1, and over a block
-//! device that carries requests out seconds after the process that made them is dead.
+//! device that carries requests out seconds after the process that made them is dead, or none for a
+//! while.
 //!
 //! The clients are in the same guest: a vhost-user-blk client of ours, and the command line.
 
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use system_tests::blk_client::{self, Round};
-use system_tests::node_in_guest::{NodeInGuest, command_line, guest, use_disk};
+use system_tests::node_in_guest::{NodeInGuest, command_line, guest, try_disk, use_disk};
 use system_tests::{Guest, Result, loops};
 
 /// A round takes about three seconds.
 const ROUND_MAX: Duration = Duration::from_secs(60);
 const BLOCK_BYTES: u64 = 4096;
+/// It is a second or two, and a guest takes longer.
+const REOPEN_MAX: Duration = Duration::from_secs(60);
 
 /// Makes `/dev/nullb0`, a block device in the guest's memory; its number.
 fn make_device(guest: &Guest) -> Result<String> {
@@ -94,4 +98,48 @@ fn late_requests_of_a_killed_server_harm_nobody() -> Result<()> {
     let late = rounds_done.iter().filter(|round| round.late_requests > 0).count();
     assert!(late * 2 > rounds_done.len(), "{rounds_done:#?}");
     Ok(())
+}
+
+fn wait_until(node: &NodeInGuest<'_>, is_so: impl Fn() -> Result<bool>) -> Result<()> {
+    let begun = Instant::now();
+    while !is_so()? {
+        assert!(begun.elapsed() < REOPEN_MAX, "{}", node.log());
+        sleep(Duration::from_millis(500));
+    }
+    Ok(())
+}
+
+/// A disk answers nothing but errors for a while; whoever uses an LU on it goes on as soon as it
+/// works, without anybody doing anything.
+#[test]
+fn an_lu_goes_on_when_its_disk_does() -> Result<()> {
+    let guest = guest()?;
+    guest.ok("modprobe scsi_debug dev_size_mb=96 delay=0 && modprobe sd_mod")?;
+    let disk = guest
+        .ok("for i in $(seq 50); do ls /sys/bus/pseudo/drivers/scsi_debug/adapter*/\
+        host*/target*/*:*/block 2>/dev/null && break; sleep 0.1; done")?;
+    let disk = disk.trim();
+    let node = NodeInGuest::start(&guest, "/tmp/node")?;
+    node.cli(&format!("pool create one --pv /dev/{disk}"))?;
+    node.cli("lu create disk --size 16M --pool one")?;
+    let socket = node.map("disk", "vm")?;
+    use_disk(&guest, &socket, "")?;
+    for round in 1..3 {
+        guest.ok(&format!("echo offline > /sys/block/{disk}/device/state"))?;
+        let tried = try_disk(&guest, &socket, "")?;
+        assert_ne!(tried.status, 0, "{}", tried.text());
+        assert_ne!(node.cli("lu show disk")?["state"], "online", "{}", node.log());
+        // This needs a record of its own, and not only a place for data.
+        let error = node.cli("snapshot create disk@now").unwrap_err().to_string();
+        assert!(error.contains("cannot be taken"), "{error}");
+        guest.ok(&format!("echo running > /sys/block/{disk}/device/state"))?;
+        let opened = || -> Result<usize> {
+            Ok(node.cli("event ls")?.to_string().matches("lu-reopened").count())
+        };
+        wait_until(&node, || Ok(opened()? == round))?;
+        use_disk(&guest, &socket, "")?;
+        wait_until(&node, || Ok(node.cli("lu show disk")?["state"] == "online"))?;
+        assert_eq!(opened()?, round);
+    }
+    node.stop()
 }

@@ -87,6 +87,12 @@ impl Gate {
         self.count(self.closed.borrow().len());
     }
 
+    /// What is not closed is open again.
+    pub fn unwatch(&self) {
+        self.is_watched.set(false);
+        self.count(self.closed.borrow().len());
+    }
+
     /// Opens what this ticket closed; the requests held meanwhile are the caller's to start again.
     #[must_use = "held requests must be started again"]
     pub fn open(&self, id: TicketId) -> Vec<(RequestBuf, Completion)> {
@@ -167,5 +173,7 @@ mod tests {
         assert!(!gate.is_open() && !gate.is_closed(span));
         gate.close(TicketId(3), span);
         assert!(gate.open(TicketId(3)).is_empty() && !gate.is_open());
+        gate.unwatch();
+        assert!(gate.is_open());
     }
 }

@@ -241,6 +241,9 @@ pub struct Pool {
     may_lack: Cell<bool>,
     mending: Notify,
     losing: Notify,
+    /// LUs that have failed, since somebody has looked.
+    failed: RefCell<BTreeSet<Owner>>,
+    failing: Notify,
     damages: RefCell<Damages>,
     damaged: Notify,
 }
@@ -339,6 +342,8 @@ impl Pool {
             may_lack: Cell::new(true),
             mending: Notify::new(),
             losing: Notify::new(),
+            failed: RefCell::default(),
+            failing: Notify::new(),
             damages: RefCell::default(),
             damaged: Notify::new(),
         });
@@ -375,10 +380,22 @@ impl Pool {
         if owned.by.strong_count() > 0 {
             return Err(PoolError::Open(lu));
         }
-        let (held, is_again) = (Arc::new(()), owned.times > 0);
+        Ok(self.next_tenure(owned, Arc::new(())))
+    }
+
+    /// Makes who owns an LU its owner once more. Nobody else is that in between.
+    pub fn tenure_again(&self, lu: [u8; 16]) -> Result<Tenure, PoolError> {
+        let mut all = self.owned.borrow_mut();
+        let owned = all.entry(lu).or_default();
+        let held = owned.by.upgrade().ok_or(PoolError::Closed)?;
+        Ok(self.next_tenure(owned, held))
+    }
+
+    fn next_tenure(&self, owned: &mut Owned, held: Arc<()>) -> Tenure {
+        let is_again = owned.times > 0;
         *owned = Owned { times: owned.times + 1, by: Arc::downgrade(&held) };
         let epoch = first_epoch(self.settled.get()) + owned.times;
-        Ok(Tenure { epoch, is_again, _held: held, settling: Some(self.settling.clone()) })
+        Tenure { epoch, is_again, _held: held, settling: Some(self.settling.clone()) }
     }
 
     /// Lets go of the disks, so that others may use them, or this process may open the pool again.
@@ -392,6 +409,7 @@ impl Pool {
         self.disks.take();
         self.mending.notify();
         self.losing.notify();
+        self.failing.notify();
         self.damaged.notify();
         drop(changing);
         self.shared.close().await;

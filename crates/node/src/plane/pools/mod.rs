@@ -14,6 +14,7 @@
 //! | metadata only, for who waits | `check` |
 //! | pools of others, by what their disks say | `sight` |
 //! | LUs: making, opening, closing, removing one | `lus` |
+//! | those that have failed, when they can be written again | `reopen` |
 //! | their snapshots: taking them, going back, letting layers go | `snapshots` |
 
 mod alarm;
@@ -30,6 +31,7 @@ mod lost;
 mod lus;
 mod members;
 mod pace;
+mod reopen;
 mod scrub;
 pub(super) mod sight;
 mod snapshots;
@@ -217,6 +219,7 @@ impl Pools {
             core.spawn(copies::mend(context.clone(), open.clone(), disks.pool().clone()));
             core.spawn(damage::tell(context.clone(), open.clone(), disks.pool().clone()));
             core.spawn(lost::take_back(context.clone(), open.clone(), disks.pool().clone()));
+            core.spawn(reopen::go_on(context.clone(), open.clone(), disks.pool().clone()));
             Ok(open)
         });
         let open = opened.await.unwrap_or_else(|| Err(ended()))?;

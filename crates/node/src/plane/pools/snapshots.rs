@@ -137,7 +137,7 @@ impl PoolStore {
         }
     }
 
-    fn sweep(self: &Arc<Self>, core: &Remote) {
+    pub(super) fn sweep(self: &Arc<Self>, core: &Remote) {
         let mut inner = self.layers.lock();
         inner.is_changed = true;
         if !std::mem::replace(&mut inner.is_swept, true) {

@@ -13,10 +13,12 @@
 //!
 //! An LU of which it has the only good copy keeps its places there, for what can still be read.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::super::disks::Backing;
 use super::super::label::{End, Label};
+use super::super::page::Owner;
 use super::super::places::{Copy, State};
 use super::super::shape::Layout;
 use super::copies::grant_at;
@@ -53,6 +55,24 @@ impl Pool {
     pub async fn losses(&self) -> Option<Vec<LostDisk>> {
         self.losing.until(|| !self.lost().is_empty() || self.is_closed()).await;
         (!self.is_closed()).then(|| self.lost())
+    }
+
+    /// Something of an LU's own could not be written: it is written again when somebody has opened
+    /// it again.
+    pub(in super::super) fn lu_failed(&self, lu: Owner) {
+        self.failed.borrow_mut().insert(lu);
+        self.failing.notify();
+    }
+
+    /// LUs that have failed since this was asked last.
+    pub fn take_failed(&self) -> BTreeSet<Owner> {
+        self.failed.take()
+    }
+
+    /// Waits until some have; none when the pool was closed.
+    pub async fn failures(&self) -> Option<BTreeSet<Owner>> {
+        self.failing.until(|| !self.failed.borrow().is_empty() || self.is_closed()).await;
+        (!self.is_closed()).then(|| self.take_failed())
     }
 
     /// The number of a disk that was lost.

@@ -48,7 +48,7 @@ pub(super) struct Handle {
     pub(super) core: Core,
     pub(super) disks: Rc<Disks>,
     /// The owner, if it is on this core.
-    pub(super) service: Option<Rc<Service>>,
+    service: RefCell<Option<Rc<Service>>>,
     form: Form,
     geometry: Cell<Geometry>,
     pub(super) gate: Rc<Gate>,
@@ -113,7 +113,7 @@ impl Handle {
             id,
             core: core.clone(),
             disks: lu.shared.on(core),
-            service: lu.owner.here(core),
+            service: RefCell::new(lu.owner.here(core)),
             form: Form::new(lu.shape),
             geometry: Cell::new(geometry(&lu, view.as_deref())),
             gate: Rc::default(),
@@ -166,6 +166,19 @@ impl Handle {
     /// The LU has failed: nobody writes straight to a disk any more.
     pub(super) fn stop(&self) {
         self.gate.watch();
+        self.look();
+    }
+
+    /// It has another owner, which knows better what there is.
+    pub(super) fn begin_anew(&self) {
+        self.service.replace(self.lu.owner.here(&self.core));
+        self.forget_pages();
+    }
+
+    /// The LU is written again.
+    pub(super) fn go_on(&self) {
+        self.gate.unwatch();
+        self.look_below();
         self.look();
     }
 
@@ -240,8 +253,9 @@ impl Handle {
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + 'static,
     {
-        match &self.service {
-            Some(service) => f(service.clone()).await,
+        let here = self.service.borrow().clone();
+        match here {
+            Some(service) => f(service).await,
             None => self.lu.ask(f).await,
         }
     }

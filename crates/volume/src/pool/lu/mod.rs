@@ -12,6 +12,7 @@
 //! | requests of several steps | `work` |
 //! | the owner's orders, carried out | `service` |
 //! | making, opening | `open` |
+//! | opening one that has failed again, while it is used | `reopen` |
 //! | another size | `resize` |
 //! | snapshots, and the way back to one | `snapshots`, `service::layers` |
 //! | slabs that get other places | `service::copies` |
@@ -24,6 +25,7 @@ mod below;
 mod counts;
 mod handle;
 mod open;
+mod reopen;
 mod resize;
 mod service;
 mod snapshots;
@@ -76,7 +78,7 @@ pub struct Lu {
     readers: Arc<Readers>,
     depths: Arc<Depths>,
     memory: Arc<Memory>,
-    /// Nothing is written any more.
+    /// Nothing is written.
     has_failed: Arc<AtomicBool>,
     /// Nothing is begun any more.
     is_closed: AtomicBool,

@@ -100,6 +100,35 @@ impl Seat {
     pub fn on(self, base: Arc<View>) -> Self {
         Self { base: Some(base), ..self }
     }
+
+    /// The LU's owner, by what is on its disks.
+    pub(super) async fn owner(&self, disks: &Disks) -> Result<Owner, LuError> {
+        let Self { pool, site, slabs, stale, forces, tenure, memory, .. } = self;
+        // A failure group that was leaving has left before anything is read.
+        let changed = pool.call(async |pool| pool.changed().await).await;
+        changed.ok_or(PoolError::Closed)?;
+        if tenure.is_again {
+            // The pool has synced what owners before it have left, and nobody what this one has.
+            disks.sync().await?;
+        }
+        let whence = Whence { site: *site, epoch: tenure.epoch, slabs, all: false, memory };
+        let Left { mut owner, known, unlike, .. } = read_left(disks, whence, Err).await?;
+        if !unlike.is_empty() {
+            disks.make_alike(unlike).await?;
+            // The copy that had it may be stale before anything else is synced.
+            disks.sync().await?;
+        }
+        if let Some(sums) = &disks.shared().sums {
+            sums.begin(slabs, known, memory);
+        }
+        know_missed((disks, pool), &mut owner, (slabs, *forces, tenure.is_again)).await?;
+        doubt_regions(disks, (slabs, stale), owner.regions());
+        Ok(owner)
+    }
+
+    pub(super) fn tenure(self) -> Tenure {
+        self.tenure
+    }
 }
 
 impl Pool {
@@ -151,12 +180,25 @@ impl Pool {
 
     /// What the LU's next owner needs. An error if somebody has the LU open, or is about to.
     pub fn seat(self: &Rc<Self>, id: [u8; 16]) -> Result<Seat, LuError> {
+        self.seat_of(id, Self::tenure)
+    }
+
+    /// The same for one whose owner has failed, and is there until the next one is.
+    pub(super) fn seat_again(self: &Rc<Self>, id: [u8; 16]) -> Result<Seat, LuError> {
+        self.seat_of(id, Self::tenure_again)
+    }
+
+    fn seat_of(
+        self: &Rc<Self>,
+        id: [u8; 16],
+        tenure: impl FnOnce(&Self, [u8; 16]) -> Result<Tenure, PoolError>,
+    ) -> Result<Seat, LuError> {
         let granted = self.granted(id).unwrap_or_default();
         let first_slab = granted.first.ok_or(PoolError::NoLu(id))?;
         self.must_have_copy(id, &granted)?;
         let site = self.site(id, first_slab);
         let pool = Arc::new(Placed::new(self.core(), self.clone()));
-        let (shared, tenure) = (self.shared.clone(), self.tenure(id)?);
+        let (shared, tenure) = (self.shared.clone(), tenure(self, id)?);
         let Granted { slabs, stale, .. } = granted;
         let (base, source, memory, forces) = (None, None, self.memory(), self.forces_of(id));
         Ok(Seat { shared, pool, site, slabs, stale, forces, tenure, base, source, memory })
@@ -221,29 +263,9 @@ pub fn thick_bytes(shape: Shape, size: u64) -> u64 {
 impl Lu {
     /// Opens an LU, with its owner on this core. Nobody else has it open.
     pub async fn open(core: &Core, seat: Seat) -> Result<Arc<Self>, LuError> {
-        let Seat { shared, pool, site, slabs, stale, tenure, memory, .. } = seat;
-        let Seat { base, source, forces, .. } = seat;
-        // A failure group that was leaving has left before anything is read.
-        let changed = pool.call(async |pool| pool.changed().await).await;
-        changed.ok_or(PoolError::Closed)?;
-        let disks = shared.on(core);
-        if tenure.is_again {
-            // The pool has synced what owners before it have left, and nobody what this one has.
-            disks.sync().await?;
-        }
-        let (epoch, slabs) = (tenure.epoch, &slabs[..]);
-        let whence = Whence { site, epoch, slabs, all: false, memory: &memory };
-        let Left { mut owner, known, unlike, .. } = read_left(&disks, whence, Err).await?;
-        if !unlike.is_empty() {
-            disks.make_alike(unlike).await?;
-            // The copy that had it may be stale before anything else is synced.
-            disks.sync().await?;
-        }
-        if let Some(sums) = &disks.shared().sums {
-            sums.begin(slabs, known, &memory);
-        }
-        know_missed((&disks, &pool), &mut owner, (slabs, forces, tenure.is_again)).await?;
-        doubt_regions(&disks, (slabs, &stale), owner.regions());
+        let disks = seat.shared.on(core);
+        let owner = seat.owner(&disks).await?;
+        let Seat { shared, pool, site, tenure, base, source, memory, .. } = seat;
         let About { size, block_size, base: wanted, source: ref from, .. } = *owner.about();
         let own = below(from.as_ref(), source)?;
         if let Some(wanted) = wanted.filter(|it| base.as_ref().map(|base| base.is()) != Some(*it)) {

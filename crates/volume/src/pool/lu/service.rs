@@ -7,9 +7,10 @@ mod copies;
 mod layers;
 mod memory;
 mod regions;
+mod reopen;
 mod scrub;
 
-use std::cell::{Cell, Ref, RefCell};
+use std::cell::{Cell, OnceCell, Ref, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -98,9 +99,15 @@ pub(super) struct Service {
     are_sums_unsynced: Cell<bool>,
     /// Regions where those write whom the owner has sent there, and whom no passage counts.
     writing: RefCell<HashMap<Ticket, (u32, u64)>>,
-    /// Why nothing is written any more, and when it is again.
+    /// Why nothing is written, and when it is again.
     failed: RefCell<Option<Error>>,
     has_failed: Arc<AtomicBool>,
+    /// Who asks for pages that are not in memory waits.
+    is_still: Cell<bool>,
+    /// The service of the owner that has come after this one.
+    heir: OnceCell<Rc<Self>>,
+    /// What is to be done when nobody goes by what the owner before has said.
+    postponed: RefCell<Option<Vec<Order>>>,
     stage: Cell<Stage>,
     /// Pages, syncs and grants that it waits for, and data that others are writing.
     under_way: Cell<usize>,
@@ -187,6 +194,9 @@ impl Service {
             writing: RefCell::default(),
             failed: RefCell::default(),
             has_failed,
+            is_still: Cell::new(false),
+            heir: OnceCell::new(),
+            postponed: RefCell::default(),
             stage: Cell::new(Stage::Serving),
             under_way: Cell::new(0),
             ended: Notify::new(),
@@ -358,7 +368,8 @@ impl Service {
         self.close_all_regions().await;
         // A checkpoint, if there is room for one: whoever opens the LU next has less to read.
         self.tell(Owner::checkpoint);
-        self.ended.until(|| self.under_way.get() == 0).await;
+        // Nor does anybody look for what comes after this one.
+        self.ended.until(|| self.under_way.get() == 0 && !self.is_still.get()).await;
         if let Some(sums) = &self.disks.shared().sums {
             let slabs = self.slabs();
             sums.forget(|slab| slabs.contains(&slab));
@@ -404,7 +415,7 @@ impl Service {
 
     fn new_ticket(&self) -> Result<Ticket, Error> {
         if self.stage.get() == Stage::Closed {
-            return Err(closed());
+            return Err(self.why_not());
         }
         self.last_ticket.set(self.last_ticket.get() + 1);
         let ticket = Ticket(self.last_ticket.get());
@@ -453,12 +464,23 @@ impl Service {
     pub(super) fn tell(self: &Rc<Self>, f: impl FnOnce(&mut Owner) -> Vec<Order>) {
         let orders = f(&mut self.owner.borrow_mut());
         if self.stage.get() != Stage::Closed {
-            let has_failed = self.failed.borrow().is_some();
-            let goes_on = |order: &Order| !has_failed || order.is_to_read();
-            orders.into_iter().filter(goes_on).for_each(|order| self.carry_out(order));
+            let due: Vec<Order> = orders.into_iter().filter_map(|order| self.due(order)).collect();
+            due.into_iter().for_each(|order| self.carry_out(order));
         }
         self.refuse_stuck();
         self.look_at_memory();
+    }
+
+    /// An order, if it is to be carried out now.
+    fn due(&self, order: Order) -> Option<Order> {
+        if order.is_to_read() {
+            return Some(order);
+        }
+        if let Some(postponed) = &mut *self.postponed.borrow_mut() {
+            postponed.push(order);
+            return None;
+        }
+        self.failed.borrow().is_none().then_some(order)
     }
 
     fn carry_out(self: &Rc<Self>, order: Order) {
@@ -646,7 +668,7 @@ impl Service {
             let Err(error) = work().await else { return Ok(()) };
             // A disk that is a file on a full file system has room again some time.
             let may_pass = matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::Busy);
-            let is_passing = may_pass && self.stage.get() == Stage::Serving;
+            let is_passing = may_pass && self.is_serving();
             tries += u32::from(!is_passing);
             if tries == WRITE_TRIES {
                 return Err(error);
@@ -715,12 +737,12 @@ impl Service {
     }
 
     fn is_passing(&self, error: &PoolError) -> bool {
-        !matches!(error, PoolError::Full) && self.stage.get() == Stage::Serving
+        !matches!(error, PoolError::Full) && self.is_serving()
     }
 
-    /// Nothing is written from here on, by no core: what comes next is to open the LU again.
+    /// Nothing is written from here on, by no core, until the LU is opened again: see `reopen`.
     fn fail(self: &Rc<Self>, what: &str, error: Error) {
-        let error = format!("{what}: {error}; it is written again when its node was restarted");
+        let error = format!("{what}: {error}; it is written again when its disks can be");
         let error = Error::new(ErrorKind::Medium).note(error);
         self.failed.borrow_mut().get_or_insert_with(|| error.clone());
         self.has_failed.store(true, Ordering::Release);
@@ -733,11 +755,21 @@ impl Service {
             };
             each(me.readers.members(), stopped).await;
             me.refuse_all(&error, |_| true);
+            let lu = me.lu;
+            let _ = me.pool.call(async move |pool: Rc<Pool>| pool.lu_failed(lu)).await;
         });
     }
 
-    pub(super) fn why_failed(&self) -> Error {
-        self.failed.borrow().clone().unwrap_or_else(closed)
+    /// Why nothing is done for who asks.
+    fn why_not(&self) -> Error {
+        let is_closed = self.stage.get() != Stage::Serving && self.heir.get().is_none();
+        let failed = self.failed.borrow().clone().filter(|_| !is_closed);
+        failed.unwrap_or_else(closed)
+    }
+
+    /// Nobody waits for it to end.
+    fn is_serving(&self) -> bool {
+        self.stage.get() == Stage::Serving && !self.is_still.get()
     }
 
     fn refuse_all(&self, error: &Error, is_one: impl Fn(&Waiter) -> bool) {

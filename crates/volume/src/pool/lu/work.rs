@@ -268,7 +268,7 @@ impl Handle {
     async fn must_go_on(&self) -> Result<(), Error> {
         match self.lu.health() {
             Health::Good => Ok(()),
-            _ => self.ask(|service| async move { Err(service.why_failed()) }).await,
+            _ => self.ask(|service| async move { service.must_serve() }).await,
         }
     }
 

@@ -11,7 +11,7 @@ use super::super::super::page::Page;
 use super::super::super::root::Site;
 use super::super::closed;
 use super::super::open::{LuError, read_root_pages};
-use super::{Service, Stage};
+use super::Service;
 
 /// Pages of a step.
 const PAGES_PER_STEP: usize = if cfg!(test) { 1 } else { 256 };
@@ -41,13 +41,13 @@ impl Service {
         self: Rc<Self>,
         number: Option<u64>,
     ) -> Result<Copied, Error> {
-        self.must_copy()?;
+        self.must_serve()?;
         let number = match number {
             Some(number) => number,
             None => {
                 // What is in the journal only is in no backup; without a new root it is older.
                 self.renew_root().await;
-                self.must_copy()?;
+                self.must_serve()?;
                 self.owner.borrow_mut().begin_copy()
             }
         };
@@ -66,13 +66,6 @@ impl Service {
         if self.owner().is_copying(number) { Ok(()) } else { Err(overtaken()) }
     }
 
-    fn must_copy(&self) -> Result<(), Error> {
-        if self.stage.get() != Stage::Serving {
-            return Err(closed());
-        }
-        self.failed.borrow().clone().map_or(Ok(()), Err)
-    }
-
     async fn copy_some(self: &Rc<Self>, number: u64) -> Result<Copied, Error> {
         let first_slab = self.owner().site().first_slab;
         let mut copied = Copied { number, first_slab, ..Copied::default() };
@@ -83,7 +76,7 @@ impl Service {
         }
         let site = self.owner.borrow_mut().hold_roots().ok_or_else(closed)?;
         while self.owner().settled_turn().is_none() {
-            self.must_copy()?;
+            self.must_serve()?;
             self.must_be(number)?;
             self.core.sleep(PAUSE).await;
         }
@@ -111,7 +104,7 @@ impl Service {
         copied: &mut Copied,
     ) -> Result<(), Error> {
         for id in ids {
-            self.must_copy()?;
+            self.must_serve()?;
             match self.copy_page(id).await? {
                 Some(Ok(page)) => copied.pages.push(page),
                 Some(Err(lacks)) => copied.lacks.push(lacks),

@@ -24,7 +24,7 @@ use super::super::super::places::{Home, State};
 use super::super::super::shape::BLOCK_BYTES;
 use super::super::closed;
 use super::super::handle::Handle;
-use super::{RETRY, Service, Spot, Stage, WRITE_TRIES};
+use super::{RETRY, Service, Spot, WRITE_TRIES};
 
 /// So often the root says what copies lack that are brought up to date.
 const KEPT_EVERY_BYTES: u64 = 1 << 30;
@@ -136,10 +136,9 @@ impl Service {
         work: impl AsyncFnOnce() -> Result<u64, Error>,
     ) -> Result<Option<u64>, Error> {
         // Whoever makes copies the same that a crash has left in doubt is one of these.
-        let is_serving = || self.stage.get() == Stage::Serving;
-        self.ended.until(|| !self.is_moving.get() || !is_serving()).await;
-        if !is_serving() {
-            return Err(closed());
+        self.ended.until(|| !self.is_moving.get() || !self.is_serving()).await;
+        if !self.is_serving() {
+            return Err(self.why_not());
         }
         self.is_moving.set(true);
         self.begin();
@@ -255,8 +254,8 @@ impl Service {
         let locks = &self.disks.shared().locks;
         let blocks = self.shape.blocks_per_extent();
         for extent in 0..self.shape.extents_per_slab() as u32 {
-            if self.stage.get() != Stage::Serving {
-                return Err(closed());
+            if !self.is_serving() {
+                return Err(self.why_not());
             }
             let first = u64::from(extent) * blocks;
             if self.regions(first, blocks) & regions == 0 {

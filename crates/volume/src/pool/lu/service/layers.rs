@@ -176,11 +176,23 @@ impl Service {
         view: Option<LayerNumber>,
         number: u64,
     ) -> Result<Vec<Arc<MapPage>>, Error> {
+        // One that is looked at was there before; that its record was, the owner has to know.
+        if let Some(view) = view
+            && self.owner().layers().frozen(view).is_none()
+        {
+            return Err(Error::new(ErrorKind::Medium).note("the snapshot has not come about"));
+        }
         let here = self.owner.borrow_mut().stack(view, number);
         self.look_at_memory();
         let mut pages = match here {
             Some(pages) => pages,
-            None => self.look(view, number).await?,
+            None => {
+                self.ended.until(|| !self.is_still.get()).await;
+                if let Some(heir) = self.heir.get() {
+                    return Box::pin(heir.clone().stack(view, number)).await;
+                }
+                self.look(view, number).await?
+            }
         };
         if let Some(base) = &self.base {
             pages.extend(base.stack(number).await?);

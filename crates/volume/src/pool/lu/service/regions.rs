@@ -20,7 +20,7 @@ use super::super::super::home::Tenure;
 use super::super::super::owner::{Regions, regions_of};
 use super::super::super::places::State;
 use super::super::super::shape::BLOCK_BYTES;
-use super::{Service, Spot, Stage};
+use super::{Service, Spot};
 
 /// Regions that are open before some are closed unasked: what a crash leaves to be made the same.
 const OPEN_MAX: u32 = 4096;
@@ -64,7 +64,7 @@ impl Service {
             !self.owner().regions().is_empty()
                 || self.slabs().into_iter().any(|it| places.is_touched(it))
         };
-        let is_due = self.stage.get() == Stage::Serving && is_any();
+        let is_due = self.is_serving() && is_any();
         if is_due && !self.is_closing_regions.replace(true) {
             self.start(|me| async move {
                 me.close_idle().await;

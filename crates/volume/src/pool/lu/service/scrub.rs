@@ -24,12 +24,11 @@ use super::super::super::owner::{LayerId, LayerNumber, Lies, PageId, page_of_map
 use super::super::super::page::{Flaw, Page};
 use super::super::super::passage::Guard;
 use super::super::super::places::Home;
-use super::super::super::root::{BODY, HEAD, Head};
+use super::super::super::root::{About, BODY, HEAD, Head};
 use super::super::super::scrub::{Cursor, Damage, Depth, Step};
 use super::super::super::shape::BLOCK_BYTES;
 use super::super::super::sums::SumsId;
-use super::super::closed;
-use super::{Service, Stage};
+use super::Service;
 
 /// Extents that are read at one time: others want the disks too.
 const READERS_MAX: usize = 4;
@@ -91,11 +90,9 @@ impl Service {
         Ok(walk.step)
     }
 
-    fn must_serve(&self) -> Result<(), Error> {
-        if self.stage.get() != Stage::Serving {
-            return Err(closed());
-        }
-        self.failed.borrow().clone().map_or(Ok(()), Err)
+    pub(in super::super) fn must_serve(&self) -> Result<(), Error> {
+        let may = self.is_serving() && self.failed.borrow().is_none();
+        if may { Ok(()) } else { Err(self.why_not()) }
     }
 
     /// A page of a map, and nothing that it names is used for something else as long as the guard
@@ -122,7 +119,12 @@ impl Service {
 
     /// A new root, durably, with everything that is in memory. False: it is not to be had now.
     pub(super) async fn renew_root(self: &Rc<Self>) -> bool {
-        let renewed = self.core.timeout(CHECKPOINT, self.clone().describe(self.about()));
+        self.renew_root_with(self.about()).await
+    }
+
+    /// The same, with something else that the LU is.
+    pub(super) async fn renew_root_with(self: &Rc<Self>, about: About) -> bool {
+        let renewed = self.core.timeout(CHECKPOINT, self.clone().describe(about));
         renewed.await.is_some_and(|done| done.is_ok())
     }
 

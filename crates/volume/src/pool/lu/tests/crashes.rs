@@ -2,6 +2,8 @@
 //! lose power, and LUs that are closed and opened again. What may be read of a sector is what was
 //! answered last or anything begun since; after a power loss, anything since the last flush.
 
+mod users;
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
@@ -11,19 +13,14 @@ use rt::sim::{Fault, Harm, On, Random};
 use super::super::super::check::{Of, check};
 use super::super::super::crash::{is_one_seed, loops, seeds};
 use super::super::super::memory::{DEFAULT_BYTES, Memory};
-use super::super::super::scrub::Cursor;
-use super::scrub::scrub_some;
 use super::*;
+use users::start_users;
 
 const SECTOR: u64 = 512;
 const LU_BYTES: u64 = 1 << 30;
 /// What is used of the LU: of several pages of the map, and of one chunk and another.
 const AREAS: [u64; 3] = [0, 100 << 20, 900 << 20];
 const AREA_SECTORS: u64 = 512;
-const TASKS_PER_CORE: u64 = 4;
-/// The one of a core that looks whether everything is good.
-const SCRUBBER: u64 = TASKS_PER_CORE + 1;
-const SNAPSHOTS_MAX: usize = 3;
 /// Layers that were ever made have names of their own.
 const TOP: LayerId = [100; 16];
 const OTHER: [u8; 16] = [101; 16];
@@ -35,15 +32,10 @@ const SOURCE_BYTES: u64 = AREAS[1] + AREA_SECTORS / 2 * SECTOR + SECTOR;
 const SOURCE_FILLED: u64 = 16;
 /// What is there.
 const SOURCE_VALUE: u64 = 1;
-/// Numbers of slabs that the LU has now and then, and some that it never has.
-const SLABS: u64 = 6;
 /// Processes of a world.
 const ROUNDS: u32 = 12;
 /// Memory for two pages of maps; all that are used are three times as many for each layer.
 const TWO_PAGES: usize = 17 << 10;
-/// At most.
-const MOVES_APART_US: u64 = 4_000;
-const SCRUBS_APART_US: u64 = 10_000;
 
 #[derive(Clone, Debug)]
 struct Past {
@@ -85,6 +77,8 @@ struct Model {
     returned: u64,
     /// A disk may fail in everything: what only it has cannot be used.
     is_dying: bool,
+    /// The LU stays open.
+    is_pausing: bool,
     snapshots: BTreeMap<LayerId, Snapshot>,
     layers: u64,
     /// Layers that nobody needs.
@@ -105,6 +99,8 @@ struct Model {
     scrubbed: u64,
     /// Bytes of maps that left memory while an LU was open.
     let_go: u64,
+    /// Times that it was opened again where it had failed.
+    healed: u64,
     /// Times that some of the LU was brought from its source, and could not be.
     brought: u64,
     /// It is brought.
@@ -234,279 +230,6 @@ fn values(bytes: &[u8], first: u64) -> Vec<u64> {
     (first..).zip(bytes.chunks(SECTOR as usize)).map(value).collect()
 }
 
-/// One of those who use the LU.
-struct User {
-    model: Shared,
-    lu: Arc<Lu>,
-    device: Rc<dyn Device>,
-    /// Whose it is.
-    core: Core,
-    random: Random,
-}
-
-impl User {
-    /// Sectors that nobody is at, often whole blocks.
-    fn range(&mut self) -> Option<(u64, u64)> {
-        let random = &mut self.random;
-        let unit = *random.pick(&[1, 8, 8]);
-        let most = *random.pick(&[1, 4, 24]);
-        let count = unit * (1 + random.below(most));
-        let count = count.min(AREA_SECTORS / 2);
-        let at = random.below(AREA_SECTORS - count) / unit * unit;
-        let first = random.pick(&AREAS) / SECTOR + at;
-        (!self.model.lock().unwrap().is_busy(first, count)).then_some((first, count))
-    }
-
-    async fn go(mut self) {
-        loop {
-            let done = match self.random.below(20) {
-                0..9 => self.write(false).await,
-                9 => self.write(true).await,
-                10..13 => self.zero().await,
-                13..17 => self.read().await,
-                17 => self.flush().await,
-                _ => self.layers().await,
-            };
-            if let Err(error) = done {
-                if error.kind() == ErrorKind::Offline {
-                    return;
-                }
-                self.model.lock().unwrap().failed += 1;
-                self.core.sleep(Duration::from_millis(1)).await;
-            }
-            self.core.yield_now().await;
-        }
-    }
-
-    async fn write(&mut self, fua: bool) -> Result<(), Error> {
-        let Some((first, count)) = self.range() else { return Ok(()) };
-        let value = self.begin(first, count);
-        let mut bytes = vec![0; (count * SECTOR) as usize];
-        fill(&mut bytes, first, value);
-        let buffer = Buffer::from_bytes(&bytes);
-        let op = Op::Write { fua, atomic: false };
-        let request = Request { op, ..Request::write(first * SECTOR, buffer.sgl()) };
-        self.change(first, count, &request, fua).await
-    }
-
-    async fn zero(&mut self) -> Result<(), Error> {
-        let Some((first, count)) = self.range() else { return Ok(()) };
-        self.model.lock().unwrap().begin(first, count, Some(0));
-        let op = match self.random.coin() {
-            true => Op::Discard,
-            false => Op::WriteZeroes { unmap: true, fua: false },
-        };
-        let request = Request::plain(op, first * SECTOR, count * SECTOR);
-        self.change(first, count, &request, false).await
-    }
-
-    fn begin(&self, first: u64, count: u64) -> u64 {
-        let mut model = self.model.lock().unwrap();
-        model.last += 1;
-        let value = model.last;
-        model.begin(first, count, Some(value));
-        value
-    }
-
-    async fn change(
-        &self,
-        first: u64,
-        count: u64,
-        request: &Request<'_>,
-        durable: bool,
-    ) -> Result<(), Error> {
-        let done = self.device.io(request).await;
-        let mut guard = self.model.lock().unwrap();
-        let model = &mut *guard;
-        model.end(first, count, done.is_ok());
-        if durable && done.is_ok() {
-            let covered = (first..first + count).map(|at| (at, model.sectors[&at].answered));
-            let covered = covered.collect();
-            model.flushed(covered);
-        }
-        model.answered += u64::from(done.is_ok());
-        done.map(drop)
-    }
-
-    async fn read(&mut self) -> Result<(), Error> {
-        let Some((first, count)) = self.range() else { return Ok(()) };
-        self.model.lock().unwrap().begin(first, count, None);
-        let buffer = Buffer::from_bytes(&vec![0xee; (count * SECTOR) as usize]);
-        let done = self.device.io(&Request::read(first * SECTOR, buffer.sgl())).await;
-        let mut model = self.model.lock().unwrap();
-        model.end(first, count, false);
-        done?;
-        for (sector, value) in (first..).zip(values(&buffer.to_vec(), first)) {
-            let past = &model.sectors[&sector];
-            assert!(past.may_be(value, past.answered), "sector {sector} reads {value}: {past:?}");
-        }
-        Ok(())
-    }
-
-    async fn flush(&self) -> Result<(), Error> {
-        let (covered, snapshots) = {
-            let model = self.model.lock().unwrap();
-            (model.covered(), model.snapshots.keys().copied().collect::<Vec<_>>())
-        };
-        self.device.io(&Request::flush()).await?;
-        let mut model = self.model.lock().unwrap();
-        model.flushed(covered);
-        model.snapshots_flushed(&snapshots);
-        Ok(())
-    }
-
-    /// Now and then something with snapshots.
-    async fn layers(&mut self) -> Result<(), Error> {
-        let (count, any) = {
-            let model = self.model.lock().unwrap();
-            let any = self.random.below(model.snapshots.len().max(1) as u64) as usize;
-            (model.snapshots.len(), model.snapshots.keys().nth(any).copied())
-        };
-        let done = match (self.random.below(14), any) {
-            (0, _) if count < SNAPSHOTS_MAX => self.snapshot().await,
-            (1, Some(layer)) => self.look_at(layer).await,
-            (2, Some(layer)) => {
-                let mut model = self.model.lock().unwrap();
-                model.snapshots.remove(&layer);
-                model.doomed.push(layer);
-                Ok(())
-            }
-            (3..8, Some(layer)) => self.roll_back(layer).await,
-            (8.., _) => self.fold().await,
-            _ => Ok(()),
-        };
-        match done {
-            Err(error) if error.kind() == ErrorKind::Busy => Ok(()),
-            done => done,
-        }
-    }
-
-    /// Slabs go to and fro between the disks, and copies that have missed something are brought up
-    /// to date, until the LU is closed.
-    async fn move_slabs(mut self) {
-        loop {
-            self.core.sleep(Duration::from_micros(self.random.below(MOVES_APART_US))).await;
-            if let Ok(Mended { lacking, .. }) = self.lu.mend(1).await {
-                self.model.lock().unwrap().mended += u64::from(lacking > 0);
-            }
-            let (number, from) = (self.random.below(SLABS), self.random.below(2));
-            let moved = self.lu.move_slab(number as u32, from as u32, None).await;
-            self.model.lock().unwrap().moved += u64::from(moved.is_ok());
-            if moved.is_err_and(|error| error.kind() == ErrorKind::Offline) {
-                return;
-            }
-        }
-    }
-
-    /// Everything is good at every place at any time.
-    async fn scrub(mut self) {
-        let starts = [Cursor::Root, Cursor::Map { number: 0, layer: 0, extent: 0 }];
-        let mut cursor = *self.random.pick(&starts);
-        loop {
-            self.core.sleep(Duration::from_micros(self.random.below(SCRUBS_APART_US))).await;
-            match scrub_some(&self.lu, cursor, &mut self.random).await {
-                Ok(found) => {
-                    let is_dying = self.model.lock().unwrap().is_dying;
-                    assert!(found.is_good() || is_dying, "{found:?}");
-                    self.model.lock().unwrap().scrubbed += found.extents;
-                    cursor = found.next.unwrap_or_default();
-                }
-                Err(error) if error.kind() == ErrorKind::Offline => return,
-                Err(_) => {}
-            }
-        }
-    }
-
-    /// Brings the LU from its source, a little at a time, until it is closed.
-    async fn bring(mut self) {
-        loop {
-            self.core.sleep(Duration::from_micros(self.random.below(1_000))).await;
-            match self.lu.bring(1 + self.random.below(40) as usize).await.0 {
-                Ok(Brought::Done) => return self.model.lock().unwrap().is_whole = true,
-                Err(error) if error.kind() == ErrorKind::Offline => return,
-                Ok(Brought::Part { .. }) | Err(_) => self.model.lock().unwrap().brought += 1,
-            }
-        }
-    }
-
-    async fn snapshot(&mut self) -> Result<(), Error> {
-        let (top, since) = {
-            let mut model = self.model.lock().unwrap();
-            (model.next_layer(), model.sectors.clone())
-        };
-        let layer = self.lu.snapshot(top).await?;
-        let mut model = self.model.lock().unwrap();
-        let snapshot = model.snapshot_since(&since);
-        model.snapshots.insert(layer, snapshot);
-        Ok(())
-    }
-
-    /// Reads a snapshot, which is always the same.
-    async fn look_at(&self, layer: LayerId) -> Result<(), Error> {
-        // It may have been deleted meanwhile.
-        let Ok(view) = self.lu.view(layer).await else { return Ok(()) };
-        let read = read_all(&view.device(&self.core)).await?;
-        let mut model = self.model.lock().unwrap();
-        let Some(snapshot) = model.snapshots.get_mut(&layer) else { return Ok(()) };
-        for (sector, value) in read {
-            let past = snapshot.sectors.get_mut(&sector).unwrap();
-            past.is_now(value, &format!("sector {sector} of a snapshot"));
-        }
-        Ok(())
-    }
-
-    /// What was deleted goes, a little at a time.
-    async fn fold(&mut self) -> Result<(), Error> {
-        let doomed = self.model.lock().unwrap().doomed.clone();
-        let Some(&layer) = doomed.get(self.random.below(doomed.len().max(1) as u64) as usize)
-        else {
-            return Ok(());
-        };
-        let extents = 1 + self.random.below(5) as usize;
-        if self.lu.fold(layer, extents).await? == Folded::Gone {
-            let mut model = self.model.lock().unwrap();
-            model.doomed.retain(|other| *other != layer);
-            model.deleted += 1;
-        }
-        Ok(())
-    }
-
-    async fn roll_back(&mut self, layer: LayerId) -> Result<(), Error> {
-        if std::mem::replace(&mut self.model.lock().unwrap().is_still, true) {
-            return Ok(());
-        }
-        while !self.model.lock().unwrap().busy.is_empty() {
-            self.core.sleep(Duration::from_micros(100)).await;
-        }
-        // So that it is known what it reads.
-        let mut done = self.look_at(layer).await;
-        if done.is_ok() {
-            done = self.back_to(layer).await;
-        }
-        self.model.lock().unwrap().is_still = false;
-        done
-    }
-
-    async fn back_to(&self, layer: LayerId) -> Result<(), Error> {
-        let top = {
-            let mut guard = self.model.lock().unwrap();
-            let model = &mut *guard;
-            let Some(snapshot) = model.snapshots.get(&layer) else { return Ok(()) };
-            for (sector, past) in &mut model.sectors {
-                let then = &snapshot.sectors[sector];
-                past.values.push(then.values[then.answered]);
-            }
-            model.next_layer()
-        };
-        let left = self.lu.roll_back(layer, top).await?;
-        let mut model = self.model.lock().unwrap();
-        model.sectors.values_mut().for_each(|past| past.answered = past.values.len() - 1);
-        model.doomed.push(left);
-        model.rolled_back += 1;
-        Ok(())
-    }
-}
-
 /// Every sector that is used, with what it holds.
 async fn read_all(device: &Rc<dyn Device>) -> Result<Vec<(u64, u64)>, Error> {
     let mut all = Vec::new();
@@ -554,12 +277,6 @@ async fn look_at_layers(
     Ok(())
 }
 
-impl Drop for User {
-    fn drop(&mut self) {
-        self.model.lock().unwrap().users -= 1;
-    }
-}
-
 /// The disks of the pool, in any order.
 async fn disks(core: &Core) -> Vec<Arc<dyn Backing>> {
     let mut disks = Vec::new();
@@ -600,6 +317,9 @@ async fn reopen(
     let mut swept = 0;
     loop {
         core.sleep(Duration::from_micros(100 + random.below(40_000))).await;
+        if model.lock().unwrap().is_pausing {
+            continue;
+        }
         let seat = pool.seat(LU).map(drop);
         assert!(
             matches!(seat, Err(LuError::Pool(PoolError::Open(LU)))),
@@ -727,23 +447,6 @@ async fn look_elsewhere(
     looked
 }
 
-fn start_users(core: &Core, lu: &Arc<Lu>, model: &Shared, seed: u64) {
-    let device = lu.device(core);
-    let is_whole = model.lock().unwrap().is_whole;
-    for task in 0..TASKS_PER_CORE + 2 + u64::from(!is_whole) {
-        let random = Random::new(seed << 8 | task);
-        model.lock().unwrap().users += 1;
-        let (model, lu, device) = (model.clone(), lu.clone(), device.clone());
-        let user = User { model, lu, device, core: core.clone(), random };
-        match task {
-            0..TASKS_PER_CORE => core.spawn(user.go()),
-            TASKS_PER_CORE => core.spawn(user.move_slabs()),
-            SCRUBBER => core.spawn(user.scrub()),
-            _ => core.spawn(user.bring()),
-        }
-    }
-}
-
 /// What a world of one seed comes to: kills and power losses, requests answered and failed.
 #[derive(Debug, Default)]
 struct Tally {
@@ -761,6 +464,7 @@ struct Tally {
     compared: u64,
     scrubbed: u64,
     let_go: u64,
+    healed: u64,
     brought: u64,
     whole: u32,
 }
@@ -784,10 +488,17 @@ struct Kind {
     has_sums: bool,
     /// The LU is brought from a disk that has something.
     is_brought: bool,
+    /// Disks fail for so long that the LU does, and can be used again.
+    has_pauses: bool,
 }
 
-const PLAIN: Kind =
-    Kind { groups: [0, 0], memory: DEFAULT_BYTES, has_sums: false, is_brought: false };
+const PLAIN: Kind = Kind {
+    groups: [0, 0],
+    memory: DEFAULT_BYTES,
+    has_sums: false,
+    is_brought: false,
+    has_pauses: false,
+};
 
 /// A disk that is not one of the pool.
 async fn make_source(core: &Core) -> Source {
@@ -808,7 +519,7 @@ async fn make_source(core: &Core) -> Source {
 }
 
 fn world(seed: u64, kind: Kind, tally: &mut Tally) {
-    let Kind { groups, memory, has_sums, is_brought } = kind;
+    let Kind { groups, memory, has_sums, is_brought, has_pauses } = kind;
     let mut random = Random::new(seed ^ 0x0c4a_5400);
     let world = World::new(seed, Options::swarm(seed));
     let (host, model) = (world.host("host"), Model::new(is_brought));
@@ -833,30 +544,21 @@ fn world(seed: u64, kind: Kind, tally: &mut Tally) {
     });
     made.unwrap();
     let mut power = false;
-    for round in 0..ROUNDS {
+    // These take longer.
+    let rounds = if has_pauses { ROUNDS / 2 } else { ROUNDS };
+    for round in 0..rounds {
         crash(&world, &host, &all, power);
         all.iter().for_each(Disk::heal);
         {
             let mut model = model.lock().unwrap();
             model.busy.clear();
-            model.is_dying = false;
+            (model.is_dying, model.is_pausing) = (false, false);
         }
         let (core, other) = (host.core(), host.core().remote());
         let (shared, seed) = (model.clone(), seed << 16 | u64::from(round) << 2);
         let lives = world.block_on(&core, |core| live(core, (other, shared), power, memory, seed));
         lives.expect("it opens");
-        // What one copy misses the other one has.
-        let faults_apart = if groups[0] == groups[1] { 4 } else { 2 };
-        if random.below(faults_apart) == 0 {
-            let harm = Harm::Errno(5);
-            random.pick(&all).fault(Fault { ppm: 40_000, ..Fault::always(On::Write, harm) });
-        }
-        let longest = if random.below(6) == 0 { 300_000 } else { 60_000 };
-        world.run_for(Duration::from_micros(200 + random.below(longest)));
-        if groups[0] != groups[1] && random.below(4) == 0 {
-            model.lock().unwrap().is_dying = true;
-            die_for_a_while(&world, random.pick(&all), &mut random);
-        }
+        trouble(&world, kind, (&all, &model), &mut random);
         power = random.coin();
         *(if power { &mut tally.losses } else { &mut tally.kills }) += 1;
     }
@@ -873,8 +575,29 @@ fn world(seed: u64, kind: Kind, tally: &mut Tally) {
     tally.compared += model.compared;
     tally.scrubbed += model.scrubbed;
     tally.let_go += model.let_go;
+    tally.healed += model.healed;
     tally.brought += model.brought;
     tally.whole += u32::from(model.is_whole);
+}
+
+/// Runs for a while, in which disks may fail.
+fn trouble(world: &World, kind: Kind, (all, model): (&[Disk], &Shared), random: &mut Random) {
+    let Kind { groups, has_pauses, .. } = kind;
+    // What one copy misses the other one has.
+    let faults_apart = if groups[0] == groups[1] { 4 } else { 2 };
+    if random.below(faults_apart) == 0 {
+        let harm = Harm::Errno(5);
+        random.pick(all).fault(Fault { ppm: 40_000, ..Fault::always(On::Write, harm) });
+    }
+    let longest = if random.below(6) == 0 { 300_000 } else { 60_000 };
+    world.run_for(Duration::from_micros(200 + random.below(longest)));
+    if groups[0] != groups[1] && random.below(4) == 0 {
+        model.lock().unwrap().is_dying = true;
+        die_for_a_while(world, random.pick(all), random);
+    }
+    if has_pauses {
+        fail_for_a_while(world, (all, model), random);
+    }
 }
 
 /// Nothing can be read or written there; the crash comes before it is over, or behind.
@@ -885,6 +608,22 @@ fn die_for_a_while(world: &World, disk: &Disk, random: &mut Random) {
         disk.heal();
         world.run_for(Duration::from_micros(random.below(100_000)));
     }
+}
+
+/// Nothing of one kind can be done, for long enough that the LU fails; then everything can.
+fn fail_for_a_while(world: &World, (all, model): (&[Disk], &Shared), random: &mut Random) {
+    world.run_for(Duration::from_millis(200));
+    {
+        let mut model = model.lock().unwrap();
+        (model.is_dying, model.is_pausing) = (true, true);
+    }
+    let on = *random.pick(&[On::Write, On::Sync, On::Any]);
+    for disk in if random.coin() { all } else { &all[..1] } {
+        disk.fault(Fault::always(on, Harm::Errno(5)));
+    }
+    world.run_for(Duration::from_micros(random.below(1_200_000)));
+    all.iter().for_each(Disk::heal);
+    world.run_for(Duration::from_micros(random.below(400_000)));
 }
 
 #[test]
@@ -942,9 +681,22 @@ fn an_lu_that_is_brought_has_what_it_had_and_what_was_written_since() {
     for seed in seeds(6, &[]) {
         let groups = if seed % 3 == 0 { [0, 1] } else { [0, 0] };
         let memory = if seed % 4 == 1 { TWO_PAGES } else { DEFAULT_BYTES };
-        let kind = Kind { groups, memory, has_sums: seed % 3 == 1, is_brought: true };
+        let kind = Kind { groups, memory, has_sums: seed % 3 == 1, is_brought: true, ..PLAIN };
         world(seed, kind, &mut tally);
     }
     tally.must(|it| it.kills > 10 && it.losses > 10);
     tally.must(|it| it.answered > 500 && it.brought > 50);
+}
+
+#[test]
+fn an_lu_that_has_failed_goes_on_with_what_was_answered() {
+    let mut tally = Tally::default();
+    for seed in seeds(3, &[]) {
+        let groups = if seed % 4 == 3 { [0, 1] } else { [0, 0] };
+        let memory = if seed % 5 == 1 { TWO_PAGES } else { DEFAULT_BYTES };
+        let (has_sums, is_brought) = (seed % 3 == 1, seed % 7 == 1);
+        world(seed, Kind { groups, memory, has_sums, is_brought, has_pauses: true }, &mut tally);
+    }
+    tally.must(|it| it.kills > 2 && it.losses > 2);
+    tally.must(|it| it.answered > 500 && it.failed > 0 && it.healed > 0);
 }

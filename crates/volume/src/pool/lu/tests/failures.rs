@@ -87,6 +87,74 @@ fn an_lu_that_has_failed_is_written_by_no_core() {
     }
 }
 
+/// Whoever uses it goes on when its disk does, with what was answered, on all cores.
+#[test]
+fn an_lu_that_has_failed_is_opened_again_while_it_is_used() {
+    for seed in 0..12 {
+        with_lu(seed, |core, other, disk, pool, lu| async move {
+            let device = lu.device(&core);
+            let write_there = {
+                let lu = lu.clone();
+                move |value| {
+                    let lu = lu.clone();
+                    other.call(move |core| async move { write(&lu.device(&core), value).await })
+                }
+            };
+            write(&device, 1).await.unwrap();
+            seal(&device).await;
+            let snapshot = lu.snapshot([11; 16]).await.unwrap();
+            let view = lu.view(snapshot).await.unwrap();
+            write(&device, 2).await.unwrap();
+            seal(&device).await;
+            assert!(write_there(3).await.unwrap().is_ok());
+            for value in [10, 20, 30] {
+                disk.fault(Fault::always(On::Write, Harm::Errno(EIO)));
+                let data = Buffer::from_bytes(&[value; BLOCK as usize]);
+                let at = u64::from(value) * BLOCK;
+                device.io(&Request::write(at, data.sgl())).await.unwrap_err();
+                let elsewhere = Request::plain(Op::Discard, 0, BLOCK);
+                assert!(device.io(&elsewhere).await.is_err() && lu.has_failed());
+                assert!(lu.reopen().await.is_err() && lu.has_failed(), "its disk still does");
+                assert!(write(&device, 9).await.is_err());
+                disk.heal();
+                lu.reopen().await.unwrap();
+                assert!(!lu.has_failed() && device.health() == Health::Good);
+                let found = read(&device).await;
+                assert!(found == value / 10 + 2 || found == 0, "{found}");
+                write(&device, value).await.unwrap();
+                assert!(write_there(value / 10 + 3).await.unwrap().is_ok());
+                seal(&device).await;
+                assert_eq!(read(&view.device(&core)).await, 1);
+            }
+            drop((device, view));
+            lu.close().await;
+            drop((lu, write_there));
+            let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
+            assert_eq!(read(&lu.device(&core)).await, 6);
+            lu.close().await;
+        });
+    }
+}
+
+/// What was refused may be found, and is not what the LU is all the same.
+#[test]
+fn a_size_that_was_refused_is_none_later() {
+    for seed in 0..12 {
+        for size in [64 << 20, 2 << 30] {
+            with_lu(seed, move |_, _, disk, pool, lu| async move {
+                disk.fault(Fault::always(On::Sync, Harm::Errno(EIO)));
+                lu.resize(size).await.unwrap_err();
+                disk.heal();
+                lu.reopen().await.unwrap();
+                assert_eq!((lu.size(), lu.about().await.unwrap().size), (1 << 30, 1 << 30));
+                lu.close().await;
+                drop(lu);
+                assert_eq!(pool.describe_lu(LU).await.unwrap().size, 1 << 30);
+            });
+        }
+    }
+}
+
 /// Whoever goes back to a snapshot has it, though it is let go at the same moment.
 #[test]
 fn a_snapshot_that_is_gone_back_to_is_not_let_go() {
