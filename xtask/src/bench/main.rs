@@ -41,6 +41,7 @@ mod ring;
 mod scaling;
 mod serve;
 mod serve_iscsi;
+mod serve_pool;
 mod servers;
 mod site;
 mod vhost_blk;

@@ -1,5 +1,5 @@
-//! Every store, and memory over iSCSI, in both directions at two depths: what counted figures are
-//! taken of.
+//! Every store, an LU of a pool, and memory over iSCSI, in both directions at two depths: what
+//! counted figures are taken of.
 
 use crate::report::results_dir;
 use crate::serve::{Front, Kind};
@@ -7,6 +7,8 @@ use crate::servers::{LoadSpec, ServerSpec};
 use crate::{Result, file};
 
 const DEVICE_BYTES: u64 = 64 << 20;
+/// The file that is a pool with a device in it.
+const POOL_BYTES: u64 = 256 << 20;
 const CASES: [(bool, usize); 4] = [(false, 1), (false, 32), (true, 1), (true, 32)];
 
 /// One device with one queue, and pages of it.
@@ -26,10 +28,14 @@ pub fn each<T>(
 ) -> Result<Vec<T>> {
     let image = file::Filled::make(&results_dir()?, DEVICE_BYTES)?;
     let file = Kind::File(image.path().into());
+    let dir = tempfile::Builder::new().prefix("pool").tempdir_in(results_dir()?)?;
+    let disk = file::Filled::make(dir.path(), POOL_BYTES)?;
+    let pool = Kind::Pool(disk.path().into());
     let stores = [
         ("null", Front::VhostBlk, Kind::Null),
         ("memory", Front::VhostBlk, Kind::Memory),
         ("file", Front::VhostBlk, file),
+        ("pool", Front::VhostBlk, pool),
         ("memory, iSCSI", Front::Iscsi, Kind::Memory),
     ];
     let mut figures = Vec::new();

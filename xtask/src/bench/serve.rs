@@ -31,7 +31,7 @@ use store::{FileStore, MemoryStore, NullStore, Store};
 use target::virtio_blk::Id;
 
 use crate::serve_iscsi::Portal;
-use crate::{Result, allocator, cpu, limits};
+use crate::{Result, allocator, cpu, limits, serve_pool};
 
 const BLOCK_SIZE: u32 = 512;
 
@@ -39,7 +39,7 @@ const BLOCK_SIZE: u32 = 512;
 pub struct Arguments {
     #[arg(long, value_enum, default_value_t = Front::VhostBlk)]
     front: Front,
-    /// null, memory or file:PATH
+    /// null, memory, file:PATH, or pool:PATH for an LU of a pool that is made of a file
     #[arg(long)]
     store: Kind,
     /// Bytes of each device that is not a file
@@ -78,6 +78,8 @@ pub enum Kind {
     Null,
     Memory,
     File(PathBuf),
+    /// An LU of a pool on this file, all of it written and sealed.
+    Pool(PathBuf),
 }
 
 impl FromStr for Kind {
@@ -88,7 +90,8 @@ impl FromStr for Kind {
             ("null", _) => Ok(Self::Null),
             ("memory", _) => Ok(Self::Memory),
             (_, Some(("file", path))) => Ok(Self::File(path.into())),
-            _ => Err(format!("no store {name}: there are null, memory and file:PATH")),
+            (_, Some(("pool", path))) => Ok(Self::Pool(path.into())),
+            _ => Err(format!("no store {name}: there are null, memory, file:PATH and pool:PATH")),
         }
     }
 }
@@ -287,6 +290,7 @@ fn open(arguments: &Arguments, core: &Remote) -> Result<Arc<dyn Store>> {
             }
             store
         }
+        Kind::Pool(path) => serve_pool::open(core, path, arguments.size)?,
     })
 }
 

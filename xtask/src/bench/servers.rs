@@ -107,6 +107,7 @@ impl Small {
             Kind::Null => "null".to_owned(),
             Kind::Memory => "memory".to_owned(),
             Kind::File(path) => format!("file:{}", path.display()),
+            Kind::Pool(path) => format!("pool:{}", path.display()),
         };
         let cores: Vec<String> = spec.cpus.iter().map(usize::to_string).collect();
         let mut command = own("serve")?;
@@ -196,6 +197,7 @@ impl Product {
                     let path = path.to_str().ok_or("a path that is not text")?;
                     node.cli(&["lu", "adopt", path, "--name", &lu])?
                 }
+                Kind::Pool(_) => return Err("pools are measured without the whole product".into()),
             };
             node.cli(&["client", "create", &client])?;
             let via = ["--via", "vhost-user-blk", "--slot", &slot];
@@ -286,7 +288,8 @@ impl StorageDaemon {
         let node = match &spec.store {
             Kind::Null => format!("driver=null-co,node-name=disk,size={size},read-zeroes=off"),
             Kind::Memory => format!("driver=null-co,node-name=disk,size={size},read-zeroes=on"),
-            Kind::File(path) => format!(
+            // It has no thin LUs of its own kind that go on after a crash: the file itself.
+            Kind::File(path) | Kind::Pool(path) => format!(
                 "driver=file,node-name=disk,filename={},locking=off,aio=io_uring,cache.direct=on",
                 path.display()
             ),

@@ -109,12 +109,7 @@ impl Store for PoolStore {
 
     fn resize<'a>(self: Arc<Self>, core: &'a Core, size: u64) -> Boxed<'a, Result<(), Error>> {
         // A task of its own: it must not stop half-way when nobody waits any more.
-        Box::pin(core.spawn_task(async move {
-            self.lu.resize(size).await.map_err(|unresized| match unresized {
-                Unresized::Failed(error) => error,
-                written => Error::new(ErrorKind::Busy).note(written.to_string()),
-            })
-        }))
+        Box::pin(core.spawn_task(async move { self.lu.resize(size).await.map_err(Error::from) }))
     }
 }
 

@@ -38,6 +38,15 @@ pub enum Unresized {
     Failed(#[from] Error),
 }
 
+impl From<Unresized> for Error {
+    fn from(unresized: Unresized) -> Self {
+        match unresized {
+            Unresized::Failed(error) => error,
+            written @ Unresized::Written(_) => Self::new(ErrorKind::Busy).note(written.to_string()),
+        }
+    }
+}
+
 impl Lu {
     /// Gives the LU another size. Every handle has it when this is answered, and it is durable.
     pub async fn resize(self: &Arc<Self>, size: u64) -> Result<(), Unresized> {
