@@ -10,7 +10,8 @@
 //! One page is looked into by every core and changed by one, its LU's owner, without a lock: every
 //! word is atomic, and the words of an entry are changed in an order in which no reader sees
 //! anything but before or after. Written is stronger than zero, so a block becomes zero when its
-//! written bit goes, and written when that comes, whatever its zero bit does at the time. A place
+//! written bit goes, and written when that comes. Its zero bit never goes in memory: who finds no
+//! written bit and then no zero bit knows that the block was absent when he found the first. A place
 //! is set before the first block is written there, and a reader that finds another place behind the
 //! bits than before them looks again.
 //!
@@ -68,7 +69,7 @@ impl Run {
 /// What the pages of a map have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Form {
-    /// Blocks of an extent.
+    /// Blocks of an extent, a power of two.
     blocks: u64,
     /// Words of one kind of bits, for an extent.
     words: usize,
@@ -122,8 +123,9 @@ impl Form {
     }
 
     /// The page that a block is in, the extent in that, and the block in that.
+    #[inline]
     pub fn locate(&self, block: u64) -> (u64, usize, u64) {
-        let (extent, block) = (block / self.blocks, block % self.blocks);
+        let (extent, block) = (block >> self.blocks.trailing_zeros(), block & (self.blocks - 1));
         let extents = self.extents as u64;
         (extent / extents, (extent % extents) as usize, block)
     }
@@ -208,24 +210,32 @@ impl MapPage {
         self.touch();
         let most = most.min(self.form.blocks - block);
         let Some(entry) = self.entry(extent) else { return Run::Absent { count: most } };
-        while entry.is_set(Bits::Written, block) {
+        let (written, zero) = (entry.words(Bits::Written), entry.words(Bits::Zero));
+        loop {
             let place = load(entry.place());
-            let count = entry.run(block, most, |written, _| written);
+            let count = run(block, most, |word| load(&written[word]));
+            if count == 0 {
+                break;
+            }
             // A place that was left and given anew meanwhile has other blocks. It is not the same
             // again: that waits for everybody who is looking.
-            let is_settled = entry.is_set(Bits::Written, block)
-                && load(entry.place()) == place
-                && place != NOWHERE;
-            if is_settled {
+            if place != NOWHERE && load(entry.place()) == place {
                 let first = u64::from(place as u32) * self.form.blocks + block;
                 let at = Spot { slab: (place >> 32) as u32, block: first as u32 };
                 return Run::Written { at, count };
             }
         }
+        // The first block was looked at already, and may have become something else since.
         if entry.is_set(Bits::Zero, block) {
-            return Run::Zero { count: entry.run(block, most, |written, zero| zero & !written) };
+            let is_zero = |word| !load(&written[word]) & load(&zero[word]);
+            return Run::Zero { count: run(block, most, is_zero).max(1) };
         }
-        Run::Absent { count: entry.run(block, most, |written, zero| !(written | zero)) }
+        // The other way round a block that becomes zero in between would seem absent.
+        let is_absent = |word: usize| {
+            let is_unwritten = !load(&written[word]);
+            is_unwritten & !load(&zero[word])
+        };
+        Run::Absent { count: run(block, most, is_absent).max(1) }
     }
 
     pub fn state(&self, extent: usize, block: u64) -> State {
@@ -276,9 +286,7 @@ impl MapPage {
 
     /// These blocks lie at their extent's place now.
     pub fn write(&self, extent: usize, block: u64, count: u64) {
-        let entry = self.entry_or_new(extent);
-        entry.set(Bits::Written, block, count);
-        entry.clear(Bits::Zero, block, count);
+        self.entry_or_new(extent).set(Bits::Written, block, count);
     }
 
     /// These blocks read zero now. The place of an extent of which nothing is written any more is
@@ -299,14 +307,15 @@ impl MapPage {
         let mut runs = Vec::new();
         let Some(entry) = self.entry(extent) else { return runs };
         let mut block = 0;
+        let words = entry.words(Bits::Written);
         while block < self.form.blocks {
-            let is_written = entry.is_set(Bits::Written, block);
-            let alike = |written: u64, _| if is_written { written } else { !written };
-            let count = entry.run(block, self.form.blocks - block, alike);
-            if is_written {
+            let left = self.form.blocks - block;
+            let count = run(block, left, |word| load(&words[word]));
+            if count > 0 {
                 runs.push((block, count));
             }
             block += count;
+            block += run(block, left - count, |word| !load(&words[word]));
         }
         runs
     }
@@ -410,9 +419,10 @@ impl MapPage {
                 continue;
             };
             payload.extend_from_slice(&load(entry.place()).to_le_bytes());
-            for bits in [Bits::Written, Bits::Zero] {
-                let words = entry.words(bits).iter().map(load);
-                let all: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
+            let (written, zero) = (entry.words(Bits::Written), entry.words(Bits::Zero));
+            let zero = zero.iter().zip(written).map(|(zero, written)| load(zero) & !load(written));
+            for words in [written.iter().map(load).collect(), zero.collect::<Vec<u64>>()] {
+                let all: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
                 payload.extend_from_slice(&all[..bytes]);
             }
         }
@@ -505,26 +515,6 @@ impl<'a> Entry<'a> {
         word >> (block % WORD_BITS) & 1 != 0
     }
 
-    /// How many blocks from this one on have what `alike` says of their bits, word by word.
-    #[inline]
-    fn run(self, block: u64, most: u64, alike: impl Fn(u64, u64) -> u64) -> u64 {
-        let (written, zero) = (self.words(Bits::Written), self.words(Bits::Zero));
-        let mut count = 0;
-        while count < most {
-            let at = block + count;
-            let word = (at / WORD_BITS) as usize;
-            let ones = (alike(load(&written[word]), load(&zero[word])) >> (at % WORD_BITS))
-                .trailing_ones();
-            let in_word = (WORD_BITS - at % WORD_BITS).min(u64::from(ones));
-            count += in_word;
-            if in_word == 0 || !(at + in_word).is_multiple_of(WORD_BITS) {
-                break;
-            }
-        }
-        // The first one was looked at before, and may have become something else.
-        count.clamp(1, most)
-    }
-
     fn set(self, bits: Bits, block: u64, count: u64) {
         for (word, mask) in masks(block, count) {
             self.words(bits)[word].fetch_or(mask, Ordering::AcqRel);
@@ -536,6 +526,21 @@ impl<'a> Entry<'a> {
             self.words(bits)[word].fetch_and(!mask, Ordering::AcqRel);
         }
     }
+}
+
+/// How many blocks from this one on, at most so many, have their bits set in what is said of words.
+#[inline]
+fn run(block: u64, most: u64, of: impl Fn(usize) -> u64) -> u64 {
+    let mut count = 0;
+    while count < most {
+        let (word, bit) = ((block + count) / WORD_BITS, (block + count) % WORD_BITS);
+        let ones = u64::from((of(word as usize) >> bit).trailing_ones());
+        count += ones;
+        if bit + ones < WORD_BITS {
+            break;
+        }
+    }
+    count.min(most)
 }
 
 /// What a stack of layers says, the top one first: the first of them that says anything of the
@@ -630,6 +635,35 @@ mod tests {
                         assert!(at.slab == PLACES || u64::from(at.slab % 2) == block, "{at:?}");
                         seen = at.slab;
                     }
+                }
+            }
+        });
+    }
+
+    /// Whoever takes it for absent looks into the layer below, for what was there long ago.
+    #[test]
+    fn a_reader_sees_no_block_as_absent_that_this_layer_knows() {
+        const CHANGES: u64 = 2_000_000;
+        let page = MapPage::new(Form::new(Shape::default()));
+        page.settle(0, PLACE);
+        // The place stays.
+        page.write(0, 9, 1);
+        page.zero(0, 0, 2);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                for change in 0..CHANGES {
+                    match change % 2 {
+                        0 => page.write(0, change / 2 % 2, 1),
+                        _ => drop(page.zero(0, change / 2 % 2, 1)),
+                    }
+                }
+                is_over.store(true, Ordering::Release);
+            });
+            while !is_over.load(Ordering::Acquire) {
+                for block in 0..2 {
+                    let run = page.look(0, block, 2);
+                    assert!(!matches!(run, Run::Absent { .. }), "block {block}");
                 }
             }
         });

@@ -14,6 +14,7 @@
 //! | [`sums`] | checksums of blocks, in pools that keep them |
 //! | [`places`] | where slabs are, also on their way to somewhere else |
 //! | [`memory`] | how much of the maps is kept in memory, by all LUs together |
+//! | [`numbers`] | maps by ticket, page or extent |
 //! | [`passage`] | who is on the way by what was said before |
 //! | [`disks`] | what a core reads and writes |
 //! | [`home`] | the pool itself: labels, slab tables, grants |
@@ -40,6 +41,7 @@ pub mod lineage;
 pub mod lu;
 pub mod map;
 pub mod memory;
+mod numbers;
 pub mod owner;
 pub mod page;
 mod passage;

@@ -5,7 +5,6 @@
 //! no future, no message. Everything else is in `work`.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
@@ -20,6 +19,7 @@ use super::super::disks::Disks;
 use super::super::journal::Spot;
 use super::super::map::{Form, MapPage, Run, resolve};
 use super::super::memory::Held;
+use super::super::numbers::NumberMap;
 use super::super::passage::{Passage, Turn, UnderWay};
 use super::super::shape::BLOCK_BYTES;
 use super::Lu;
@@ -56,7 +56,7 @@ pub(super) struct Handle {
     pub(super) under_way: Rc<UnderWay>,
     /// Nothing is begun any more.
     is_closed: Cell<bool>,
-    pages: RefCell<HashMap<u64, Known>>,
+    pages: RefCell<NumberMap<u64, Known>>,
     /// How often they were forgotten.
     forgotten: Cell<u64>,
     /// What is read where no layer says anything.
@@ -260,38 +260,18 @@ impl Handle {
         }
     }
 
-    /// What is known of these blocks, which lie in one extent.
-    #[inline]
-    pub(super) fn find(&self, stack: &Stack, block: u64, most: u64) -> Run {
-        let (_, extent, within) = self.form.locate(block);
-        resolve(stack.iter().map(|page| &**page), extent, within, most)
-    }
-
-    /// Where these blocks of one extent may be written without asking: they are written in the top
-    /// layer, and sealed. In this order: an extent is fresh before one of its blocks is written.
-    #[inline]
-    pub(super) fn sealed_at(&self, stack: &Stack, block: u64, count: u64) -> Option<Spot> {
-        let (_, extent, within) = self.form.locate(block);
-        match stack[0].look(extent, within, count) {
-            Run::Written { at, count: run } if run == count => {
-                (!stack[0].is_fresh(extent)).then_some(at)
-            }
-            _ => None,
-        }
-    }
-
     #[inline]
     fn straight(&self, request: &Request<'_>) -> Option<Straight> {
         let block = request.offset / BLOCK_BYTES;
         let count = (request.offset + request.len).div_ceil(BLOCK_BYTES) - block;
-        let (page, _, within) = self.form.locate(block);
-        if within + count > self.lu.shape.blocks_per_extent() {
+        let (page, extent, within) = self.form.locate(block);
+        if within + count > self.form.blocks() {
             return None;
         }
         let pages = self.pages.borrow();
         let Known { stack, .. } = pages.get(&page)?;
         let (device, offset) = match request.op {
-            Op::Read => match self.find(stack, block, count) {
+            Op::Read => match find(stack, (extent, within), count) {
                 Run::Written { at, count: run } if run == count => self.disks.locate_plain(at)?,
                 Run::Absent { count: run } if run == count => match self.under(request.offset) {
                     Some(under) => return under.straight(request),
@@ -300,7 +280,7 @@ impl Handle {
                 Run::Zero { count: run } if run == count => return Some(Straight::Zero),
                 _ => return None,
             },
-            _ => self.disks.locate_plain(self.sealed_at(stack, block, count)?)?,
+            _ => self.disks.locate_plain(sealed_at(stack, (extent, within), count)?)?,
         };
         Some(Straight::Disk(device, offset + request.offset % BLOCK_BYTES))
     }
@@ -354,6 +334,25 @@ impl Handle {
             drop(busy);
             outcome
         })
+    }
+}
+
+/// What is known of blocks of an extent from one of them on, at most so many and within it.
+#[inline]
+pub(super) fn find(stack: &Stack, (extent, within): (usize, u64), most: u64) -> Run {
+    resolve(stack.iter().map(|page| &**page), extent, within, most)
+}
+
+/// Where so many blocks of an extent from this one on may be written without asking: they are
+/// written in the top layer, and sealed. In this order: an extent is fresh before one of its blocks
+/// is written.
+#[inline]
+pub(super) fn sealed_at(stack: &Stack, (extent, within): (usize, u64), count: u64) -> Option<Spot> {
+    match stack[0].look(extent, within, count) {
+        Run::Written { at, count: run } if run == count => {
+            (!stack[0].is_fresh(extent)).then_some(at)
+        }
+        _ => None,
     }
 }
 

@@ -11,7 +11,7 @@ mod reopen;
 mod scrub;
 
 use std::cell::{Cell, OnceCell, Ref, RefCell};
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -28,6 +28,7 @@ use super::super::home::{Pool, PoolError, Tenure};
 use super::super::journal::Spot;
 use super::super::map::{Form, MapPage};
 use super::super::memory::{Held, Memory};
+use super::super::numbers::NumberMap;
 use super::super::owner::{LayerNumber, Order, Owner, PageId, Refusal, Regions, Ticket};
 use super::super::page::{PAGE_BYTES, Page};
 use super::super::passage::Passage;
@@ -85,7 +86,7 @@ pub(super) struct Service {
     /// So many extents were brought when the root was told last.
     kept_brought: Cell<u64>,
     /// Of extents that are being brought.
-    fetched: RefCell<HashMap<Ticket, Buffer>>,
+    fetched: RefCell<NumberMap<Ticket, Buffer>>,
     /// A slab is on its way to another disk.
     is_moving: Cell<bool>,
     /// Of copies that were brought up to date.
@@ -98,7 +99,7 @@ pub(super) struct Service {
     /// Some were written and may not be durable.
     are_sums_unsynced: Cell<bool>,
     /// Regions where those write whom the owner has sent there, and whom no passage counts.
-    writing: RefCell<HashMap<Ticket, (u32, u64)>>,
+    writing: RefCell<NumberMap<Ticket, (u32, u64)>>,
     /// Why nothing is written, and when it is again.
     failed: RefCell<Option<Error>>,
     has_failed: Arc<AtomicBool>,

@@ -18,7 +18,7 @@ use super::super::shape::BLOCK_BYTES;
 use super::super::sums::sums_of;
 use super::below::Under;
 use super::closed;
-use super::handle::Handle;
+use super::handle::{Handle, find, sealed_at};
 
 const BLOCK: usize = BLOCK_BYTES as usize;
 /// Records that one status request looks for.
@@ -81,7 +81,8 @@ impl Handle {
         let mut failed = Ok(());
         while at < span.end {
             let block = at / BLOCK_BYTES;
-            let stack = match self.stack(self.form().locate(block).0).await {
+            let (page, extent, within) = self.form().locate(block);
+            let stack = match self.stack(page).await {
                 Ok(stack) => stack,
                 Err(error) => {
                     failed = Err(error);
@@ -90,7 +91,7 @@ impl Handle {
             };
             let most = span.end.div_ceil(BLOCK_BYTES) - block;
             let guard = self.passage().guard();
-            let run = self.find(&stack, block, most.min(self.left_in_extent(block)));
+            let run = find(&stack, (extent, within), most);
             let end = span.end.min((block + run.count()) * BLOCK_BYTES);
             let part = data.slice((at - span.start) as usize, (end - at) as usize);
             if let Run::Written { at: spot, .. } = run {
@@ -244,9 +245,10 @@ impl Handle {
     /// Writes whole blocks of one extent: where they are, or with the owner's help.
     async fn write_blocks(&self, block: u64, data: &Sgl<'_>) -> Result<(), Error> {
         let count = (data.len() / BLOCK) as u64;
-        let stack = self.stack(self.form().locate(block).0).await?;
+        let (page, extent, within) = self.form().locate(block);
+        let stack = self.stack(page).await?;
         let guard = self.passage().guard();
-        let at = self.sealed_at(&stack, block, count);
+        let at = sealed_at(&stack, (extent, within), count);
         // What is needed no more may leave memory.
         drop(stack);
         if let Some(at) = at {
@@ -307,9 +309,10 @@ impl Handle {
         let mut at = span.start;
         while at < span.end && found.len() <= room {
             let block = at / BLOCK_BYTES;
-            let stack = self.stack(self.form().locate(block).0).await?;
+            let (page, extent, within) = self.form().locate(block);
+            let stack = self.stack(page).await?;
             let most = span.end.div_ceil(BLOCK_BYTES) - block;
-            let run = self.find(&stack, block, most.min(self.left_in_extent(block)));
+            let run = find(&stack, (extent, within), most);
             let end = span.end.min((block + run.count()) * BLOCK_BYTES);
             let state = match run {
                 Run::Written { .. } => ExtentState::Data,

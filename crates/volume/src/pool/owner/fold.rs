@@ -9,9 +9,8 @@
 //! upper one says nothing yet, and are durable before the record says so: a reader of the journal
 //! has nothing to look at. What nobody stands on is given to nobody.
 
-use std::collections::HashMap;
-
 use super::super::journal::{BELOW, LayerNumber, Record};
+use super::super::numbers::NumberMap;
 use super::layers::Fold;
 use super::{Begun, Order, Owner, Refusal, Ticket, What, Wish};
 
@@ -21,8 +20,8 @@ const OWN_TICKETS: u64 = 1 << 63;
 #[derive(Default)]
 pub(super) struct Folds {
     /// Of those who have asked: extents that are not done yet, and what has become of the others.
-    asked: HashMap<Ticket, (usize, Result<(), Refusal>)>,
-    pub(super) copying: HashMap<Ticket, (Wish, Fold)>,
+    asked: NumberMap<Ticket, (usize, Result<(), Refusal>)>,
+    pub(super) copying: NumberMap<Ticket, (Wish, Fold)>,
     /// What is copied waits for a sync that began after so many others.
     copied: Vec<(u64, Wish, Fold)>,
     tickets: u64,

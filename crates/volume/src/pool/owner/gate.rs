@@ -1,11 +1,12 @@
 //! Extents with something under way: writes may be there together, a discard is there alone.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
+use super::super::numbers::NumberMap;
 use super::Wish;
 
 #[derive(Default)]
-pub(super) struct Gates(HashMap<u64, Gate>);
+pub(super) struct Gates(NumberMap<u64, Gate>);
 
 #[derive(Default)]
 struct Gate {

@@ -34,7 +34,7 @@ mod scrub;
 mod tests;
 mod thick;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem::take;
 use std::sync::Arc;
 
@@ -49,6 +49,7 @@ pub use thick::{Room, extents_of_new};
 
 use super::journal::{Full, Journal, Lack, Record, Serial, Spot, Sync, Write};
 use super::map::{MapPage, Place};
+use super::numbers::NumberMap;
 use super::page::{Flaw, Page};
 use super::root::Site;
 use super::space::Space;
@@ -262,15 +263,15 @@ pub struct Owner {
     /// By serial.
     recorded: BTreeMap<Serial, Begun>,
     /// Writes to places that are theirs already.
-    direct: HashMap<Ticket, Wish>,
+    direct: NumberMap<Ticket, Wish>,
     /// Of writes whose data is on its way.
-    serials: HashMap<Ticket, Serial>,
+    serials: NumberMap<Ticket, Serial>,
     /// What could not be written, and is to be said in the journal.
     lost: VecDeque<(Serial, u64, u64)>,
     /// The last record that says so.
     voided: Serial,
     /// Blocks of the top layer with a record that is not sealed.
-    unsealed: HashMap<u64, Serial>,
+    unsealed: NumberMap<u64, Serial>,
     /// Wishes that wait until this record is sealed.
     for_seal: BTreeMap<Serial, Vec<Wish>>,
     /// Wishes that wait for room in the journal, or for space that is about to become free.
@@ -297,7 +298,7 @@ pub struct Owner {
     syncs_ended: u64,
     /// What was discarded while somebody may still be on the way there, with the place that
     /// becomes free by it.
-    quiescing: HashMap<Ticket, (Wish, Option<Place>)>,
+    quiescing: NumberMap<Ticket, (Wish, Option<Place>)>,
     growth: Growth,
     /// Slabs that it grows by at least.
     pace: u64,

@@ -4,7 +4,7 @@
 //! Whoever opens has synced everything below first (see `journal`), and nothing of the owner before
 //! runs any more.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::super::journal::{
@@ -12,6 +12,7 @@ use super::super::journal::{
 };
 use super::super::map::Place;
 use super::super::memory::Memory;
+use super::super::numbers::NumberMap;
 use super::super::page::{Flaw, Page};
 use super::super::root::{About, Frozen, Missed, Root, RootLayer, Site};
 use super::super::shape::Shape;
@@ -231,8 +232,8 @@ impl Read {
             space,
             gates: Gates::default(),
             recorded: BTreeMap::new(),
-            direct: HashMap::new(),
-            serials: HashMap::new(),
+            direct: NumberMap::default(),
+            serials: NumberMap::default(),
             lost: VecDeque::new(),
             voided: 0,
             unsealed,
@@ -252,7 +253,7 @@ impl Read {
             syncing: None,
             syncs_begun: 1,
             syncs_ended: 1,
-            quiescing: HashMap::new(),
+            quiescing: NumberMap::default(),
             growth: Growth::Possible,
             pace: 1,
             is_behind: false,
@@ -378,7 +379,7 @@ impl Owner {
 /// What is left to be known of records that are in the map.
 #[derive(Default)]
 struct Taken {
-    unsealed: HashMap<u64, Serial>,
+    unsealed: NumberMap<u64, Serial>,
     freed: Vec<(Serial, Place)>,
     /// The last record of a new layer.
     branched: Serial,

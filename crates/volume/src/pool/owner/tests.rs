@@ -179,7 +179,7 @@ struct World {
     layers: u64,
     /// Pages as somebody has them who does not ask again.
     known: BTreeMap<u64, Vec<Arc<MapPage>>>,
-    asked: HashMap<Ticket, Asked>,
+    asked: NumberMap<Ticket, Asked>,
     /// What a sync that is under way covers.
     syncing: Option<usize>,
     /// With those that were on the way then.
@@ -239,7 +239,7 @@ impl World {
             snapshots: Vec::new(),
             layers: 0,
             known: BTreeMap::new(),
-            asked: HashMap::new(),
+            asked: NumberMap::default(),
             syncing: None,
             quiescing: Vec::new(),
             loading: Vec::new(),
