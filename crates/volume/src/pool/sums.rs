@@ -223,7 +223,8 @@ pub struct Sums {
     pool: Owner,
     shape: Shape,
     shards: Box<[Mutex<Shard>]>,
-    /// What pages have to be told when they are read.
+    /// What pages have to be told when they are read. Whoever tells one keeps this until that is in
+    /// memory, so that it is known here or there at any moment.
     known: Mutex<Known>,
     /// Where they are counted.
     memory: Mutex<Arc<Memory>>,
@@ -281,7 +282,6 @@ impl Sums {
         for (at, sum) in known.sums.extract_if(spot(blocks.start)..spot(blocks.end), |_, _| true) {
             page.set((u64::from(at.block) - blocks.start) as usize, Some(sum));
         }
-        drop(known);
         let _held = lock(&self.memory).hold(size_of::<SumPage>() + page.sums.len() * SUM_BYTES);
         let page = Arc::new(SumPage { _held, ..page });
         let mut shard = lock(self.shard(id));
@@ -294,18 +294,21 @@ impl Sums {
     pub fn begin(&self, slabs: &[u32], known: Known, memory: &Arc<Memory>) {
         lock(&self.memory).clone_from(memory);
         let slabs: BTreeSet<u32> = slabs.iter().copied().collect();
-        self.forget(|slab| slabs.contains(&slab));
+        // Some may be reading what the owner before has left.
         let mut all = lock(&self.known);
+        self.forget_with(&mut all, |slab| slabs.contains(&slab));
         all.sums.extend(known.sums);
         all.doubtful.extend(known.doubtful);
     }
 
     /// Nobody uses these slabs as he who has used them so far.
     pub fn forget(&self, is_one: impl Fn(u32) -> bool) {
-        let mut known = lock(&self.known);
+        self.forget_with(&mut lock(&self.known), is_one);
+    }
+
+    fn forget_with(&self, known: &mut Known, is_one: impl Fn(u32) -> bool) {
         known.sums.retain(|at, _| !is_one(at.slab));
         known.doubtful.retain(|slab, _| !is_one(*slab));
-        drop(known);
         self.shards.iter().for_each(|shard| lock(shard).retain(|id, _| !is_one(id.slab)));
     }
 
@@ -382,4 +385,33 @@ fn can_be_read_again(page: &Arc<SumPage>) -> bool {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A checkpoint makes the journal forget sums when they are on disk, and looks here for those
+    /// that are not.
+    #[test]
+    fn what_the_journal_knew_is_unwritten_until_it_is_on_disk() {
+        const ROUNDS: u32 = 40;
+        const PAGES: u32 = 500;
+        for _ in 0..ROUNDS {
+            let sums = Sums::new([7; 16], Shape::default().with_sums());
+            let known = (0..PAGES).map(|slab| (Spot { slab, block: 3 }, 5)).collect();
+            sums.begin(&[], Known { sums: known, ..Known::default() }, &Arc::default());
+            std::thread::scope(|threads| {
+                let reader = threads.spawn(|| {
+                    for slab in 0..PAGES {
+                        let id = SumsId { slab, page: 0 };
+                        sums.insert(id, SumPage::decode(id, sums.of(), [None, None]));
+                    }
+                });
+                while !reader.is_finished() {
+                    assert_eq!(sums.unwritten(|_| true).len(), PAGES as usize);
+                }
+            });
+        }
+    }
 }
