@@ -70,6 +70,8 @@ pub(super) struct Image {
     answers: u64,
     /// Sectors that the disk writes in one step.
     unit: u64,
+    /// Something was written through the page cache.
+    is_cached: bool,
 }
 
 impl Image {
@@ -83,6 +85,7 @@ impl Image {
             serial: 0,
             answers: 0,
             unit: 1,
+            is_cached: false,
         }
     }
 
@@ -200,6 +203,7 @@ impl Image {
             changes.remove(newest - 1);
         }
         changes.push(change);
+        self.is_cached |= cached;
         self.dirty.insert(index);
     }
 
@@ -247,6 +251,10 @@ impl Image {
 
     /// A sync has failed: what it covered of the page cache stays unsettled for good.
     pub(super) fn stick(&mut self, answers: u64) {
+        // A disk that fails for long has many of these to go over everything.
+        if !self.is_cached {
+            return;
+        }
         for index in self.dirty_in(0..u64::MAX) {
             for change in &mut self.sectors.entry(index).or_default().changes {
                 let covered = change.answered > 0 && change.answered <= answers;
