@@ -114,6 +114,8 @@ struct More {
     aging: AtomicU64,
     /// Failure groups, as bits, whose place was lost and knows everything but those; [`ANYBODY`].
     left: AtomicU64,
+    /// See [`Places::stop`].
+    is_stopped: AtomicBool,
 }
 
 impl Chunk {
@@ -236,9 +238,10 @@ impl Places {
         let Some((chunk, at)) = self.chunk(number) else { return };
         chunk.firsts[at].store(0, Ordering::Release);
         if let Some(more) = chunk.more.get() {
-            let More { places, open, touched, aging, left } = &more[at];
+            let More { places, open, touched, aging, left, is_stopped } = &more[at];
             let words = places.iter().chain([open, touched, aging, left]);
             words.for_each(|word| word.store(0, Ordering::Release));
+            is_stopped.store(false, Ordering::Release);
         }
     }
 
@@ -324,6 +327,29 @@ impl Places {
         }
     }
 
+    /// Which of its places counts when the pool is opened again nobody knows: nothing is written at
+    /// any, from when whoever has the locks of all its blocks lets go of them.
+    pub fn stop(&self, number: u32) {
+        let _changing = self.lock();
+        if let Some((chunk, at)) = self.chunk(number) {
+            chunk.make_more()[at].is_stopped.store(true, Ordering::Release);
+            chunk.firsts[at].fetch_or(HAS_MORE, Ordering::AcqRel);
+        }
+    }
+
+    /// It is known now.
+    pub fn go_on(&self, number: u32) {
+        let _changing = self.lock();
+        if let Some(more) = self.more(number) {
+            more.is_stopped.store(false, Ordering::Release);
+            self.note_whether_sole(number);
+        }
+    }
+
+    pub fn is_stopped(&self, number: u32) -> bool {
+        self.more(number).is_some_and(|more| more.is_stopped.load(Ordering::Acquire))
+    }
+
     fn take_away(&self, number: u32, home: Home) {
         let Some((chunk, at)) = self.chunk(number) else { return };
         let first = &chunk.firsts[at];
@@ -344,11 +370,12 @@ impl Places {
 
     fn note_whether_sole(&self, number: u32) {
         let Some((chunk, at)) = self.chunk(number) else { return };
-        let Some(More { places, left, .. }) = chunk.more.get().map(|more| &more[at]) else {
+        let Some(More { places, left, is_stopped, .. }) = chunk.more.get().map(|more| &more[at])
+        else {
             return;
         };
         // Who writes where another place was lost is not to take the one that is left for all.
-        let has_left = left.load(Ordering::Acquire) != 0;
+        let has_left = left.load(Ordering::Acquire) != 0 || is_stopped.load(Ordering::Acquire);
         if !has_left && places.iter().all(|word| word.load(Ordering::Acquire) == 0) {
             chunk.firsts[at].fetch_and(!HAS_MORE, Ordering::AcqRel);
         }

@@ -184,6 +184,10 @@ impl Disks {
     /// The same for one who has the locks.
     pub(super) async fn write_all(&self, at: Spot, data: &Sgl<'_>) -> Result<(), Error> {
         let shared = self.shared();
+        if shared.places.is_stopped(at.slab) {
+            let note = format!("it is not known where slab {} lies from now on", at.slab);
+            return Err(Error::new(ErrorKind::Medium).note(note));
+        }
         // One that has checksums and no copies comes by here too.
         if shared.places.sole(at.slab).is_none() {
             let (first, count) = (u64::from(at.block), data.len() as u64 / BLOCK_BYTES);

@@ -6,6 +6,8 @@
 //! is taken back. Whoever opens the pool in between finds two of one group, and goes on with the
 //! new one.
 
+use std::collections::BTreeSet;
+
 use super::super::places::{Copy, Home, State};
 use super::super::slabs::{Grant, Slab};
 use super::stale::{LACKING, STALE};
@@ -110,6 +112,18 @@ impl Pool {
             vec![(home, ())]
         });
         retracted.await.map(drop)
+    }
+
+    /// The same of those of an LU's slabs of which it is not known whether it was done: it is when
+    /// this returns, and they are written again.
+    pub async fn retract_again(&self, slabs: BTreeSet<u32>) -> Result<(), PoolError> {
+        let places = &self.shared.places;
+        for number in slabs.into_iter().filter(|number| places.is_stopped(*number)) {
+            let homes = |_: &mut Vec<Table>| places.all(number).map(|it| (it.home, ())).collect();
+            self.change(homes).await?;
+            places.go_on(number);
+        }
+        Ok(())
     }
 
     /// Nobody is on the way to the place that the slab has left.

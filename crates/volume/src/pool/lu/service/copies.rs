@@ -205,8 +205,9 @@ impl Service {
             }
             self.core.sleep(RETRY).await;
         }
-        // Both places have everything now. What is written later may be missing at the one that
+        // Both places have everything now. What was written later might be missing at the one that
         // counts when the pool is opened again.
+        self.disks.shared().places.stop(number);
         self.fail("it is not known where a slab of it lies", error.clone());
         Err(error)
     }

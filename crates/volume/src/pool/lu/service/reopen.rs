@@ -27,8 +27,12 @@ impl Service {
 
     /// The service of an owner that knows what is on the disks. It begins nothing but to read.
     pub(in super::super) async fn next(self: &Rc<Self>) -> Result<Rc<Self>, LuError> {
-        let lu = self.lu;
-        let seat = self.pool.call(async move |pool: Rc<Pool>| pool.seat_again(lu)).await;
+        let (lu, slabs) = (self.lu, self.slabs());
+        let seat = async move |pool: Rc<Pool>| -> Result<Seat, LuError> {
+            pool.retract_again(slabs).await?;
+            pool.seat_again(lu)
+        };
+        let seat = self.pool.call(seat).await;
         let seat = seat.ok_or(PoolError::Closed)??;
         let owner = seat.owner(&self.disks).await?;
         Ok(self.heir_with(owner, seat))

@@ -79,6 +79,8 @@ struct Model {
     is_dying: bool,
     /// The LU stays open.
     is_pausing: bool,
+    /// Its users rest in between.
+    is_slow: bool,
     snapshots: BTreeMap<LayerId, Snapshot>,
     layers: u64,
     /// Layers that nobody needs.
@@ -552,7 +554,7 @@ fn world(seed: u64, kind: Kind, tally: &mut Tally) {
         {
             let mut model = model.lock().unwrap();
             model.busy.clear();
-            (model.is_dying, model.is_pausing) = (false, false);
+            (model.is_dying, model.is_pausing, model.is_slow) = (false, false, false);
         }
         let (core, other) = (host.core(), host.core().remote());
         let (shared, seed) = (model.clone(), seed << 16 | u64::from(round) << 2);
@@ -612,6 +614,7 @@ fn die_for_a_while(world: &World, disk: &Disk, random: &mut Random) {
 
 /// Nothing of one kind can be done, for long enough that the LU fails; then everything can.
 fn fail_for_a_while(world: &World, (all, model): (&[Disk], &Shared), random: &mut Random) {
+    model.lock().unwrap().is_slow = true;
     world.run_for(Duration::from_millis(200));
     {
         let mut model = model.lock().unwrap();
@@ -693,7 +696,7 @@ fn an_lu_that_has_failed_goes_on_with_what_was_answered() {
     let mut tally = Tally::default();
     for seed in seeds(3, &[]) {
         let groups = if seed % 4 == 3 { [0, 1] } else { [0, 0] };
-        let memory = if seed % 5 == 1 { TWO_PAGES } else { DEFAULT_BYTES };
+        let memory = if seed % 5 == 1 { 8 * TWO_PAGES } else { DEFAULT_BYTES };
         let (has_sums, is_brought) = (seed % 3 == 1, seed % 7 == 1);
         world(seed, Kind { groups, memory, has_sums, is_brought, has_pauses: true }, &mut tally);
     }

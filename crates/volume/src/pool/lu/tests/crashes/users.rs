@@ -8,6 +8,11 @@ const TASKS_PER_CORE: u64 = 4;
 /// The one of a core that looks whether everything is good.
 const SCRUBBER: u64 = TASKS_PER_CORE + 1;
 const SNAPSHOTS_MAX: usize = 3;
+/// While it is waited for an LU to fail: where disks are fast much would happen else.
+const REST: Duration = Duration::from_millis(2);
+/// Each of these is one more to be looked into by whoever reads, and read from a disk again where
+/// there is little memory.
+const DOOMED_MAX: usize = 12;
 /// Numbers of slabs that the LU has now and then, and some that it never has.
 const SLABS: u64 = 6;
 /// At most.
@@ -71,6 +76,9 @@ impl User {
                 }
                 self.model.lock().unwrap().failed += 1;
                 self.core.sleep(Duration::from_millis(1)).await;
+            }
+            if self.model.lock().unwrap().is_slow {
+                self.core.sleep(REST).await;
             }
             self.core.yield_now().await;
         }
@@ -155,10 +163,11 @@ impl User {
 
     /// Now and then something with snapshots.
     async fn layers(&mut self) -> Result<(), Error> {
-        let (count, any) = {
+        let (count, any, is_deep) = {
             let model = self.model.lock().unwrap();
             let any = self.random.below(model.snapshots.len().max(1) as u64) as usize;
-            (model.snapshots.len(), model.snapshots.keys().nth(any).copied())
+            let any = model.snapshots.keys().nth(any).copied();
+            (model.snapshots.len(), any, model.doomed.len() > DOOMED_MAX)
         };
         let done = match (self.random.below(14), any) {
             (0, _) if count < SNAPSHOTS_MAX => self.snapshot().await,
@@ -169,7 +178,7 @@ impl User {
                 model.doomed.push(layer);
                 Ok(())
             }
-            (3..8, Some(layer)) => self.roll_back(layer).await,
+            (3..8, Some(layer)) if !is_deep => self.roll_back(layer).await,
             (8.., _) => self.fold().await,
             _ => Ok(()),
         };
