@@ -11,8 +11,8 @@
 //! word is atomic, and the words of an entry are changed in an order in which no reader sees
 //! anything but before or after. Written is stronger than zero, so a block becomes zero when its
 //! written bit goes, and written when that comes. Its zero bit never goes in memory: who finds no
-//! written bit and then no zero bit knows that the block was absent when he found the first. A place
-//! is set before the first block is written there, and a reader that finds another place behind the
+//! written bit and then no zero bit knows that it was absent when he found the first. A place is
+//! set before the first block is written there, and a reader that finds another place behind the
 //! bits than before them looks again.
 //!
 //! A page of which little is known takes little memory: entries are kept in parts, made when
