@@ -99,6 +99,8 @@ pub struct Granted {
     /// The one with its root. `None`: its creation or its deletion was cut short.
     pub first: Option<u32>,
     pub slabs: Vec<u32>,
+    /// Taken back, and perhaps not so on their disks: nobody's until the pool is opened again.
+    pub leaving: Vec<u32>,
     /// Failure groups in which its copy has missed something, or has no first slab.
     pub stale: Vec<u16>,
 }
@@ -515,8 +517,8 @@ impl Pool {
         if self.owned.borrow().get(&lu).is_some_and(|owned| owned.by.strong_count() > 0) {
             return Err(PoolError::Open(lu));
         }
-        let numbers = self.granted(lu).unwrap_or_default().slabs;
-        self.take_back(lu, &numbers).await?;
+        let Granted { slabs, leaving, .. } = self.granted(lu).unwrap_or_default();
+        self.take_back(lu, &[slabs, leaving].concat()).await?;
         self.lus.borrow_mut().remove(&lu);
         // What is known of one that is no more does no harm.
         let _ = self.note(vec![(lu, None)]).await;
@@ -526,6 +528,8 @@ impl Pool {
     /// Takes slabs of an LU back, of which its owner says that nobody uses them or ever will.
     pub async fn take_back(&self, lu: [u8; 16], numbers: &[u32]) -> Result<(), PoolError> {
         let first = self.granted(lu).unwrap_or_default().first;
+        // Whoever opens the LU before that is written does not have them any more.
+        self.list_leaving(lu, numbers);
         let freed = self.change_in_turns(|tables| {
             let (mut firsts, mut others) = (Vec::new(), Vec::new());
             for &number in numbers {
@@ -543,9 +547,16 @@ impl Pool {
         });
         freed.await?.into_iter().for_each(|number| self.shared.places.clear(number));
         if let Some(granted) = self.lus.borrow_mut().get_mut(&lu) {
-            granted.slabs.retain(|number| !numbers.contains(number));
+            granted.leaving.retain(|number| !numbers.contains(number));
         }
         Ok(())
+    }
+
+    fn list_leaving(&self, lu: [u8; 16], numbers: &[u32]) {
+        if let Some(granted) = self.lus.borrow_mut().get_mut(&lu) {
+            let leaving = granted.slabs.extract_if(.., |number| numbers.contains(number));
+            granted.leaving.extend(leaving);
+        }
     }
 
     /// An LU has another slab.

@@ -194,7 +194,8 @@ impl Pool {
         tenure: impl FnOnce(&Self, [u8; 16]) -> Result<Tenure, PoolError>,
     ) -> Result<Seat, LuError> {
         let granted = self.granted(id).unwrap_or_default();
-        let first_slab = granted.first.ok_or(PoolError::NoLu(id))?;
+        let first_slab = granted.first.filter(|first| granted.slabs.contains(first));
+        let first_slab = first_slab.ok_or(PoolError::NoLu(id))?;
         self.must_have_copy(id, &granted)?;
         let site = self.site(id, first_slab);
         let pool = Arc::new(Placed::new(self.core(), self.clone()));

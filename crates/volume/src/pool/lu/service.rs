@@ -544,7 +544,7 @@ impl Service {
                 me.scrubbing.over().await;
                 let lu = me.lu;
                 let back = me.pool.call(move |pool| async move {
-                    // Where it fails they are the LU's until that is opened again.
+                    // Where it fails they are nobody's until the pool is opened again.
                     drop(pool.take_back(lu, &slabs).await);
                 });
                 let _ = back.await;

@@ -202,6 +202,59 @@ fn what_is_written_while_a_move_fails_is_at_the_place_that_counts() {
     }
 }
 
+/// A slab that could not be taken back on its disk is nobody's: whoever opens the LU next in the
+/// same pool does not write there.
+#[test]
+fn a_slab_that_was_taken_back_in_vain_is_not_used() {
+    const SLAB: u64 = 4 << 20;
+    const SLABS: u64 = 30;
+    for seed in 0..1 {
+        with_lu(seed, |core, _, disk, pool, lu| async move {
+            let device = lu.device(&core);
+            let fill = |device: Rc<dyn Device>, value| async move {
+                for slab in 0..SLABS {
+                    let data = Buffer::from_bytes(&vec![value; SLAB as usize]);
+                    device.io(&Request::write(slab * SLAB, data.sgl())).await.unwrap();
+                }
+                seal(&device).await;
+            };
+            fill(device.clone(), 1).await;
+            let range = TABLE_START..TABLE_START + (1 << 20);
+            disk.fault(Fault { range, ..Fault::always(On::Write, Harm::Errno(EIO)) });
+            let all = Request::plain(Op::Discard, 0, SLABS * SLAB);
+            device.io(&all).await.unwrap();
+            let mut size = 1 << 30;
+            while pool.granted(LU).unwrap().leaving.is_empty() {
+                // A root that says of whole slabs that nothing is there.
+                size += 1 << 20;
+                lu.resize(size).await.unwrap();
+            }
+            core.sleep(Duration::from_secs(1)).await;
+            disk.heal();
+            drop(device);
+            lu.close().await;
+            drop(lu);
+            let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
+            fill(lu.device(&core), 2).await;
+            lu.close().await;
+            drop(lu);
+            pool.close().await.unwrap();
+            drop(pool);
+            let disks = vec![backing(&core, Path::new(PATH), true).await];
+            let pool = Pool::open(&core, disks).await.unwrap();
+            let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
+            let device = lu.device(&core);
+            for slab in 0..SLABS {
+                let into = Buffer::zeroed(BLOCK as usize);
+                device.io(&Request::read(slab * SLAB, into.sgl())).await.unwrap();
+                assert_eq!(into.to_vec()[0], 2);
+            }
+            drop(device);
+            lu.close().await;
+        });
+    }
+}
+
 /// What was refused may be found, and is not what the LU is all the same.
 #[test]
 fn a_size_that_was_refused_is_none_later() {
