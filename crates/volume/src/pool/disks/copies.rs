@@ -215,7 +215,7 @@ impl Disks {
         if answer.is_err() && self.has_another(at.slab, kept.home, &written).await {
             (answer, others) = (Ok(()), Vec::new());
         }
-        let is_there = answer.is_ok();
+        let (is_there, mut are_marked) = (answer.is_ok(), true);
         for (copy, outcome) in written {
             if is_there && outcome.is_ok() {
                 others.push(copy);
@@ -223,11 +223,14 @@ impl Disks {
             }
             let is_filling = (State::Filling, State::Broken);
             if !self.shared().places.mark(at.slab, copy.home, is_filling) {
-                answer = answer.and(self.mark(at.slab, copy.home).await);
+                let marked = self.mark(at.slab, copy.home).await;
+                are_marked &= marked.is_ok();
+                answer = answer.and(marked);
             }
         }
-        if is_there && answer.is_err() {
-            // The one that counts does not have it: what others have is not read by anybody.
+        if !are_marked {
+            // The one that counts does not have it, as far as is known: what others have is not
+            // read by anybody.
             for copy in others {
                 let _ = self.mark(at.slab, copy.home).await;
             }

@@ -227,16 +227,14 @@ fn what_is_in_doubt_is_read_where_everything_is() {
         write(&core, &lu, 3).await;
         assert_eq!(pool.stale_groups(LU), [0]);
         // The LU fails, and what was overwritten stays open.
-        let unwritable = || Fault::always(On::Write, Harm::Errno(5));
-        disks[..2].iter().for_each(|disk| disk.fault(unwritable()));
-        let (device, data) = (lu.device(&core), Buffer::from_bytes(&[3; 4096]));
-        device.io(&Request::write(LU_BYTES / 2, data.sgl())).await.unwrap_err();
+        disks[1].fault(Fault::always(On::Sync, Harm::Errno(5)));
+        lu.device(&core).io(&Request::flush()).await.unwrap_err();
         lu.close().await;
-        drop((lu, device));
+        drop(lu);
         disks.iter().for_each(Disk::heal);
         let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
         assert!(is_in_doubt(&pool));
-        disks[1].fault(unwritable());
+        disks[1].fault(Fault::always(On::Write, Harm::Errno(5)));
         holds(&core, &lu, 3).await;
         // Nor can what is in doubt be written, and it is stale before anything else.
         kill(&disks[0]);
