@@ -8,9 +8,10 @@
 //! | after a snapshot | a block that a lower layer has |
 //! | flushed | as first, with a flush after every 32 of them |
 //!
-//! Each pass makes a pool anew in the file, and asks that and the bare file in turn; what is there
-//! already was written a moment ago in both. Ratios are of the medians. What the
-//! LU had done below it is counted as well.
+//! Each pass makes a pool anew in the file, and asks that and the bare file in turn, now the one
+//! first and now the other; what is there already was written a moment ago in both. The ratio is
+//! the median of those of the passes: a disk that others use as well drifts more between passes
+//! than within one. What the LU had done below it is counted as well.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -133,7 +134,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let pool_bytes = 2 * STEADY_BYTES + extents * Shape::default().extent_bytes() * 5 / 4;
     let file = Filled::make(dir.path(), pool_bytes)?;
     let mut figures: Vec<Measured> = CASES.iter().map(|_| Measured::default()).collect();
-    for _ in 0..arguments.passes {
+    for pass in 0..arguments.passes {
         let wanted = CASES.iter().zip(&mut figures).enumerate();
         for (index, (case, measured)) in wanted {
             if arguments.case.is_some_and(|only| only != index) {
@@ -141,13 +142,17 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             }
             let (path, requests) = (file.path(), arguments.requests);
             let memory = Arc::new(Memory::new(arguments.map_memory << 20));
-            if arguments.case.is_none() {
-                measured.file.push(on_core(|core| file_iops(core, path, case.what, requests))?);
+            for is_pool in [pass % 2 == 1, pass % 2 == 0] {
+                if is_pool {
+                    let memory = memory.clone();
+                    let (iops, counts) =
+                        on_core(|core| pool_iops(core, (path, memory), case.what, requests))?;
+                    measured.pool.push(iops);
+                    measured.counts = counts;
+                } else if arguments.case.is_none() {
+                    measured.file.push(on_core(|core| file_iops(core, path, case.what, requests))?);
+                }
             }
-            let (iops, counts) =
-                on_core(|core| pool_iops(core, (path, memory), case.what, requests))?;
-            measured.pool.push(iops);
-            measured.counts = counts;
         }
     }
     if let Some(case) = arguments.case {
@@ -168,7 +173,9 @@ struct Measured {
 fn judge(measured: &[Measured]) -> Result<()> {
     let figure = |(case, measured): (&Case, &Measured)| {
         let (file_iops, pool_iops) = (Summary::of(&measured.file), Summary::of(&measured.pool));
-        let (ratio, counts) = (pool_iops.median / file_iops.median, measured.counts);
+        let ratios = measured.pool.iter().zip(&measured.file).map(|(pool, file)| pool / file);
+        let ratio = Summary::of(&ratios.collect::<Vec<f64>>()).median;
+        let counts = measured.counts;
         Figure { name: case.name, file_iops, pool_iops, ratio, counts }
     };
     let figures: Vec<Figure> = CASES.iter().zip(measured).map(figure).collect();
