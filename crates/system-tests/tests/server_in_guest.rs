@@ -4,12 +4,11 @@
 //!
 //! The clients are in the same guest: a vhost-user-blk client of ours, and the command line.
 
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use system_tests::blk_client::{self, Round};
 use system_tests::node_in_guest::{NodeInGuest, command_line, guest, try_disk, use_disk};
-use system_tests::{Guest, Result, loops};
+use system_tests::{Error, Guest, Result, loops, until};
 
 /// A round takes about three seconds.
 const ROUND_MAX: Duration = Duration::from_secs(60);
@@ -100,15 +99,6 @@ fn late_requests_of_a_killed_server_harm_nobody() -> Result<()> {
     Ok(())
 }
 
-fn wait_until(node: &NodeInGuest<'_>, is_so: impl Fn() -> Result<bool>) -> Result<()> {
-    let begun = Instant::now();
-    while !is_so()? {
-        assert!(begun.elapsed() < REOPEN_MAX, "{}", node.log());
-        sleep(Duration::from_millis(500));
-    }
-    Ok(())
-}
-
 /// A disk answers nothing but errors for a while; whoever uses an LU on it goes on as soon as it
 /// works, without anybody doing anything.
 #[test]
@@ -136,9 +126,11 @@ fn an_lu_goes_on_when_its_disk_does() -> Result<()> {
         let opened = || -> Result<usize> {
             Ok(node.cli("event ls")?.to_string().matches("lu-reopened").count())
         };
-        wait_until(&node, || Ok(opened()? == round))?;
+        until("the LU is opened again", REOPEN_MAX, || Ok(opened()? == round))
+            .map_err(|late| Error::new(format!("{late}\n{}", node.log())))?;
         use_disk(&guest, &socket, "")?;
-        wait_until(&node, || Ok(node.cli("lu show disk")?["state"] == "online"))?;
+        let is_online = || Ok(node.cli("lu show disk")?["state"] == "online");
+        until("the LU is online", REOPEN_MAX, is_online)?;
         assert_eq!(opened()?, round);
     }
     node.stop()

@@ -140,18 +140,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             if arguments.case.is_some_and(|only| only != index) {
                 continue;
             }
-            let (path, requests) = (file.path(), arguments.requests);
-            let memory = Arc::new(Memory::new(arguments.map_memory << 20));
-            for is_pool in [pass % 2 == 1, pass % 2 == 0] {
-                if is_pool {
-                    let memory = memory.clone();
-                    let (iops, counts) =
-                        on_core(|core| pool_iops(core, (path, memory), case.what, requests))?;
-                    measured.pool.push(iops);
-                    measured.counts = counts;
-                } else if arguments.case.is_none() {
-                    measured.file.push(on_core(|core| file_iops(core, path, case.what, requests))?);
-                }
+            let sides = match (arguments.case, pass % 2) {
+                (Some(_), _) => &[Side::Pool][..],
+                (None, 0) => &[Side::File, Side::Pool],
+                (None, _) => &[Side::Pool, Side::File],
+            };
+            for side in sides {
+                measured.ask(*side, file.path(), case.what, arguments)?;
             }
         }
     }
@@ -162,12 +157,37 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     judge(&figures)
 }
 
+#[derive(Clone, Copy)]
+enum Side {
+    File,
+    Pool,
+}
+
 /// Of one case, in each pass.
 #[derive(Default)]
 struct Measured {
     file: Vec<f64>,
     pool: Vec<f64>,
     counts: Counted,
+}
+
+impl Measured {
+    fn ask(&mut self, side: Side, path: &Path, what: What, arguments: &Arguments) -> Result<()> {
+        let requests = arguments.requests;
+        match side {
+            Side::File => {
+                self.file.push(on_core(|core| file_iops(core, path, what, requests))?);
+            }
+            Side::Pool => {
+                let memory = Arc::new(Memory::new(arguments.map_memory << 20));
+                let (iops, counts) =
+                    on_core(|core| pool_iops(core, (path, memory), what, requests))?;
+                self.pool.push(iops);
+                self.counts = counts;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn judge(measured: &[Measured]) -> Result<()> {

@@ -77,8 +77,8 @@ pub enum State {
     Filling,
     /// It has missed something: nothing is read or written there.
     Broken,
-    /// It counts, and may have something else than the whole ones where a crash has cut writes
-    /// short. What is read is written here before it is answered.
+    /// It counts, and may have something else than the whole ones, where a crash has cut writes
+    /// short or a write has failed everywhere. What is read is written here before it is answered.
     Doubtful,
 }
 
@@ -289,6 +289,13 @@ impl Places {
         let other = word.load(Ordering::Acquire) & !STATE_BITS | bits_of(to);
         word.store(other, Ordering::Release);
         true
+    }
+
+    /// All but this one may have something else from now on, of those that are whole.
+    pub fn doubt(&self, number: u32, kept: Option<Home>) {
+        for copy in self.all(number).filter(|copy| Some(copy.home) != kept) {
+            self.mark(number, copy.home, (State::Whole, State::Doubtful));
+        }
     }
 
     /// Takes a place away.

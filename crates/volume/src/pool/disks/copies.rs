@@ -185,7 +185,7 @@ impl Disks {
     pub(super) async fn write_all(&self, at: Spot, data: &Sgl<'_>) -> Result<(), Error> {
         let shared = self.shared();
         if shared.places.is_stopped(at.slab) {
-            let note = format!("it is not known where slab {} lies from now on", at.slab);
+            let note = format!("it is not known which places of slab {} count", at.slab);
             return Err(Error::new(ErrorKind::Medium).note(note));
         }
         // One that has checksums and no copies comes by here too.
@@ -233,6 +233,12 @@ impl Disks {
             // read by anybody.
             for copy in others {
                 let _ = self.mark(at.slab, copy.home).await;
+            }
+            // Where that cannot be said either, one is read until the others are like it, and they
+            // are before anything else is written.
+            shared.places.doubt(at.slab, shared.places.get(at.slab));
+            if shared.places.is_doubtful(at.slab) {
+                shared.places.stop(at.slab);
             }
         }
         answer

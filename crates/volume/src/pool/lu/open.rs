@@ -225,9 +225,7 @@ fn doubt_regions(disks: &Disks, (slabs, stale): (&[u32], &[u16]), open: &Regions
         let whole = places.all(number).filter(|copy| copy.state == State::Whole);
         let kept = whole.min_by_key(|copy| (stale.contains(&copy.group), copy.group));
         places.touch(number, *regions);
-        for copy in places.all(number).filter(|copy| Some(*copy) != kept) {
-            places.mark(number, copy.home, (State::Whole, State::Doubtful));
-        }
+        places.doubt(number, kept.map(|copy| copy.home));
     }
 }
 

@@ -254,17 +254,29 @@ impl Service {
         ticket: Ticket,
         outcome: Result<(), Error>,
     ) -> Result<(), Error> {
-        self.writing.borrow_mut().remove(&ticket);
-        if outcome.is_err() {
+        let writing = self.writing.borrow_mut().remove(&ticket);
+        if let Err(error) = outcome {
             self.forget(ticket);
             self.tell(|owner| owner.data_lost(ticket));
             self.end();
-            return outcome;
+            return match writing {
+                Some((slab, _)) => self.missed(slab, error).await,
+                None => Err(error),
+            };
         }
         self.tell(|owner| owner.data_written(ticket));
         self.change(ticket, |waiter| waiter.place = None);
         self.end();
         self.done(ticket).await
+    }
+
+    /// Data could not be written: also what became of its copies may be unknown until the LU is
+    /// opened again.
+    pub(super) async fn missed(self: Rc<Self>, slab: u32, error: Error) -> Result<(), Error> {
+        if self.disks.shared().places.is_stopped(slab) && self.is_serving() {
+            self.fail("copies of it cannot be told from each other", error.clone());
+        }
+        Err(error)
     }
 
     /// Makes whole blocks read zero, and lets go of what lay there.

@@ -254,7 +254,8 @@ impl Handle {
         if let Some(at) = at {
             self.must_go_on().await?;
             self.open_regions(at, count).await?;
-            return self.disks.write_data(at, data).await;
+            let Err(error) = self.disks.write_data(at, data).await else { return Ok(()) };
+            return self.ask(move |service| service.missed(at.slab, error)).await;
         }
         drop(guard);
         // The client may change its memory while it is written; what has a sum is ours.

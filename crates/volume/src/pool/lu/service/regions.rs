@@ -67,6 +67,7 @@ impl Service {
         let is_due = self.is_serving() && is_any();
         if is_due && !self.is_closing_regions.replace(true) {
             self.start(|me| async move {
+                me.settle_left().await;
                 me.close_idle().await;
                 me.is_closing_regions.set(false);
             });
@@ -78,20 +79,18 @@ impl Service {
         let places = &self.disks.shared().places;
         let mut idle = self.owner().regions().clone();
         for (slab, regions) in &mut idle {
-            // What a crash has left in doubt is not settled yet.
-            let is_doubtful = places.is_doubtful(*slab);
             let wanted = wanted.get(slab).copied().unwrap_or_default();
             // Whoever goes on there asks again, and is seen by the next look.
             places.set_closed(*slab, *regions);
-            *regions = if is_doubtful { 0 } else { *regions & !wanted };
+            *regions &= !wanted;
         }
-        idle.retain(|_, regions| *regions != 0);
         self.close_regions(idle).await;
     }
 
     /// Closes regions that nobody begins to overwrite without asking, and forgets what was written.
-    async fn close_regions(self: &Rc<Self>, idle: Regions) {
+    async fn close_regions(self: &Rc<Self>, mut idle: Regions) {
         let places = &self.disks.shared().places;
+        idle.retain(|slab, regions| *regions != 0 && !places.is_doubtful(*slab));
         let aging: Vec<u32> =
             self.slabs().into_iter().filter(|slab| places.begin_aging(*slab)).collect();
         let is_durable =
@@ -109,6 +108,7 @@ impl Service {
         // Somebody has begun meanwhile, or has been and gone.
         self.leave_out_writing(&mut idle);
         self.leave_out_unsaved(&mut idle);
+        let places = &self.disks.shared().places;
         let wanted = self.wanted.borrow();
         for (slab, regions) in &mut idle {
             // Somebody has asked meanwhile.
@@ -116,7 +116,8 @@ impl Service {
             *regions &= !is_wanted;
         }
         drop(wanted);
-        idle.retain(|_, regions| *regions != 0);
+        // What is in doubt is open until it is settled, and that is what says so after a crash.
+        idle.retain(|slab, regions| *regions != 0 && !places.is_doubtful(*slab));
         self.tell(|owner| owner.close_regions(&idle));
         true
     }
@@ -157,12 +158,25 @@ impl Service {
         self.tenure.borrow_mut().iter_mut().for_each(Tenure::settled);
     }
 
+    /// What could not be settled, or is in doubt since: tried again.
+    async fn settle_left(self: &Rc<Self>) {
+        let places = &self.disks.shared().places;
+        if self.slabs().into_iter().any(|slab| places.is_doubtful(slab)) {
+            self.ended.until(|| !self.is_moving.get()).await;
+            self.is_moving.set(true);
+            self.settle_regions().await;
+            self.is_moving.set(false);
+            self.ended.notify();
+        }
+    }
+
     async fn settle_regions(self: &Rc<Self>) {
-        let open = self.owner().regions().clone();
-        for (number, regions) in open {
-            if self.disks.shared().places.is_doubtful(number) {
-                // Those who bring copies up to date try again.
+        let places = &self.disks.shared().places;
+        for number in self.slabs() {
+            if places.is_doubtful(number) {
+                let regions = places.dirty(number);
                 let settled = self.pinned(number, async || self.settle_slab(number, regions).await);
+                // Otherwise the next look tries again.
                 let _ = settled.await;
             }
         }

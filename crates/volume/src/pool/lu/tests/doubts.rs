@@ -244,3 +244,53 @@ fn what_is_in_doubt_is_read_where_everything_is() {
         assert!(!is_in_doubt(&pool));
     });
 }
+
+/// An LU that is closed before what was in doubt is settled is in doubt when it is opened next.
+#[test]
+fn what_is_in_doubt_outlives_who_closes_the_lu_at_once() {
+    for seed in 0..12 {
+        let doubt = Doubt::new(seed);
+        let disks = doubt.disks.clone();
+        doubt.opened(&[0, 1], move |core, pool, lu| async move {
+            assert!(is_in_doubt(&pool));
+            lu.close().await;
+            drop(lu);
+            let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
+            let before = values(&core, &lu).await;
+            kill(&disks[0]);
+            assert_eq!(values(&core, &lu).await, before);
+        });
+    }
+}
+
+/// A write fails everywhere, and nobody can say of which copy: they are the same all the same, as
+/// soon as they can be, and until then one of them is all that is read.
+#[test]
+fn copies_that_all_missed_a_write_are_made_the_same() {
+    for seed in 0..12 {
+        with_disks(seed, move |core, disks| async move {
+            let pool = find(&core, &[0, 1]).await.unwrap().open(0).await.unwrap();
+            let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
+            write(&core, &lu, OLD).await;
+            let (device, data) = (lu.device(&core), Buffer::from_bytes(&[NEW; 4096]));
+            let no_writes = |disk: &Disk| disk.fault(Fault::always(On::Write, Harm::Errno(5)));
+            disks.iter().for_each(no_writes);
+            for block in 0..4 {
+                let write = Request::write(block * APART, data.sgl());
+                device.io(&write).await.unwrap_err();
+            }
+            assert!(lu.has_failed() && is_in_doubt(&pool));
+            disks.iter().for_each(Disk::heal);
+            if seed % 2 == 0 {
+                lu.reopen().await.unwrap();
+            }
+            let before = values(&core, &lu).await;
+            if seed % 4 == 0 {
+                core.sleep(Duration::from_secs(60)).await;
+                assert!(!is_in_doubt(&pool));
+            }
+            kill(&disks[0]);
+            assert_eq!(values(&core, &lu).await, before);
+        });
+    }
+}

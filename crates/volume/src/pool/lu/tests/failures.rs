@@ -138,7 +138,7 @@ fn an_lu_that_has_failed_is_opened_again_while_it_is_used() {
 }
 
 /// Nobody knows which of two places counts when the pool is opened again: nothing that one of them
-/// lacks is answered, also to who has waited for the end of the move, on any core.
+/// lacks is answered, also to who has waited for the end of the move.
 #[test]
 fn what_is_written_while_a_move_fails_is_at_the_place_that_counts() {
     const PATHS: [&str; 2] = [PATH, "/dev/other"];
@@ -230,6 +230,7 @@ fn a_slab_that_was_taken_back_in_vain_is_not_used() {
                 lu.resize(size).await.unwrap();
             }
             core.sleep(Duration::from_secs(1)).await;
+            assert!(!pool.granted(LU).unwrap().leaving.is_empty(), "it was taken back after all");
             disk.heal();
             drop(device);
             lu.close().await;
