@@ -16,6 +16,7 @@ mod lost;
 mod members;
 mod missed;
 mod outdated;
+mod room;
 mod said;
 mod scrub;
 mod split;
@@ -236,6 +237,9 @@ pub struct Pool {
     changes: Turns,
     /// Hears of every change of what is free.
     watcher: RefCell<Option<Watcher>>,
+    told: Cell<room::Told>,
+    /// For whoever waits until something is free.
+    room: Notify,
     registry: RefCell<Option<Rc<dyn Registry>>>,
     /// For the maps of its LUs.
     memory: RefCell<Arc<Memory>>,
@@ -339,6 +343,8 @@ impl Pool {
             settling: Arc::default(),
             changes: Turns::default(),
             watcher: RefCell::default(),
+            told: Cell::default(),
+            room: Notify::new(),
             registry: RefCell::default(),
             memory: RefCell::default(),
             may_lack: Cell::new(true),
@@ -413,6 +419,7 @@ impl Pool {
         self.losing.notify();
         self.failing.notify();
         self.damaged.notify();
+        self.room.notify();
         drop(changing);
         self.shared.close().await;
         Ok(())
@@ -425,19 +432,6 @@ impl Pool {
 
     pub fn core(&self) -> &Core {
         &self.core
-    }
-
-    /// Slabs that the pool has, and those of them that are free: as many as the failure group has
-    /// that has the fewest. A disk that leaves has those only that are still used.
-    pub fn slabs(&self) -> (u64, u64) {
-        let tables = self.tables.borrow();
-        let of = |group: u16, count: fn(&Table) -> u64| -> u64 {
-            tables.iter().filter(|table| table.label.group == group).map(count).sum()
-        };
-        let least = |count: fn(&Table) -> u64| {
-            stale::groups_of(&tables).into_iter().map(|group| of(group, count)).min().unwrap_or(0)
-        };
-        (least(|table| (table.used() + table.room()).into()), least(|table| table.room().into()))
     }
 
     /// From now on this is told whenever slabs were granted or taken back.

@@ -311,12 +311,21 @@ async fn make_part(
     create(home, wanted).await.map_err(failed)
 }
 
-/// LUs that got no slabs ask again.
+/// LUs that got no slabs ask again, and those that have more than they need where little is left
+/// give some back.
 pub(super) async fn tell_of_room(pool: &OpenPool) {
+    let share = pool.home.call(async |home: Rc<home::Pool>| home.share()).await;
     let lus: Vec<_> = pool.lus().values().cloned().collect();
     for lu in lus {
         // One that is just being closed needs no room.
-        let _ = lu.lu.may_grow().await;
+        let _ = lu.lu.may_grow(share.unwrap_or_default()).await;
+    }
+}
+
+/// Tells them whenever that has changed by much, for as long as the pool is open.
+pub(super) async fn share_room(open: Arc<OpenPool>, pool: Rc<home::Pool>) {
+    while pool.news_of_room().await {
+        tell_of_room(&open).await;
     }
 }
 

@@ -219,6 +219,7 @@ impl Pools {
             core.spawn(copies::mend(context.clone(), open.clone(), disks.pool().clone()));
             core.spawn(damage::tell(context.clone(), open.clone(), disks.pool().clone()));
             core.spawn(lost::take_back(context.clone(), open.clone(), disks.pool().clone()));
+            core.spawn(lus::share_room(open.clone(), disks.pool().clone()));
             core.spawn(reopen::go_on(context.clone(), open.clone(), disks.pool().clone()));
             Ok(open)
         });

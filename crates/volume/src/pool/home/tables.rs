@@ -83,6 +83,7 @@ impl Pool {
     }
 
     pub(super) fn tell_watcher(&self) {
+        self.room.notify();
         let watcher = self.watcher.borrow().clone();
         if let Some(watcher) = watcher {
             watcher(self);

@@ -218,10 +218,11 @@ impl Lu {
         self.ask(|service| async move { Ok(service.counts()) }).await
     }
 
-    /// There may be slabs to be had again.
-    pub async fn may_grow(&self) -> Result<(), Error> {
-        self.ask(|service| async move {
-            service.may_grow();
+    /// The pool has so many slabs left for it: there may be some to be had again, or it is to give
+    /// back what it does not need.
+    pub async fn may_grow(&self, share: u64) -> Result<(), Error> {
+        self.ask(move |service| async move {
+            service.may_grow(share);
             Ok(())
         })
         .await

@@ -105,14 +105,18 @@ impl Seat {
     pub(super) async fn owner(&self, disks: &Disks) -> Result<Owner, LuError> {
         let Self { pool, site, slabs, stale, forces, tenure, memory, .. } = self;
         // A failure group that was leaving has left before anything is read.
-        let changed = pool.call(async |pool| pool.changed().await).await;
-        changed.ok_or(PoolError::Closed)?;
+        let changed = async |pool: Rc<Pool>| {
+            pool.changed().await;
+            pool.share()
+        };
+        let share = pool.call(changed).await.ok_or(PoolError::Closed)?;
         if tenure.is_again {
             // The pool has synced what owners before it have left, and nobody what this one has.
             disks.sync().await?;
         }
         let whence = Whence { site: *site, epoch: tenure.epoch, slabs, all: false, memory };
         let Left { mut owner, known, unlike, .. } = read_left(disks, whence, Err).await?;
+        owner.has_share(share);
         if !unlike.is_empty() {
             disks.make_alike(unlike).await?;
             // The copy that had it may be stale before anything else is synced.

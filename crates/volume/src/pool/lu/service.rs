@@ -364,7 +364,8 @@ impl Service {
         self.counts.set(counts);
     }
 
-    pub(super) fn may_grow(self: &Rc<Self>) {
+    pub(super) fn may_grow(self: &Rc<Self>, share: u64) {
+        self.owner.borrow_mut().has_share(share);
         self.tell(Owner::may_grow);
     }
 
@@ -723,8 +724,12 @@ impl Service {
     async fn grow(self: Rc<Self>, slabs: u64) {
         let lu = self.lu;
         let asked = self.core.turn_time();
-        let granted = self.pool.call(move |pool| async move { pool.grant(lu, slabs, false).await });
-        let granted = granted.await;
+        let granted = async move |pool: Rc<Pool>| {
+            let granted = pool.grant_some(lu, slabs).await;
+            (granted, pool.share())
+        };
+        let (granted, share) = self.pool.call(granted).await.unzip();
+        share.iter().for_each(|share| self.owner.borrow_mut().has_share(*share));
         self.count(|counts| {
             counts.growths += 1;
             counts.growing += self.core.turn_time() - asked;

@@ -15,6 +15,7 @@ mod memory;
 mod missed;
 mod pool_forces;
 mod resizes;
+mod rooms;
 mod scrub;
 mod split_offs;
 mod splits;

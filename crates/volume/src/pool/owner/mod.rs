@@ -24,6 +24,7 @@ mod checkpoint;
 mod copy;
 mod fold;
 mod gate;
+mod growth;
 mod layers;
 mod load;
 mod open;
@@ -56,22 +57,12 @@ use super::space::Space;
 use checkpoint::{Checkpoint, Rooted};
 use fold::Folds;
 use gate::Gates;
+use growth::Growth;
 use load::Loads;
 use regions::Opened;
 
 /// Extents that are kept for what has to be written so that others become free.
 const RESERVED_EXTENTS: u64 = 2;
-
-/// An LU grows by one part in so many of what it has, and asks when half of that is left.
-const GROWTH_PARTS: u64 = 8;
-/// And by one part in so many of its size at least.
-const GROWTH_SIZE_PARTS: u64 = 1024;
-/// Slabs that it asks for at most, at one time.
-const GROWTH_SLABS_MAX: u64 = 64;
-/// Whenever writes had to wait for space it grows by twice as much from then on, up to so many
-/// slabs and one part in so many of its size.
-const PACE_SLABS_MAX: u64 = 8;
-const PACE_SIZE_PARTS: u64 = 16;
 
 /// Records that are not sealed, before that is seen to unasked.
 const UNSEALED_MAX: usize = 4096;
@@ -240,15 +231,6 @@ enum Change {
     },
 }
 
-/// Whether the LU gets more space.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Growth {
-    Possible,
-    Asked,
-    /// There was none to be had.
-    Refused,
-}
-
 /// A sync that is under way.
 struct Syncing {
     sync: Sync,
@@ -300,10 +282,6 @@ pub struct Owner {
     /// becomes free by it.
     quiescing: NumberMap<Ticket, (Wish, Option<Place>)>,
     growth: Growth,
-    /// Slabs that it grows by at least.
-    pace: u64,
-    /// Somebody waits for them.
-    is_behind: bool,
     /// A thick LU may have more than it needs.
     may_have_surplus: bool,
     /// Slabs that go back to the pool when a root is durable that does not name them.
@@ -436,27 +414,6 @@ impl Owner {
         self.given()
     }
 
-    /// These slabs are the LU's; none if there are none to be had.
-    pub fn granted(&mut self, slabs: &[u32]) -> Vec<Order> {
-        slabs.iter().for_each(|slab| self.space.grant(*slab));
-        if take(&mut self.is_behind) && !slabs.is_empty() {
-            let most = self.about().size / self.site.shape.slab_bytes() / PACE_SIZE_PARTS;
-            self.pace = (self.pace * 2).min(most.clamp(1, PACE_SLABS_MAX));
-        }
-        self.growth = if slabs.is_empty() { Growth::Refused } else { Growth::Possible };
-        self.retry_for_room();
-        self.given()
-    }
-
-    /// There may be slabs to be had again.
-    pub fn may_grow(&mut self) -> Vec<Order> {
-        if self.growth == Growth::Refused {
-            self.growth = Growth::Possible;
-        }
-        self.retry_for_room();
-        self.given()
-    }
-
     /// The pages of the map, for those who read.
     pub fn layers(&self) -> &Layers {
         &self.layers
@@ -564,8 +521,8 @@ impl Owner {
         let is_freed = self.quiescing.values().any(|(_, place)| place.is_some());
         let is_to_come = self.space.waits_for().is_some() || is_freed;
         self.grow();
-        self.is_behind |= self.growth == Growth::Asked;
-        if is_to_come || self.growth == Growth::Asked {
+        self.growth.is_behind |= self.growth.is_asked();
+        if is_to_come || self.growth.is_asked() {
             return Err(wish);
         }
         self.give_up(&wish, Refusal::NoSpace);
@@ -578,43 +535,6 @@ impl Owner {
         match wish.what {
             What::Fold { .. } | What::Bring(_) => self.fold_ended(wish, Err(why)),
             What::Write(_) | What::Zero => self.answer(wish.ticket, Err(why)),
-        }
-    }
-
-    /// Asks for more space, unless that was done.
-    fn grow(&mut self) {
-        if self.growth == Growth::Possible {
-            self.growth = Growth::Asked;
-            self.orders.push(Order::Grow { slabs: self.growth_slabs() });
-        }
-    }
-
-    /// How much it grows by: a grant takes syncs, and a large LU may need many a second.
-    fn growth_slabs(&self) -> u64 {
-        let shape = self.site.shape;
-        let has = self.space.extents() / shape.extents_per_slab();
-        let size = self.about().size / shape.slab_bytes();
-        (has / GROWTH_PARTS).max(size / GROWTH_SIZE_PARTS).clamp(self.pace, GROWTH_SLABS_MAX)
-    }
-
-    /// Asks for more space in time, and gives back what is far more than enough.
-    fn size_up(&mut self) {
-        if self.about().thick {
-            return self.give_surplus_back();
-        }
-        let per_slab = self.site.shape.extents_per_slab();
-        let kept = RESERVED_EXTENTS + self.layers.owed();
-        let ahead = self.growth_slabs() * per_slab / 2;
-        if self.space.free_extents() < kept + ahead {
-            return self.grow();
-        }
-        // What was just granted is not too much.
-        let enough = kept + 3 * ahead;
-        while self.growth != Growth::Asked
-            && self.space.free_extents() >= enough + per_slab
-            && let Some(slab) = self.space.withdraw()
-        {
-            self.surplus.push(slab);
         }
     }
 

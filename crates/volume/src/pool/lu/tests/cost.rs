@@ -8,6 +8,7 @@ use super::*;
 const REQUESTS: u64 = 4_000;
 const DEPTH: u64 = 32;
 const LU_BYTES: u64 = 1 << 40;
+const WORLDS: u64 = 4;
 const FLUSH_EVERY: u64 = 32;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,8 +47,8 @@ async fn load(core: &Core, device: &Rc<dyn Device>, span: u64, what: What) -> Du
 }
 
 /// What was counted, how long it took, and how long the same takes on the disk itself.
-fn cost(what: What) -> (Counts, Duration, Duration) {
-    let world = World::new(7, Options::default());
+fn cost(seed: u64, what: What) -> (Counts, Duration, Duration) {
+    let world = World::new(seed, Options::default());
     let (host, disk, bare) = (world.host("host"), world.disk(8 << 30), world.disk(1 << 30));
     disk.attach(&host, "/dev/disk");
     bare.attach(&host, "/dev/bare");
@@ -97,11 +98,16 @@ fn first_writes_cost_little_more_than_their_data() {
         (What::Flushed, 85, 20),
     ];
     for (what, journal_most, tenths_most) in cases {
-        let (counts, took, bare) = cost(what);
-        println!("{counts:?} in {took:?}, {bare:?} on the disk itself");
-        assert_eq!(counts.data, REQUESTS);
-        let journal = counts.journal * 1_000 / REQUESTS;
-        assert!(journal <= journal_most, "{journal} pages of the journal for 1,000 writes");
+        // How long one of them takes hangs on chance.
+        let (mut took, mut bare) = (Duration::ZERO, Duration::ZERO);
+        for seed in 0..WORLDS {
+            let (counts, with, without) = cost(seed, what);
+            println!("{counts:?} in {with:?}, {without:?} on the disk itself");
+            assert_eq!(counts.data, REQUESTS);
+            let journal = counts.journal * 1_000 / REQUESTS;
+            assert!(journal <= journal_most, "{journal} pages of the journal for 1,000 writes");
+            (took, bare) = (took + with, bare + without);
+        }
         assert!(10 * took < tenths_most * bare, "{took:?} is far more than {bare:?}");
     }
 }

@@ -48,7 +48,7 @@ impl Hog {
     }
 
     async fn eat(&mut self) {
-        self.lu.may_grow().await.unwrap();
+        self.lu.may_grow(0).await.unwrap();
         while self.at < self.lu.size() && write(&self.device, self.at, 64 << 10).await.is_ok() {
             self.at += 64 << 10;
         }
