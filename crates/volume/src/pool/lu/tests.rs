@@ -6,6 +6,7 @@ mod cost;
 mod crashes;
 mod deaths;
 mod doubts;
+mod durable;
 mod failures;
 pub(in crate::pool) mod families;
 mod forces;

@@ -9,7 +9,9 @@
 //! upper one says nothing yet, and are durable before the record says so: a reader of the journal
 //! has nothing to look at. What nobody stands on is given to nobody.
 
-use super::super::journal::{BELOW, LayerNumber, Record};
+use std::collections::BTreeMap;
+
+use super::super::journal::{BELOW, LayerNumber, Record, Serial};
 use super::super::numbers::NumberMap;
 use super::layers::Fold;
 use super::{Begun, Order, Owner, Refusal, Ticket, What, Wish};
@@ -25,9 +27,16 @@ pub(super) struct Folds {
     /// What is copied waits for a sync that began after so many others.
     copied: Vec<(u64, Wish, Fold)>,
     tickets: u64,
+    /// Extents of the top layer with blocks of which only this record says that they are there. Who
+    /// writes these in place, durably, must know that it is durable as well.
+    pub unsealed: BTreeMap<u64, Serial>,
 }
 
 impl Folds {
+    pub fn new(unsealed: BTreeMap<u64, Serial>) -> Self {
+        Self { unsealed, ..Self::default() }
+    }
+
     /// Those whose blocks are being copied, or are and are not in the map.
     pub fn wishes(&self) -> impl Iterator<Item = &Wish> {
         let copying = self.copying.values().map(|(wish, _)| wish);
@@ -114,8 +123,11 @@ impl Owner {
     }
 
     /// The record of a fold is written.
-    pub(super) fn folded(&mut self, wish: Wish, record: &Record) {
+    pub(super) fn folded(&mut self, serial: Serial, wish: Wish, record: &Record) {
         let ticket = wish.ticket;
+        if let Some(extent) = self.layers.freshen(record) {
+            self.folds.unsealed.insert(extent, serial);
+        }
         let left = self.layers.apply(record, self.about().size);
         self.is_brought(record);
         let page = Some(self.layers.form().locate(wish.block).0);

@@ -569,7 +569,7 @@ impl Owner {
         let done: Vec<(Serial, Begun)> = done.collect();
         for (serial, Begun { wish, fold, .. }) in done {
             if let Some(record) = fold {
-                self.folded(wish, &record);
+                self.folded(serial, wish, &record);
                 continue;
             }
             let Wish { ticket, block, count, what } = &wish;
@@ -596,10 +596,12 @@ impl Owner {
     fn unfreshen(&mut self) {
         let journal = &self.journal;
         let sealed = self.unsealed.extract_if(|_, serial| journal.is_sealed(*serial));
-        let extents: BTreeSet<u64> =
+        let mut extents: BTreeSet<u64> =
             sealed.map(|(block, _)| self.layers.extent_of(block)).collect();
-        let fresh: BTreeSet<u64> =
-            self.unsealed.keys().map(|block| self.layers.extent_of(*block)).collect();
+        let folded = self.folds.unsealed.extract_if(.., |_, serial| journal.is_sealed(*serial));
+        extents.extend(folded.map(|(extent, _)| extent));
+        let fresh = self.unsealed.keys().map(|block| self.layers.extent_of(*block));
+        let fresh: BTreeSet<u64> = fresh.chain(self.folds.unsealed.keys().copied()).collect();
         let blocks = self.site.shape.blocks_per_extent();
         for extent in extents.difference(&fresh) {
             self.layers.set_fresh(extent * blocks, false);
@@ -649,6 +651,7 @@ impl Owner {
         if let Record::Branched { .. } = record {
             // Nothing is written into the frozen layer again.
             self.unsealed.clear();
+            self.folds.unsealed.clear();
             self.branched = serial;
         }
         if let Some((ticket, _)) = self.changes.pop_front() {
@@ -720,7 +723,8 @@ impl Owner {
         let for_space = self.space.waits_for().filter(|_| !self.for_room.is_empty());
         // A slab's worth that waits may be a slab that goes back to the pool.
         let is_much = self.space.waiting_extents() >= self.site.shape.extents_per_slab();
-        let unasked = self.unsealed.len() > UNSEALED_MAX || is_much;
+        let unsealed = self.unsealed.len() + self.folds.unsealed.len();
+        let unasked = unsealed > UNSEALED_MAX || is_much;
         wished.max(for_space).max(unasked.then(|| self.journal.sealed()))
     }
 }

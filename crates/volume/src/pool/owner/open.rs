@@ -211,7 +211,7 @@ impl Read {
         let journal = Journal::resume(of, &replayed, &refused)?;
         let mut known = Known::by(site.shape, &accepted);
         let missed = root.missed.as_ref().map(|it| missed_since(it, (&site, &root), &accepted));
-        let Taken { mut unsealed, mut freed, branched, touched, opened } =
+        let Taken { mut unsealed, folded, mut freed, branched, touched, opened } =
             take_over((&mut layers, root.opened.clone()), accepted, &journal, root.about.size);
         known.doubt(site.shape, &opened.open);
         // Whatever a refused record names waits for its void, whatever else has freed it.
@@ -246,7 +246,7 @@ impl Read {
             for_change: VecDeque::new(),
             changing: None,
             branched,
-            folds: Folds::default(),
+            folds: Folds::new(folded),
             loads: Loads::default(),
             opened,
             flushes: Vec::new(),
@@ -378,6 +378,8 @@ impl Owner {
 #[derive(Default)]
 struct Taken {
     unsealed: NumberMap<u64, Serial>,
+    /// See [`Folds`].
+    folded: BTreeMap<u64, Serial>,
     freed: Vec<(Serial, Place)>,
     /// The last record of a new layer.
     branched: Serial,
@@ -416,9 +418,13 @@ fn take_over(
                     taken.touched.extend(layers.places_at(extent, Some(&record)));
                     taken.touched.extend(place);
                 }
+                if !journal.is_sealed(serial) {
+                    taken.folded.extend(layers.freshen(&record).map(|extent| (extent, serial)));
+                }
                 taken.freed.extend(layers.apply(&record, size).map(|place| (serial, place)));
                 if let Record::Branched { .. } = record {
                     taken.unsealed.clear();
+                    taken.folded.clear();
                     taken.branched = serial;
                 }
                 continue;

@@ -51,7 +51,7 @@ impl Owner {
 
     /// What is fresh is known nowhere but in pages that stay for that.
     pub(super) fn want_all_sealed(&mut self) {
-        if let Some(last) = self.unsealed.values().max() {
+        if let Some(last) = self.unsealed.values().chain(self.folds.unsealed.values()).max() {
             self.for_seal.entry(*last).or_default();
         }
     }

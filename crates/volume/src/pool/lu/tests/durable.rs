@@ -1,0 +1,51 @@
+//! What was answered to a write with FUA is there when power fails at once.
+
+use super::families::{block_of, read_block};
+use super::*;
+
+const PATH: &str = "/dev/disk";
+const OLD: u64 = 1;
+const NEW: u64 = 2;
+
+async fn put(device: &Rc<dyn Device>, block: u64, value: u64, fua: bool) {
+    let data = block_of(block, value);
+    let op = Op::Write { fua, atomic: false };
+    let write = Request { op, ..Request::write(block * BLOCK_BYTES, data.sgl()) };
+    device.io(&write).await.unwrap();
+}
+
+/// A block that came into the top layer when a snapshot went is written where only the record of
+/// that says that it lies.
+#[test]
+fn what_is_written_behind_a_snapshot_that_goes() {
+    for seed in 0..12 {
+        let world = World::new(seed, Options::swarm(seed));
+        let host = world.host("host");
+        let disks = attached(&world, &host, [PATH], DISK_BYTES);
+        let live = world.block_on(&host.core(), |core| async move {
+            let new = vec![(backing(&core, Path::new(PATH), true).await, [9; 16])];
+            let pool = Pool::format(&core, new_pool(), new).await.unwrap();
+            let new = NewLu { id: LU, layer: BASE, about: about(1 << 30, 512) };
+            let lu = Lu::open(&core, pool.create_lu(new).await.unwrap()).await.unwrap();
+            let device = lu.device(&core);
+            put(&device, 0, OLD, false).await;
+            let frozen = lu.snapshot([4; 16]).await.unwrap();
+            // The new layer has a place of its own for the extent.
+            put(&device, 1, OLD, false).await;
+            device.io(&Request::flush()).await.unwrap();
+            lu.fold(frozen, 1).await.unwrap();
+            // Here, as the map is known to whoever writes.
+            assert_eq!(read_block(&device, 0).await.unwrap(), OLD);
+            put(&device, 0, NEW, true).await;
+        });
+        live.expect("it ends");
+        crash(&world, &host, &disks, true);
+        let found = world.block_on(&host.core(), |core| async move {
+            let disks = vec![backing(&core, Path::new(PATH), true).await];
+            let pool = Pool::open(&core, disks).await.unwrap();
+            let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
+            assert_eq!(read_block(&lu.device(&core), 0).await.unwrap(), NEW, "seed {seed}");
+        });
+        found.expect("it ends");
+    }
+}
