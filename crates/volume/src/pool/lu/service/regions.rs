@@ -34,9 +34,15 @@ impl Service {
     ) -> Result<(), Error> {
         *self.wanted.borrow_mut().entry(slab).or_default() |= regions;
         let ticket = self.ticket()?;
+        // More than one look may pass until that is durable.
+        self.writing.borrow_mut().insert(ticket, (slab, regions));
         self.tell(|owner| owner.open_regions(ticket, slab, regions));
-        self.done(ticket).await?;
-        self.disks.shared().places.set_open(slab, regions);
+        let opened = self.done(ticket).await;
+        if opened.is_ok() {
+            self.disks.shared().places.set_open(slab, regions);
+        }
+        self.writing.borrow_mut().remove(&ticket);
+        opened?;
         let is_many = |all: &Regions, most| {
             let count: u32 = all.values().map(|regions| regions.count_ones()).sum();
             count > most
@@ -122,7 +128,7 @@ impl Service {
         true
     }
 
-    /// Regions stay open where somebody writes whom the owner has sent there.
+    /// Regions stay open where somebody writes whom the owner has sent there, or is about to.
     fn leave_out_writing(&self, idle: &mut Regions) {
         for (slab, regions) in self.writing.borrow().values() {
             leave_out(idle, *slab, *regions);
