@@ -168,6 +168,8 @@ fn a_drive_of_the_node_is_one_of_its_client() -> Result<()> {
 
     // The node is killed, and back: so is what is in the drive.
     node.signal("KILL")?;
+    // A request to a drive may keep it, and its data directory, for a while.
+    node.wait(SOON)?;
     let node = start(&guest)?;
     until(&guest, "loaded", &json!(true))?;
     assert_eq!(label(&guest)?.trim(), "SECOND");
