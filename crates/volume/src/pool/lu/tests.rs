@@ -15,6 +15,7 @@ mod members;
 mod memory;
 mod missed;
 mod pool_forces;
+mod regions;
 mod resizes;
 mod rooms;
 mod scrub;

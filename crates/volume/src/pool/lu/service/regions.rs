@@ -64,7 +64,7 @@ impl Service {
     }
 
     /// Looks which regions nobody wants any more.
-    pub(super) fn look_at_regions(self: &Rc<Self>) {
+    pub(in super::super) fn look_at_regions(self: &Rc<Self>) {
         let places = &self.disks.shared().places;
         let is_any = || {
             !self.owner().regions().is_empty()

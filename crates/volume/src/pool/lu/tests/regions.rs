@@ -1,0 +1,62 @@
+//! What may be overwritten without asking is open in the journal as well.
+
+use rt::sim::{Latency, Random};
+
+use super::super::service::Service;
+use super::groups::{APART, BLOCKS, LU_BYTES, write};
+use super::*;
+
+const PATH: &str = "/dev/disk";
+const MS: u64 = 1_000_000;
+
+async fn pause(core: &Core, random: &mut Random, most: u64) {
+    core.sleep(Duration::from_nanos(random.below(most))).await;
+}
+
+async fn overwrite(core: Core, lu: Arc<Lu>, mut random: Random) {
+    let (device, data) = (lu.device(&core), Buffer::from_bytes(&[2; 4096]));
+    for _ in 0..100 {
+        let at = random.below(BLOCKS) * APART;
+        device.io(&Request::write(at, data.sgl())).await.unwrap();
+        pause(&core, &mut random, 2000 * MS).await;
+    }
+}
+
+/// Some syncs take so long that several looks come while a region is being opened.
+#[test]
+fn a_region_is_open_to_all_only_where_the_journal_says_so() {
+    for seed in 0..4 {
+        let sync = Latency::new(MS..10 * MS).with_rare(300_000, 1000 * MS..3000 * MS);
+        let world = World::new(seed, Options { sync, ..Options::swarm(seed) });
+        let host = world.host("host");
+        let _disks = attached(&world, &host, [PATH], DISK_BYTES);
+        let done = world.block_on(&host.core(), move |core| async move {
+            let disks = vec![(backing(&core, Path::new(PATH), true).await, [9; 16])];
+            let pool = Pool::format(&core, new_pool_with_sums(), disks).await.unwrap();
+            let new = NewLu { id: LU, layer: BASE, about: about(LU_BYTES, 512) };
+            let lu = Lu::open(&core, pool.create_lu(new).await.unwrap()).await.unwrap();
+            write(&core, &lu, 1).await;
+            let writer = core.spawn_task(overwrite(core.clone(), lu.clone(), Random::new(seed)));
+            let (mut random, mut most) = (Random::new(!seed), 0);
+            for _ in 0..500 {
+                let (slabs, shared) = (pool.granted(LU).unwrap().slabs, pool.shared.clone());
+                let look = move |service: Rc<Service>| async move {
+                    service.look_at_regions();
+                    let said = service.owner().regions().clone();
+                    let open = slabs.iter().map(|slab| (slab, shared.places.open(*slab)));
+                    let open: Vec<_> = open.filter(|(_, regions)| *regions != 0).collect();
+                    for (slab, regions) in &open {
+                        let said = said.get(slab).copied().unwrap_or_default();
+                        assert_eq!(regions & !said, 0, "of slab {slab}");
+                    }
+                    open.len()
+                };
+                most = most.max(lu.owner.call(look).await.unwrap());
+                pause(&core, &mut random, 400 * MS).await;
+            }
+            writer.await;
+            assert!(most > 0, "nothing was open");
+        });
+        done.expect("it ends");
+    }
+}
