@@ -27,8 +27,8 @@ pub(super) struct Folds {
     /// What is copied waits for a sync that began after so many others.
     copied: Vec<(u64, Wish, Fold)>,
     tickets: u64,
-    /// Extents of the top layer with blocks of which only this record says that they are there. Who
-    /// writes these in place, durably, must know that it is durable as well.
+    /// Extents of the top layer with blocks of which only this record, or one before it, says that
+    /// they lie there. Who writes these in place, durably, must know that it is durable as well.
     pub unsealed: BTreeMap<u64, Serial>,
 }
 

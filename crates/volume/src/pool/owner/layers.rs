@@ -563,16 +563,12 @@ impl Layers {
         }
     }
 
-    /// The record of a fold is about to be applied that is not sealed: the extent of the top layer
-    /// is fresh if nothing but that says where blocks of it lie from then on. What only changes
-    /// hands lies where the layer below says, too.
+    /// The record of a fold is about to be applied that is not sealed: the extent is fresh if it is
+    /// the top layer's from then on. Also if it only changes hands: what the layer below says of it
+    /// may be as new.
     pub(super) fn freshen(&mut self, record: &Record) -> Option<u64> {
-        let Record::Folded { layer, into, extent, place: Some(_) } = *record else { return None };
-        let is_copied = layer == BELOW || {
-            let fold = self.fold_of(layer, extent);
-            !fold.copies.is_empty() && fold.place != fold.from
-        };
-        if !is_copied || into != Some(self.top) {
+        let Record::Folded { into, extent, place: Some(_), .. } = *record else { return None };
+        if into != Some(self.top) {
             return None;
         }
         let (page, at) = self.page_to_change(self.top, extent * self.shape.blocks_per_extent());
