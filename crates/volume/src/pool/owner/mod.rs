@@ -452,8 +452,7 @@ impl Owner {
             self.load_for(wish, &absent);
             return Ok(());
         }
-        let blocks = wish.block..wish.block + wish.count;
-        let unsealed = blocks.clone().filter_map(|block| self.unsealed.get(&block)).max().copied();
+        let unsealed = self.unsealed_of(&wish);
         match (&wish.what, unsealed) {
             (What::Write(_) | What::Fold { .. } | What::Bring(_), Some(serial)) => {
                 self.leave_gate(&wish);
@@ -465,6 +464,15 @@ impl Owner {
             (What::Bring(_), None) => self.begin_bring(wish),
             (What::Zero, _) => self.begin_zero(wish),
         }
+    }
+
+    /// The last record that is not sealed and says where these blocks lie.
+    fn unsealed_of(&self, wish: &Wish) -> Option<Serial> {
+        let blocks = wish.block..wish.block + wish.count;
+        let written = blocks.filter_map(|block| self.unsealed.get(&block)).max();
+        // Until then the layer below may be found again as it was, with its blocks there.
+        let folded = self.folds.unsealed.get(&self.layers.extent_of(wish.block));
+        written.max(folded).copied()
     }
 
     fn begin_write(&mut self, wish: Wish) -> Result<(), Wish> {

@@ -1,4 +1,5 @@
-//! What was answered to a write with FUA is there when power fails at once.
+//! What was answered to a write with FUA is there when power fails at once, and what nobody shall
+//! have written is not.
 
 use super::families::{block_of, read_block};
 use super::*;
@@ -14,33 +15,59 @@ async fn put(device: &Rc<dyn Device>, block: u64, value: u64, fua: bool) {
     device.io(&write).await.unwrap();
 }
 
-/// Block 0 is written last with FUA when this has been done to the LU, and power fails.
-fn survives(before: impl AsyncFn(&Arc<Lu>, &Rc<dyn Device>) + Copy + Send + 'static) {
-    for seed in 0..12 {
+/// An LU with something in block 0, of which this is done; then power fails.
+struct Lost {
+    world: World,
+    host: Host,
+    seed: u64,
+}
+
+impl Lost {
+    fn after(
+        seed: u64,
+        life: impl AsyncFnOnce(&Arc<Lu>, &Rc<dyn Device>) + Send + 'static,
+    ) -> Self {
         let world = World::new(seed, Options::swarm(seed));
         let host = world.host("host");
         let disks = attached(&world, &host, [PATH], DISK_BYTES);
-        let live = world.block_on(&host.core(), move |core| async move {
+        let done = world.block_on(&host.core(), async move |core| {
             let new = vec![(backing(&core, Path::new(PATH), true).await, [9; 16])];
             let pool = Pool::format(&core, new_pool(), new).await.unwrap();
             let new = NewLu { id: LU, layer: BASE, about: about(1 << 30, 512) };
             let lu = Lu::open(&core, pool.create_lu(new).await.unwrap()).await.unwrap();
             let device = lu.device(&core);
             put(&device, 0, OLD, false).await;
-            before(&lu, &device).await;
-            // Here, as the map is known to whoever writes.
-            assert_eq!(read_block(&device, 0).await.unwrap(), OLD);
-            put(&device, 0, NEW, true).await;
+            life(&lu, &device).await;
         });
-        live.expect("it ends");
+        done.expect("it ends");
         crash(&world, &host, &disks, true);
-        let found = world.block_on(&host.core(), move |core| async move {
+        Self { world, host, seed }
+    }
+
+    fn has(self, found: impl AsyncFnOnce(&Core, &Arc<Lu>, u64) + Send + 'static) {
+        let seed = self.seed;
+        let done = self.world.block_on(&self.host.core(), async move |core| {
             let disks = vec![backing(&core, Path::new(PATH), true).await];
             let pool = Pool::open(&core, disks).await.unwrap();
             let lu = Lu::open(&core, pool.seat(LU).unwrap()).await.unwrap();
-            assert_eq!(read_block(&lu.device(&core), 0).await.unwrap(), NEW, "seed {seed}");
+            found(&core, &lu, seed).await;
         });
-        found.expect("it ends");
+        done.expect("it ends");
+    }
+}
+
+/// Block 0 is written last with FUA when this has been done to the LU.
+fn survives(before: impl AsyncFn(&Arc<Lu>, &Rc<dyn Device>) + Copy + Send + 'static) {
+    for seed in 0..12 {
+        let lost = Lost::after(seed, async move |lu, device| {
+            before(lu, device).await;
+            // Here, as the map is known to whoever writes.
+            assert_eq!(read_block(device, 0).await.unwrap(), OLD);
+            put(device, 0, NEW, true).await;
+        });
+        lost.has(async |core, lu, seed| {
+            assert_eq!(read_block(&lu.device(core), 0).await.unwrap(), NEW, "seed {seed}");
+        });
     }
 }
 
@@ -69,4 +96,24 @@ fn what_is_written_behind_two_snapshots_that_go() {
         while lu.fold(first, 1).await.unwrap() != Folded::Gone {}
         lu.fold(second, 1).await.unwrap();
     });
+}
+
+/// A snapshot that goes is what it was for as long as nothing says that it goes.
+#[test]
+fn a_snapshot_is_whole_or_known_to_go() {
+    for seed in 0..40 {
+        let lost = Lost::after(seed, async |lu, device| {
+            let frozen = lu.snapshot([4; 16]).await.unwrap();
+            lu.fold(frozen, 1).await.unwrap();
+            put(device, 0, NEW, false).await;
+        });
+        lost.has(async |core, lu, seed| {
+            let layers = lu.layers().await.unwrap();
+            let frozen = layers.into_iter().find(|it| it.id == BASE).and_then(|it| it.frozen);
+            if frozen.is_some_and(|it| !it.is_going) {
+                let view = lu.view(BASE).await.unwrap().device(core);
+                assert_eq!(read_block(&view, 0).await.unwrap(), OLD, "seed {seed}");
+            }
+        });
+    }
 }
