@@ -252,8 +252,11 @@ impl Service {
     /// The number of a frozen layer that is not about to go.
     fn frozen(&self, layer: LayerId) -> Result<LayerNumber, Error> {
         let owner = self.owner.borrow();
-        let number = owner.layers().number(layer);
-        let number = number.filter(|number| owner.layers().frozen(*number).is_some());
+        // Also one of which only an owner before knows that it was letting it go.
+        let is_frozen = |number: &LayerNumber| {
+            owner.layers().frozen(*number).is_some_and(|frozen| !frozen.is_going)
+        };
+        let number = owner.layers().number(layer).filter(is_frozen);
         let is_going = |number: &LayerNumber| self.going.get() == Some(*number);
         number
             .filter(|number| !is_going(number))

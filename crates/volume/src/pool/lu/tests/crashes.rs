@@ -82,6 +82,8 @@ struct Model {
     /// Its users rest in between.
     is_slow: bool,
     snapshots: BTreeMap<LayerId, Snapshot>,
+    /// Those that are being let go: for as long as the LU does not know that.
+    going: BTreeMap<LayerId, Snapshot>,
     layers: u64,
     /// Layers that nobody needs.
     doomed: Vec<LayerId>,
@@ -252,24 +254,31 @@ async fn look_at_layers(
     power: bool,
 ) -> Result<(), Error> {
     let layers = lu.layers().await?;
-    let frozen: Vec<LayerId> =
-        layers.iter().filter(|layer| layer.frozen.is_some()).map(|layer| layer.id).collect();
+    let frozen: BTreeMap<LayerId, bool> =
+        layers.into_iter().filter_map(|it| Some((it.id, it.frozen?.is_going))).collect();
     {
         let mut model = model.lock().unwrap();
         model.snapshots.retain(|layer, snapshot| {
-            let is_there = frozen.contains(layer);
-            assert!(is_there || power && !snapshot.is_durable, "a snapshot is gone");
-            is_there
+            let is_going = frozen.get(layer).copied();
+            assert!(is_going != Some(true), "a snapshot is being let go");
+            assert!(is_going.is_some() || power && !snapshot.is_durable, "a snapshot is gone");
+            is_going.is_some()
         });
-        let unneeded = frozen.iter().filter(|layer| !model.snapshots.contains_key(*layer));
+        let unneeded = frozen.keys().filter(|layer| !model.snapshots.contains_key(*layer));
         model.doomed = unneeded.copied().collect();
         model.is_still = false;
     }
-    for layer in frozen {
+    for (layer, is_going) in frozen {
+        if is_going {
+            assert!(lu.view(layer).await.is_err(), "what is being let go is no snapshot");
+            continue;
+        }
         let view = lu.view(layer).await?;
         let read = read_all(&view.device(core)).await?;
-        let mut model = model.lock().unwrap();
-        let Some(snapshot) = model.snapshots.get_mut(&layer) else { continue };
+        let mut guard = model.lock().unwrap();
+        let Model { snapshots, going, .. } = &mut *guard;
+        let known = snapshots.get_mut(&layer).or_else(|| going.get_mut(&layer));
+        let Some(snapshot) = known else { continue };
         for (sector, value) in read {
             let past = snapshot.sectors.get_mut(&sector).unwrap();
             past.found(value, power, &format!("sector {sector} of a snapshot"));

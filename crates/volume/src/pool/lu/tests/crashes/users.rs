@@ -174,7 +174,8 @@ impl User {
             (1, Some(layer)) => self.look_at(layer).await,
             (2, Some(layer)) => {
                 let mut model = self.model.lock().unwrap();
-                model.snapshots.remove(&layer);
+                let snapshot = model.snapshots.remove(&layer);
+                model.going.extend(snapshot.map(|it| (layer, it)));
                 model.doomed.push(layer);
                 Ok(())
             }
