@@ -121,7 +121,7 @@ fn target(text: &mut String, target: &ConnectionTarget, before: usize) {
         let _ = write!(
             text,
             "# as an image name, for -drive file=... and qemu-img:\n\
-             #   -iscsi initiator-name={} -drive file=iscsi://{}/{}/{},format=raw\n",
+             #   -iscsi initiator-name={} -drive file=iscsi://{}/{}/{},format=raw,cache=none\n",
             initiator(target),
             Reached::first(target),
             target.target,
@@ -130,6 +130,9 @@ fn target(text: &mut String, target: &ConnectionTarget, before: usize) {
     }
 }
 
+/// Without `cache.direct` QEMU remembers where nothing was written, for good, and returns zeroes
+/// for it: of what other clients write since then, and now and then of what its own guest writes
+/// while it asks.
 fn disk(
     text: &mut String,
     target: &ConnectionTarget,
@@ -148,7 +151,7 @@ fn disk(
         text,
         "# LU {lu}, slot {slot} LUN {number}, serial {serial}{read_only}\n\
          -blockdev driver=iscsi,node-name={id},transport=tcp,portal={portal},target={target},\
-         lun={number},initiator-name={initiator}{account}{read_only_option}\n\
+         lun={number},cache.direct=on,initiator-name={initiator}{account}{read_only_option}\n\
          -device scsi-hd,bus={bus}.0,drive={id},serial={serial_value}{blocks}{boot}\n",
         lu = lun.lu,
         slot = target.adapter.slot,

@@ -245,13 +245,13 @@ fn qemu_arguments_for_a_target() {
     expect![[r#"
         -device virtio-scsi-pci,id=viaduct-vm1-2
         # LU web0, slot 2 LUN 0, serial serial0
-        -blockdev driver=iscsi,node-name=viaduct-2-lun0,transport=tcp,portal=[fd00::7]:3260,target=iqn.2026-11.org.viaduct:test:vm1,lun=0,initiator-name=iqn.1994-05.com.redhat:abc
+        -blockdev driver=iscsi,node-name=viaduct-2-lun0,transport=tcp,portal=[fd00::7]:3260,target=iqn.2026-11.org.viaduct:test:vm1,lun=0,cache.direct=on,initiator-name=iqn.1994-05.com.redhat:abc
         -device scsi-hd,bus=viaduct-vm1-2.0,drive=viaduct-2-lun0,serial=serial0,bootindex=1
         # LU web1, slot 2 LUN 1, serial serial1, read-only
-        -blockdev driver=iscsi,node-name=viaduct-2-lun1,transport=tcp,portal=[fd00::7]:3260,target=iqn.2026-11.org.viaduct:test:vm1,lun=1,initiator-name=iqn.1994-05.com.redhat:abc,read-only=on
+        -blockdev driver=iscsi,node-name=viaduct-2-lun1,transport=tcp,portal=[fd00::7]:3260,target=iqn.2026-11.org.viaduct:test:vm1,lun=1,cache.direct=on,initiator-name=iqn.1994-05.com.redhat:abc,read-only=on
         -device scsi-hd,bus=viaduct-vm1-2.0,drive=viaduct-2-lun1,serial=serial1
         # as an image name, for -drive file=... and qemu-img:
-        #   -iscsi initiator-name=iqn.1994-05.com.redhat:abc -drive file=iscsi://[fd00::7]:3260/iqn.2026-11.org.viaduct:test:vm1/0,format=raw
+        #   -iscsi initiator-name=iqn.1994-05.com.redhat:abc -drive file=iscsi://[fd00::7]:3260/iqn.2026-11.org.viaduct:test:vm1/0,format=raw,cache=none
     "#]].assert_eq(&plain.text);
     let (mut config, client) = host(&["10.0.0.7:3260"], mutual());
     config.lus[0].block_size = model::BlockSize::B4096;
@@ -261,10 +261,10 @@ fn qemu_arguments_for_a_target() {
         -object secret,id=viaduct-vm1-2-chap,file=FILE
         -device virtio-scsi-pci,id=viaduct-vm1-2
         # LU web0, slot 2 LUN 0, serial serial0
-        -blockdev driver=iscsi,node-name=viaduct-2-lun0,transport=tcp,portal=10.0.0.7:3260,target=iqn.2026-11.org.viaduct:test:vm1,lun=0,initiator-name=iqn.1994-05.com.redhat:abc,user=vm1,password-secret=viaduct-vm1-2-chap
+        -blockdev driver=iscsi,node-name=viaduct-2-lun0,transport=tcp,portal=10.0.0.7:3260,target=iqn.2026-11.org.viaduct:test:vm1,lun=0,cache.direct=on,initiator-name=iqn.1994-05.com.redhat:abc,user=vm1,password-secret=viaduct-vm1-2-chap
         -device scsi-hd,bus=viaduct-vm1-2.0,drive=viaduct-2-lun0,serial=serial0,logical_block_size=4096,physical_block_size=4096,bootindex=1
         # LU web1, slot 2 LUN 1, serial serial1, read-only
-        -blockdev driver=iscsi,node-name=viaduct-2-lun1,transport=tcp,portal=10.0.0.7:3260,target=iqn.2026-11.org.viaduct:test:vm1,lun=1,initiator-name=iqn.1994-05.com.redhat:abc,user=vm1,password-secret=viaduct-vm1-2-chap,read-only=on
+        -blockdev driver=iscsi,node-name=viaduct-2-lun1,transport=tcp,portal=10.0.0.7:3260,target=iqn.2026-11.org.viaduct:test:vm1,lun=1,cache.direct=on,initiator-name=iqn.1994-05.com.redhat:abc,user=vm1,password-secret=viaduct-vm1-2-chap,read-only=on
         -device scsi-hd,bus=viaduct-vm1-2.0,drive=viaduct-2-lun1,serial=serial1
     "#]].assert_eq(&proved.text);
     assert!(proved.notes.iter().any(|note| note.contains("one direction only")));
