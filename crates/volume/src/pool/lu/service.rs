@@ -93,6 +93,8 @@ pub(super) struct Service {
     mended_bytes: Cell<u64>,
     /// Regions that somebody has asked for since the last look.
     wanted: RefCell<Regions>,
+    /// Regions that were opened since the last look.
+    opened: Cell<u32>,
     is_closing_regions: Cell<bool>,
     /// Whoever writes pages of sums: what is at one place is durable before the other is written.
     saving: Turns,
@@ -189,6 +191,7 @@ impl Service {
             is_moving: Cell::new(false),
             mended_bytes: Cell::new(0),
             wanted: RefCell::default(),
+            opened: Cell::default(),
             is_closing_regions: Cell::new(false),
             saving: Turns::default(),
             are_sums_unsynced: Cell::new(false),

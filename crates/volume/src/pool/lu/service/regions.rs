@@ -24,6 +24,9 @@ use super::{Service, Spot};
 
 /// Regions that are open before some are closed unasked: what a crash leaves to be made the same.
 const OPEN_MAX: u32 = 4096;
+/// Regions that are opened between two looks that nothing else gives cause for. Where all of them
+/// are in use at all times, a look finds nothing, and everybody has to ask again.
+const OPENED_MAX: u32 = OPEN_MAX / 4;
 
 impl Service {
     /// Lets these regions of a slab be overwritten, by everybody.
@@ -33,6 +36,10 @@ impl Service {
         regions: u64,
     ) -> Result<(), Error> {
         *self.wanted.borrow_mut().entry(slab).or_default() |= regions;
+        // Who asks again for what is open anyway leaves no more open, and gives no cause to look.
+        let open = self.owner().regions().get(&slab).copied().unwrap_or_default();
+        let anew = (regions & !open).count_ones();
+        self.opened.set(self.opened.get() + anew);
         let ticket = self.ticket()?;
         // More than one look may pass until that is durable.
         self.writing.borrow_mut().insert(ticket, (slab, regions));
@@ -43,12 +50,7 @@ impl Service {
         }
         self.writing.borrow_mut().remove(&ticket);
         opened?;
-        let is_many = |all: &Regions, most| {
-            let count: u32 = all.values().map(|regions| regions.count_ones()).sum();
-            count > most
-        };
-        if is_many(&self.wanted.borrow(), OPEN_MAX / 4) && is_many(self.owner().regions(), OPEN_MAX)
-        {
+        if anew > 0 && self.opened.get() > OPENED_MAX && count(self.owner().regions()) > OPEN_MAX {
             self.look_at_regions();
         }
         Ok(())
@@ -82,6 +84,7 @@ impl Service {
 
     async fn close_idle(self: &Rc<Self>) {
         let wanted = self.wanted.take();
+        self.opened.set(0);
         let places = &self.disks.shared().places;
         let mut idle = self.owner().regions().clone();
         for (slab, regions) in &mut idle {
@@ -253,6 +256,10 @@ impl Service {
     pub(super) fn regions(&self, first: u64, count: u64) -> u64 {
         regions_of(self.shape, first, count)
     }
+}
+
+fn count(all: &Regions) -> u32 {
+    all.values().map(|regions| regions.count_ones()).sum()
 }
 
 fn leave_out(idle: &mut Regions, slab: u32, regions: u64) {

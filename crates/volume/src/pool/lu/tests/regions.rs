@@ -60,3 +60,60 @@ fn a_region_is_open_to_all_only_where_the_journal_says_so() {
         done.expect("it ends");
     }
 }
+
+/// More regions than are kept open unasked, all of them in use: whoever has opened them
+/// asks nobody for them again.
+#[test]
+fn regions_in_use_stay_open_though_they_are_many() {
+    const REGION: u64 = 1 << 20;
+    const EXTENT: u64 = 256 << 10;
+    const REGIONS: u64 = 4096 + 256;
+    let world = World::new(5, Options::default());
+    let host = world.host("host");
+    let _disks = attached(&world, &host, [PATH], 8 << 30);
+    let done = world.block_on(&host.core(), |core| async move {
+        let disks = vec![(backing(&core, Path::new(PATH), true).await, [9; 16])];
+        let new = NewPool { shape: Shape::default().with_sums(), ..new_pool() };
+        let pool = Pool::format(&core, new, disks).await.unwrap();
+        let new = NewLu { id: LU, layer: BASE, about: about(1 << 40, 512) };
+        let lu = Lu::open(&core, pool.create_lu(new).await.unwrap()).await.unwrap();
+        // Many at a time, so that a page of the journal says it of many.
+        const AT_ONCE: u64 = 256;
+        let over = async || {
+            let all = (0..AT_ONCE).map(|first| {
+                let device = lu.device(&core);
+                core.spawn_task(async move {
+                    let data = Buffer::from_bytes(&[2; 4096]);
+                    let mine =
+                        (first * EXTENT..REGIONS * REGION).step_by((AT_ONCE * EXTENT) as usize);
+                    for at in mine {
+                        device.io(&Request::write(at, data.sgl())).await.unwrap();
+                    }
+                })
+            });
+            for task in all.collect::<Vec<_>>() {
+                task.await;
+            }
+        };
+        over().await;
+        lu.device(&core).io(&Request::flush()).await.unwrap();
+        // One look at all of them comes when they have become too many.
+        for _ in 0..2 {
+            over().await;
+        }
+        let shared = pool.shared.clone();
+        let look = move |service: Rc<Service>| async move {
+            let said = service.owner().regions().clone();
+            let (mut open, mut to_all) = (0, 0);
+            for (slab, regions) in said {
+                open += regions.count_ones();
+                to_all += (shared.places.open(slab) & regions).count_ones();
+            }
+            (open, to_all)
+        };
+        let (open, to_all) = lu.owner.call(look).await.unwrap();
+        assert!(open > 4096, "only {open} regions are open");
+        assert_eq!(open, to_all, "the others are asked for at the next write");
+    });
+    done.expect("it ends");
+}
