@@ -52,13 +52,13 @@ pub fn map_to_tool(node: &Node, lus: &[&str]) -> Result<()> {
 /// Runs `qemu-img` with an LU of client `tool` as its last image.
 pub fn qemu_img(node: &Node, lun: usize, arguments: &[&str]) -> Result<()> {
     let options = unit(node, lun)?;
-    run_qemu_img(lun, &[arguments, &[&options]].concat())
+    run_qemu_img(&[arguments, &[&options]].concat())
 }
 
 /// What an LU holds, as a raw image.
 pub fn copy_of(node: &Node, lun: usize, image: &str) -> Result<()> {
     let options = unit(node, lun)?;
-    run_qemu_img(lun, &["convert", "--image-opts", "-O", "raw", &options, image])
+    run_qemu_img(&["convert", "--image-opts", "-O", "raw", &options, image])
 }
 
 /// An LU of client `tool`, as `qemu-img` knows it.
@@ -69,14 +69,15 @@ fn unit(node: &Node, lun: usize) -> Result<String> {
     ))
 }
 
-fn run_qemu_img(lun: usize, arguments: &[&str]) -> Result<()> {
+/// Runs `qemu-img` with images that are all named.
+pub fn run_qemu_img(arguments: &[&str]) -> Result<()> {
     let mut command = Qemu::V10.tool(&Cache::open()?, "qemu-img")?;
     let output = command.args(arguments).output()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned()
         + &String::from_utf8_lossy(&output.stdout);
     match output.status.success() {
         true => Ok(()),
-        false => Err(Error::new(format!("qemu-img {arguments:?} LUN {lun}: {said}"))),
+        false => Err(Error::new(format!("qemu-img {arguments:?}: {said}"))),
     }
 }
 

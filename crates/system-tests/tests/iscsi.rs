@@ -13,10 +13,10 @@ use system_tests::cache::Cache;
 use system_tests::debian::Tree;
 use system_tests::guest::COMMAND_TIMEOUT;
 use system_tests::image::own_program;
-use system_tests::iscsi::{map_to_tool, node, port_of, qemu_img, target_of};
+use system_tests::iscsi::{map_to_tool, node, port_of, qemu_img, run_qemu_img, target_of};
 use system_tests::open_iscsi::{DIGESTS, Initiator};
 use system_tests::verify::Report;
-use system_tests::{Context, Error, Guest, GuestImage, Node, Qemu, Result};
+use system_tests::{Context, Guest, GuestImage, Node, Qemu, Result};
 
 const ONE: &str = "iqn.2026-11.org.viaduct.test:one";
 const TWO: &str = "iqn.2026-11.org.viaduct.test:two";
@@ -380,7 +380,6 @@ fn qemu_is_a_client_by_itself() -> Result<()> {
 
 /// Writes an image to the LU and compares what is there.
 fn image_tool_copies(dir: &Path, portal: &str, target: &str) -> Result<()> {
-    let cache = Cache::open()?;
     let image = dir.join("image");
     let bytes: Vec<u8> =
         (0..1_u32 << 20).flat_map(|word| word.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
@@ -392,15 +391,7 @@ fn image_tool_copies(dir: &Path, portal: &str, target: &str) -> Result<()> {
          password-secret=chap,initiator-name={ONE}"
     );
     let image = image.display().to_string();
-    let run = |arguments: &[&str]| {
-        let output = Qemu::V10.tool(&cache, "qemu-img")?.args(arguments).output()?;
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        match output.status.success() {
-            true => Ok(()),
-            false => Err(Error::new(format!("qemu-img {arguments:?}: {said}"))),
-        }
-    };
-    run(&[
+    run_qemu_img(&[
         "convert",
         "--object",
         &object,
@@ -411,7 +402,7 @@ fn image_tool_copies(dir: &Path, portal: &str, target: &str) -> Result<()> {
         &image,
         &options,
     ])?;
-    run(&[
+    run_qemu_img(&[
         "compare",
         "--object",
         &object,

@@ -44,6 +44,8 @@ pub use backup::Copied;
 pub use copies::Mended;
 pub(super) use layers::Viewed;
 pub use layers::{Folded, LayerAbout};
+#[cfg(test)]
+pub(super) use regions::OPEN_MAX;
 
 /// Times that metadata is tried to be written before the LU stops.
 const WRITE_TRIES: u32 = 3;

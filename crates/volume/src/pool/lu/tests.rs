@@ -124,6 +124,15 @@ pub(in crate::pool) fn about(size: u64, block_size: u32) -> About {
     About { name: "disk".to_owned(), size, block_size, thick: false, base: None, source: None }
 }
 
+/// An LU of a pool on one disk.
+async fn new_lu(core: &Core, (path, new): (&str, NewPool), size: u64) -> (Rc<Pool>, Arc<Lu>) {
+    let disks = vec![(backing(core, Path::new(path), true).await, [9; 16])];
+    let pool = Pool::format(core, new, disks).await.unwrap();
+    let new = NewLu { id: LU, layer: BASE, about: about(size, 512) };
+    let lu = Lu::open(core, pool.create_lu(new).await.unwrap()).await.unwrap();
+    (pool, lu)
+}
+
 /// Empty disks of a host.
 fn attached<const N: usize>(world: &World, host: &Host, paths: [&str; N], bytes: u64) -> [Disk; N] {
     paths.map(|path| {

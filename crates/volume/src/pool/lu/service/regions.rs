@@ -23,7 +23,7 @@ use super::super::super::shape::BLOCK_BYTES;
 use super::{Service, Spot};
 
 /// Regions that are open before some are closed unasked: what a crash leaves to be made the same.
-const OPEN_MAX: u32 = 4096;
+pub const OPEN_MAX: u32 = 4096;
 /// Regions that are opened between two looks that nothing else gives cause for. Where all of them
 /// are in use at all times, a look finds nothing, and everybody has to ask again.
 const OPENED_MAX: u32 = OPEN_MAX / 4;

@@ -2,7 +2,7 @@
 
 use rt::sim::{Latency, Random};
 
-use super::super::service::Service;
+use super::super::service::{OPEN_MAX, Service};
 use super::groups::{APART, BLOCKS, LU_BYTES, write};
 use super::*;
 
@@ -31,10 +31,7 @@ fn a_region_is_open_to_all_only_where_the_journal_says_so() {
         let host = world.host("host");
         let _disks = attached(&world, &host, [PATH], DISK_BYTES);
         let done = world.block_on(&host.core(), move |core| async move {
-            let disks = vec![(backing(&core, Path::new(PATH), true).await, [9; 16])];
-            let pool = Pool::format(&core, new_pool_with_sums(), disks).await.unwrap();
-            let new = NewLu { id: LU, layer: BASE, about: about(LU_BYTES, 512) };
-            let lu = Lu::open(&core, pool.create_lu(new).await.unwrap()).await.unwrap();
+            let (pool, lu) = new_lu(&core, (PATH, new_pool_with_sums()), LU_BYTES).await;
             write(&core, &lu, 1).await;
             let writer = core.spawn_task(overwrite(core.clone(), lu.clone(), Random::new(seed)));
             let (mut random, mut most) = (Random::new(!seed), 0);
@@ -67,16 +64,13 @@ fn a_region_is_open_to_all_only_where_the_journal_says_so() {
 fn regions_in_use_stay_open_though_they_are_many() {
     const REGION: u64 = 1 << 20;
     const EXTENT: u64 = 256 << 10;
-    const REGIONS: u64 = 4096 + 256;
+    const REGIONS: u64 = OPEN_MAX as u64 + 256;
     let world = World::new(5, Options::default());
     let host = world.host("host");
     let _disks = attached(&world, &host, [PATH], 8 << 30);
     let done = world.block_on(&host.core(), |core| async move {
-        let disks = vec![(backing(&core, Path::new(PATH), true).await, [9; 16])];
         let new = NewPool { shape: Shape::default().with_sums(), ..new_pool() };
-        let pool = Pool::format(&core, new, disks).await.unwrap();
-        let new = NewLu { id: LU, layer: BASE, about: about(1 << 40, 512) };
-        let lu = Lu::open(&core, pool.create_lu(new).await.unwrap()).await.unwrap();
+        let (pool, lu) = new_lu(&core, (PATH, new), 1 << 40).await;
         // Many at a time, so that a page of the journal says it of many.
         const AT_ONCE: u64 = 256;
         let over = async || {
@@ -112,7 +106,7 @@ fn regions_in_use_stay_open_though_they_are_many() {
             (open, to_all)
         };
         let (open, to_all) = lu.owner.call(look).await.unwrap();
-        assert!(open > 4096, "only {open} regions are open");
+        assert!(open > OPEN_MAX, "only {open} regions are open");
         assert_eq!(open, to_all, "the others are asked for at the next write");
     });
     done.expect("it ends");

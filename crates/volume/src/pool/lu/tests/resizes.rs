@@ -35,21 +35,13 @@ async fn read(device: &Rc<dyn Device>, block: u64) -> Result<u8, ErrorKind> {
     Ok(bytes[0])
 }
 
-async fn new_lu(core: &Core, size: u64) -> (Rc<Pool>, Arc<Lu>) {
-    let disks = vec![(backing(core, Path::new(PATH), true).await, [9; 16])];
-    let pool = Pool::format(core, new_pool(), disks).await.unwrap();
-    let new = NewLu { id: LU, layer: BASE, about: about(size, 512) };
-    let lu = Lu::open(core, pool.create_lu(new).await.unwrap()).await.unwrap();
-    (pool, lu)
-}
-
 #[test]
 fn what_is_written_is_not_cut_off_and_what_was_cut_off_reads_zero() {
     let world = World::new(11, Options::default());
     let (host, disk) = (world.host("host"), world.disk(DISK_BYTES));
     disk.attach(&host, PATH);
     let done = world.block_on(&host.core(), |core| async move {
-        let (pool, lu) = new_lu(&core, 100 * MIB).await;
+        let (pool, lu) = new_lu(&core, (PATH, new_pool()), 100 * MIB).await;
         let device = lu.device(&core);
         for (block, byte) in [(3, 3), (20_000, 7), (23_000, 8)] {
             write(&device, block, byte).await.unwrap();
@@ -212,7 +204,7 @@ fn world(seed: u64, done: &mut [u32; 3]) {
     disk.attach(&host, PATH);
     let size = ENDS[4] * BLOCK;
     let made = world.block_on(&host.core(), |core| async move {
-        new_lu(&core, size).await.1.close().await;
+        new_lu(&core, (PATH, new_pool()), size).await.1.close().await;
     });
     made.unwrap();
     let blocks = BLOCKS.iter().map(|block| (*block, vec![0])).collect();
@@ -255,7 +247,7 @@ fn slabs_that_went_back_are_not_missed_by_who_opens_the_lu_after_a_kill() {
         let (host, disk) = (world.host("host"), world.disk(DISK_BYTES));
         disk.attach(&host, PATH);
         let done = world.block_on(&host.core(), |core| async move {
-            let (pool, lu) = new_lu(&core, 256 * MIB).await;
+            let (pool, lu) = new_lu(&core, (PATH, new_pool()), 256 * MIB).await;
             let data = Buffer::from_bytes(&[7; MIB as usize]);
             let device = lu.device(&core);
             for mib in 0..100 {
