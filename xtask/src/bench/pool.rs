@@ -283,7 +283,8 @@ impl What {
         match self {
             Self::Read | Self::Write => requests * STEADY_TIMES,
             Self::First | Self::AfterSnapshot => requests,
-            Self::Flushed | Self::Rewritten => requests / 4,
+            Self::Rewritten => requests * STEADY_TIMES / 4,
+            Self::Flushed => requests / 4,
         }
     }
 
