@@ -3,6 +3,7 @@
 
 mod copies;
 mod look;
+mod straight;
 mod sums;
 mod verify;
 
@@ -25,6 +26,7 @@ use super::sums::Sums;
 
 pub use copies::Reading;
 pub use look::{Looker, Unlike};
+pub use straight::{Ours, Straight};
 pub use verify::{Bad, Outcome, Seen, Verified};
 
 /// What a disk of a pool lies on: gives each core its device.
@@ -98,10 +100,11 @@ impl Shared {
             disk.as_ref().map(|(backing, layout)| (backing.device(core), *layout))
         };
         let mounted = RefCell::new(held.disks.iter().map(mounted).collect());
-        let (passage, spare) = (Rc::default(), RefCell::default());
+        let (passage, spare, spare_ours) = Default::default();
         let (core_of, shared) = (core.clone(), self.clone());
         let aside = RefCell::new(held.aside.clone());
-        let disks = Rc::new(Disks { core: core_of, shared, mounted, aside, passage, spare });
+        let disks =
+            Rc::new(Disks { core: core_of, shared, mounted, aside, passage, spare, spare_ours });
         if !held.is_closed {
             held.cores.insert(core.id(), Placed::new(core, disks.clone()));
         }
@@ -221,7 +224,32 @@ pub struct Disks {
     aside: RefCell<BTreeSet<u32>>,
     /// Who is writing, or reading a page, where the slab was when they looked.
     passage: Rc<Passage>,
-    spare: RefCell<Vec<Buffer>>,
+    spare: Spare<Buffer>,
+    spare_ours: Spare<Ours>,
+}
+
+/// What lies in memory of a page each, kept for the next one who needs such.
+struct Spare<T>(RefCell<Vec<T>>);
+
+impl<T> Default for Spare<T> {
+    fn default() -> Self {
+        Self(RefCell::default())
+    }
+}
+
+impl<T> Spare<T> {
+    fn take(&self, len: usize, new: impl FnOnce(usize) -> T) -> T {
+        let spare = if len == PAGE_BYTES { self.0.borrow_mut().pop() } else { None };
+        spare.unwrap_or_else(|| new(len))
+    }
+
+    fn keep(&self, one: T, buffer: impl FnOnce(&T) -> &Buffer) {
+        let (mut spare, buffer) = (self.0.borrow_mut(), buffer(&one));
+        // One that an operation still holds, because nobody waited for its end, is not used again.
+        if buffer.len() == PAGE_BYTES && spare.len() < SPARE_MAX && buffer.is_unshared() {
+            spare.push(one);
+        }
+    }
 }
 
 /// A page of a disk that is not known to be one of a pool yet.
@@ -258,7 +286,12 @@ impl Disks {
     /// The one place of a slab that has neither copies nor checksums.
     #[inline]
     fn plain(&self, slab: u32) -> Option<Home> {
-        if self.shared.sums.is_some() { None } else { self.shared.places.sole(slab) }
+        if self.has_sums() { None } else { self.shared.places.sole(slab) }
+    }
+
+    #[inline]
+    pub fn has_sums(&self) -> bool {
+        self.shared.sums.is_some()
     }
 
     /// Blocks of the slab are overwritten without a word to anybody.
@@ -370,25 +403,17 @@ impl Disks {
     }
 
     fn buffer(&self) -> Buffer {
-        self.spare.borrow_mut().pop().unwrap_or_else(|| Buffer::zeroed(PAGE_BYTES))
+        self.spare.take(PAGE_BYTES, Buffer::zeroed)
     }
 
     /// A copy of blocks, which one gives back who has no more use for it.
     pub fn copy_of(&self, data: &Sgl<'_>) -> Buffer {
-        let copy =
-            if data.len() == PAGE_BYTES { self.buffer() } else { Buffer::zeroed(data.len()) };
+        let copy = self.spare.take(data.len(), Buffer::zeroed);
         copy.sgl().copy_from(data);
         copy
     }
 
     pub fn give_back(&self, buffer: Buffer) {
-        if buffer.len() != PAGE_BYTES {
-            return;
-        }
-        let mut spare = self.spare.borrow_mut();
-        // One that an operation still holds, because nobody waited for its end, is not used again.
-        if spare.len() < SPARE_MAX && buffer.is_unshared() {
-            spare.push(buffer);
-        }
+        self.spare.keep(buffer, |buffer| buffer);
     }
 }

@@ -513,7 +513,15 @@ impl Default for Locks {
 /// Blocks that are somebody's alone until this is dropped.
 pub struct Locked<'a> {
     locks: &'a Locks,
-    held: Vec<(usize, u64)>,
+    held: Vec<Key>,
+}
+
+/// Locks of one word, which whoever has them gives back.
+#[must_use = "what is locked is to be unlocked"]
+#[derive(Clone, Copy)]
+pub struct Key {
+    slot: usize,
+    bits: u64,
 }
 
 impl Locks {
@@ -523,33 +531,49 @@ impl Locks {
         let mut wanted: BTreeMap<usize, u64> = BTreeMap::new();
         let mut at = first;
         while at < first + count {
-            let (word, bit) = (at / WORD_BLOCKS, at % WORD_BLOCKS);
-            let blocks = (WORD_BLOCKS - bit).min(first + count - at);
-            let ones = u64::MAX >> (WORD_BLOCKS - blocks);
-            *wanted.entry(slot_of(slab, word)).or_default() |= ones << bit;
+            let (Key { slot, bits }, blocks) = key_of(slab, at, first + count - at);
+            *wanted.entry(slot).or_default() |= bits;
             at += blocks;
         }
         let mut locked = Locked { locks: self, held: Vec::with_capacity(wanted.len()) };
         for (slot, bits) in wanted {
-            if !self.try_take(slot, bits) {
-                self.wait_for(slot, bits).await;
+            let key = Key { slot, bits };
+            if !self.try_take(key) {
+                self.wait_for(key).await;
             }
-            locked.held.push((slot, bits));
+            locked.held.push(key);
         }
         locked
     }
 
-    fn try_take(&self, slot: usize, bits: u64) -> bool {
+    /// These blocks of a slab, if they have one word and nobody has any of them.
+    #[inline]
+    pub fn try_lock(&self, slab: u32, first: u64, count: u64) -> Option<Key> {
+        let (key, blocks) = key_of(slab, first, count);
+        (blocks == count && self.try_take(key)).then_some(key)
+    }
+
+    #[inline]
+    pub fn unlock(&self, key: Key) {
+        self.give_back(key);
+        self.wake();
+    }
+
+    fn try_take(&self, Key { slot, bits }: Key) -> bool {
         let take = |word: u64| (word & bits == 0).then_some(word | bits);
         self.words[slot].fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
     }
 
-    async fn wait_for(&self, slot: usize, bits: u64) {
+    fn give_back(&self, Key { slot, bits }: Key) {
+        self.words[slot].fetch_and(!bits, Ordering::SeqCst);
+    }
+
+    async fn wait_for(&self, key: Key) {
         std::future::poll_fn(|cx| {
             // Whoever lets go looks at this after it has: one of the two sees the other.
             self.waits.fetch_add(1, Ordering::SeqCst);
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.try_take(slot, bits) {
+            if self.try_take(key) {
                 self.waits.fetch_sub(1, Ordering::SeqCst);
                 return Poll::Ready(());
             }
@@ -558,6 +582,28 @@ impl Locks {
         })
         .await;
     }
+
+    /// Those who have looked in vain look again.
+    #[inline]
+    fn wake(&self) {
+        if self.waits.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let woken = {
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            self.waits.fetch_sub(waiting.len(), Ordering::SeqCst);
+            std::mem::take(&mut *waiting)
+        };
+        woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// The locks of blocks from this one on as far as they have the same word, and how many those are.
+fn key_of(slab: u32, first: u64, most: u64) -> (Key, u64) {
+    let (word, bit) = (first / WORD_BLOCKS, first % WORD_BLOCKS);
+    let blocks = (WORD_BLOCKS - bit).min(most);
+    let ones = u64::MAX >> (WORD_BLOCKS - blocks);
+    (Key { slot: slot_of(slab, word), bits: ones << bit }, blocks)
 }
 
 /// Neighbours have different locks.
@@ -568,19 +614,8 @@ fn slot_of(slab: u32, word: u64) -> usize {
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        for (slot, bits) in &self.held {
-            self.locks.words[*slot].fetch_and(!bits, Ordering::SeqCst);
-        }
-        if self.locks.waits.load(Ordering::SeqCst) == 0 {
-            return;
-        }
-        let woken = {
-            let waiting = &self.locks.waiting;
-            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            self.locks.waits.fetch_sub(waiting.len(), Ordering::SeqCst);
-            std::mem::take(&mut *waiting)
-        };
-        woken.into_iter().for_each(Waker::wake);
+        self.held.iter().for_each(|key| self.locks.give_back(*key));
+        self.locks.wake();
     }
 }
 

@@ -23,6 +23,7 @@ use block::Sgl;
 
 use super::journal::Spot;
 use super::memory::{Held, Memory};
+use super::numbers::NumberMap;
 use super::owner::{Regions, regions_of};
 use super::page::{Flaw, Header, Kind, Owner, Page};
 use super::places::Locks;
@@ -54,18 +55,21 @@ pub struct SumsId {
 }
 
 /// The sum of a block as it is kept: none has one of those that mean something else.
-pub fn kept(sum: u32) -> u32 {
+fn kept(sum: u32) -> u32 {
     sum.clamp(UNKNOWN + 1, LOST - 1)
 }
 
 /// The sums of whole blocks, as records have them.
 pub fn sums_of(blocks: &Sgl<'_>) -> impl Iterator<Item = u32> {
-    const BLOCK: usize = BLOCK_BYTES as usize;
-    (0..blocks.len()).step_by(BLOCK).map(|at| {
-        let mut block = [0; BLOCK];
+    let mut block = [0; BLOCK_BYTES as usize];
+    (0..blocks.len()).step_by(block.len()).map(move |at| {
         blocks.copy_out(at, &mut block);
-        crc_fast::crc32_iscsi(&block)
+        sum_of(&block)
     })
+}
+
+pub fn sum_of(block: &[u8]) -> u32 {
+    crc_fast::crc32_iscsi(block)
 }
 
 /// A page in memory.
@@ -90,16 +94,19 @@ impl SumPage {
     /// Whether a block may have this sum.
     pub fn allows(&self, index: usize, sum: u32) -> bool {
         let known = self.sums[index].load(Ordering::Acquire);
-        known == sum || known == UNKNOWN
+        known == kept(sum) || known == UNKNOWN
     }
 
     pub fn is_known(&self, index: usize) -> bool {
         self.sums[index].load(Ordering::Acquire) != UNKNOWN
     }
 
-    /// A block has this sum from now on; none: nobody knows what is there.
-    pub fn set(&self, index: usize, sum: Option<u32>) {
-        self.sums[index].store(sum.unwrap_or(UNKNOWN), Ordering::Release);
+    /// Blocks from this one on have these sums from now on, as [`sum_of`] gives them; none: nobody
+    /// knows what is there.
+    pub fn set(&self, first: usize, sums: impl IntoIterator<Item = Option<u32>>) {
+        for (here, sum) in self.sums[first..].iter().zip(sums) {
+            here.store(sum.map_or(UNKNOWN, kept), Ordering::Release);
+        }
         self.make_dirty();
     }
 
@@ -216,7 +223,7 @@ pub struct Known {
 }
 
 /// Some of the pages that are in memory.
-type Shard = BTreeMap<SumsId, Arc<SumPage>>;
+type Shard = NumberMap<SumsId, Arc<SumPage>>;
 
 /// The pages that are in memory, of all slabs of a pool.
 pub struct Sums {
@@ -252,8 +259,18 @@ impl Sums {
     pub fn get(&self, id: SumsId) -> Option<Arc<SumPage>> {
         let shard = lock(self.shard(id));
         let page = shard.get(&id)?;
-        page.is_used.store(true, Ordering::Relaxed);
+        // It is other cores' line too, and seldom written.
+        if !page.is_used.load(Ordering::Relaxed) {
+            page.is_used.store(true, Ordering::Relaxed);
+        }
         Some(page.clone())
+    }
+
+    /// The one page that these blocks of a slab have their sums in, if it is in memory, with the
+    /// place of the first one in it.
+    pub fn page_of(&self, at: Spot, count: u64) -> Option<(Arc<SumPage>, usize)> {
+        let (id, first, here) = SumsId::of(at, count).next()?;
+        if here as u64 == count { Some((self.get(id)?, first)) } else { None }
     }
 
     /// Whether a page is in memory; it is not used by that.
@@ -275,12 +292,13 @@ impl Sums {
         if let Some(doubtful) = known.doubtful.get(&id.slab) {
             let blocks = id.blocks(self.shape).enumerate();
             let is_doubtful = |block| regions_of(self.shape, block, 1) & doubtful != 0;
-            blocks.filter(|(_, it)| is_doubtful(*it)).for_each(|(index, _)| page.set(index, None));
+            let doubtful = blocks.filter(|(_, it)| is_doubtful(*it));
+            doubtful.for_each(|(index, _)| page.set(index, [None]));
         }
         let blocks = id.blocks(self.shape);
         let spot = |block: u64| Spot { slab: id.slab, block: block as u32 };
         for (at, sum) in known.sums.extract_if(spot(blocks.start)..spot(blocks.end), |_, _| true) {
-            page.set((u64::from(at.block) - blocks.start) as usize, Some(sum));
+            page.set((u64::from(at.block) - blocks.start) as usize, [Some(sum)]);
         }
         let _held = lock(&self.memory).hold(size_of::<SumPage>() + page.sums.len() * SUM_BYTES);
         let page = Arc::new(SumPage { _held, ..page });

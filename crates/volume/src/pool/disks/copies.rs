@@ -168,9 +168,8 @@ impl Disks {
     /// when this is done.
     pub async fn write(&self, at: Spot, data: &Sgl<'_>) -> Result<(), Error> {
         let _guard = self.passage.guard();
-        let sole = self.shared().places.sole(at.slab);
-        if let Some((device, offset)) = sole.and_then(|home| self.find(home, at)) {
-            return device.io(&Request::write(offset, *data)).await.map(drop);
+        if let Some(home) = self.shared().places.sole(at.slab) {
+            return self.write_sole(home, at, data).await;
         }
         // A client may change its memory meanwhile, and all places shall be of the same.
         let copy = self.copy_of(data);
@@ -181,18 +180,24 @@ impl Disks {
         written
     }
 
+    async fn write_sole(&self, home: Home, at: Spot, data: &Sgl<'_>) -> Result<(), Error> {
+        let (device, offset) = self.find(home, at).ok_or_else(|| unread(at))?;
+        device.io(&Request::write(offset, *data)).await.map(drop)
+    }
+
     /// The same for one who has the locks.
     pub(super) async fn write_all(&self, at: Spot, data: &Sgl<'_>) -> Result<(), Error> {
         let shared = self.shared();
+        // One that has checksums and no copies.
+        if let Some(home) = shared.places.sole(at.slab) {
+            return self.write_sole(home, at, data).await;
+        }
         if shared.places.is_stopped(at.slab) {
             let note = format!("it is not known which places of slab {} count", at.slab);
             return Err(Error::new(ErrorKind::Medium).note(note));
         }
-        // One that has checksums and no copies comes by here too.
-        if shared.places.sole(at.slab).is_none() {
-            let (first, count) = (u64::from(at.block), data.len() as u64 / BLOCK_BYTES);
-            shared.places.touch(at.slab, regions_of(shared.shape, first, count));
-        }
+        let (first, count) = (u64::from(at.block), data.len() as u64 / BLOCK_BYTES);
+        shared.places.touch(at.slab, regions_of(shared.shape, first, count));
         let mut asked = Vec::new();
         for copy in self.copies_that_count(at.slab).await {
             if copy.state != State::Broken

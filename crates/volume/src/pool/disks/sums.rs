@@ -12,9 +12,10 @@ use super::super::owner::Unread;
 use super::super::page::Page;
 use super::super::places::Home;
 use super::super::shape::BLOCK_BYTES;
-use super::super::sums::{KIND, SumPage, Sums, SumsId, kept, sums_of};
+use super::super::sums::{KIND, SumPage, Sums, SumsId, sums_of};
 use super::Disks;
 use super::copies::unread;
+use super::straight::Ours;
 
 /// Pages that are written at one time: others want the disks too.
 const SAVES_MAX: usize = 8;
@@ -38,7 +39,7 @@ pub(super) fn are_right((pages, first): (&SumPages, usize), data: &Sgl<'_>) -> b
         .iter()
         .flat_map(|(page, first, count)| (*first..first + count).map(move |index| (page, index)));
     let mut places = places.skip(first).zip(sums_of(data));
-    places.all(|((page, index), sum)| page.allows(index, kept(sum)))
+    places.all(|((page, index), sum)| page.allows(index, sum))
 }
 
 /// Whether anything is known of a block: its sum is this one of those.
@@ -59,27 +60,27 @@ impl Disks {
         if self.shared().sums.is_none() {
             return self.write(at, data).await;
         }
-        let _guard = self.passage.guard();
-        // A client may change its memory meanwhile, and the sums shall be of what is written.
-        let copy = self.copy_of(data);
-        let written = self.write_summed(at, &copy.sgl()).await;
-        self.give_back(copy);
+        let ours = self.ours(data);
+        let written = self.write_ours(at, &ours).await;
+        self.let_go(ours);
         written
     }
 
-    async fn write_summed(&self, at: Spot, data: &Sgl<'_>) -> Result<(), Error> {
-        let (first, count) = (u64::from(at.block), data.len() as u64 / BLOCK_BYTES);
+    /// The same of what nobody changes meanwhile.
+    pub async fn write_ours(&self, at: Spot, ours: &Ours) -> Result<(), Error> {
+        if self.shared().sums.is_none() {
+            return self.write(at, &ours.sgl()).await;
+        }
+        let _guard = self.passage.guard();
+        let (first, count) = (u64::from(at.block), ours.sums().len() as u64);
         // Read before, so that nothing is written whose sum cannot be kept.
         let pages = self.sum_pages(at, count).await?;
         let _locked = self.shared().locks.lock(at.slab, first, count).await;
-        let written = self.write_all(at, data).await;
-        let mut sums = sums_of(data);
+        let written = self.write_all(at, &ours.sgl()).await;
+        // Of a write that has failed nobody knows what is there.
+        let mut sums = ours.sums().iter().map(|sum| written.is_ok().then_some(*sum));
         for (page, first, count) in &pages {
-            for index in *first..first + count {
-                // Of a write that has failed nobody knows what is there.
-                let sum = sums.next().filter(|_| written.is_ok());
-                page.set(index, sum.map(kept));
-            }
+            page.set(*first, sums.by_ref().take(*count));
         }
         written
     }
@@ -255,7 +256,7 @@ impl Disks {
             for index in *first..first + count {
                 let sum = sums.next();
                 if !page.is_known(index) {
-                    page.set(index, sum.map(kept));
+                    page.set(index, [sum]);
                 }
             }
         }

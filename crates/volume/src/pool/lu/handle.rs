@@ -2,7 +2,8 @@
 //!
 //! A read, or a write to blocks that are written and sealed, whose range lies in one place is
 //! passed on to the disk that has the place, with another offset: one look into the map, no copy,
-//! no future, no message. Everything else is in `work`.
+//! no future, no message. So is a write where checksums are kept, with a copy. Everything else is
+//! in `work`.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::{Rc, Weak};
@@ -15,7 +16,7 @@ use block::{
 use rt::Core;
 use rt::handles::{Closes, Gate, HandleId, Span};
 
-use super::super::disks::Disks;
+use super::super::disks::{Disks, Straight};
 use super::super::journal::Spot;
 use super::super::map::{Form, MapPage, Run, resolve};
 use super::super::memory::Held;
@@ -76,6 +77,8 @@ struct Flights {
 struct Flight {
     turn: Turn,
     done: Option<Completion>,
+    /// Of a write with checksums.
+    straight: Option<Straight>,
 }
 
 impl Flights {
@@ -85,21 +88,22 @@ impl Flights {
             self.slots[index as usize].turn = turn;
             return index;
         }
-        self.slots.push(Flight { turn, done: None });
+        self.slots.push(Flight { turn, done: None, straight: None });
         self.slots.len() as u32 - 1
     }
 }
 
 /// Where a request goes that needs no more than one look.
-enum Straight {
-    Zero,
-    Disk(Rc<dyn Device>, u64),
+enum Goes {
+    Nowhere,
+    /// Where checksums are kept, a write has more on its way.
+    To(Rc<dyn Device>, u64, Option<Straight>),
 }
 
 impl Under {
-    fn straight(&self, request: &Request<'_>) -> Option<Straight> {
+    fn straight(&self, request: &Request<'_>) -> Option<Goes> {
         let is_within = request.offset + request.len <= self.size;
-        is_within.then(|| Straight::Disk(self.device.clone(), request.offset))
+        is_within.then(|| Goes::To(self.device.clone(), request.offset, None))
     }
 }
 
@@ -261,7 +265,7 @@ impl Handle {
     }
 
     #[inline]
-    fn straight(&self, request: &Request<'_>) -> Option<Straight> {
+    fn straight(&self, request: &Request<'_>) -> Option<Goes> {
         let block = request.offset / BLOCK_BYTES;
         let count = (request.offset + request.len).div_ceil(BLOCK_BYTES) - block;
         let (page, extent, within) = self.form.locate(block);
@@ -270,43 +274,67 @@ impl Handle {
         }
         let pages = self.pages.borrow();
         let Known { stack, .. } = pages.get(&page)?;
-        let (device, offset) = match request.op {
-            Op::Read => match find(stack, (extent, within), count) {
-                Run::Written { at, count: run } if run == count => self.disks.locate_plain(at)?,
-                Run::Absent { count: run } if run == count => match self.under(request.offset) {
-                    Some(under) => return under.straight(request),
-                    None => return Some(Straight::Zero),
-                },
-                Run::Zero { count: run } if run == count => return Some(Straight::Zero),
-                _ => return None,
+        if request.op != Op::Read {
+            return self.straight_write(request, sealed_at(stack, (extent, within), count)?);
+        }
+        let (device, offset) = match find(stack, (extent, within), count) {
+            Run::Written { at, count: run } if run == count => self.disks.locate_plain(at)?,
+            Run::Absent { count: run } if run == count => match self.under(request.offset) {
+                Some(under) => return under.straight(request),
+                None => return Some(Goes::Nowhere),
             },
-            _ => self.disks.locate_plain(sealed_at(stack, (extent, within), count)?)?,
+            Run::Zero { count: run } if run == count => return Some(Goes::Nowhere),
+            _ => return None,
         };
-        Some(Straight::Disk(device, offset + request.offset % BLOCK_BYTES))
+        Some(Goes::To(device, offset + request.offset % BLOCK_BYTES, None))
+    }
+
+    #[inline]
+    fn straight_write(&self, request: &Request<'_>, at: Spot) -> Option<Goes> {
+        if !self.disks.has_sums() {
+            let (device, offset) = self.disks.locate_plain(at)?;
+            return Some(Goes::To(device, offset + request.offset % BLOCK_BYTES, None));
+        }
+        if !(request.offset | request.len).is_multiple_of(BLOCK_BYTES) {
+            return None;
+        }
+        let (device, offset, straight) = self.disks.begin_straight(at, &request.data)?;
+        Some(Goes::To(device, offset, Some(straight)))
     }
 
     /// Hands a request to the disk that has its place.
     #[inline]
     fn pass(
         &self,
-        device: &dyn Device,
+        (device, straight): (&dyn Device, Option<Straight>),
         request: &Request<'_>,
         asked: Asked<'_>,
     ) -> Option<Outcome> {
         let turn = self.passage.enter();
         let index = self.flights.borrow_mut().take(turn);
         let way = self.way.get().expect("set when it was made");
-        match device.begin(request, Asked::by(way, u64::from(index))) {
+        let data = straight.as_ref().map_or(request.data, Straight::data);
+        match device.begin(&Request { data, ..*request }, Asked::by(way, u64::from(index))) {
             Some(outcome) => {
-                self.passage.leave(turn);
                 self.flights.borrow_mut().free.push(index);
+                self.land(turn, straight, outcome.is_ok());
                 asked.now(outcome)
             }
             None => {
-                self.flights.borrow_mut().slots[index as usize].done = Some(asked.later());
+                let flight = &mut self.flights.borrow_mut().slots[index as usize];
+                (flight.done, flight.straight) = (Some(asked.later()), straight);
                 None
             }
         }
+    }
+
+    /// A request that a disk had is back. It counts as long as it has anything.
+    #[inline]
+    fn land(&self, turn: Turn, straight: Option<Straight>, is_ok: bool) {
+        if let Some(straight) = straight {
+            self.disks.end_straight(straight, is_ok);
+        }
+        self.passage.leave(turn);
     }
 
     /// Starts a write that was asked for here, or holds it back.
@@ -365,13 +393,13 @@ fn geometry(lu: &Lu, view: Option<&View>) -> Geometry {
 
 impl Sink for Handle {
     fn complete(&self, tag: u64, outcome: Outcome) {
-        let (turn, done) = {
+        let (turn, done, straight) = {
             let mut flights = self.flights.borrow_mut();
             flights.free.push(tag as u32);
             let flight = &mut flights.slots[tag as usize];
-            (flight.turn, flight.done.take().expect("answered once"))
+            (flight.turn, flight.done.take().expect("answered once"), flight.straight.take())
         };
-        self.passage.leave(turn);
+        self.land(turn, straight, outcome.is_ok());
         done.finish(outcome);
     }
 }
@@ -433,10 +461,10 @@ impl Device for PoolDevice {
             return handle.begin_slowly(request, asked);
         }
         match handle.straight(request) {
-            Some(Straight::Disk(device, offset)) => {
-                handle.pass(&*device, &Request { offset, ..*request }, asked)
+            Some(Goes::To(device, offset, straight)) => {
+                handle.pass((&*device, straight), &Request { offset, ..*request }, asked)
             }
-            Some(Straight::Zero) => {
+            Some(Goes::Nowhere) => {
                 request.data.fill_zero();
                 asked.now(Ok(request.len))
             }

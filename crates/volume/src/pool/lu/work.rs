@@ -15,7 +15,6 @@ use super::super::map::Run;
 use super::super::owner::regions_of;
 use super::super::passage::Guard;
 use super::super::shape::BLOCK_BYTES;
-use super::super::sums::sums_of;
 use super::below::Under;
 use super::closed;
 use super::handle::{Handle, find, sealed_at};
@@ -258,12 +257,11 @@ impl Handle {
             return self.ask(move |service| service.missed(at.slab, error)).await;
         }
         drop(guard);
-        // The client may change its memory while it is written; what has a sum is ours.
-        let copy = self.disks.copy_of(data);
-        let sums = sums_of(&copy.sgl()).collect();
+        let ours = self.disks.ours(data);
+        let sums = ours.sums().to_vec();
         let (ticket, at) = self.ask(move |service| service.reserve(block, sums)).await?;
-        let written = self.disks.write_data(at, &copy.sgl()).await;
-        self.disks.give_back(copy);
+        let written = self.disks.write_ours(at, &ours).await;
+        self.disks.let_go(ours);
         self.ask(move |service| service.written(ticket, written)).await
     }
 

@@ -17,7 +17,7 @@ use super::super::page::{Flaw, Page};
 use super::super::root::{About, Frozen, Missed, Root, RootLayer, Site};
 use super::super::shape::Shape;
 use super::super::space::Space;
-use super::super::sums::{Known, kept};
+use super::super::sums::Known;
 use super::checkpoint::{Checkpoint, Rooted};
 use super::fold::Folds;
 use super::gate::Gates;
@@ -325,7 +325,7 @@ impl Known {
         match *accepted {
             Accepted::Written { at, ref sums, .. } => {
                 let spots = (at.block..).map(|block| Spot { block, ..at });
-                self.sums.extend(spots.zip(sums.iter().map(|sum| kept(*sum))));
+                self.sums.extend(spots.zip(sums.iter().copied()));
             }
             // They are in their pages since.
             Accepted::Other(Record::Closed { slab, regions }) => {

@@ -1,5 +1,7 @@
 //! Pools with checksums: what is not what was written is never given out as that.
 
+use std::ops::Range;
+
 use rt::sim::{Fault, Harm, On};
 
 use super::*;
@@ -78,9 +80,14 @@ async fn spoil(core: &Core, disk: usize, mut f: impl FnMut(&mut [u8]) -> bool) -
 
 /// Where pages of checksums lie.
 async fn places(core: &Core) -> Vec<u64> {
+    found(core, |page| page.starts_with(b"VDcs")).await
+}
+
+/// Where pages like this lie.
+async fn found(core: &Core, is_one: impl Fn(&[u8]) -> bool) -> Vec<u64> {
     let (mut at, mut found) = (0, Vec::new());
     let look = |page: &mut [u8]| {
-        if page.starts_with(b"VDcs") {
+        if is_one(page) {
             found.push(at);
         }
         at += BLOCK_BYTES;
@@ -307,6 +314,57 @@ fn bad_sectors_under_checksums_are_written_again() {
             }
         })
         .await;
+    });
+}
+
+/// Of many that are under way at the same blocks each is a whole one, and one that fails leaves
+/// what can be read.
+#[test]
+fn writes_that_meet_or_fail_leave_what_has_its_checksum() {
+    const VALUES: u8 = 30;
+    const BYTES: usize = 2 * BLOCK_BYTES as usize;
+    with_disks((8, 1), move |core, disks| async move {
+        let found = found(&core, |page| is(page, 0, 1)).await[0];
+        let read = async |device: &Rc<dyn Device>| {
+            let into = Buffer::zeroed(BYTES);
+            device.io(&Request::read(0, into.sgl())).await.unwrap();
+            into.to_vec()
+        };
+        let write_some = async |device: &Rc<dyn Device>, values: Range<u8>| {
+            let data = |value| Buffer::from_bytes(&block_of(0, value).repeat(2));
+            let all: Vec<Buffer> = values.map(data).collect();
+            // Some of one block, some of that and the next one.
+            let ask = |(number, data): (usize, &Buffer)| {
+                device.ask(&Request::write(0, data.sgl().slice(0, BYTES >> (number % 2))))
+            };
+            let asked: Vec<_> = all.iter().enumerate().map(ask).collect();
+            let mut failed = 0;
+            for answer in asked {
+                failed += usize::from(answer.outcome().await.is_err());
+            }
+            failed
+        };
+        visit(&core, 1, async |lu| {
+            // Their region is open then.
+            write(lu, &core, 1).await;
+            let device = lu.device(&core);
+            read(&device).await;
+            assert_eq!(write_some(&device, 2..VALUES).await, 0);
+            for block in read(&device).await.chunks(BYTES / 2) {
+                assert!((2..VALUES).any(|value| is(block, 0, value)));
+            }
+            let (range, ppm) = (found..found + BYTES as u64, 500_000);
+            disks[0].fault(Fault { range, ppm, ..Fault::always(On::Write, Harm::Errno(EIO)) });
+            let mut failed = write_some(&device, 2..VALUES).await;
+            for value in 2..VALUES {
+                failed += write_some(&device, value..value + 1).await;
+                read(&device).await;
+            }
+            assert!(failed > 10, "{failed}");
+            disks[0].heal();
+        })
+        .await;
+        visit(&core, 1, async |lu| drop(read(&lu.device(&core)).await)).await;
     });
 }
 
