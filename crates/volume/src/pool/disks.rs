@@ -18,9 +18,10 @@ use rt::{Core, CoreId, Placed};
 
 use super::home::{Pool, PoolError};
 use super::journal::Spot;
+use super::locks::Locks;
 use super::page::{Owner, PAGE_BYTES, Page};
 use super::passage::Passage;
-use super::places::{Home, Locks, Places};
+use super::places::{Home, Places};
 use super::shape::{BLOCK_BYTES, Layout, Shape};
 use super::sums::Sums;
 

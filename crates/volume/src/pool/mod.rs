@@ -13,6 +13,7 @@
 //! | [`journal`] | what is written, durable and sealed of an LU's map, and what an owner left |
 //! | [`sums`] | checksums of blocks, in pools that keep them |
 //! | [`places`] | where slabs are, also on their way to somewhere else |
+//! | [`locks`] | who writes a block |
 //! | [`memory`] | how much of the maps is kept in memory, by all LUs together |
 //! | [`numbers`] | maps by ticket, page or extent |
 //! | [`passage`] | who is on the way by what was said before |
@@ -38,6 +39,7 @@ pub mod inspect;
 pub mod journal;
 pub mod label;
 pub mod lineage;
+pub mod locks;
 pub mod lu;
 pub mod map;
 pub mod memory;

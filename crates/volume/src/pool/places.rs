@@ -4,7 +4,7 @@
 //! without a lock: places are atomics in chunks that are made once and stay. A number has one place
 //! in each failure group of its pool, and one more while it moves. Of those that are whole it is
 //! read in the lowest group, and written at all that are not broken, by one at a time for each
-//! block ([`Locks`]), so that they never differ in what was answered.
+//! block ([`locks`](super::locks)), so that they never differ in what was answered.
 //!
 //! ```text
 //!              a copy is added          it has everything        a crash
@@ -22,11 +22,9 @@
 //! finds at any moment of that is right as long as it is on the way; who takes a place away, or
 //! begins to fill one, waits until nobody is.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Poll, Waker};
 
 use model::limits::GROUPS_MAX;
 
@@ -491,139 +489,8 @@ impl Places {
     }
 }
 
-/// Words of locks, for all slabs of a pool: two blocks of different slabs may share a lock.
-const LOCK_WORDS: usize = 1024;
-const WORD_BLOCKS: u64 = 64;
-
-/// Blocks of slabs with several places, each of which is written by one at a time.
-pub struct Locks {
-    words: Box<[AtomicU64]>,
-    /// How many have looked in vain, or are about to.
-    waits: AtomicUsize,
-    waiting: Mutex<Vec<Waker>>,
-}
-
-impl Default for Locks {
-    fn default() -> Self {
-        let words = (0..LOCK_WORDS).map(|_| AtomicU64::new(0)).collect();
-        Self { words, waits: AtomicUsize::new(0), waiting: Mutex::default() }
-    }
-}
-
-/// Blocks that are somebody's alone until this is dropped.
-pub struct Locked<'a> {
-    locks: &'a Locks,
-    held: Vec<Key>,
-}
-
-/// Locks of one word, which whoever has them gives back.
-#[must_use = "what is locked is to be unlocked"]
-#[derive(Clone, Copy)]
-pub struct Key {
-    slot: usize,
-    bits: u64,
-}
-
-impl Locks {
-    /// Waits for these blocks of a slab.
-    pub async fn lock(&self, slab: u32, first: u64, count: u64) -> Locked<'_> {
-        // Everybody takes words in the same order, and each word once.
-        let mut wanted: BTreeMap<usize, u64> = BTreeMap::new();
-        let mut at = first;
-        while at < first + count {
-            let (Key { slot, bits }, blocks) = key_of(slab, at, first + count - at);
-            *wanted.entry(slot).or_default() |= bits;
-            at += blocks;
-        }
-        let mut locked = Locked { locks: self, held: Vec::with_capacity(wanted.len()) };
-        for (slot, bits) in wanted {
-            let key = Key { slot, bits };
-            if !self.try_take(key) {
-                self.wait_for(key).await;
-            }
-            locked.held.push(key);
-        }
-        locked
-    }
-
-    /// These blocks of a slab, if they have one word and nobody has any of them.
-    #[inline]
-    pub fn try_lock(&self, slab: u32, first: u64, count: u64) -> Option<Key> {
-        let (key, blocks) = key_of(slab, first, count);
-        (blocks == count && self.try_take(key)).then_some(key)
-    }
-
-    #[inline]
-    pub fn unlock(&self, key: Key) {
-        self.give_back(key);
-        self.wake();
-    }
-
-    fn try_take(&self, Key { slot, bits }: Key) -> bool {
-        let take = |word: u64| (word & bits == 0).then_some(word | bits);
-        self.words[slot].fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
-    }
-
-    fn give_back(&self, Key { slot, bits }: Key) {
-        self.words[slot].fetch_and(!bits, Ordering::SeqCst);
-    }
-
-    async fn wait_for(&self, key: Key) {
-        std::future::poll_fn(|cx| {
-            // Whoever lets go looks at this after it has: one of the two sees the other.
-            self.waits.fetch_add(1, Ordering::SeqCst);
-            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.try_take(key) {
-                self.waits.fetch_sub(1, Ordering::SeqCst);
-                return Poll::Ready(());
-            }
-            waiting.push(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
-
-    /// Those who have looked in vain look again.
-    #[inline]
-    fn wake(&self) {
-        if self.waits.load(Ordering::SeqCst) == 0 {
-            return;
-        }
-        let woken = {
-            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            self.waits.fetch_sub(waiting.len(), Ordering::SeqCst);
-            std::mem::take(&mut *waiting)
-        };
-        woken.into_iter().for_each(Waker::wake);
-    }
-}
-
-/// The locks of blocks from this one on as far as they have the same word, and how many those are.
-fn key_of(slab: u32, first: u64, most: u64) -> (Key, u64) {
-    let (word, bit) = (first / WORD_BLOCKS, first % WORD_BLOCKS);
-    let blocks = (WORD_BLOCKS - bit).min(most);
-    let ones = u64::MAX >> (WORD_BLOCKS - blocks);
-    (Key { slot: slot_of(slab, word), bits: ones << bit }, blocks)
-}
-
-/// Neighbours have different locks.
-fn slot_of(slab: u32, word: u64) -> usize {
-    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-    (u64::from(slab).wrapping_mul(SPREAD) >> 32).wrapping_add(word) as usize % LOCK_WORDS
-}
-
-impl Drop for Locked<'_> {
-    fn drop(&mut self) {
-        self.held.iter().for_each(|key| self.locks.give_back(*key));
-        self.locks.wake();
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
-    use std::task::Context;
-
     use super::*;
 
     const OLD: Home = Home { disk: 0, index: 7 };
@@ -686,63 +553,5 @@ mod tests {
         places.set_open(9, 6);
         places.set_closed(9, 2);
         assert_eq!((places.open(9), places.open(10)), (4, 0));
-    }
-
-    #[test]
-    fn a_block_is_one_writers_at_a_time() {
-        let locks = Locks::default();
-        let mut cx = Context::from_waker(Waker::noop());
-        let mut first = pin!(locks.lock(1, 60, 10));
-        let Poll::Ready(first) = first.as_mut().poll(&mut cx) else { panic!("it is free") };
-        let mut beside = pin!(locks.lock(1, 70, 4000));
-        let mut over = pin!(locks.lock(1, 0, 61));
-        let Poll::Ready(beside) = beside.as_mut().poll(&mut cx) else { panic!("it is free") };
-        assert!(over.as_mut().poll(&mut cx).is_pending());
-        drop(beside);
-        assert!(over.as_mut().poll(&mut cx).is_pending());
-        drop(first);
-        assert!(over.as_mut().poll(&mut cx).is_ready());
-        assert!(locks.words.iter().all(|word| word.load(Ordering::SeqCst) == 0));
-    }
-
-    #[test]
-    fn threads_that_want_the_same_blocks_all_get_them() {
-        const TURNS: u64 = 20_000;
-        let (locks, seen) = (Locks::default(), AtomicU64::new(0));
-        std::thread::scope(|threads| {
-            for thread in 0..3 {
-                let (locks, seen) = (&locks, &seen);
-                threads.spawn(move || {
-                    for turn in 0..TURNS {
-                        let (first, count) = [(0, 65), (63, 2), (64, 640)][(turn % 3) as usize];
-                        let locked = block_on(locks.lock(thread % 2, first, count));
-                        if thread % 2 == 0 {
-                            // All of these have block 64.
-                            let before = seen.load(Ordering::Relaxed);
-                            seen.store(before + 1, Ordering::Relaxed);
-                        }
-                        drop(locked);
-                    }
-                });
-            }
-        });
-        assert_eq!(seen.into_inner(), 2 * TURNS);
-    }
-
-    fn block_on<F: Future>(future: F) -> F::Output {
-        struct Thread(std::thread::Thread);
-        impl std::task::Wake for Thread {
-            fn wake(self: std::sync::Arc<Self>) {
-                self.0.unpark();
-            }
-        }
-        let waker = Waker::from(std::sync::Arc::new(Thread(std::thread::current())));
-        let (mut future, mut cx) = (pin!(future), Context::from_waker(&waker));
-        loop {
-            match future.as_mut().poll(&mut cx) {
-                Poll::Ready(done) => return done,
-                Poll::Pending => std::thread::park(),
-            }
-        }
     }
 }

@@ -22,11 +22,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use block::Sgl;
 
 use super::journal::Spot;
+use super::locks::Locks;
 use super::memory::{Held, Memory};
 use super::numbers::NumberMap;
 use super::owner::{Regions, regions_of};
 use super::page::{Flaw, Header, Kind, Owner, Page};
-use super::places::Locks;
 use super::shape::{BLOCK_BYTES, SUMS_PER_PAGE, Shape};
 
 pub(super) const KIND: Kind = Kind(*b"VDcs");

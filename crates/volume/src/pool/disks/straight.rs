@@ -10,8 +10,8 @@ use std::sync::Arc;
 use block::{Buffer, Device, Sgl};
 
 use super::super::journal::Spot;
+use super::super::locks::Key;
 use super::super::owner::regions_of;
-use super::super::places::Key;
 use super::super::shape::BLOCK_BYTES;
 use super::super::sums::{SumPage, sum_of};
 use super::Disks;

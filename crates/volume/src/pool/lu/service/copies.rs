@@ -291,7 +291,7 @@ impl Service {
         }
     }
 
-    async fn lock_all(&self, number: u32) -> super::super::super::places::Locked<'_> {
+    async fn lock_all(&self, number: u32) -> super::super::super::locks::Locked<'_> {
         let blocks = self.shape.blocks_per_extent() * self.shape.extents_per_slab();
         self.disks.shared().locks.lock(number, 0, blocks).await
     }

@@ -204,3 +204,48 @@ fn disks_come_and_go_under_a_load() {
     println!("{swaps} swaps, {writes} writes");
     assert!(swaps > 10 && writes > 500);
 }
+
+/// However many write there, and never leave all of an extent alone.
+#[test]
+fn a_slab_moves_while_one_extent_is_written_all_the_time() {
+    const WRITERS: u64 = 8;
+    const LIMIT: Duration = Duration::from_secs(20);
+    for shape in [new_pool().shape, new_pool_with_sums().shape] {
+        let world = World::new(1, Options::default());
+        let host = world.host("host");
+        attached(&world, &host, [PATHS[0], PATHS[1]], BYTES);
+        let done = world.block_on(&host.core(), |core| async move {
+            let mut disks = Vec::new();
+            for (path, id) in [(PATHS[0], [8; 16]), (PATHS[1], [9; 16])] {
+                disks.push((backing(&core, Path::new(path), true).await, id));
+            }
+            let new = NewPool { shape, ..new_pool() };
+            let pool = Pool::format(&core, new, disks).await.unwrap();
+            let new = NewLu { id: LU, layer: BASE, about: about(LU_BYTES, 512) };
+            let lu = Lu::open(&core, pool.create_lu(new).await.unwrap()).await.unwrap();
+            let device = lu.device(&core);
+            let is_over = Rc::new(Cell::new(false));
+            let writer = |number: u64| {
+                let (device, is_over) = (device.clone(), is_over.clone());
+                core.spawn_task(async move {
+                    let data = Buffer::from_bytes(&pattern(number));
+                    while !is_over.get() {
+                        let request = Request::write(number * BLOCK_BYTES, data.sgl());
+                        device.io(&request).await.unwrap();
+                    }
+                })
+            };
+            let writers: Vec<_> = (0..WRITERS).map(writer).collect();
+            core.sleep(Duration::from_millis(100)).await;
+            let from = lu.shared.places.get(0).expect("its first slab").disk;
+            let moved = core.timeout(LIMIT, lu.move_slab(0, from, None)).await;
+            moved.expect("it ends").unwrap();
+            is_over.set(true);
+            for writer in writers {
+                writer.await;
+            }
+            lu.close().await;
+        });
+        done.expect("it ends");
+    }
+}
