@@ -13,8 +13,9 @@ use rt::sim::{Fault, Harm, On, Random};
 use super::super::super::check::{Of, check};
 use super::super::super::crash::{is_one_seed, loops, seeds};
 use super::super::super::memory::{DEFAULT_BYTES, Memory};
+use super::super::super::scrub::Cursor;
 use super::*;
-use users::start_users;
+use users::{scrub_on, start_users};
 
 const SECTOR: u64 = 512;
 const LU_BYTES: u64 = 1 << 30;
@@ -34,6 +35,8 @@ const SOURCE_FILLED: u64 = 16;
 const SOURCE_VALUE: u64 = 1;
 /// Processes of a world.
 const ROUNDS: u32 = 12;
+/// Time for what is in doubt. Where disks fail that may be left for later.
+const SETTLING_MS: u32 = 50;
 /// Memory for two pages of maps; all that are used are three times as many for each layer.
 const TWO_PAGES: usize = 17 << 10;
 
@@ -97,7 +100,7 @@ struct Model {
     moved: u64,
     /// Slabs of copies that were brought up to date.
     mended: u64,
-    /// Looks at what the other copy has.
+    /// Looks at all that the copies have.
     compared: u64,
     /// Extents that were looked at while they were used, and found good.
     scrubbed: u64,
@@ -426,36 +429,27 @@ async fn look(core: &Core, lu: &Arc<Lu>, model: &Shared, power: bool) -> Result<
     look_at_layers(core, lu, model, power).await
 }
 
-/// Reads every sector where it is not read otherwise: the other copies have the same.
+/// Where there are other copies they have the same, as soon as what a crash has left in doubt is
+/// settled. Nothing is changed for that: what is missed meanwhile is to be known as ever.
 async fn look_elsewhere(
     core: &Core,
     (pool, lu): (&Rc<Pool>, &Arc<Lu>),
     model: &Shared,
 ) -> Result<(), Error> {
-    let places = &pool.shared.places;
-    let slabs = pool.granted(LU).unwrap().slabs;
-    let is_settling = || {
-        let mut all = slabs.iter().flat_map(|slab| places.all(*slab));
-        all.any(|copy| copy.state == State::Filling)
-    };
-    while is_settling() {
-        core.sleep(Duration::from_micros(100)).await;
-    }
-    if pool.groups().len() == 1 || pool.lacks(LU, 0).0 > 0 || !pool.stale_groups(LU).is_empty() {
+    if pool.groups().len() == 1 {
         return Ok(());
     }
-    let flip = |states| {
-        for slab in &slabs {
-            for copy in places.all(*slab).filter(|copy| copy.group == 0) {
-                places.mark(*slab, copy.home, states);
-            }
-        }
-    };
-    flip((State::Whole, State::Filling));
-    let looked = look(core, lu, model, false).await;
-    flip((State::Filling, State::Whole));
+    let (slabs, places) = (pool.granted(LU).unwrap().slabs, &pool.shared.places);
+    let mut left = 0..SETTLING_MS;
+    while slabs.iter().any(|slab| places.is_doubtful(*slab)) && left.next().is_some() {
+        core.sleep(Duration::from_millis(1)).await;
+    }
+    let (mut next, mut random) = (Some(Cursor::default()), Random::new(0));
+    while let Some(from) = next {
+        next = scrub_on(lu, model, from, &mut random).await?;
+    }
     model.lock().unwrap().compared += 1;
-    looked
+    Ok(())
 }
 
 /// What a world of one seed comes to: kills and power losses, requests answered and failed.

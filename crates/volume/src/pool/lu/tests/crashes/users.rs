@@ -37,6 +37,20 @@ pub(super) fn start_users(core: &Core, lu: &Arc<Lu>, model: &Shared, seed: u64) 
     }
 }
 
+/// Looks at some more of the LU: it is good at every place. Gives what comes next.
+pub(super) async fn scrub_on(
+    lu: &Arc<Lu>,
+    model: &Shared,
+    from: Cursor,
+    random: &mut Random,
+) -> Result<Option<Cursor>, Error> {
+    let found = scrub_some(lu, from, random).await?;
+    let mut model = model.lock().unwrap();
+    assert!(found.is_good() || model.is_dying, "{found:?}");
+    model.scrubbed += found.extents;
+    Ok(found.next)
+}
+
 /// One of those who use the LU.
 struct User {
     model: Shared,
@@ -212,13 +226,8 @@ impl User {
         let mut cursor = *self.random.pick(&starts);
         loop {
             self.core.sleep(Duration::from_micros(self.random.below(SCRUBS_APART_US))).await;
-            match scrub_some(&self.lu, cursor, &mut self.random).await {
-                Ok(found) => {
-                    let is_dying = self.model.lock().unwrap().is_dying;
-                    assert!(found.is_good() || is_dying, "{found:?}");
-                    self.model.lock().unwrap().scrubbed += found.extents;
-                    cursor = found.next.unwrap_or_default();
-                }
+            match scrub_on(&self.lu, &self.model, cursor, &mut self.random).await {
+                Ok(next) => cursor = next.unwrap_or_default(),
                 Err(error) if error.kind() == ErrorKind::Offline => return,
                 Err(_) => self.heal().await,
             }
