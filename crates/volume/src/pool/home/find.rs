@@ -151,6 +151,7 @@ impl Found {
         }
         let lus: Vec<[u8; 16]> = pool.lus().into_keys().collect();
         pool.free_unheld(&lus).await?;
+        pool.mark_half_granted().await?;
         pool.note_lacking_all();
         pool.leave_to_absent();
         pool.note_whole_groups();

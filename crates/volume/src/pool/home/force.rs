@@ -213,8 +213,9 @@ impl Pool {
             if self.must_have_copy(lu, &granted).is_err() {
                 continue;
             }
-            let is_unheld =
-                |slab: &u32| self.shared.places.all(*slab).all(|copy| copy.state == State::Broken);
+            let counts =
+                |copy: &Copy| copy.state != State::Broken && !granted.stale.contains(&copy.group);
+            let is_unheld = |slab: &u32| !self.shared.places.all(*slab).any(|it| counts(&it));
             let unheld: Vec<u32> = granted.slabs.iter().copied().filter(is_unheld).collect();
             let homes = unheld.iter().flat_map(|slab| self.shared.places.all(*slab));
             let homes: Vec<_> = homes.map(|copy| copy.home).collect();

@@ -127,7 +127,7 @@ impl Pool {
     }
 
     /// Whether a failure group that has everything is there without this disk.
-    fn can_lose(&self, disk: u32) -> bool {
+    pub(in super::super) fn can_lose(&self, disk: u32) -> bool {
         let tables = self.tables.borrow();
         let lost = tables[disk as usize].label.group;
         let is_all = |group: u16| {

@@ -196,7 +196,7 @@ impl Pool {
     }
 
     /// Whether everything of a slab is in a failure group.
-    pub(super) fn is_whole(&self, slab: u32, group: u16) -> bool {
+    pub(in super::super) fn is_whole(&self, slab: u32, group: u16) -> bool {
         let is_such = |copy: Copy| copy.group == group && copy.state == State::Whole;
         self.shared.places.all(slab).any(is_such)
     }
@@ -340,8 +340,32 @@ impl Pool {
         let lus: Vec<[u8; 16]> = self.lus.borrow().keys().copied().collect();
         for lu in lus {
             if !self.stale_groups(lu).contains(&group) && !self.is_whole_in(lu, group) {
-                self.is_lacking(lu, group);
-                self.set_age(lu, self.age(lu) | LACKING, &[group]).await?;
+                self.say_lacking(lu, group).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn say_lacking(&self, lu: [u8; 16], group: u16) -> Result<(), PoolError> {
+        self.is_lacking(lu, group);
+        self.set_age(lu, self.age(lu) | LACKING, &[group]).await
+    }
+
+    /// A crash may have cut short how a slab was granted, or given back. Of copies that count those
+    /// lack it that do not know of it, and say so, durably, if another one has everything. Either
+    /// way the pool cannot be without the others before it has been brought there.
+    pub(super) async fn mark_half_granted(&self) -> Result<(), PoolError> {
+        for (lu, granted) in self.lus() {
+            let counts = |group: &u16| !granted.stale.contains(group) && self.is_all_here(*group);
+            let counting = self.groups().into_iter().filter(counts);
+            let (whole, lacking): (Vec<u16>, Vec<u16>) =
+                counting.partition(|group| self.is_whole_in(lu, *group));
+            // What has no first slab is no LU, and nobody brings it anywhere.
+            for group in lacking.into_iter().filter(|_| granted.first.is_some()) {
+                if !whole.is_empty() {
+                    self.say_lacking(lu, group).await?;
+                }
+                self.note_behind(group);
             }
         }
         Ok(())

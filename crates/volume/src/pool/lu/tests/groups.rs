@@ -455,3 +455,70 @@ fn a_replacement_that_is_cut_short_goes_on() {
     assert_eq!(done, seeds);
     assert!(cuts.iter().all(|count| *count > 0), "{cuts:?}");
 }
+
+/// Slabs that nobody uses are granted, and taken back.
+async fn give_and_take(core: Core, own: Vec<u32>) {
+    let pool = find(&core, &[0, 1]).await.unwrap().open(0).await.unwrap();
+    loop {
+        pool.grant(LU, 2, false).await.unwrap();
+        let mut others = pool.granted(LU).unwrap().slabs;
+        others.retain(|slab| !own.contains(slab));
+        // There are always some of both kinds: that everybody knows, and that not.
+        for slab in others.into_iter().rev().skip(2) {
+            pool.take_back(LU, &[slab]).await.unwrap();
+        }
+    }
+}
+
+/// Gives the failure group that lacks a slab which the other one has, if a crash has left that.
+async fn half_granted(core: &Core) -> Option<u16> {
+    let mut half = None;
+    visit(core, &[0, 1], async |pool, _| {
+        let slabs = pool.granted(LU).unwrap().slabs;
+        half = [0, 1].into_iter().find(|group| slabs.iter().any(|it| !pool.is_whole(*it, *group)));
+        let Some(group) = half else { return };
+        assert_eq!(pool.stale_groups(LU), [group]);
+        assert!(!pool.can_lose(1 - u32::from(group)));
+    })
+    .await;
+    half
+}
+
+#[test]
+fn a_copy_that_does_not_know_a_slab_is_not_left_alone_with_the_lu() {
+    let mut found = [0; 3];
+    for seed in 0..40 * loops() {
+        let world = World::new(seed, Options::swarm(seed));
+        let (host, mut random) = (world.host("host"), Random::new(seed ^ 0x4a1f));
+        let all = attached(&world, &host, PATHS, DISK_BYTES);
+        let own = world.block_on(&host.core(), |core| async move {
+            make(core.clone()).await;
+            let mut own = Vec::new();
+            visit(&core, &[0, 1], async |pool, _| own = pool.granted(LU).unwrap().slabs).await;
+            own
+        });
+        let own = own.expect("it ends");
+        for _ in 0..3 {
+            let own = own.clone();
+            let begin = |core: &Core| core.spawn(give_and_take(core.clone(), own));
+            host.core().remote().send(begin);
+            world.run_for(Duration::from_micros(random.below(20_000)));
+            crash(&world, &host, &all, random.coin());
+            let look = |core| async move { half_granted(&core).await };
+            let half = world.block_on(&host.core(), look).expect("it ends");
+            found[half.map_or(2, usize::from)] += 1;
+        }
+        let done = world.block_on(&host.core(), |core| async move {
+            if let Some(group) = half_granted(&core).await {
+                is_refused(&core, &[usize::from(group)]).await;
+            }
+            visit(&core, &[0, 1], async |pool, lu| _ = catch_up(pool, lu).await).await;
+            for disk in [0, 1] {
+                visit(&core, &[disk], async |_, lu| holds(&core, lu, 1).await).await;
+                visit(&core, &[0, 1], async |pool, lu| _ = catch_up(pool, lu).await).await;
+            }
+        });
+        done.expect("it ends");
+    }
+    assert!(found.iter().all(|count| *count > 0), "{found:?}");
+}
