@@ -128,9 +128,14 @@ pub(in crate::pool) fn about(size: u64, block_size: u32) -> About {
 async fn new_lu(core: &Core, (path, new): (&str, NewPool), size: u64) -> (Rc<Pool>, Arc<Lu>) {
     let disks = vec![(backing(core, Path::new(path), true).await, [9; 16])];
     let pool = Pool::format(core, new, disks).await.unwrap();
-    let new = NewLu { id: LU, layer: BASE, about: about(size, 512) };
-    let lu = Lu::open(core, pool.create_lu(new).await.unwrap()).await.unwrap();
+    let lu = first_lu(core, &pool, size).await;
     (pool, lu)
+}
+
+/// The first LU of a pool.
+async fn first_lu(core: &Core, pool: &Rc<Pool>, size: u64) -> Arc<Lu> {
+    let new = NewLu { id: LU, layer: BASE, about: about(size, 512) };
+    Lu::open(core, pool.create_lu(new).await.unwrap()).await.unwrap()
 }
 
 /// Empty disks of a host.
@@ -254,10 +259,7 @@ fn what_was_closed_is_offline_and_opens_again() {
     disk.attach(&host, "/dev/disk");
     let (core, other) = (host.core(), host.core().remote());
     let done = world.block_on(&core, |core| async move {
-        let disks = vec![(backing(&core, Path::new("/dev/disk"), true).await, [9; 16])];
-        let pool = Pool::format(&core, new_pool(), disks).await.unwrap();
-        let new = NewLu { id: LU, layer: BASE, about: about(1 << 30, 512) };
-        let lu = Lu::open(&core, pool.create_lu(new).await.unwrap()).await.unwrap();
+        let (pool, lu) = new_lu(&core, ("/dev/disk", new_pool()), 1 << 30).await;
         let (device, data) = (lu.device(&core), Buffer::from_bytes(&[7; 4096]));
         device.io(&Request::write(8192, data.sgl())).await.unwrap();
         assert!(matches!(pool.revoke(LU).await, Err(PoolError::Open(LU))));
@@ -306,10 +308,7 @@ fn an_lu_of_a_full_pool_closes_and_opens() {
     disk.attach(&host, "/dev/disk");
     let core = host.core();
     let done = world.block_on(&core, |core| async move {
-        let disks = vec![(backing(&core, Path::new("/dev/disk"), true).await, [9; 16])];
-        let pool = Pool::format(&core, new_pool(), disks).await.unwrap();
-        let new = NewLu { id: LU, layer: BASE, about: about(1 << 30, 512) };
-        let lu = Lu::open(&core, pool.create_lu(new).await.unwrap()).await.unwrap();
+        let (pool, lu) = new_lu(&core, ("/dev/disk", new_pool()), 1 << 30).await;
         let (device, data) = (lu.device(&core), Buffer::from_bytes(&[7; 4096]));
         let mut at = 0;
         while device.io(&Request::write(at, data.sgl())).await.is_ok() {

@@ -54,12 +54,9 @@ fn cost(seed: u64, what: What) -> (Counts, Duration, Duration) {
     bare.attach(&host, "/dev/bare");
     let (core, other) = (host.core(), host.core().remote());
     let counted = world.block_on(&core, |core| async move {
-        let disks = vec![(backing(&core, Path::new("/dev/disk"), true).await, [9; 16])];
         let new = NewPool { shape: Shape::default(), ..new_pool() };
-        let pool = Pool::format(&core, new, disks).await.unwrap();
         let size = if what == What::FirstOfSmall { 20 << 30 } else { LU_BYTES };
-        let new = NewLu { id: LU, layer: BASE, about: about(size, 512) };
-        let lu = Lu::open(&core, pool.create_lu(new).await.unwrap()).await.unwrap();
+        let (_pool, lu) = new_lu(&core, ("/dev/disk", new), size).await;
         let device = lu.device(&core);
         let span = if what == What::AfterSnapshot { 128 << 20 } else { size };
         if what == What::AfterSnapshot {

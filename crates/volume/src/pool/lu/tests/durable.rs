@@ -31,10 +31,7 @@ impl Lost {
         let host = world.host("host");
         let disks = attached(&world, &host, [PATH], DISK_BYTES);
         let done = world.block_on(&host.core(), async move |core| {
-            let new = vec![(backing(&core, Path::new(PATH), true).await, [9; 16])];
-            let pool = Pool::format(&core, new_pool(), new).await.unwrap();
-            let new = NewLu { id: LU, layer: BASE, about: about(1 << 30, 512) };
-            let lu = Lu::open(&core, pool.create_lu(new).await.unwrap()).await.unwrap();
+            let (_pool, lu) = new_lu(&core, (PATH, new_pool()), 1 << 30).await;
             let device = lu.device(&core);
             put(&device, 0, OLD, false).await;
             life(&lu, &device).await;

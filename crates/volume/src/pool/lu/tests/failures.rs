@@ -18,10 +18,7 @@ fn with_lu<F: Future<Output = ()> + 'static>(
     disk.attach(&host, PATH);
     let (core, other) = (host.core(), host.core().remote());
     let done = world.block_on(&core, |core| async move {
-        let disks = vec![(backing(&core, Path::new(PATH), true).await, [9; 16])];
-        let pool = Pool::format(&core, new_pool(), disks).await.unwrap();
-        let new = NewLu { id: LU, layer: BASE, about: about(1 << 30, 512) };
-        let lu = Lu::open(&core, pool.create_lu(new).await.unwrap()).await.unwrap();
+        let (pool, lu) = new_lu(&core, (PATH, new_pool()), 1 << 30).await;
         f(core, other, disk, pool, lu).await;
     });
     done.expect("it ends");
@@ -153,8 +150,7 @@ fn what_is_written_while_a_move_fails_is_at_the_place_that_counts() {
                 new.push((backing(&core, Path::new(path), true).await, id));
             }
             let pool = Pool::format(&core, new_pool(), new).await.unwrap();
-            let new = NewLu { id: LU, layer: BASE, about: about(1 << 30, 512) };
-            let lu = Lu::open(&core, pool.create_lu(new).await.unwrap()).await.unwrap();
+            let lu = first_lu(&core, &pool, 1 << 30).await;
             let device = lu.device(&core);
             write(&device, 1).await.unwrap();
             seal(&device).await;

@@ -125,8 +125,7 @@ async fn make_of_three(core: &Core) {
         disks.push(NewDisk { backing, pv: [disk as u8 + 7; 16], group: disk as u16 % 2 });
     }
     let pool = Pool::format(core, new_pool(), disks).await.unwrap();
-    let new = NewLu { id: LU, layer: BASE, about: about(LU_BYTES, 512) };
-    let lu = Lu::open(core, pool.create_lu(new).await.unwrap()).await.unwrap();
+    let lu = first_lu(core, &pool, LU_BYTES).await;
     write(core, &lu, 1).await;
     lu.close().await;
     drop(lu);

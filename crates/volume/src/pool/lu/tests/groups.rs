@@ -118,8 +118,7 @@ pub(super) async fn make(core: Core) {
         disks.push(NewDisk { backing, pv: [group as u8 + 7; 16], group });
     }
     let pool = Pool::format(&core, new_pool(), disks).await.unwrap();
-    let new = NewLu { id: LU, layer: BASE, about: about(LU_BYTES, 512) };
-    let lu = Lu::open(&core, pool.create_lu(new).await.unwrap()).await.unwrap();
+    let lu = first_lu(&core, &pool, LU_BYTES).await;
     write(&core, &lu, 1).await;
     lu.close().await;
     drop(lu);

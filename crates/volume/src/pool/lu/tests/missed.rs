@@ -57,8 +57,7 @@ impl Away {
             }
             let new = if has_sums { new_pool_with_sums() } else { new_pool() };
             let pool = Pool::format(&core, new, disks).await.unwrap();
-            let new = NewLu { id: LU, layer: BASE, about: about(LU_BYTES, 512) };
-            let lu = Lu::open(&core, pool.create_lu(new).await.unwrap()).await.unwrap();
+            let lu = first_lu(&core, &pool, LU_BYTES).await;
             let here = Here { core, pool, lu, values };
             for unit in 0..UNITS {
                 here.write(unit, 1).await;

@@ -111,8 +111,7 @@ fn with_pool<F: Future<Output = ()> + 'static>(
         }
         let form = if kind.has_sums { new_pool_with_sums() } else { new_pool() };
         let pool = Pool::format(&core, form, new).await.unwrap();
-        let new = NewLu { id: LU, layer: BASE, about: about(LU_BYTES, 512) };
-        let lu = Lu::open(&core, pool.create_lu(new).await.unwrap()).await.unwrap();
+        let lu = first_lu(&core, &pool, LU_BYTES).await;
         let open = Open { core, host, world: inside, disks, pool, lu };
         open.write(1).await;
         f(open).await;
