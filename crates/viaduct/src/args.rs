@@ -5,6 +5,7 @@ mod limits;
 mod migrate;
 mod pools;
 mod settings;
+mod synonyms;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ pub use pools::{
     PoolRestore, PoolRmPv, PoolScrub, PoolSet,
 };
 pub use settings::SettingArgs;
+pub use synonyms::with_synonyms;
 
 /// Longest time that a core may look for work before it sleeps.
 const POLL_MICROSECONDS_MAX: i64 = 1000;

@@ -41,13 +41,15 @@ mod up;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 use model::ApiError;
 
 use crate::args::{Arguments, Command};
 
 fn main() -> ExitCode {
-    match run(Arguments::parse()) {
+    let matches = args::with_synonyms(Arguments::command()).get_matches();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
