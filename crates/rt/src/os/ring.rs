@@ -39,7 +39,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// So many bytes of transfers are handed over at once, not at the end of the turn: nothing of a
 /// batch reaches the disk until the kernel has prepared all of it, and meanwhile the disk idles.
-const UNSENT_MAX: usize = 8 << 10;
+const UNSENT_MAX: usize = 16 << 10;
 /// The same while the kernel has so many transfers that no disk idles: one call for several costs
 /// it less, and so does telling the disk of them once.
 const UNSENT_BUSY_MAX: usize = 32 << 10;
