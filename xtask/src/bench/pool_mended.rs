@@ -54,7 +54,8 @@ async fn pass(core: Core, paths: Vec<PathBuf>, requests: u64) -> Result<[f64; 2]
     let device: Rc<dyn Device> = add(&core, &pool, LU_BYTES).await?.device(&core);
     fill(&*device, LU_BYTES).await?;
     let good = load(&core, device.clone(), LU_BYTES, What::Read, requests).await?;
-    let all = change(&paths[0], GOOD, ROTTEN)?;
+    // What an earlier pass has left where this one has nothing counts before and behind.
+    let all = change(&paths[0], ROTTEN, ROTTEN)? + change(&paths[0], GOOD, ROTTEN)?;
     let mended = load(&core, device, LU_BYTES, What::Read, requests).await?;
     let left = change(&paths[0], ROTTEN, ROTTEN)?;
     let (mended_blocks, read) = (all - left, What::Read.of(requests));
