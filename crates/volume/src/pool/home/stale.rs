@@ -170,22 +170,25 @@ impl Pool {
         (lacking.count() + some.len(), some)
     }
 
-    /// Failure groups in which something is missing that could be there: of so many slabs of LUs,
-    /// so many.
+    /// Failure groups in which something is missing that could be there, or was until now: of so
+    /// many slabs of LUs, so many.
     pub fn behind(&self) -> Vec<GroupBehind> {
         let lus = self.lus.borrow();
-        let is_labelled = self.tables.borrow().iter().any(|table| table.label.is_behind);
-        // Otherwise nobody has to look at every slab.
-        if !is_labelled && lus.values().all(|granted| granted.stale.is_empty()) {
-            return Vec::new();
-        }
+        let is_stale = |group: u16| lus.values().any(|granted| granted.stale.contains(&group));
+        let is_labelled = |group: u16| {
+            let tables = self.tables.borrow();
+            tables.iter().any(|it| it.is_here() && it.label.group == group && it.label.is_behind)
+        };
         let of = |group: u16| {
             let slabs = || lus.values().flat_map(|granted| &granted.slabs);
             let lacking = slabs().filter(|slab| !self.is_whole(**slab, group)).count() as u64;
             GroupBehind { group, slabs: slabs().count() as u64, lacking }
         };
-        let groups = self.groups_to_fill().into_iter().map(of);
-        groups.filter(|group| group.lacking > 0).collect()
+        // Of others nobody has to look at every slab. One that lacks nothing any more counts until
+        // that is said on its disks: before, the pool cannot be without the others.
+        let behind =
+            self.groups_to_fill().into_iter().filter(|it| is_stale(*it) || is_labelled(*it));
+        behind.map(of).collect()
     }
 
     /// Failure groups that slabs can be brought to, as far as there is room.
