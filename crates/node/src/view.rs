@@ -346,8 +346,12 @@ fn ratio(promised: Size, size: Size) -> f64 {
 
 fn brought(status: &BroughtStatus) -> Brought {
     let BroughtStatus { bytes, of, .. } = *status;
-    let percent = (bytes.bytes() * 100).checked_div(of.bytes()).unwrap_or(100) as u8;
-    Brought { bytes, of, percent }
+    Brought { bytes, of, percent: percent(bytes.bytes(), of.bytes()) }
+}
+
+/// Of nothing, all is done.
+fn percent(done: u64, of: u64) -> u8 {
+    (done * 100).checked_div(of).unwrap_or(100) as u8
 }
 
 /// How far failure groups are that lack something.
@@ -355,8 +359,7 @@ fn behind(pool: &Pool, status: &PoolStatus) -> Vec<GroupBehind> {
     let group = |it: &home::GroupBehind| {
         let PvGroup { number, name } = pool.group_numbered(it.group);
         let left = Size(it.lacking * pool.slab_size.bytes());
-        let percent = ((it.slabs - it.lacking) * 100 / it.slabs.max(1)) as u8;
-        GroupBehind { number, name, left, percent }
+        GroupBehind { number, name, left, percent: percent(it.slabs - it.lacking, it.slabs) }
     };
     status.behind.iter().map(group).collect()
 }
@@ -373,7 +376,7 @@ fn evacuation(standing: PvStanding, used: Size, slab: u64) -> Option<Evacuation>
         slabs_left,
         bytes: Size(slabs.saturating_mul(slab)),
         bytes_left: used,
-        percent: (done * 100).checked_div(slabs).map_or(100, |percent| percent as u8),
+        percent: percent(done, slabs),
     })
 }
 
