@@ -5,10 +5,15 @@
 //! and measures everything inside the guest, by one clock, and prints a line of JSON for each
 //! thing that it did; the test asserts on these.
 
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{Context, Error, Result};
+use crate::image::own_program;
+use crate::node::binary;
+use crate::{Context, Error, Node, Result};
 
 /// Longest time in which a client must go on once the dead server's requests have ended.
 const STALL_MAX_MS: u64 = 1000;
@@ -75,6 +80,30 @@ impl Round {
     /// machine that is busy with other things.
     pub fn stall_max_ms(&self) -> u64 {
         STALL_MAX_MS.max(self.neighbour_ms)
+    }
+}
+
+/// A load on what is behind these sockets of a node that does not run, over which its servers are
+/// killed so often.
+pub fn churn(node: &Node, sockets: &[PathBuf], rounds: u32, options: &[String]) -> Result<Command> {
+    let mut command = Command::new(own_program("blk-client")?);
+    command.arg("churn").args(sockets).args(["--rounds", &rounds.to_string()]);
+    command.args(["--pool", "fast"]).args(options).arg("--log").arg(node.log());
+    command.arg("--").arg(binary()?).args(["up", "--http", "off", "--iscsi", "off"]);
+    command.env("VIADUCT_DATA", node.data()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Ok(command)
+}
+
+/// What has come of that: nothing is wrong. What the servers said last explains a failure.
+pub fn churned(node: &Node, output: &Output) -> Result<Churned> {
+    if !output.status.success() {
+        return Err(node.with_log(&String::from_utf8_lossy(&output.stderr)));
+    }
+    let churned: Vec<Churned> = parse(&String::from_utf8_lossy(&output.stdout))?;
+    println!("{churned:?}");
+    match churned.into_iter().next() {
+        Some(told) if told.writes > 0 && told.violations.is_empty() => Ok(told),
+        told => Err(node.with_log(&format!("{told:?}"))),
     }
 }
 

@@ -223,7 +223,8 @@ impl Node {
         }
     }
 
-    fn with_log(&self, what: &str) -> Error {
+    /// What went wrong, and what the node said last.
+    pub fn with_log(&self, what: &str) -> Error {
         let log = std::fs::read(self.log()).unwrap_or_default();
         let log = String::from_utf8_lossy(&log).into_owned();
         let lines: Vec<&str> = log.lines().collect();

@@ -4,15 +4,12 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use system_tests::blk_client::{self, Churned};
-use system_tests::image::own_program;
+use system_tests::blk_client;
 use system_tests::iscsi::{holds, map_to_tool, node};
-use system_tests::node::binary;
 use system_tests::{Error, Node, Result, loops};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -110,16 +107,8 @@ fn killed_servers_leave_checksums_right() -> Result<()> {
     node.cli(&["map", "disk", "--to", "vm", "--via", "vhost-user-blk"])?;
     let socket = node.socket("vm", 2);
     node.stop()?;
-    let mut command = Command::new(own_program("blk-client")?);
-    command.arg("churn").arg(&socket).args(["--rounds", &loops(12).to_string()]);
-    command.args(["--pool", "fast", "--log"]).arg(node.log()).arg("--").arg(binary()?);
-    command.args(["up", "--http", "off", "--iscsi", "off"]).env("VIADUCT_DATA", node.data());
-    let output = command.output()?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{said}");
-    let churned: Vec<Churned> = blk_client::parse(&String::from_utf8_lossy(&output.stdout))?;
-    println!("{churned:?}");
-    assert!(churned[0].writes > 0 && churned[0].violations.is_empty(), "{churned:?}");
+    let output = blk_client::churn(&node, &[socket], loops(12), &[])?.output()?;
+    blk_client::churned(&node, &output)?;
     node.start()?;
     assert_eq!(node.cli(&["lu", "show", "disk"])?["state"], "online");
     assert!(node.stop()?.success());

@@ -11,8 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use system_tests::blk_client::{self, Churned};
-use system_tests::image::own_program;
+use system_tests::blk_client;
 use system_tests::iscsi::{copy_of, holds, map_to_tool, node};
 use system_tests::node::binary;
 use system_tests::verify::content::mix;
@@ -111,20 +110,11 @@ fn killed_servers_lose_nothing_of_an_lu_that_is_brought() -> Result<()> {
     let was = shown(&node, "web")?;
     let socket = node.socket("vm", 2);
     node.stop()?;
-    let data = node.data().to_owned();
-    let mut command = Command::new(own_program("blk-client")?);
-    command.arg("churn").arg(&socket).args(["--rounds", &loops(60).to_string()]);
-    command.args(["--pool", "fast", "--log"]).arg(node.log()).arg("--").arg(binary()?);
-    command.args(["up", "--http", "off", "--iscsi", "off"]).env("VIADUCT_DATA", &data);
-    let mut churn = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let brought = bring_over_kills(&data, &old, || Ok(churn.try_wait()?.is_some()));
-    let output = churn.wait_with_output()?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{said}");
+    let mut churn = blk_client::churn(&node, &[socket], loops(60), &[])?.spawn()?;
+    let brought = bring_over_kills(node.data(), &old, || Ok(churn.try_wait()?.is_some()));
+    blk_client::churned(&node, &churn.wait_with_output()?)?;
     let (servers, before) = brought?;
-    let churned: Vec<Churned> = blk_client::parse(&String::from_utf8_lossy(&output.stdout))?;
-    println!("{} servers brought it: {churned:?}", servers.len());
-    assert!(churned[0].writes > 0 && churned[0].violations.is_empty(), "{churned:?}");
+    println!("{} servers brought it", servers.len());
     assert!(servers.len() > 3, "one after the other: {servers:?}");
 
     node.start()?;

@@ -4,15 +4,13 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use system_tests::blk_client::{self, Churned};
+use system_tests::blk_client;
 use system_tests::image::own_program;
 use system_tests::iscsi::{holds, node, target_of};
 use system_tests::libiscsi::{SECOND_TOOL, Suite, TOOL, Tally, Unit};
-use system_tests::node::binary;
 use system_tests::pools::{
     SOON, Unwritable, check, create, create_of_image, create_pool, disk, disks_of, disks_of_groups,
     ends_well, is_whole, loaded_guest, node_with_groups, node_with_pool, pool, told, until_whole,
@@ -38,22 +36,15 @@ fn killed_servers_lose_nothing_in_a_pool() -> Result<()> {
     node.cli(&["client", "create", "reader"])?;
     node.stop()?;
     let rounds = loops(20);
-    let mut command = Command::new(own_program("blk-client")?);
-    command.arg("churn").args(lus.map(|(name, _)| node.socket(name, 2)));
-    command.args(["--rounds", &rounds.to_string(), "--pool", "fast"]);
-    command.args(lus.iter().flat_map(|(name, _)| ["--lu", name]));
-    command.args(disks.iter().flat_map(|disk| ["--disk", disk]));
-    command.arg("--reader").arg(node.socket("reader", 2)).arg("--log").arg(node.log());
-    command.arg("--").arg(binary()?).args(["up", "--http", "off", "--iscsi", "off"]);
-    let output = command.env("VIADUCT_DATA", node.data()).output()?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{said}");
-    let churned: Vec<Churned> = blk_client::parse(&String::from_utf8_lossy(&output.stdout))?;
-    println!("{churned:?}");
-    let Churned { writes, snapshots, left, caught_up, violations, .. } = &churned[0];
-    assert!(*writes > 0 && violations.is_empty(), "{churned:?}");
-    assert!(rounds < 20 || *snapshots > 0, "{churned:?}");
-    assert!(rounds < 200 || *left > 0 && *caught_up > 0, "{churned:?}");
+    let named = |option: &str, value: &str| [option.to_owned(), value.to_owned()];
+    let mut options: Vec<String> = lus.iter().flat_map(|(name, _)| named("--lu", name)).collect();
+    options.extend(disks.iter().flat_map(|disk| named("--disk", disk)));
+    options.extend(named("--reader", &node.socket("reader", 2).display().to_string()));
+    let sockets = lus.map(|(name, _)| node.socket(name, 2));
+    let output = blk_client::churn(&node, &sockets, rounds, &options)?.output()?;
+    let told = blk_client::churned(&node, &output)?;
+    assert!(rounds < 20 || told.snapshots > 0, "{told:?}");
+    assert!(rounds < 200 || told.left > 0 && told.caught_up > 0, "{told:?}");
 
     node.start()?;
     let scrubbed = node.cli(&["pool", "scrub", "fast"])?;
