@@ -140,5 +140,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn run_tests(which: Which<'_>, loops: u32) -> Result<()> {
+    test::build()?;
     must(test::system_tests(which)?.env("VIADUCT_LOOPS", loops.to_string()))
 }

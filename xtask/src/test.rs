@@ -56,7 +56,7 @@ impl Stage {
                 must(cargo(&["clippy", "--all-targets"]).args(ALL).args(deny))
             }
             Self::Unit => unit_tests(),
-            Self::Build => must(&mut cargo(&["build", "--release", "--bin", "viaduct"])),
+            Self::Build => build(),
             Self::Guest => guest::prepare(false),
             Self::System => must(&mut system_tests(Which::All)?),
         }
@@ -83,6 +83,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     println!("{:10} {:7.1} s", "total", total.as_secs_f64());
     result
+}
+
+/// The server that system tests drive.
+pub fn build() -> Result<()> {
+    must(&mut cargo(&["build", "--release", "--bin", "viaduct"]))
 }
 
 fn unit_tests() -> Result<()> {
