@@ -51,6 +51,8 @@ fn killed_servers_lose_nothing_in_a_pool() -> Result<()> {
     println!("{scrubbed}");
     let status = node.cli(&["status"])?;
     assert_eq!(status["problems"].as_array().map(Vec::len), Some(0), "{status}");
+    let log = fs::read_to_string(node.log())?;
+    assert!(!log.contains("not known here"), "a disk was counted twice");
     for (name, _) in lus {
         node.cli(&["unmap", name, "--from", name])?;
         node.cli(&["lu", "rm", name])?;

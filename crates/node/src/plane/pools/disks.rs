@@ -126,8 +126,9 @@ pub(super) async fn open_backing(
 }
 
 /// Looks which pool these disks are. If others are missing, those that were about to join are too:
-/// whoever died may have admitted them, and then the labels count them. Labels that are older than
-/// `oldest` are of an attempt before the pool was last opened. What is found may lack something.
+/// whoever died may have admitted them, and then the labels count them, also where other failure
+/// groups have everything. Labels that are older than `oldest` are of an attempt before the pool
+/// was last opened. What is found may lack something.
 pub(super) async fn find(
     context: &Context,
     core: &Core,
@@ -136,10 +137,10 @@ pub(super) async fn find(
 ) -> Result<Found, PoolError> {
     match home::Pool::find_some(core, certain.clone()).await {
         Err(PoolError::Missing { .. }) => {}
-        Ok(found) if found.is_behind() => {}
+        Ok(found) if found.absent() > 0 => {}
         found => return found,
     }
-    let mut all = certain;
+    let mut joining = Vec::new();
     for pv in spec.pvs.iter().filter(|pv| !pv.standing.is_certain()) {
         let Ok(backing) = open_backing(context, core, spec, pv).await else { continue };
         let ends = home::read_ends(core, &backing).await;
@@ -148,10 +149,19 @@ pub(super) async fn find(
             is_its && label.epoch >= oldest
         };
         if ends.is_ok_and(|ends| ends.iter().flatten().any(is_its)) {
-            all.push(backing);
+            joining.push(backing);
         }
     }
-    home::Pool::find_some(core, all).await
+    loop {
+        let all = certain.iter().chain(&joining).cloned().collect();
+        let found = home::Pool::find_some(core, all).await;
+        let in_the_way = found.as_ref().err().and_then(unusable);
+        let before = joining.len();
+        joining.retain(|it| in_the_way.as_deref() != Some(it.name()));
+        if joining.len() == before {
+            return found;
+        }
+    }
 }
 
 async fn open_one(

@@ -45,12 +45,24 @@ fn is_missed(pool: &home::Pool) -> bool {
     usize::from(pool.absent()) > pool.lost().len() && !pool.waits_for_others()
 }
 
+/// Disks that were missing when the pool was opened, and still are.
+fn away<'a>(open: &'a OpenPool, pool: &home::Pool) -> Vec<&'a PoolPv> {
+    let lost = pool.lost();
+    let is_away = |pv: &&PoolPv| {
+        let pv = pv.uuid.into_bytes();
+        pool.disk(pv).is_none() && !pool.has_left(pv) && lost.iter().all(|it| it.pv != pv)
+    };
+    disks::certain(&open.spec).filter(is_away).collect()
+}
+
+/// Whether more disks are missed than are known to be missing.
+pub(super) fn counts_others(open: &OpenPool, pool: &home::Pool) -> bool {
+    usize::from(pool.absent()) > away(open, pool).len() + pool.lost().len()
+}
+
 /// Takes those back that were missing when the pool was opened.
 async fn take_in(context: &Context, open: &OpenPool, pool: &Rc<home::Pool>) {
-    let is_lost = |pv: &PoolPv| pool.lost().iter().any(|it| it.pv == pv.uuid.into_bytes());
-    let is_away = |pv: &&PoolPv| pool.disk(pv.uuid.into_bytes()).is_none() && !is_lost(pv);
-    let away: Vec<&PoolPv> = disks::certain(&open.spec).filter(is_away).collect();
-    for pv in away {
+    for pv in away(open, pool) {
         let Ok(backing) = disks::open_backing(context, pool.core(), &open.spec, pv).await else {
             continue;
         };

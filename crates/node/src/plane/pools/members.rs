@@ -31,6 +31,7 @@ use rt::sync::{Notify, Turns};
 use uuid::Uuid;
 use volume::pool::home::{self, NewDisk};
 
+use super::lost::counts_others;
 use super::lus::tell_of_room;
 use super::{OpenPool, Pools, disks, ended, failed};
 use crate::engine::{Context, Report, Trouble};
@@ -132,6 +133,11 @@ impl Members {
                 if let Some(left) = self.pool.disk(pv.uuid.into_bytes()) {
                     self.pool.forget(left).await.map_err(failed)?;
                 }
+                if counts_others(open, &self.pool) {
+                    // It was admitted, and could not be used when the pool was opened.
+                    let given_up = self.pool.abandon(pv.uuid.into_bytes(), pv.group.number).await;
+                    given_up.map_err(failed)?;
+                }
                 disks::make_file(context, core, pv).await?;
                 let backing = disks::open_backing(context, core, spec, pv).await?;
                 let new = NewDisk { backing, pv: pv.uuid.into_bytes(), group: pv.group.number };
@@ -166,7 +172,9 @@ impl Members {
     /// A disk is not missed any more without which the pool was opened.
     async fn abandon(&self, open: &OpenPool, pv: &PoolPv) -> Result<(), ApiError> {
         let _turn = self.changes.take().await;
-        if self.pool.absent() == 0 {
+        // One that was not certain to join may never have been counted.
+        let is_missed = pv.standing.is_certain() || counts_others(open, &self.pool);
+        if self.pool.absent() == 0 || !is_missed {
             return Ok(());
         }
         let abandoned = self.pool.abandon(pv.uuid.into_bytes(), pv.group.number).await;

@@ -327,6 +327,7 @@ async fn open_at_home(
     let (may_lack, registry) = (spec.has_copies(), Some(registry));
     let pool = found.open_on(Terms { epoch, may_lack, registry }).await.map_err(failed)?;
     tell_lost(context, spec, &lost, pool.waits_for_others());
+    tell_unknown(context, spec, &pool);
     epochs::opened(context, core, spec, pool.epoch()).await?;
     for pv in spec.pvs.iter().filter(|pv| pv.standing.is_going()) {
         if let Some(disk) = pool.disk(pv.uuid.into_bytes()) {
@@ -382,6 +383,35 @@ fn tell_lost(context: &Context, spec: &Pool, lost: &[String], is_forced: bool) {
             next: Some(format!("{next}; or viaduct pool replace-pv {} OLD NEW", spec.name)),
         });
     }
+}
+
+/// Its disks count others of which nothing is known here.
+fn tell_unknown(context: &Context, spec: &Pool, pool: &home::Pool) {
+    let is_away = |pv: &&PoolPv| {
+        let pv = pv.uuid.into_bytes();
+        pool.disk(pv).is_none() && !pool.has_left(pv)
+    };
+    let known = spec.pvs.iter().filter(is_away).count();
+    let unknown = usize::from(pool.absent()).saturating_sub(known);
+    if unknown == 0 {
+        return;
+    }
+    let what = if unknown == 1 { "one of its disks, which is" } else { "disks that are" };
+    (context.report)(Report {
+        severity: Severity::Error,
+        subject: Subject::Pool(spec.name.clone()),
+        kind: "disk-unknown",
+        message: format!(
+            "pool '{}' is used without {what} not known here; other failure groups have what is \
+             there",
+            spec.name
+        ),
+        next: Some(
+            "put the newest copy of the data directory back; or start a node on a new one and \
+             import the pool there with all its disks: viaduct pool import"
+                .to_owned(),
+        ),
+    });
 }
 
 /// What is wrong with a pool, and what to do.

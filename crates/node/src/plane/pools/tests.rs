@@ -8,14 +8,16 @@ mod sight;
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use block::{Buffer, Device, Request};
 use cluster::DeviceSpec;
 use model::{
-    Backing, BlockSize, Cache, Limits, LuName, PoolName, PoolPv, PoolSettings, PvGroup, PvPlace,
-    PvStanding, Severity, Size,
+    Backing, BlockSize, Cache, GroupName, Limits, LuName, PoolName, PoolPv, PoolSettings, PvGroup,
+    PvPlace, PvStanding, Severity, Size,
 };
 use rt::Spin;
+use volume::pool::home::GroupBehind;
 
 use super::super::Plane;
 use super::*;
@@ -86,6 +88,20 @@ impl Bench {
         Pool { pvs: vec![pv(1, "a"), pv(2, "b")], ..own_pool(POOL, "fast") }
     }
 
+    /// The pool with a failure group on each disk.
+    fn in_groups(&self) -> Pool {
+        let mut pool = self.pool();
+        for (number, pv) in (0..).zip(&mut pool.pvs) {
+            let name: GroupName = ["left", "right"][usize::from(number)].parse().unwrap();
+            pv.group = PvGroup { number, name: Some(name) };
+        }
+        pool
+    }
+
+    fn rename(&self, from: &str, to: &str) {
+        std::fs::rename(self.path(from), self.path(to)).unwrap();
+    }
+
     fn make(&self, pool: &Pool, is_new: bool) -> Result<Made, ApiError> {
         self.ask(|plane, done| plane.make_pool(pool, is_new, done))
     }
@@ -137,6 +153,10 @@ impl Bench {
         Ok(seen[0])
     }
 
+    fn behind(&self) -> Vec<GroupBehind> {
+        self.ask(|plane, done| plane.snapshot(done)).unwrap().pools[&POOL].behind.clone()
+    }
+
     fn told(&self) -> Vec<(Severity, String)> {
         std::mem::take(&mut *self.told.lock().unwrap())
     }
@@ -172,6 +192,14 @@ fn start(
         boot: String::new(),
     };
     Plane::start(context, Spin::default()).unwrap()
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::yield_now();
+    }
 }
 
 fn own_pool(uuid: Uuid, name: &str) -> Pool {

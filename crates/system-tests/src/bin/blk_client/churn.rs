@@ -26,10 +26,11 @@ use beside::{Beside, strs};
 const NEAR: u64 = 512;
 const FAR: u64 = 512;
 /// How long a server lives under the load, at most; and one of so many, which has the time to move
-/// something.
+/// something, or of so many that have something to move.
 const LIFE_MS: u64 = 120;
 const LONG_LIFE_MS: u64 = 4000;
 const LONG_EVERY: u64 = 16;
+const LONG_EVERY_MOVING: u64 = 4;
 /// Blocks of a disk that are read again after each kill; all of them every so often.
 const READ_AGAIN: u64 = 64;
 const ALL_AGAIN_EVERY: u32 = 16;
@@ -207,7 +208,8 @@ impl<'a> Churn<'a> {
     }
 
     fn round(&mut self, round: u32) -> Result<()> {
-        let longest = match self.random().is_multiple_of(LONG_EVERY) {
+        let every = if self.beside.has_to_move() { LONG_EVERY_MOVING } else { LONG_EVERY };
+        let longest = match self.random().is_multiple_of(every) {
             true => LONG_LIFE_MS,
             false => LIFE_MS,
         };

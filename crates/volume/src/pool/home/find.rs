@@ -194,6 +194,7 @@ impl Found {
         pool.count_absent(absent);
         let became = left.iter().filter(|(_, label)| label.was_of(&newest.pool));
         pool.became.borrow_mut().extend(became.map(|(_, label)| (label.group, label.pool)));
+        pool.abandoned.borrow_mut().extend(left.iter().map(|(_, label)| label.pv));
         pool
     }
 }

@@ -217,8 +217,7 @@ impl Pool {
         let is_known = {
             let tables = self.tables.borrow();
             let mut here = tables.iter().filter(|table| table.standing != Standing::Gone);
-            here.any(|table| table.label.pv == label.pv)
-                || self.abandoned.borrow().contains(&label.pv)
+            here.any(|table| table.label.pv == label.pv) || self.has_left(label.pv)
         };
         let is_its = label.pool == self.id() && !label.has_left() && label.becomes.is_none();
         let is_missed = {

@@ -72,8 +72,12 @@ impl Pool {
         self.tables.borrow_mut().push(table);
         self.count_members();
         let prepared = self.label_anew(disk).await;
-        if prepared.is_err() {
-            self.let_go(disk).await;
+        match prepared {
+            Ok(()) => drop(self.abandoned.borrow_mut().remove(&pv)),
+            Err(_) => {
+                self.let_go(disk).await;
+                self.count_members();
+            }
         }
         prepared.map(|()| disk)
     }
@@ -162,7 +166,9 @@ impl Pool {
         self.write_labels(&[disk]).await.map_err(|(_, error)| error)?;
         self.count_members();
         self.write_labels(&others).await.map_err(|(_, error)| error)?;
-        self.settle_epoch().await
+        self.settle_epoch().await?;
+        self.abandoned.borrow_mut().insert(self.tables.borrow()[disk as usize].label.pv);
+        Ok(())
     }
 
     /// Takes the labels off a disk that was dismissed, and lets go of it.
@@ -205,10 +211,18 @@ impl Pool {
         absent.iter().flat_map(of).collect()
     }
 
+    /// Whether nobody waits for this disk any more.
+    pub fn has_left(&self, pv: [u8; 16]) -> bool {
+        self.abandoned.borrow().contains(&pv)
+    }
+
     /// This disk, of this group, which is not here, is not missed any more. The epoch grows, as
     /// when a disk leaves.
     pub async fn abandon(&self, pv: [u8; 16], group: u16) -> Result<(), PoolError> {
         let _changing = self.changing().await;
+        if self.has_left(pv) {
+            return Ok(());
+        }
         let lost = self.lost_disk(pv);
         if let Some(disk) = lost.filter(|disk| self.is_needed(*disk)) {
             return Err(PoolError::LastCopy { disk: self.name_of(disk) });

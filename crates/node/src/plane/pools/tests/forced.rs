@@ -1,7 +1,6 @@
 //! Pools of which only failure groups are left that lack something, and LUs that were imported as a
 //! copy says that has missed something.
 
-use model::GroupName;
 use volume::pool::label::{End, Label};
 use volume::pool::page::Page;
 
@@ -9,21 +8,7 @@ use super::*;
 use crate::engine::{ForceDone, SeenNow};
 use crate::records::ForceWish;
 
-/// The pool with a failure group on each disk.
-fn in_groups(bench: &Bench) -> Pool {
-    let mut pool = bench.pool();
-    for (number, pv) in (0..).zip(&mut pool.pvs) {
-        let name: GroupName = ["left", "right"][usize::from(number)].parse().unwrap();
-        pv.group = PvGroup { number, name: Some(name) };
-    }
-    pool
-}
-
 impl Bench {
-    fn rename(&self, from: &str, to: &str) {
-        std::fs::rename(self.path(from), self.path(to)).unwrap();
-    }
-
     fn wish_force(&self, group: u16) {
         let wish = ForceWish::new(group).encode().unwrap();
         self.paper.write(Record::Force(POOL), wish).unwrap();
@@ -36,7 +21,7 @@ impl Bench {
 
 /// The second group of the pool lacks something, and is all that is left.
 fn lag(bench: &mut Bench) -> Pool {
-    let pool = in_groups(bench);
+    let pool = bench.in_groups();
     bench.make(&pool, true).unwrap();
     bench.rename("b", "away");
     bench.open(&pool).unwrap();

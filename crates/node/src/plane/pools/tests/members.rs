@@ -1,8 +1,6 @@
 //! Disks that come and go while an LU is used: in good order, cut short, without room, and when
 //! somebody thinks better of it.
 
-use std::time::{Duration, Instant};
-
 use super::*;
 
 const STRIDE: u64 = 64 << 10;
@@ -81,14 +79,6 @@ fn opened(bench: &Bench, pool: &Pool, disk: &DeviceSpec) {
     bench.open(pool).unwrap();
     bench.create(disk).unwrap();
     bench.open_lu(disk).unwrap();
-}
-
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < Duration::from_secs(60), "{what}");
-        std::thread::yield_now();
-    }
 }
 
 #[test]
@@ -255,4 +245,100 @@ fn a_disk_that_was_prepared_before_the_last_opening_is_not_taken_for_one_of_the_
     assert_eq!(bench.status_of(&stale), None);
     bench.open_lu(&disk).unwrap();
     bench.verify(0..100);
+}
+
+/// Of a pool with failure groups a disk that had joined, and nobody had written that down.
+fn joined_in_a_group(bench: &mut Bench) -> Pool {
+    let mut pool = bench.in_groups();
+    bench.make(&pool, true).unwrap();
+    opened(bench, &pool, &lu(1024));
+    bench.write(0..100);
+    bench.disk("c", 100);
+    let group = pool.pvs[1].group.clone();
+    pool.pvs.push(PoolPv { group, ..pv(bench, 3, "c", PvStanding::Joining) });
+    bench.join(&pool.pvs[2], true).unwrap();
+    bench.restart();
+    pool
+}
+
+/// What it is when that is written down, and the other group is gone.
+fn is_enough_without_the_other_group(bench: &mut Bench, mut pool: Pool) {
+    bench.join(&pool.pvs[2], true).unwrap();
+    pool.pvs[2].standing = PvStanding::Member;
+    bench.open_lu(&lu(1024)).unwrap();
+    bench.write(100..200);
+    until("copies are brought up to date", || bench.behind().is_empty());
+    bench.restart();
+    bench.rename("a", "away");
+    bench.open(&pool).unwrap();
+    bench.open_lu(&lu(1024)).unwrap();
+    bench.verify(0..200);
+}
+
+#[test]
+fn a_disk_that_had_joined_a_group_is_counted_once() {
+    let mut bench = Bench::new();
+    let pool = joined_in_a_group(&mut bench);
+    bench.open(&pool).unwrap();
+    assert!(bench.status_of(&pool.pvs[2]).is_some());
+    is_enough_without_the_other_group(&mut bench, pool);
+}
+
+#[test]
+fn a_disk_that_had_joined_a_group_and_cannot_be_used_joins_anew() {
+    for is_short in [false, true] {
+        let mut bench = Bench::new();
+        let pool = joined_in_a_group(&mut bench);
+        match is_short {
+            true => bench.disk("c", 50),
+            false => bench.rename("c", "lost"),
+        }
+        bench.open(&pool).unwrap();
+        assert_eq!(bench.status_of(&pool.pvs[2]), None);
+        if !is_short {
+            bench.join(&pool.pvs[2], true).unwrap_err();
+            bench.rename("lost", "c");
+        }
+        is_enough_without_the_other_group(&mut bench, pool);
+    }
+}
+
+#[test]
+fn a_disk_that_is_not_missed_any_more_is_another_than_one_that_is() {
+    let mut bench = Bench::new();
+    let mut pool = joined_in_a_group(&mut bench);
+    pool.pvs[2].standing = PvStanding::Member;
+    bench.open(&pool).unwrap();
+    bench.open_lu(&lu(1024)).unwrap();
+    bench.leave(&pool.pvs[2]).unwrap();
+    // It has left, and nobody has written that down when another one is away.
+    bench.restart();
+    bench.rename("b", "away");
+    pool.pvs[2].standing = LEAVING;
+    let withdrawn = pv(&bench, 4, "d", PvStanding::Withdrawn);
+    pool.pvs.push(withdrawn.clone());
+    bench.open(&pool).unwrap();
+    bench.leave(&pool.pvs[2]).unwrap();
+    bench.leave(&withdrawn).unwrap();
+    bench.told();
+    bench.restart();
+    bench.rename("away", "b");
+    pool.pvs.truncate(2);
+    bench.open(&pool).unwrap();
+    bench.open_lu(&lu(1024)).unwrap();
+    bench.verify(0..100);
+    let told = bench.told();
+    assert!(told.iter().all(|(severity, _)| *severity < Severity::Error), "{told:?}");
+    assert!(bench.status_of(&pool.pvs[1]).is_some());
+}
+
+#[test]
+fn a_disk_of_which_nothing_is_known_is_told_of() {
+    let mut bench = Bench::new();
+    let mut pool = joined_in_a_group(&mut bench);
+    pool.pvs.truncate(2);
+    bench.open(&pool).unwrap();
+    let told = bench.told();
+    let is_told = |text: &String| text.contains("one of its disks, which is not known here");
+    assert!(told.iter().any(|(_, text)| is_told(text)), "{told:?}");
 }

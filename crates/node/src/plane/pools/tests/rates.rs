@@ -1,6 +1,6 @@
 //! How fast slabs go to other disks, and to copies that have missed something.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use volume::pool::home::GroupBehind;
 
@@ -14,22 +14,10 @@ impl Bench {
         self.ask(|plane, done| plane.set_pool(POOL, to, done)).unwrap();
     }
 
-    fn behind(&self) -> Vec<GroupBehind> {
-        self.ask(|plane, done| plane.snapshot(done)).unwrap().pools[&POOL].behind.clone()
-    }
-
     fn write_all(&self, value: u8) {
         for block in 0..BLOCKS {
             self.block(block * STRIDE, Some(value)).unwrap();
         }
-    }
-}
-
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < Duration::from_secs(60), "{what}");
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -157,6 +157,11 @@ impl<'a> Beside<'a> {
         Ok(())
     }
 
+    /// Whether copies have missed something, or a disk is leaving.
+    pub fn has_to_move(&self) -> bool {
+        self.is_behind || self.leaving.is_some()
+    }
+
     /// Whether it goes on without what is away: then the server must be stopped first.
     pub fn is_missed(&self) -> bool {
         self.away.is_some()
