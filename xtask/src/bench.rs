@@ -10,6 +10,7 @@ use clap::Args;
 
 use crate::Result;
 use crate::packages::{self, Need};
+use crate::test;
 use crate::workspace::{cargo, must, root, target_dir};
 
 const NEEDS: [Need; 5] = [
@@ -30,6 +31,8 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     packages::ensure(&NEEDS)?;
+    // Some of them measure the node itself.
+    test::build()?;
     let build = ["build", "--release", "--quiet", "-p", "xtask", "--features", "bench"];
     must(cargo(&build).args(["--bin", "viaduct-bench"]))?;
     let program = target_dir()?.join("release/viaduct-bench");
