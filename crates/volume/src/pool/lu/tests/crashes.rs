@@ -35,6 +35,8 @@ const SOURCE_FILLED: u64 = 16;
 const SOURCE_VALUE: u64 = 1;
 /// Processes of a world.
 const ROUNDS: u32 = 12;
+/// Times that a scrub may fail which compares copies.
+const SCRUBS_MAX: u32 = 20;
 /// Time for what is in doubt. Where disks fail that may be left for later.
 const SETTLING_MS: u32 = 50;
 /// Memory for two pages of maps; all that are used are three times as many for each layer.
@@ -445,8 +447,14 @@ async fn look_elsewhere(
         core.sleep(Duration::from_millis(1)).await;
     }
     let (mut next, mut random) = (Some(Cursor::default()), Random::new(0));
+    let mut left = 0..SCRUBS_MAX;
     while let Some(from) = next {
-        next = scrub_on(lu, model, from, &mut random).await?;
+        match scrub_on(lu, model, from, &mut random).await {
+            Ok(further) => next = further,
+            // A page of checksums that a crash has torn is written anew, and some writes fail.
+            Err(error) if left.next().is_none() => return Err(error),
+            Err(_) => {}
+        }
     }
     model.lock().unwrap().compared += 1;
     Ok(())
@@ -674,8 +682,8 @@ fn what_is_answered_survives_with_little_memory() {
 #[test]
 fn checksums_are_those_of_what_is_there() {
     let mut tally = Tally::default();
-    for seed in seeds(8, &[11, 1085, 1106, 1169, 20086, 40040, 80459, 80571, 84901, 86175, 310913])
-    {
+    let kept = [11, 1085, 1106, 1169, 20086, 40040, 80459, 80571, 84901, 86175, 310913, 1500735];
+    for seed in seeds(8, &kept) {
         let groups = if seed % 2 == 0 { [0, 0] } else { [0, 1] };
         world(seed, Kind { groups, has_sums: true, ..PLAIN }, &mut tally);
     }
