@@ -45,14 +45,15 @@ fn is_missed(pool: &home::Pool) -> bool {
     usize::from(pool.absent()) > pool.lost().len() && !pool.waits_for_others()
 }
 
-/// Disks that were missing when the pool was opened, and still are.
+/// Whether a disk was missing when the pool was opened, as far as it is one of its disks, and
+/// still is.
+pub(super) fn is_away(pool: &home::Pool, pv: &PoolPv) -> bool {
+    let pv = pv.uuid.into_bytes();
+    pool.disk(pv).is_none() && !pool.has_left(pv) && pool.lost().iter().all(|it| it.pv != pv)
+}
+
 fn away<'a>(open: &'a OpenPool, pool: &home::Pool) -> Vec<&'a PoolPv> {
-    let lost = pool.lost();
-    let is_away = |pv: &&PoolPv| {
-        let pv = pv.uuid.into_bytes();
-        pool.disk(pv).is_none() && !pool.has_left(pv) && lost.iter().all(|it| it.pv != pv)
-    };
-    disks::certain(&open.spec).filter(is_away).collect()
+    disks::certain(&open.spec).filter(|pv| is_away(pool, pv)).collect()
 }
 
 /// Whether more disks are missed than are known to be missing.

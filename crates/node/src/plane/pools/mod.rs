@@ -387,11 +387,7 @@ fn tell_lost(context: &Context, spec: &Pool, lost: &[String], is_forced: bool) {
 
 /// Its disks count others of which nothing is known here.
 fn tell_unknown(context: &Context, spec: &Pool, pool: &home::Pool) {
-    let is_away = |pv: &&PoolPv| {
-        let pv = pv.uuid.into_bytes();
-        pool.disk(pv).is_none() && !pool.has_left(pv)
-    };
-    let known = spec.pvs.iter().filter(is_away).count();
+    let known = spec.pvs.iter().filter(|pv| lost::is_away(pool, pv)).count();
     let unknown = usize::from(pool.absent()).saturating_sub(known);
     if unknown == 0 {
         return;
